@@ -1,0 +1,121 @@
+/**
+ * Shapes of checkpoints: the objects in the store (docs/storage_format.md is their specification) and the requests and
+ * answers between the manager and its archiver child. Times are milliseconds since the epoch unless named otherwise.
+ */
+
+/** `repo.json`: written once with put-if-absent. */
+export interface RepositoryRecord {
+  readonly repo_id: string;
+  readonly name: string;
+  readonly format: 1;
+  readonly min_reader: 1;
+  readonly min_writer: 1;
+  /** Format parameters of the chunker; changing one silently would end deduplication. */
+  readonly chunker: {
+    readonly alg: "fastcdc32";
+    readonly min: number;
+    readonly avg: number;
+    readonly max: number;
+  };
+  readonly hash: "sha256";
+}
+
+/** One finished checkpoint as the head lists it. */
+export interface CheckpointRecord {
+  /** ULID in lower case. */
+  readonly id: string;
+  /** Short ordinal, 1, 2, 3 … in order of commit; never reused. */
+  readonly n: number;
+  readonly time: number;
+  /** Fencing token under which it was made. */
+  readonly token: number;
+  /** Id of the checkpoint that was current when this one was made; null for the first. */
+  readonly parent: string | null;
+  readonly kind: "interval" | "request" | "stop" | "adopt" | "safety" | "restore";
+  readonly comment: string;
+  readonly labels: Readonly<Record<string, string>>;
+  /** Key of the immutable root object and SHA-256 (hex) of its bytes. */
+  readonly root: string;
+  readonly root_sha256: string;
+  /** Files roots that it holds, with their totals. */
+  readonly files: Readonly<Record<string, FilesSummary>>;
+  /** Names of files roots where something changed while it was read, or could not be read. */
+  readonly warnings: number;
+  /** For kind "restore": the checkpoint whose content it brings back. */
+  readonly restored_from?: string;
+}
+
+export interface FilesSummary {
+  readonly entries: number;
+  /** Sum of file sizes, holes included. */
+  readonly bytes: number;
+  /** SHA-256 (hex) over the manifest lines: equal means equal trees. */
+  readonly manifest_sha256: string;
+}
+
+/** A restore that has begun: written into the head before anything local changes; whoever holds the lease next finishes it. */
+export interface RestoreIntent {
+  /** The whole new record; finishing = making it current and clearing the intent. */
+  readonly record: CheckpointRecord;
+  /** Value of `restore.on_start` that asked for it, null when the API did. */
+  readonly on_start: string | null;
+}
+
+/** `head.json`: the only mutable object besides the lease; every change is a swap that carries a token >= the last one. */
+export interface Head {
+  readonly format: 1;
+  readonly repo_id: string;
+  /** Fencing token of the last writer; never falls. */
+  readonly epoch: number;
+  /** Grows by one with each swap. */
+  readonly seq: number;
+  /** Id of the current state; null while there is none. */
+  readonly current: string | null;
+  /** Oldest first. */
+  readonly checkpoints: readonly CheckpointRecord[];
+  /** Keys of all live index objects, oldest first, with the SHA-256 of their bytes. */
+  readonly indexes: readonly { readonly key: string; readonly sha256: string }[];
+  readonly intent: RestoreIntent | null;
+  /** Last value of `restore.on_start` that was applied; it is applied once. */
+  readonly on_start_applied: string | null;
+  /** Names of packs that garbage collection may delete (checkpoint.md rules A to C); a name here is never used again. */
+  readonly doomed: readonly { readonly pack: string; readonly since: number }[];
+}
+
+/** One files root as the archiver needs it. */
+export interface FilesRoot {
+  readonly name: string;
+  readonly path: string;
+  /** Absolute paths inside `path` that are never read nor deleted (data dir, folder store), and nested excludes. */
+  readonly excludePaths: readonly string[];
+  /** Patterns of gitignore's simple form, relative to `path`. */
+  readonly exclude: readonly string[];
+  readonly includeDatabases: boolean;
+}
+
+/** What goes wrong with single files without failing the whole. */
+export interface FileWarning {
+  readonly root: string;
+  /** Path relative to the root; non-UTF-8 bytes shown as \xNN. */
+  readonly path: string;
+  readonly reason: string;
+}
+
+/** Totals of one archiver run, for people and metrics. */
+export interface ArchiveTotals {
+  readonly entries: number;
+  readonly bytes: number;
+  /** Bytes of files that had to be read. */
+  readonly bytesRead: number;
+  /** Bytes sent to, or fetched from, the store. */
+  readonly bytesTransferred: number;
+  readonly durationMs: number;
+}
+
+/** Told while a create or restore runs, at most ten a second. */
+export interface ArchiveProgress {
+  readonly phase: "scan" | "read" | "upload" | "plan" | "fetch" | "finish";
+  readonly entries: number;
+  readonly bytes: number;
+  readonly totalBytes: number | null;
+}

@@ -1,0 +1,103 @@
+/** The effective configuration: parsed, defaults applied, units resolved. The keys are the contract's in camelCase. */
+
+import type { Secret } from "../platform/secret.ts";
+import type { LogLevel } from "../platform/log.ts";
+
+export interface Config {
+  /** Name of the repository: `name`, else the last part of the prefix, else "default". */
+  readonly name: string;
+  readonly storage: StorageConfig;
+  /** Order of start; resolved: every name is known. */
+  readonly stacks: readonly string[];
+  readonly processes: Readonly<Record<string, ProcessConfig>>;
+  readonly files: Readonly<Record<string, FilesConfig>>;
+  readonly checkpoint: CheckpointConfig;
+  readonly restore: RestoreConfig;
+  readonly lease: LeaseConfig;
+  readonly catalog: { readonly path: string | null };
+  readonly server: ServerConfig;
+  readonly shutdown: { readonly budgetMs: number; readonly flushReserveMs: number };
+  readonly log: { readonly format: "text" | "json" | "auto"; readonly level: LogLevel };
+}
+
+export type StorageConfig =
+  & { readonly keyPrefix: string; readonly envDir: string | null }
+  & (
+    | { readonly kind: "directory"; readonly directory: string }
+    | {
+      readonly kind: "s3";
+      readonly bucket: string;
+      readonly endpoint: string;
+      readonly region: string;
+      readonly accessKey: Secret;
+      readonly secretKey: Secret;
+      readonly sessionToken: Secret | null;
+      readonly forcePathStyle: boolean;
+      /** PEM file with extra roots. */
+      readonly caFile: string | null;
+    }
+  );
+
+export interface ProcessConfig {
+  /** argv; `shell: true` is already resolved. */
+  readonly command: readonly string[];
+  readonly cwd: string | null;
+  readonly env: Readonly<Record<string, string>>;
+  /** Names of the manager's variables that this process gets; AWS_* and STATE_MANAGER_* only by naming them here. */
+  readonly envFrom: readonly string[];
+  readonly dependsOn: Readonly<Record<string, "started" | "ready" | "completed" | "succeeded">>;
+  readonly restart: "always" | "on-failure" | "no";
+  readonly restartDelayMs: number;
+  readonly restartMaxDelayMs: number;
+  readonly startLimit: { readonly burst: number; readonly intervalMs: number };
+  readonly timeoutStopMs: number;
+  readonly stopSignal: Deno.Signal;
+  readonly successExit: readonly number[];
+  readonly essential: boolean;
+  readonly forwardSignals: readonly Deno.Signal[];
+}
+
+export interface FilesConfig {
+  readonly path: string;
+  readonly exclude: readonly string[];
+  readonly includeDatabases: boolean;
+}
+
+export interface CheckpointConfig {
+  /** 0: none by time. */
+  readonly intervalMs: number;
+  readonly onStop: boolean;
+}
+
+export interface RestoreConfig {
+  /** "latest", "none", a checkpoint id or ordinal, or an RFC 3339 time. */
+  readonly onStart: string;
+  readonly onConflict: "refuse" | "bucket" | "local";
+  readonly orphans: "stop" | "keep";
+}
+
+export interface LeaseConfig {
+  readonly mode: "required" | "none";
+  readonly ttlMs: number;
+  readonly renewMs: number;
+  /** true: wait for ever; false: give up at once (exit 75); a number: milliseconds. */
+  readonly wait: boolean | number;
+  readonly onUnreachable: "freeze" | "stop";
+  readonly standbyReady: boolean;
+}
+
+export interface TokenConfig {
+  readonly name: string;
+  readonly scope: "read" | "write";
+  /** Lower-case hex SHA-256 of the token; the token itself is never kept. */
+  readonly sha256: string;
+}
+
+export interface ServerConfig {
+  readonly listen: { readonly hostname: string; readonly port: number };
+  /** Path of the unix socket; null: in the data dir. */
+  readonly socket: string | null;
+  readonly tokens: readonly TokenConfig[];
+  readonly tls: { readonly certFile: string; readonly keyFile: string } | null;
+  readonly behindTlsProxy: boolean;
+}

@@ -1,0 +1,130 @@
+/** What the HTTP server and the command line may ask of the manager. The manager implements it; tests bring fakes. */
+
+import type { ArchiveProgress, ArchiveTotals, CheckpointRecord, FileWarning } from "../checkpoint/types.ts";
+import type { TokenConfig } from "../config/types.ts";
+import type { LeaseStatus } from "../lease/types.ts";
+import type { Secret } from "../platform/secret.ts";
+import type { ProcessStatus } from "../supervisor/types.ts";
+
+export type ManagerState =
+  | "unconfigured"
+  | "waiting"
+  | "restoring"
+  | "starting"
+  | "running"
+  | "frozen"
+  | "stopping"
+  | "released"
+  | "fenced"
+  | "failed";
+
+/** `GET /`. Names are public (docs/operations.md); times are RFC 3339, durations seconds. */
+export interface ManagerStatus {
+  readonly state: ManagerState;
+  /** Why, where it is not plain: waiting for whom, failed with what. */
+  readonly reason: string | null;
+  readonly version: string;
+  readonly build: string;
+  readonly name: string | null;
+  readonly repo_id: string | null;
+  readonly holder: string;
+  readonly pid: number;
+  readonly started: string;
+  readonly uptime_seconds: number;
+  readonly storage: { readonly description: string; readonly key_prefix: string } | null;
+  readonly lease: LeaseStatus | null;
+  readonly processes: readonly ProcessStatus[];
+  readonly files: readonly {
+    readonly name: string;
+    readonly path: string;
+    /** What the start decided: restored, kept, adopted, empty, moved-aside. */
+    readonly origin: string | null;
+    readonly checkpoint: string | null;
+  }[];
+  readonly checkpoint: {
+    readonly current: CheckpointRecord | null;
+    readonly last_finished: string | null;
+    readonly last_error: string | null;
+    readonly running: boolean;
+    readonly next: string | null;
+  };
+  /** Things an operator should know: affected SQLite, no lease, budgets that conflict, … */
+  readonly warnings: readonly string[];
+}
+
+export interface CheckpointRequest {
+  readonly comment: string;
+  readonly labels: Readonly<Record<string, string>>;
+}
+
+export interface CheckpointResult {
+  readonly checkpoint: CheckpointRecord;
+  readonly totals: ArchiveTotals;
+  readonly warnings: readonly FileWarning[];
+  /** True when nothing had changed: `checkpoint` is the current one and nothing was written. */
+  readonly unchanged: boolean;
+}
+
+export interface RestoreRequest {
+  /** Exactly one of the two: a checkpoint (id, ordinal as text, or "latest") or a wall time in milliseconds. */
+  readonly target: { readonly checkpoint: string } | { readonly atMs: number };
+  /** Names of files roots; null: all that the checkpoint holds. */
+  readonly files: readonly string[] | null;
+  readonly dryRun: boolean;
+  /** Make a safety checkpoint first (default true). */
+  readonly safety: boolean;
+}
+
+export interface RestoreResult {
+  /** The checkpoint whose content was brought back. */
+  readonly source: CheckpointRecord;
+  /** The new current checkpoint; null for a dry run. */
+  readonly checkpoint: CheckpointRecord | null;
+  readonly safety: CheckpointRecord | null;
+  readonly files: readonly string[];
+  /** For a dry run: what would be fetched; else what was. */
+  readonly totals: ArchiveTotals | null;
+  readonly warnings: readonly FileWarning[];
+}
+
+export interface HealthCheck {
+  readonly name: string;
+  readonly ok: boolean;
+  readonly detail: string;
+}
+
+/** Long work: aborting `signal` cancels it; `onProgress` hears at most ten times a second. */
+export interface LongWork {
+  readonly signal?: AbortSignal;
+  readonly onProgress?: (progress: ArchiveProgress) => void;
+  /** Called once when the content is fixed but not yet durable. */
+  readonly onCaptured?: (id: string) => void;
+}
+
+/** Rules of "Who may call" that follow from the configuration in force. */
+export interface AccessRules {
+  readonly tokens: readonly TokenConfig[];
+  /** One-time set-up token of an unconfigured manager that listens beyond loopback; null else. */
+  readonly setupToken: Secret | null;
+  readonly behindTlsProxy: boolean;
+}
+
+export interface Control {
+  status(): ManagerStatus;
+  /** Redacted, in the contract's snake_case; null while unconfigured. */
+  configuration(): Record<string, unknown> | null;
+  /** `POST /config` with a parsed JSON body: validate, probe, persist, start. Resolves once persisted. */
+  configure(body: unknown): Promise<ManagerStatus>;
+  /** `busy` when another one runs. Rejects unless it is durable. */
+  checkpoint(request: CheckpointRequest, work?: LongWork): Promise<CheckpointResult>;
+  checkpoints(): Promise<readonly CheckpointRecord[]>;
+  restore(request: RestoreRequest, work?: LongWork): Promise<RestoreResult>;
+  releaseLease(): Promise<ManagerStatus>;
+  acquireLease(): Promise<ManagerStatus>;
+  health(): {
+    readonly live: readonly HealthCheck[];
+    readonly started: readonly HealthCheck[];
+    readonly ready: readonly HealthCheck[];
+  };
+  access(): AccessRules;
+}

@@ -1,0 +1,111 @@
+/**
+ * The one storage port. Everything the product keeps goes through it; S3, a folder and memory implement it, and
+ * every other quality (retries, limits, metrics, a key prefix) is a decorator around it. The comments here are the
+ * contract: tests/contract/object_store_contract.ts runs it against every implementation.
+ *
+ * Consistency wanted from a store: read-after-write and list-after-write, and conditional puts that are linearizable
+ * per key. `probe.ts` checks what can be checked before a store is trusted.
+ */
+
+/**
+ * 1 to 900 characters: segments of 1 to 200 characters of [A-Za-z0-9._-], joined by "/", none of them "." or "..".
+ * Narrow on purpose: every store keeps these unchanged (docs/storage_format.md). All else is `key-invalid`.
+ */
+export type ObjectKey = string;
+
+/** Opaque version tag of one object's content; compare only for equality. Equal bodies may have equal tags. */
+export type ETag = string;
+
+export interface ObjectInfo {
+  readonly key: ObjectKey;
+  readonly sizeBytes: number;
+  readonly etag: ETag;
+  /** The store's own time, milliseconds since the epoch; not a clock to decide by. */
+  readonly modifiedMs: number;
+  /** User metadata, lower-case ASCII names and values; only from get and head (a listing leaves it empty). */
+  readonly metadata: Readonly<Record<string, string>>;
+}
+
+export interface StoredObject extends ObjectInfo {
+  /** The bytes asked for: the whole object or the range. `sizeBytes` is always the whole object's size. */
+  readonly body: Uint8Array<ArrayBuffer>;
+}
+
+export interface RequestOptions {
+  /** Ends the request; the promise rejects with the signal's reason, and a put may still land (`outcome-unknown`). */
+  readonly signal?: AbortSignal;
+  /** Longest wait in milliseconds for this one call, retries of a decorator included. */
+  readonly timeoutMs?: number;
+}
+
+export interface GetOptions extends RequestOptions {
+  /** Bytes [start, end) of the object; `end` past the object's end is cut there, `start` past it is `invalid-request`. */
+  readonly range?: { readonly start: number; readonly end: number };
+}
+
+export interface PutOptions extends RequestOptions {
+  /**
+   * `{ absent: true }`: only if no object has this key. `{ etag }`: only if the object's tag is still this one.
+   * Left out: overwrite. A condition that does not hold: `precondition-failed`, nothing written; a missing object
+   * under `{ etag }` is `precondition-failed` too.
+   */
+  readonly condition?: { readonly absent: true } | { readonly etag: ETag };
+  readonly metadata?: Readonly<Record<string, string>>;
+}
+
+export interface ListOptions extends RequestOptions {
+  /** Only keys that begin with this text (not necessarily whole segments). "" for all. */
+  readonly prefix: string;
+  /** Only keys after this one in byte order. */
+  readonly startAfter?: ObjectKey;
+  /** Most keys in the page, 1 to 1000 (default 1000). */
+  readonly limit?: number;
+}
+
+export interface ListPage {
+  /** In ascending byte order of keys. */
+  readonly objects: readonly ObjectInfo[];
+  /** Give as `startAfter` for the next page; undefined on the last one. */
+  readonly nextStartAfter?: ObjectKey;
+}
+
+/**
+ * Errors (StateManagerError codes): `object-not-found`, `precondition-failed`, `key-invalid`, `store-unreachable`
+ * (network, time-out, 5xx, 429: nothing known to be wrong with the request), `outcome-unknown` (a put that may or may
+ * not have landed: lost reply, 409 conflict; read back before deciding), `store-access-denied`, `store-not-found`
+ * (bucket or folder), `store-full`, `store-refused` (any other refusal), `cancelled`.
+ */
+export interface ObjectStore {
+  /** For messages and logs, without secrets: `s3 bucket "b" at http://…`, `folder /srv/store`. */
+  readonly description: string;
+  get(key: ObjectKey, options?: GetOptions): Promise<StoredObject>;
+  head(key: ObjectKey, options?: RequestOptions): Promise<ObjectInfo>;
+  /** Durable when it resolves. Bodies are at most 64 MiB (`MAX_OBJECT_BYTES`). */
+  put(key: ObjectKey, body: Uint8Array<ArrayBuffer>, options?: PutOptions): Promise<{ readonly etag: ETag }>;
+  list(options: ListOptions): Promise<ListPage>;
+  /** Unconditional; deleting what is not there succeeds. */
+  delete(key: ObjectKey, options?: RequestOptions): Promise<void>;
+  /** Frees connections and timers. No call may follow. */
+  close(): Promise<void>;
+}
+
+/** Largest body of one put: four packs; larger things are split by their writers. */
+export const MAX_OBJECT_BYTES = 64 * 1024 * 1024;
+
+/** Every object under `prefix`, page by page. */
+export async function* listAll(
+  store: ObjectStore,
+  prefix: string,
+  options: RequestOptions = {},
+): AsyncGenerator<ObjectInfo> {
+  let startAfter: string | undefined;
+  do {
+    const page: ListPage = await store.list({
+      prefix,
+      ...options,
+      ...(startAfter === undefined ? {} : { startAfter }),
+    });
+    yield* page.objects;
+    startAfter = page.nextStartAfter;
+  } while (startAfter !== undefined);
+}

@@ -1,0 +1,98 @@
+/** Shapes of the supervisor: what to run, what is seen, and how it ended. Durations are milliseconds. */
+
+import type { StateManagerError } from "../platform/errors.ts";
+
+export type RestartPolicy = "always" | "on-failure" | "no";
+
+/** One process to run. Everything is resolved: no defaults are applied below this line. */
+export interface ProcessSpec {
+  readonly name: string;
+  /** argv; never empty. A shell command line is already ["/bin/sh", "-c", line]. */
+  readonly command: readonly string[];
+  readonly cwd: string | null;
+  /** The whole environment of the child; nothing is inherited beyond it. */
+  readonly env: Readonly<Record<string, string>>;
+  readonly dependsOn: Readonly<Record<string, "started" | "ready" | "completed" | "succeeded">>;
+  readonly restart: RestartPolicy;
+  readonly restartDelayMs: number;
+  readonly restartMaxDelayMs: number;
+  readonly startLimit: { readonly burst: number; readonly intervalMs: number };
+  readonly timeoutStopMs: number;
+  /** Signal name, e.g. "SIGTERM". */
+  readonly stopSignal: Deno.Signal;
+  /** Exit codes that count as success besides 0. */
+  readonly successExit: readonly number[];
+  /** When it fails for good, everything stops with its exit code. */
+  readonly essential: boolean;
+  /** Signals that the manager passes on to this process when it gets them. */
+  readonly forwardSignals: readonly Deno.Signal[];
+  /** "pipe": captured by line into the ring and passed on. "inherit": the child owns our stdin, stdout and stderr. */
+  readonly stdio: "pipe" | "inherit";
+}
+
+export type ProcessState =
+  | "pending" // not wanted yet, or never started
+  | "waiting" // wanted, a dependency's condition is not met yet
+  | "starting"
+  | "running"
+  | "stopping"
+  | "draining" // the leader is gone, the group or its output is not
+  | "backoff"
+  | "stopped" // as asked
+  | "completed" // ended by itself, successfully, and is not to be restarted
+  | "failed" // ended badly and is not to be restarted, or the start limit was hit
+  | "skipped"; // a dependency's condition can never be met
+
+/** How one incarnation ended; a signal is never turned into a code here. */
+export type ExitCause =
+  | { readonly kind: "exit"; readonly code: number }
+  | { readonly kind: "signal"; readonly signal: string; readonly number: number }
+  | { readonly kind: "spawn-error"; readonly error: string; readonly code: 126 | 127 };
+
+export interface ProcessStatus {
+  readonly name: string;
+  readonly wanted: "up" | "down";
+  readonly state: ProcessState;
+  readonly pid: number | null;
+  /** Wall time in milliseconds of the last start; null before the first. */
+  readonly startedMs: number | null;
+  /** Restarts by policy since the manager started. */
+  readonly restarts: number;
+  readonly lastExit: ExitCause | null;
+  /** Wall time in milliseconds of the next start while in backoff. */
+  readonly nextStartMs: number | null;
+  /** Why it is failed, skipped or slow to stop (pids that still live); null when nothing is wrong. */
+  readonly reason: string | null;
+  /** The last lines of output, oldest first, kept when it failed. */
+  readonly lastLines: readonly string[];
+}
+
+/** Facts for the catalog, the log and the status; in order. */
+export type SupervisorEvent =
+  | { readonly type: "started"; readonly name: string; readonly pid: number; readonly incarnation: number }
+  | {
+    readonly type: "exited";
+    readonly name: string;
+    readonly pid: number | null;
+    readonly incarnation: number;
+    readonly cause: ExitCause;
+    readonly requested: boolean;
+    readonly uptimeMs: number;
+    readonly lastLines: readonly string[];
+  }
+  | {
+    readonly type: "state";
+    readonly name: string;
+    readonly state: ProcessState;
+    readonly reason: string | null;
+  }
+  | { readonly type: "killed-group"; readonly name: string; readonly pids: readonly number[] };
+
+/** How everything together ended. */
+export interface SupervisorOutcome {
+  /** The exit code that the manager should end with: 0, the essential process's, 128+n, 126, 127. */
+  readonly exitCode: number;
+  /** Name of the process that decided; null when all ended well or by request. */
+  readonly decidedBy: string | null;
+  readonly error: StateManagerError | null;
+}
