@@ -119,3 +119,49 @@ export interface ArchiveProgress {
   readonly bytes: number;
   readonly totalBytes: number | null;
 }
+
+/**
+ * One entry of a tree, as scanned and as restored. Paths are raw bytes, since names need not be UTF-8, relative to
+ * the root, without leading slash; the root itself is the empty path and comes first. Nanoseconds are bigint.
+ */
+export interface TreeEntry {
+  readonly path: Uint8Array<ArrayBuffer>;
+  readonly type: "file" | "directory" | "symlink" | "fifo";
+  /** Permission bits with setuid, setgid and sticky: 12 bits. */
+  readonly mode: number;
+  readonly uid: number;
+  readonly gid: number;
+  readonly mtimeNs: bigint;
+  /** Bytes of a file, holes included; 0 for all else. */
+  readonly size: number;
+  /** Raw target of a symlink. */
+  readonly target?: Uint8Array<ArrayBuffer>;
+  /**
+   * Set on every member of a group of hard links inside the root: an arbitrary number, equal in the group. The first
+   * member in path order carries the content, the others none.
+   */
+  readonly linkGroup?: number;
+  /** True for a SQLite database whose content was taken by the backup API. */
+  readonly sqlite?: boolean;
+}
+
+/** What the scan knows besides, to decide whether a file must be read again. Never leaves this machine. */
+export interface ScanFacts {
+  readonly dev: bigint;
+  readonly ino: bigint;
+  readonly ctimeNs: bigint;
+  readonly linkCount: number;
+  /** Blocks of 512 bytes in use: fewer than size / 512 means holes. */
+  readonly blocks: number;
+}
+
+/** One piece of a file's content: a stored chunk by its id, or a run of zeros that is never stored. */
+export type ContentPart =
+  | { readonly kind: "chunk"; readonly id: string; readonly length: number }
+  | { readonly kind: "hole"; readonly length: number };
+
+/** One line of a manifest: the entry and, for a file that carries content, its parts in order. */
+export interface ManifestEntry {
+  readonly entry: TreeEntry;
+  readonly parts: readonly ContentPart[];
+}
