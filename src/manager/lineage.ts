@@ -1,0 +1,175 @@
+/**
+ * Which data wins at a start: the lineage rules of docs/architecture.md as pure functions, and the marker file
+ * that they read. Decided per files root from who held the lease and what the bucket holds, never by clocks.
+ *
+ * The marker `<data dir>/lineage.json` is written before every step it describes, so a crash leaves it claiming
+ * at most what may have happened:
+ *   claimed  written before the head is taken over: if we die in between, the head's epoch is our claim or the old one;
+ *   pending  written before a checkpoint's head swap: if we die in between, the head's current is either of the two.
+ */
+
+import * as v from "valibot";
+import type { CheckpointRecord, Head } from "../checkpoint/types.ts";
+import { StateManagerError } from "../platform/errors.ts";
+import { readTextIfPresent, writeFileAtomically } from "../platform/files.ts";
+
+const MarkerItemSchema = v.object({
+  repo_id: v.string(),
+  path: v.string(),
+  /** Fencing token of our last term in which this item was proven ours. */
+  token: v.number(),
+  claimed: v.nullable(v.number()),
+  /** Checkpoint that the local content descends from; null: none yet. */
+  checkpoint: v.nullable(v.string()),
+  pending: v.nullable(v.string()),
+});
+
+const MarkerSchema = v.object({ v: v.literal(1), files: v.record(v.string(), MarkerItemSchema) });
+
+export type MarkerItem = v.InferOutput<typeof MarkerItemSchema>;
+export type Marker = v.InferOutput<typeof MarkerSchema>;
+
+export const EMPTY_MARKER: Marker = { v: 1, files: {} };
+
+/** What a start does with one files root. `keep` and `adopt` also ship the local content soon after the start. */
+export type LineageDecision =
+  | { readonly kind: "restore"; readonly moveAside: boolean; readonly reason: string }
+  | { readonly kind: "keep"; readonly reason: string }
+  | { readonly kind: "adopt"; readonly reason: string }
+  | { readonly kind: "empty"; readonly reason: string }
+  | { readonly kind: "refuse"; readonly reason: string };
+
+export interface LineageFacts {
+  readonly name: string;
+  /** Missing, empty, or nothing but lost+found. */
+  readonly localEmpty: boolean;
+  readonly marker: MarkerItem | null;
+  readonly repoId: string;
+  /** The head as it stood before this term took it over. */
+  readonly previousHead: Head | null;
+  readonly onConflict: "refuse" | "bucket" | "local";
+  /** `restore.on_start: none`: local data stays whatever the bucket holds. */
+  readonly restoreNothing: boolean;
+}
+
+/** The record that is the head's current state; null while there is none. */
+export function currentRecord(head: Head | null): CheckpointRecord | null {
+  if (head === null || head.current === null) return null;
+  return head.checkpoints.find((record) => record.id === head.current) ?? null;
+}
+
+/** True when the local item was written under the term that last held the head, so nobody else wrote since. */
+function heldLastByUs(marker: MarkerItem, head: Head): boolean {
+  return marker.token === head.epoch || marker.claimed === head.epoch;
+}
+
+/** True when the head's current content of the item is what the local content descends from. */
+function bucketIsNotAhead(name: string, marker: MarkerItem, head: Head): boolean {
+  if (head.current === marker.checkpoint || head.current === marker.pending) return true;
+  // Another root's restore made a new checkpoint: ours is not behind if its own content there is the same.
+  const known = head.checkpoints.find((record) => record.id === marker.checkpoint);
+  const mine = known?.files[name]?.manifest_sha256;
+  return mine !== undefined && mine === currentRecord(head)?.files[name]?.manifest_sha256;
+}
+
+/** True when this item was ours up to the head as it stands: the test for `keep`. */
+export function isOurs(name: string, marker: MarkerItem | null, repoId: string, head: Head | null): boolean {
+  if (marker === null || marker.repo_id !== repoId || head === null) return false;
+  return heldLastByUs(marker, head) && bucketIsNotAhead(name, marker, head);
+}
+
+/** The rows of the lineage table, top to bottom. */
+export function decideLineage(facts: LineageFacts): LineageDecision {
+  const { name, marker, previousHead } = facts;
+  const inBucket = currentRecord(previousHead)?.files[name] !== undefined;
+  if (facts.localEmpty) {
+    if (!inBucket) return { kind: "empty", reason: "neither local data nor a checkpoint" };
+    if (facts.restoreNothing) return { kind: "empty", reason: "restore.on_start is none" };
+    return { kind: "restore", moveAside: false, reason: "no local data" };
+  }
+  if (!inBucket) return { kind: "adopt", reason: "local data, nothing in the bucket yet" };
+  if (facts.restoreNothing) return { kind: "keep", reason: "restore.on_start is none" };
+  if (isOurs(name, marker, facts.repoId, previousHead)) {
+    return { kind: "keep", reason: "nobody held the lease since we last did" };
+  }
+  if (marker !== null && marker.repo_id === facts.repoId) {
+    return {
+      kind: "restore",
+      moveAside: true,
+      reason: "somebody held the lease since, or the bucket is ahead",
+    };
+  }
+  const origin = marker === null ? "no lineage marker here" : "marker of another repository";
+  if (facts.onConflict === "bucket") {
+    return { kind: "restore", moveAside: true, reason: `${origin}; on_conflict: bucket` };
+  }
+  if (facts.onConflict === "local") return { kind: "keep", reason: `${origin}; on_conflict: local` };
+  return { kind: "refuse", reason: origin };
+}
+
+/** The error for roots that only an operator can decide about. */
+export function conflictError(
+  roots: readonly { name: string; path: string; reason: string }[],
+): StateManagerError {
+  return new StateManagerError(
+    "origin-unknown",
+    `start: local data of unknown origin in ${
+      roots.map((root) => root.path).join(", ")
+    }, the bucket has its own`,
+    {
+      hint: "choose: restore.on_conflict=bucket moves the local data aside and restores, " +
+        "restore.on_conflict=local keeps it as a new checkpoint; or empty the folder",
+      details: roots.map((root) => ({ pointer: `/files/${root.name}`, detail: root.reason })),
+    },
+  );
+}
+
+/** Reads the marker. A damaged one counts as absent: every root is then of unknown origin, which asks the operator. */
+export async function readMarker(path: string): Promise<{ marker: Marker; damaged: boolean }> {
+  const text = await readTextIfPresent(path);
+  if (text === null) return { marker: EMPTY_MARKER, damaged: false };
+  try {
+    const parsed = v.safeParse(MarkerSchema, JSON.parse(text));
+    if (parsed.success) return { marker: parsed.output, damaged: false };
+  } catch {
+    // fall through: not JSON
+  }
+  return { marker: EMPTY_MARKER, damaged: true };
+}
+
+/** Keeps the marker of one data dir in memory and on disk; every change is durable before it resolves. */
+export class LineageFile {
+  readonly #path: string;
+  #marker: Marker = EMPTY_MARKER;
+
+  constructor(path: string) {
+    this.#path = path;
+  }
+
+  /** Returns true when there was a marker that could not be read. */
+  async load(): Promise<boolean> {
+    const { marker, damaged } = await readMarker(this.#path);
+    this.#marker = marker;
+    return damaged;
+  }
+
+  item(name: string): MarkerItem | null {
+    return this.#marker.files[name] ?? null;
+  }
+
+  async update(changes: Readonly<Record<string, MarkerItem>>): Promise<void> {
+    const next: Marker = { v: 1, files: { ...this.#marker.files, ...changes } };
+    await writeFileAtomically(this.#path, JSON.stringify(next, null, 1) + "\n");
+    this.#marker = next;
+  }
+
+  /** Applies `change` to each named item that exists, in one write. */
+  async patch(names: readonly string[], change: Partial<MarkerItem>): Promise<void> {
+    const changes: Record<string, MarkerItem> = {};
+    for (const name of names) {
+      const item = this.item(name);
+      if (item !== null) changes[name] = { ...item, ...change };
+    }
+    await this.update(changes);
+  }
+}

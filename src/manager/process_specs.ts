@@ -1,0 +1,43 @@
+/** From configuration to what the supervisor runs: environments without the manager's secrets. */
+
+import type { Config, ProcessConfig } from "../config/types.ts";
+import type { ProcessSpec } from "../supervisor/types.ts";
+
+/** Variables that hold the manager's own credentials and settings; a process gets one only by naming it. */
+const WITHHELD = /^(AWS_|STATE_MANAGER_|BUCKET_NAME$)/;
+
+/** What a process inherits: the manager's environment less its own settings, plus what `env_from` names, plus `env`. */
+export function processEnvironment(
+  process: ProcessConfig,
+  environment: Readonly<Record<string, string>>,
+): Record<string, string> {
+  const result: Record<string, string> = {};
+  for (const [name, value] of Object.entries(environment)) {
+    if (!WITHHELD.test(name) || process.envFrom.includes(name)) result[name] = value;
+  }
+  return { ...result, ...process.env };
+}
+
+/** The specs of all processes that `stacks` names (or all, when it names the built-in stack). */
+export function processSpecs(config: Config, environment: Readonly<Record<string, string>>): ProcessSpec[] {
+  const all = config.stacks.includes("processes");
+  return Object.entries(config.processes)
+    .filter(([name]) => all || config.stacks.includes(name))
+    .map(([name, process]) => ({
+      name,
+      command: process.command,
+      cwd: process.cwd,
+      env: processEnvironment(process, environment),
+      dependsOn: process.dependsOn,
+      restart: process.restart,
+      restartDelayMs: process.restartDelayMs,
+      restartMaxDelayMs: process.restartMaxDelayMs,
+      startLimit: process.startLimit,
+      timeoutStopMs: process.timeoutStopMs,
+      stopSignal: process.stopSignal,
+      successExit: process.successExit,
+      essential: process.essential,
+      forwardSignals: process.forwardSignals,
+      stdio: "pipe",
+    }));
+}
