@@ -1,0 +1,198 @@
+/**
+ * Standard output and error of the manager. A reader that stalls must never stall PID 1: a plain write into a full
+ * pipe blocks the whole event loop for ever, no timer, no signal. So every write here is one the kernel takes at once,
+ * what it does not take waits in a bounded queue, and what does not fit is counted and said when it flows again.
+ * Not for a command's own data (`checkpoint list --json`): that must arrive whole, however slow its reader.
+ */
+
+/** A place for lines that never blocks and never throws. */
+export interface OutputSink {
+  /** Takes one or more whole lines, all or none of them. */
+  write(bytes: Uint8Array): void;
+  /** Resolves when everything accepted is written, or after at most `deadlineMs`. For the way out. */
+  flush(deadlineMs: number): Promise<void>;
+  /** Lines that were dropped since the start. */
+  readonly droppedLines: number;
+  /** Makes the line that stands where lines were dropped; the default is plain text. */
+  describeDrops(describe: (lines: number) => string): void;
+}
+
+/** What the queue writes to: the kernel, or a test. */
+export interface OutputDevice {
+  /** Bytes taken without blocking (0: full just now), or "gone" when nobody will ever read again. */
+  tryWrite(bytes: Uint8Array): number | "gone";
+}
+
+/** Log lines of a minute or so while a collector restarts; more would only delay the notice that lines are lost. */
+const QUEUE_LIMIT_BYTES = 1 << 20;
+/** PIPE_BUF: a pipe that polls writable takes this much at once, and a non-blocking write of it is all or nothing. */
+const WRITE_LIMIT_BYTES = 4096;
+/** While the reader stalls we look again this often: soon enough to drain 64 KiB pipes at a useful rate. */
+const RETRY_INTERVAL_MS = 20;
+/** During the flush at exit each millisecond counts. */
+const FLUSH_INTERVAL_MS = 5;
+
+const NEWLINE = 10;
+
+function lineCount(bytes: Uint8Array): number {
+  let lines = 0;
+  for (const byte of bytes) if (byte === NEWLINE) lines++;
+  return Math.max(1, lines);
+}
+
+/** The queue before a device. The timer it waits with does not keep the process alive. */
+export function boundedOutput(
+  device: OutputDevice,
+  limits: { readonly queueBytes: number } = { queueBytes: QUEUE_LIMIT_BYTES },
+): OutputSink {
+  const queue: Uint8Array[] = [];
+  const encoder = new TextEncoder();
+  let queuedBytes = 0;
+  /** Lines dropped since the last notice. */
+  let unreported = 0;
+  let dropped = 0;
+  let gone = false;
+  let timer: ReturnType<typeof setTimeout> | undefined;
+  let describe = (lines: number) =>
+    `state-manager: ${lines} lines dropped, the reader of this output stalled\n`;
+
+  function push(bytes: Uint8Array): void {
+    queue.push(bytes);
+    queuedBytes += bytes.length;
+  }
+
+  function drop(lines: number): void {
+    dropped += lines;
+    unreported += lines;
+  }
+
+  /** The notice goes where the gap is: behind what was queued before it. May exceed the limit by that one line. */
+  function reportDrops(): void {
+    if (unreported === 0) return;
+    push(encoder.encode(describe(unreported)));
+    unreported = 0;
+  }
+
+  /** Writes what the device takes now; true when nothing is left. */
+  function drain(): boolean {
+    for (let head = queue[0]; head !== undefined; head = queue[0]) {
+      const taken = device.tryWrite(head.subarray(0, WRITE_LIMIT_BYTES));
+      if (taken === "gone") {
+        gone = true;
+        for (const bytes of queue) drop(lineCount(bytes));
+        queue.length = 0;
+        queuedBytes = 0;
+        return true;
+      }
+      if (taken === 0) return false;
+      queuedBytes -= taken;
+      if (taken === head.length) queue.shift();
+      else queue[0] = head.subarray(taken);
+      if (queue.length === 0) reportDrops();
+    }
+    return true;
+  }
+
+  function drainLater(): void {
+    if (timer !== undefined) return;
+    timer = setTimeout(() => {
+      timer = undefined;
+      if (!drain()) drainLater();
+    }, RETRY_INTERVAL_MS);
+    Deno.unrefTimer(timer);
+  }
+
+  return {
+    get droppedLines() {
+      return dropped;
+    },
+    describeDrops(next) {
+      describe = next;
+    },
+    write(bytes) {
+      if (bytes.length === 0) return;
+      if (gone || queuedBytes + bytes.length > limits.queueBytes) return drop(lineCount(bytes));
+      reportDrops();
+      push(bytes);
+      if (timer === undefined && !drain()) drainLater();
+    },
+    async flush(deadlineMs) {
+      const end = performance.now() + deadlineMs;
+      while (!drain() && performance.now() < end) {
+        await new Promise((resolve) => setTimeout(resolve, FLUSH_INTERVAL_MS));
+      }
+      if (queue.length > 0) return;
+      clearTimeout(timer);
+      timer = undefined;
+    },
+  };
+}
+
+const POLLOUT = 4;
+const POLLERR_OR_HUP_OR_NVAL = 8 | 16 | 32;
+const O_WRONLY_NOCTTY_NONBLOCK_CLOEXEC = 0o1 | 0o400 | 0o4000 | 0o2000000;
+
+/**
+ * A second opening of a pipe or terminal with O_NONBLOCK of its own: the flag on the inherited one is shared with every
+ * process that has it (a shell, our programs) and must stay as it is. Another process that writes to the same pipe can
+ * fill it between poll and write, which blocks; this opening cannot. Refused where the pipe belongs to another user.
+ */
+function reopen(
+  fd: number,
+  open: (path: Uint8Array<ArrayBuffer>, flags: number) => number,
+): number | undefined {
+  try {
+    const path = `/proc/self/fd/${fd}`;
+    const info = Deno.statSync(path);
+    if (!info.isFifo && !info.isCharDevice) return undefined; // a file has one offset; sockets can't be reopened
+    const own = open(new TextEncoder().encode(`${path}\0`), O_WRONLY_NOCTTY_NONBLOCK_CLOEXEC);
+    return own < 0 ? undefined : own;
+  } catch {
+    return undefined;
+  }
+}
+
+/** The kernel's side of descriptor 1 or 2. */
+function descriptor(fd: number, stream: { writeSync(bytes: Uint8Array): number }): OutputDevice {
+  let libc;
+  try {
+    libc = Deno.dlopen("libc.so.6", {
+      poll: { parameters: ["buffer", "u64", "i32"], result: "i32" },
+      open: { parameters: ["buffer", "i32"], result: "i32" },
+      write: { parameters: ["i32", "buffer", "u64"], result: "i64" },
+    }).symbols;
+  } catch {
+    // No glibc: writes may block, as they do in every program that does not take this care.
+    return { tryWrite: (bytes) => stream.writeSync(bytes) };
+  }
+  const { poll, write, open } = libc;
+  const target = reopen(fd, open) ?? fd;
+  const pollfd = new Uint8Array(8);
+  const view = new DataView(pollfd.buffer);
+  return {
+    tryWrite(bytes) {
+      view.setInt32(0, target, true);
+      view.setInt16(4, POLLOUT, true);
+      view.setInt16(6, 0, true);
+      if (poll(pollfd, 1n, 0) <= 0) return 0;
+      const events = view.getInt16(6, true);
+      if ((events & POLLERR_OR_HUP_OR_NVAL) !== 0) return "gone";
+      // -1 is EAGAIN, EINTR or, into a file, ENOSPC: each may pass, and the queue is bounded if it does not.
+      const taken = Number(write(target, bytes.slice(), BigInt(bytes.length)));
+      return Math.max(0, taken);
+    },
+  };
+}
+
+let output: OutputSink | undefined;
+let errorOutput: OutputSink | undefined;
+
+/** The manager's standard output, opened at first use. */
+export function standardOutput(): OutputSink {
+  return output ??= boundedOutput(descriptor(1, Deno.stdout));
+}
+
+/** The manager's standard error, where the log goes, opened at first use. */
+export function standardError(): OutputSink {
+  return errorOutput ??= boundedOutput(descriptor(2, Deno.stderr));
+}
