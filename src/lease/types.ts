@@ -55,3 +55,43 @@ export type LeaseEvent =
   | { readonly type: "regained" }
   | { readonly type: "lost"; readonly error: string }
   | { readonly type: "released" };
+
+export interface AcquireOptions {
+  /**
+   * true: until it is ours. false: `lease-held-elsewhere` at once when somebody holds it. A number: the same after so
+   * many milliseconds.
+   */
+  readonly wait: boolean | number;
+  readonly signal?: AbortSignal;
+}
+
+/** What the rest of the program knows of the lease, whether a store keeps it or nobody does. */
+export interface Lease {
+  /**
+   * Resolves when the term has begun. Rejects with `lease-held-elsewhere`, `store-unreachable` (not once reached before
+   * `wait` ran out, or refused for good at the first try), `data-damaged`, `format-too-new`, `wrong-state` (held or
+   * under way already), or the signal's reason. Nothing of ours stays in the store then, or it is released.
+   */
+  acquire(options: AcquireOptions): Promise<LeaseTerm>;
+  /** The term while it is held or suspended, else null. */
+  readonly term: LeaseTerm | null;
+  readonly status: LeaseStatus;
+  /**
+   * Of the current or last term: aborts when the term is lost, with `lease-lost`; not when it is suspended, nor by a
+   * release. Before the first term it is aborted already.
+   */
+  readonly signal: AbortSignal;
+  /**
+   * Throws `lease-not-held` when suspended, not held, or less than `minimumMs` remain, `lease-lost` after a loss. Reads
+   * the clock itself, so it is right even when every timer of a paused process comes late.
+   */
+  assertHeld(minimumMs?: number): void;
+  /**
+   * Ends the term, or an acquire under way. The term's work must have ended before: from the call on `assertHeld`
+   * throws. Resolves when the store says `released` (at once when nothing is held); rejects with `timeout` when that
+   * is not confirmed within `timeoutMs` (others then wait for the TTL), or `lease-lost`.
+   */
+  release(options?: { readonly timeoutMs?: number }): Promise<void>;
+  /** `release` that never rejects. */
+  [Symbol.asyncDispose](): Promise<void>;
+}
