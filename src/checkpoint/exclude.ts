@@ -73,13 +73,25 @@ export function relativeTo(root: string, path: string): string | null {
   return path.startsWith(folder) ? path.slice(folder.length).replace(/\/+$/, "") : null;
 }
 
+/** What SQLite keeps beside a database. */
+export const SQLITE_COMPANIONS: readonly string[] = ["-wal", "-shm", "-journal"];
+
+/**
+ * The paths of `absolute` that lie inside `root`, relative to it. Each with its companions, since a path may be that
+ * of a database which is replicated instead: then its log must not be taken for a file of its own.
+ */
+export function keptPaths(root: string, absolute: readonly string[]): string[] {
+  return absolute.map((path) => relativeTo(root, path)).filter((path) => path !== null && path !== "")
+    .flatMap((path) => ["", ...SQLITE_COMPANIONS].map((suffix) => path + suffix));
+}
+
 /**
  * The rules of one root. A folder that is left out takes all below it along: the caller does not go in, so a
  * `!pattern` cannot bring back a file of a folder that is left out (as in gitignore).
  */
 export function excluderOf(root: Pick<FilesRoot, "path" | "exclude" | "excludePaths">): Excluder {
   const rules = root.exclude.map(parseRule).filter((rule): rule is Rule => rule !== null);
-  const fixed = new Set(root.excludePaths.map((path) => relativeTo(root.path, path)));
+  const fixed = new Set(keptPaths(root.path, root.excludePaths));
   return (path, isDirectory) => {
     if (fixed.has(path)) return true;
     let excluded = false;

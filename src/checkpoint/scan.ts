@@ -24,7 +24,7 @@ import {
   statAt,
   statFd,
 } from "../platform/libc_files.ts";
-import { type Excluder, excluderOf, isOwnName } from "./exclude.ts";
+import { type Excluder, excluderOf, isOwnName, SQLITE_COMPANIONS } from "./exclude.ts";
 import type { FilesRoot, FileWarning, ScanFacts, TreeEntry } from "./types.ts";
 
 /** What identifies the write-ahead log of a database: its content counts as the database's. */
@@ -58,7 +58,6 @@ export function byteText(bytes: PathBytes): string {
 const SQLITE_MAGIC = byteText(pathBytes("SQLite format 3\0"));
 /** The smallest database is one page of the smallest page size. */
 const SQLITE_PAGE_MIN = 512;
-export const SQLITE_COMPANIONS: readonly string[] = ["-wal", "-shm", "-journal"];
 /** A path that has no room for another name cannot be opened from the root any more. */
 const RELATIVE_PATH_MAX = 4095;
 

@@ -237,6 +237,11 @@ export function withFolder<T>(path: PathBytes, use: (fd: number) => T): T {
   }
 }
 
+/** The absolute path of a folder with all symlinks resolved. Needs /proc, as the program itself does. */
+export function realFolder(path: PathBytes): PathBytes {
+  return withFolder(path, (fd) => readLinkAt(AT_CWD, pathBytes(`/proc/self/fd/${fd}`)));
+}
+
 const DENTS_BYTES = 256 * 1024; // a few thousand names per call
 const dents = new Uint8Array(DENTS_BYTES);
 const dentsView = new DataView(dents.buffer);
