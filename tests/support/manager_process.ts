@@ -1,0 +1,289 @@
+/**
+ * Starts the real program for end-to-end tests: the compiled binary where STATE_MANAGER_BINARY names one, else from
+ * source. Every manager gets its own folders, its own port, and is gone with all its children when the test ends.
+ */
+
+import assert from "node:assert/strict";
+
+const projectRoot = new URL("../../", import.meta.url).pathname;
+
+/** Path of the compiled binary under test, or null: the source is tested. */
+export const binaryPath = Deno.env.get("STATE_MANAGER_BINARY") ?? null;
+
+/** argv of the program. */
+export function programCommand(args: readonly string[]): string[] {
+  if (binaryPath !== null) return [binaryPath, ...args];
+  return [
+    Deno.execPath(),
+    "run",
+    "-A",
+    "--quiet",
+    "--config",
+    `${projectRoot}deno.json`,
+    `${projectRoot}main.ts`,
+    ...args,
+  ];
+}
+
+export function freePort(): number {
+  const listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+  const { port } = listener.addr as Deno.NetAddr;
+  listener.close();
+  return port;
+}
+
+/** A scratch folder that is gone when the test is. */
+export function scratchFolder(): { path: string; [Symbol.dispose](): void } {
+  const path = Deno.makeTempDirSync({ prefix: "state-manager-test-" });
+  return {
+    path,
+    [Symbol.dispose]: () => {
+      Deno.removeSync(path, { recursive: true });
+    },
+  };
+}
+
+export interface ManagerOptions {
+  readonly args: readonly string[];
+  readonly env?: Readonly<Record<string, string>>;
+  readonly cwd?: string;
+  /** Wraps the command, e.g. ["unshare", "--pid", "--fork", "--mount-proc"]. */
+  readonly wrap?: readonly string[];
+  readonly port?: number;
+  readonly uid?: number;
+  readonly gid?: number;
+}
+
+/** Polls `condition` until it gives a value; fails with `what` and what was last seen after `timeoutMs`. */
+export async function waitFor<T>(
+  what: string,
+  condition: () =>
+    | Promise<T | null | undefined | false>
+    | T
+    | null
+    | undefined
+    | false,
+  timeoutMs = 30_000,
+  describe: () => string = () => "",
+): Promise<T> {
+  const end = performance.now() + timeoutMs;
+  let lastError = "";
+  while (performance.now() < end) {
+    try {
+      const value = await condition();
+      if (value !== null && value !== undefined && value !== false) {
+        return value;
+      }
+    } catch (error) {
+      lastError = String(error);
+    }
+    await new Promise((resolve) => setTimeout(resolve, 25));
+  }
+  throw new Error(
+    `waited ${timeoutMs} ms for ${what}: ${lastError}\n${describe()}`,
+  );
+}
+
+/** All descendants of `pid`, from /proc. */
+export function descendants(pid: number): number[] {
+  const parents = new Map<number, number[]>();
+  for (const entry of Deno.readDirSync("/proc")) {
+    if (!/^\d+$/.test(entry.name)) continue;
+    try {
+      const stat = Deno.readTextFileSync(`/proc/${entry.name}/stat`);
+      const parent = Number(
+        stat.slice(stat.lastIndexOf(")") + 2).split(" ")[1],
+      );
+      parents.set(parent, [...(parents.get(parent) ?? []), Number(entry.name)]);
+    } catch {
+      // gone meanwhile
+    }
+  }
+  const found: number[] = [];
+  const queue = [pid];
+  while (queue.length > 0) {
+    const children = parents.get(queue.shift() ?? 0) ?? [];
+    found.push(...children);
+    queue.push(...children);
+  }
+  return found;
+}
+
+export class ManagerProcess {
+  readonly #child: Deno.ChildProcess;
+  readonly url: string;
+  #stdout = "";
+  #stderr = "";
+  readonly #pumps: Promise<void>[];
+  readonly ended: Promise<Deno.CommandStatus>;
+
+  constructor(options: ManagerOptions) {
+    const port = options.port ?? freePort();
+    this.url = `http://127.0.0.1:${port}`;
+    const [command = "", ...args] = [
+      ...(options.wrap ?? []),
+      ...programCommand(options.args),
+    ];
+    this.#child = new Deno.Command(command, {
+      args,
+      clearEnv: true,
+      env: {
+        PATH: Deno.env.get("PATH") ?? "/usr/bin:/bin",
+        HOME: Deno.env.get("HOME") ?? "/root",
+        DENO_NO_UPDATE_CHECK: "1",
+        ...(Deno.env.get("DENO_DIR") === undefined
+          ? {}
+          : { DENO_DIR: Deno.env.get("DENO_DIR") ?? "" }),
+        STATE_MANAGER_SERVER_LISTEN: `127.0.0.1:${port}`,
+        ...options.env,
+      },
+      ...(options.cwd === undefined ? {} : { cwd: options.cwd }),
+      ...(options.uid === undefined ? {} : { uid: options.uid }),
+      ...(options.gid === undefined ? {} : { gid: options.gid }),
+      stdin: "null",
+      stdout: "piped",
+      stderr: "piped",
+    }).spawn();
+    this.#pumps = [
+      this.#pump(this.#child.stdout, (text) => this.#stdout += text),
+      this.#pump(this.#child.stderr, (text) => this.#stderr += text),
+    ];
+    this.ended = this.#child.status;
+  }
+
+  async #pump(
+    stream: ReadableStream<Uint8Array<ArrayBuffer>>,
+    keep: (text: string) => void,
+  ): Promise<void> {
+    const decoder = new TextDecoder();
+    for await (const bytes of stream) {
+      keep(decoder.decode(bytes, { stream: true }));
+    }
+  }
+
+  get pid(): number {
+    return this.#child.pid;
+  }
+
+  get stdout(): string {
+    return this.#stdout;
+  }
+
+  get stderr(): string {
+    return this.#stderr;
+  }
+
+  async fetch(
+    path: string,
+    init: RequestInit & { json?: unknown } = {},
+  ): Promise<Response> {
+    const { json, ...rest } = init;
+    return await fetch(this.url + path, {
+      ...rest,
+      ...(json === undefined ? {} : {
+        body: JSON.stringify(json),
+        method: rest.method ?? "POST",
+        headers: { "content-type": "application/json", ...rest.headers },
+      }),
+    });
+  }
+
+  // deno-lint-ignore no-explicit-any -- tests read what the public face documents
+  async json(
+    path: string,
+    init: RequestInit & { json?: unknown } = {},
+  ): Promise<any> {
+    const response = await this.fetch(path, init);
+    const text = await response.text();
+    assert.ok(
+      response.ok,
+      `${
+        init.method ?? "GET"
+      } ${path}: ${response.status} ${text}\n${this.tail()}`,
+    );
+    return JSON.parse(text);
+  }
+
+  // deno-lint-ignore no-explicit-any -- as above
+  async state(wanted: string, timeoutMs = 30_000): Promise<any> {
+    return await waitFor(
+      `state ${wanted}`,
+      async () => {
+        const status = JSON.parse(
+          await (await this.fetch("/", {
+            headers: { accept: "application/json" },
+          })).text(),
+        );
+        return status.state === wanted ? status : null;
+      },
+      timeoutMs,
+      () => this.tail(),
+    );
+  }
+
+  tail(): string {
+    return `--- stdout\n${this.#stdout.slice(-3000)}\n--- stderr\n${
+      this.#stderr.slice(-6000)
+    }`;
+  }
+
+  signal(name: Deno.Signal): void {
+    this.#child.kill(name);
+  }
+
+  /** Ends the manager and everything below it, all at once, as a machine that loses power does. */
+  async killTree(): Promise<void> {
+    const pids = [this.#child.pid, ...descendants(this.#child.pid)];
+    for (const pid of pids) {
+      try {
+        Deno.kill(pid, "SIGSTOP"); // nobody reacts to the death of another
+      } catch { /* gone */ }
+    }
+    for (const pid of pids) {
+      try {
+        Deno.kill(pid, "SIGKILL");
+      } catch { /* gone */ }
+    }
+    await this.exit(10_000);
+  }
+
+  /** Waits for the end and returns the exit code (128 + n for a signal). */
+  async exit(timeoutMs = 30_000): Promise<number> {
+    let timer: ReturnType<typeof setTimeout> | undefined;
+    const late = new Promise<never>((_, reject) => {
+      timer = setTimeout(
+        () =>
+          reject(
+            new Error(
+              `manager still runs after ${timeoutMs} ms\n${this.tail()}`,
+            ),
+          ),
+        timeoutMs,
+      );
+    });
+    try {
+      const status = await Promise.race([this.ended, late]);
+      await Promise.race([Promise.all(this.#pumps), late]);
+      return status.code;
+    } finally {
+      clearTimeout(timer);
+    }
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.killTree().catch(() => {});
+  }
+}
+
+/** Runs a command of the program to its end. */
+export async function runProgram(
+  args: readonly string[],
+  options: {
+    readonly env?: Readonly<Record<string, string>>;
+    readonly cwd?: string;
+  } = {},
+): Promise<{ code: number; stdout: string; stderr: string }> {
+  const manager = new ManagerProcess({ args, ...options });
+  const code = await manager.exit(60_000);
+  return { code, stdout: manager.stdout, stderr: manager.stderr };
+}
