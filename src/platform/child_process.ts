@@ -1,0 +1,169 @@
+/**
+ * The only place that starts a process. Every child is in the own set from the same turn that made it until its exit
+ * status was taken, so that the reaper of orphans never takes the status of a child that the runtime waits for.
+ */
+
+import { StateManagerError } from "./errors.ts";
+import { withFileLimitOfChildren } from "./libc_process.ts";
+
+export type ChildStdio = "piped" | "null" | "inherit";
+
+export interface SpawnOptions {
+  /** A name looked up in the child's PATH, or a path. */
+  readonly command: string;
+  readonly args: readonly string[];
+  readonly cwd?: string;
+  readonly env?: Readonly<Record<string, string>>;
+  /** True: the child gets `env` and nothing else. */
+  readonly clearEnv?: boolean;
+  /** Default "null". A piped stdout or stderr must be read to its end or cancelled: it leaks descriptors otherwise. */
+  readonly stdin?: ChildStdio;
+  readonly stdout?: ChildStdio;
+  readonly stderr?: ChildStdio;
+  /** setsid: own session and own group, whose id is the child's pid. */
+  readonly detached?: boolean;
+}
+
+/** How a child ended. With a signal, `code` is 128 + its number. */
+export interface ChildExit {
+  readonly code: number;
+  readonly signal: Deno.Signal | null;
+}
+
+export interface Child {
+  readonly pid: number;
+  /** Resolves at the leader's exit; says nothing about its pipes, which a grandchild may hold open. */
+  readonly status: Promise<ChildExit>;
+  /** Null unless "piped". */
+  readonly stdin: WritableStream<Uint8Array<ArrayBufferLike>> | null;
+  readonly stdout: ReadableStream<Uint8Array<ArrayBuffer>> | null;
+  readonly stderr: ReadableStream<Uint8Array<ArrayBuffer>> | null;
+  /** Signals this process alone. One that already ended is no error. */
+  kill(signal: Deno.Signal): void;
+}
+
+/** A program that could not be started, with the code a shell gives for it. */
+export class SpawnError extends StateManagerError {
+  /** 127: not found; 126: found, but could not be run. */
+  readonly exitCode: 126 | 127;
+  /** False where the same call may succeed later: the machine is out of processes, memory, files. */
+  readonly permanent: boolean;
+
+  constructor(message: string, exitCode: 126 | 127, permanent: boolean, cause: unknown) {
+    super("spawn-failed", message, {
+      hint: permanent
+        ? "check that the program exists in the image, is executable, and was built for this machine"
+        : "the machine is short of processes, memory or open files",
+      cause,
+    });
+    this.exitCode = exitCode;
+    this.permanent = permanent;
+  }
+}
+
+/** EAGAIN, ENOMEM, ENFILE, EMFILE, ETXTBSY: shortages, and a program that is being written just now. */
+const PASSING = /os error (11|12|23|24|26)\)/;
+
+function spawnError(options: SpawnOptions, error: unknown): SpawnError {
+  const text = error instanceof Error ? error.message : String(error);
+  const action = `start ${options.command}`;
+  if (options.cwd !== undefined && /No such cwd/.test(text)) {
+    return new SpawnError(`${action}: working folder ${options.cwd} does not exist`, 126, true, error);
+  }
+  if (error instanceof Deno.errors.NotFound) {
+    // A script whose interpreter is missing says the same; the path tells the two apart.
+    const there = options.command.includes("/") && exists(options.command, options.cwd);
+    const what = there ? "its interpreter or loader was not found" : "not found";
+    return new SpawnError(`${action}: ${what}`, 127, true, error);
+  }
+  if (error instanceof Deno.errors.PermissionDenied) {
+    return new SpawnError(`${action}: permission denied`, 126, true, error);
+  }
+  return new SpawnError(`${action}: ${text}`, 126, !PASSING.test(text), error);
+}
+
+function exists(path: string, cwd: string | undefined): boolean {
+  try {
+    Deno.statSync(path.startsWith("/") || cwd === undefined ? path : `${cwd}/${path}`);
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+const own = new Set<number>();
+
+/** Pids of the children that the runtime waits for. Nobody else may reap or adopt these. */
+export function ownChildren(): ReadonlySet<number> {
+  return own;
+}
+
+/** Starts a process. Throws SpawnError, at once. */
+export function spawnChild(options: SpawnOptions): Child {
+  const stdin = options.stdin ?? "null";
+  const stdout = options.stdout ?? "null";
+  const stderr = options.stderr ?? "null";
+  let process: Deno.ChildProcess;
+  try {
+    const command = new Deno.Command(options.command, {
+      args: [...options.args],
+      clearEnv: options.clearEnv ?? false,
+      detached: options.detached ?? false,
+      stdin,
+      stdout,
+      stderr,
+      ...(options.cwd === undefined ? {} : { cwd: options.cwd }),
+      ...(options.env === undefined ? {} : { env: { ...options.env } }),
+    });
+    process = withFileLimitOfChildren(() => command.spawn());
+  } catch (error) {
+    throw spawnError(options, error);
+  }
+  const { pid } = process;
+  own.add(pid);
+  return {
+    pid,
+    status: process.status.then(({ code, signal }) => ({ code, signal })).finally(() => own.delete(pid)),
+    stdin: stdin === "piped" ? process.stdin : null,
+    stdout: stdout === "piped" ? process.stdout : null,
+    stderr: stderr === "piped" ? process.stderr : null,
+    kill: (signal) => void sendSignal(pid, signal),
+  };
+}
+
+/** Signals one process. False when there is none any more; a pid below 2 is a bug and throws. */
+export function sendSignal(pid: number, signal: Deno.Signal): boolean {
+  guardPid(pid);
+  return kill(pid, signal);
+}
+
+/** Signals every member of the group. False when it has none any more (zombies count as members). */
+export function sendGroupSignal(groupId: number, signal: Deno.Signal): boolean {
+  guardPid(groupId);
+  return kill(-groupId, signal);
+}
+
+/** `-1` is everybody and `-0` our own group: no arithmetic may ever get there. */
+function guardPid(pid: number): void {
+  if (Number.isInteger(pid) && pid > 1) return;
+  throw new StateManagerError("internal", `signal process ${pid}: not a process id above 1`);
+}
+
+function kill(target: number, signal: Deno.Signal): boolean {
+  try {
+    Deno.kill(target, signal);
+    return true;
+  } catch (error) {
+    if (error instanceof Deno.errors.NotFound) return false;
+    if (error instanceof Error && /os error 3\b|ESRCH/.test(error.message)) return false;
+    // EPERM: it lives and is not ours to signal; the caller sees that it does not end.
+    if (error instanceof Deno.errors.PermissionDenied) return true;
+    throw error;
+  }
+}
+
+/** Signals every process that we may signal, as PID 1 of a container only; for the very end. */
+export function sendSignalToAll(signal: "SIGTERM" | "SIGKILL"): void {
+  if (Deno.pid !== 1) return;
+  kill(-1, signal);
+}

@@ -1,0 +1,99 @@
+/**
+ * The few process calls of libc that the runtime lacks: subreaper, reaping one given pid, file limits.
+ * Never `waitpid(-1)`: the runtime waits for its own children, and taking one of theirs loses its exit code.
+ * Where libc cannot be opened (another libc, no FFI) everything here answers "not done" and the manager goes on.
+ */
+
+const PR_SET_CHILD_SUBREAPER = 36;
+const RLIMIT_NOFILE = 7;
+const WNOHANG = 1;
+/** While fewer files than this are free below the old soft limit, a child keeps the raised one (see withFileLimitOfChildren). */
+const SPAWN_RESERVE_FILES = 64;
+
+function openLibc() {
+  try {
+    return Deno.dlopen("libc.so.6", {
+      prctl: { parameters: ["i32", "u64", "u64", "u64", "u64"], result: "i32" },
+      waitpid: { parameters: ["i32", "buffer", "i32"], result: "i32" },
+      prlimit: { parameters: ["i32", "i32", "buffer", "buffer"], result: "i32" },
+    }).symbols;
+  } catch {
+    return undefined;
+  }
+}
+
+let opened: ReturnType<typeof openLibc> | null = null;
+const libc = () => opened === null ? (opened = openLibc()) : opened;
+
+/** Orphans below us become our children from now on, also when we are not PID 1. True when the kernel agreed. */
+export function becomeSubreaper(): boolean {
+  return libc()?.prctl(PR_SET_CHILD_SUBREAPER, 1n, 0n, 0n, 0n) === 0;
+}
+
+/**
+ * Reaps child `pid` if it is dead; never waits. True when it was reaped. The caller must have made sure that the
+ * runtime does not wait for it.
+ */
+export function reapChild(pid: number): boolean {
+  if (!Number.isInteger(pid) || pid <= 1) return false;
+  return libc()?.waitpid(pid, new Uint8Array(4), WNOHANG) === pid;
+}
+
+interface FileLimit {
+  readonly soft: bigint;
+  readonly hard: bigint;
+}
+
+function readFileLimit(): FileLimit | undefined {
+  const limit = new BigUint64Array(2);
+  if (libc()?.prlimit(0, RLIMIT_NOFILE, null, new Uint8Array(limit.buffer)) !== 0) return undefined;
+  return { soft: limit[0] ?? 0n, hard: limit[1] ?? 0n };
+}
+
+function writeFileLimit(limit: FileLimit): boolean {
+  const words = new BigUint64Array([limit.soft, limit.hard]);
+  return libc()?.prlimit(0, RLIMIT_NOFILE, new Uint8Array(words.buffer), null) === 0;
+}
+
+let raised: { readonly from: FileLimit; readonly to: FileLimit } | undefined;
+
+/**
+ * Raises the soft limit of open files to the hard one (a compiled binary keeps 1024: two pipes a process and the
+ * files of a checkpoint pass that). Returns the limit in force, undefined when it cannot be told.
+ */
+export function raiseFileLimit(): number | undefined {
+  const from = readFileLimit();
+  if (from === undefined) return undefined;
+  const to = { soft: from.hard, hard: from.hard };
+  if (from.soft === from.hard) return Number(from.soft);
+  if (!writeFileLimit(to)) return Number(from.soft);
+  raised = { from, to };
+  return Number(to.soft);
+}
+
+function openFiles(): number {
+  let count = 0;
+  for (const _ of Deno.readDirSync("/proc/self/fd")) count++;
+  return count;
+}
+
+/**
+ * Runs `spawn` with the soft limit that we were started with, so that a child sees what its operator set: programs
+ * that use select(), or close every possible descriptor at start, misbehave with a million. The limit is the whole
+ * process's, but `spawn` is synchronous and takes about a millisecond; when we hold so many files that another
+ * thread could be refused one meanwhile, the child gets the raised limit instead.
+ */
+export function withFileLimitOfChildren<T>(spawn: () => T): T {
+  if (raised === undefined) return spawn();
+  try {
+    if (BigInt(openFiles() + SPAWN_RESERVE_FILES) > raised.from.soft) return spawn();
+  } catch {
+    return spawn(); // no /proc: cannot tell
+  }
+  writeFileLimit({ soft: raised.from.soft, hard: raised.to.hard });
+  try {
+    return spawn();
+  } finally {
+    writeFileLimit(raised.to);
+  }
+}

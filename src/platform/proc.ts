@@ -1,0 +1,88 @@
+/** Reads /proc: who lives, in which group, under whom. A process may vanish between any two reads: that is no error. */
+
+/** One line of /proc/<pid>/stat, as far as a supervisor needs it. */
+export interface ProcessInfo {
+  readonly pid: number;
+  readonly name: string;
+  /** R running, S sleeping, D uninterruptible (cannot be killed), T stopped, Z zombie, X dead, I idle. */
+  readonly state: string;
+  readonly parentPid: number;
+  readonly groupId: number;
+  /** Clock ticks since boot; pid and start together are never used twice. */
+  readonly startTicks: number;
+}
+
+/** Parses the content of a stat file; the name in it may hold anything, `)` and newlines too. */
+export function parseStat(text: string): ProcessInfo | null {
+  const open = text.indexOf("(");
+  const close = text.lastIndexOf(")");
+  if (open < 1 || close < open) return null;
+  const fields = text.slice(close + 2).split(" ");
+  const info = {
+    pid: Number(text.slice(0, open)),
+    name: text.slice(open + 1, close),
+    state: fields[0] ?? "",
+    parentPid: Number(fields[1]),
+    groupId: Number(fields[2]),
+    startTicks: Number(fields[19]),
+  };
+  return Number.isInteger(info.pid) && Number.isInteger(info.startTicks) ? info : null;
+}
+
+/** Process `pid`, zombies included; null when there is none. */
+export function readProcess(pid: number): ProcessInfo | null {
+  try {
+    return parseStat(Deno.readTextFileSync(`/proc/${pid}/stat`));
+  } catch {
+    return null;
+  }
+}
+
+/** All processes that we can see, zombies included. About 50 microseconds each. */
+export function readProcesses(): ProcessInfo[] {
+  const processes: ProcessInfo[] = [];
+  for (const entry of Deno.readDirSync("/proc")) {
+    const first = entry.name.charCodeAt(0);
+    if (first < 0x31 || first > 0x39) continue;
+    const info = readProcess(Number(entry.name));
+    if (info !== null) processes.push(info);
+  }
+  return processes;
+}
+
+/** True for a process that still can run code or hold files. */
+export function isAlive(info: ProcessInfo): boolean {
+  return info.state !== "Z" && info.state !== "X";
+}
+
+/**
+ * Value of `name` in the environment that `pid` was started with; null when it has none or it cannot be read (not
+ * ours, or a zombie). A program may overwrite that memory: a hint, never a proof.
+ */
+export function readStartVariable(pid: number, name: string): string | null {
+  try {
+    const text = new TextDecoder("latin1").decode(Deno.readFileSync(`/proc/${pid}/environ`));
+    const entry = text.split("\0").find((line) => line.startsWith(`${name}=`));
+    return entry === undefined ? null : entry.slice(name.length + 1);
+  } catch {
+    return null;
+  }
+}
+
+/**
+ * Pids of our children, zombies and adopted orphans included. From the kernel's lists per thread where it keeps them
+ * (CONFIG_PROC_CHILDREN; may miss some while children end, so ask again later), else by a scan of all of /proc.
+ */
+export function readChildren(): number[] {
+  const children: number[] = [];
+  try {
+    for (const thread of Deno.readDirSync("/proc/self/task")) {
+      const text = Deno.readTextFileSync(`/proc/self/task/${thread.name}/children`);
+      for (const pid of text.split(" ")) if (pid.trim() !== "") children.push(Number(pid));
+    }
+    return children;
+  } catch {
+    // A thread that ended meanwhile, or a kernel without these lists: the scan is right for both.
+    return readProcesses().filter((info) => info.parentPid === Deno.pid).map((info) => info.pid);
+  }
+}
