@@ -1,0 +1,117 @@
+/**
+ * All chunks that the live indexes know, in memory: a hash table over 48-byte records, about 60 bytes a chunk (a Map
+ * of texts would take ten times that). Used to find what is stored already and where to read it.
+ */
+
+import { assert } from "../platform/assert.ts";
+import { ID_BYTES } from "./ids.ts";
+import type { IndexedPack } from "./index_format.ts";
+import { type PackEntry, readEntry, writeEntry } from "./pack.ts";
+
+/** A pack entry (44 bytes) and the number of its pack. */
+const SLOT_BYTES = 48;
+
+export interface ChunkLocation extends PackEntry {
+  readonly pack: IndexedPack;
+}
+
+/** The table is rebuilt at twice the size when more than this share of it is in use. */
+const FILL_LIMIT = 0.6;
+
+export class ChunkTable {
+  #records = new Uint8Array(1024 * SLOT_BYTES);
+  #view = new DataView(this.#records.buffer);
+  /** Number of the record + 1; 0 is free. Open addressing by the id's first 32 bits, which are uniform. */
+  #slots = new Uint32Array(4096);
+  #count = 0;
+  readonly #packs: IndexedPack[] = [];
+
+  get size(): number {
+    return this.#count;
+  }
+
+  get packs(): readonly IndexedPack[] {
+    return this.#packs;
+  }
+
+  /** Number of a new pack; its size may be told later by `setPackSize`. */
+  addPack(pack: IndexedPack): number {
+    this.#packs.push(pack);
+    return this.#packs.length - 1;
+  }
+
+  setPackSize(number: number, sizeBytes: number): void {
+    const pack = this.#packs[number];
+    assert(pack !== undefined, "the pack is known");
+    this.#packs[number] = { name: pack.name, sizeBytes };
+  }
+
+  /** False when the id is known already; the first one stays. */
+  add(entry: PackEntry, packNumber: number): boolean {
+    assert(packNumber < this.#packs.length, "the pack is known");
+    const slot = this.#slotOf(entry.id);
+    if (this.#slots[slot] !== 0) return false;
+    const at = this.#count * SLOT_BYTES;
+    if (at + SLOT_BYTES > this.#records.length) this.#growRecords();
+    writeEntry(this.#view, at, entry);
+    this.#view.setUint32(at + SLOT_BYTES - 4, packNumber, true);
+    this.#count++;
+    this.#slots[slot] = this.#count;
+    if (this.#count > this.#slots.length * FILL_LIMIT) this.#rehash();
+    return true;
+  }
+
+  has(id: Uint8Array): boolean {
+    return this.#slots[this.#slotOf(id)] !== 0;
+  }
+
+  find(id: Uint8Array): ChunkLocation | null {
+    const number = this.#slots[this.#slotOf(id)] ?? 0;
+    return number === 0 ? null : this.#location(number - 1);
+  }
+
+  /** Every chunk, in the order it was added. */
+  *all(): Generator<ChunkLocation> {
+    for (let i = 0; i < this.#count; i++) yield this.#location(i);
+  }
+
+  #location(index: number): ChunkLocation {
+    const at = index * SLOT_BYTES;
+    const entry = readEntry(this.#view, at);
+    const pack = this.#packs[this.#view.getUint32(at + SLOT_BYTES - 4, true)];
+    assert(pack !== undefined, "the pack is known");
+    // A copy of the id: the records move when the table grows.
+    return { ...entry, id: entry.id.slice(), pack };
+  }
+
+  /** The slot that holds `id`, or the free one where it belongs. */
+  #slotOf(id: Uint8Array): number {
+    const mask = this.#slots.length - 1;
+    let slot = new DataView(id.buffer, id.byteOffset, ID_BYTES).getUint32(0, true) & mask;
+    for (;;) {
+      const number = this.#slots[slot] ?? 0;
+      if (number === 0 || this.#equals((number - 1) * SLOT_BYTES, id)) return slot;
+      slot = (slot + 1) & mask;
+    }
+  }
+
+  #equals(at: number, id: Uint8Array): boolean {
+    for (let i = 0; i < ID_BYTES; i++) if (this.#records[at + i] !== id[i]) return false;
+    return true;
+  }
+
+  #growRecords(): void {
+    const grown = new Uint8Array(this.#records.length * 2);
+    grown.set(this.#records);
+    this.#records = grown;
+    this.#view = new DataView(grown.buffer);
+  }
+
+  #rehash(): void {
+    this.#slots = new Uint32Array(this.#slots.length * 2);
+    for (let i = 0; i < this.#count; i++) {
+      const at = i * SLOT_BYTES;
+      this.#slots[this.#slotOf(this.#records.subarray(at, at + ID_BYTES))] = i + 1;
+    }
+  }
+}

@@ -1,0 +1,90 @@
+/**
+ * Cuts file content into chunks by content (FastCDC with a 32-bit gear hash), so that an insertion moves few chunks.
+ * Everything here is format: a changed table, mask or bound silently ends deduplication with what is stored
+ * (docs/storage_format.md). Source: Xia et al., "FastCDC", USENIX ATC 2016.
+ */
+
+import { createHash } from "node:crypto";
+import { assert } from "../platform/assert.ts";
+
+export interface ChunkerSizes {
+  readonly min: number;
+  readonly avg: number;
+  readonly max: number;
+}
+
+/** Content of files: 256 KiB on average; at 1 MiB a small edit of a text costs five times as much. */
+export const DATA_CHUNKS: ChunkerSizes = { min: 64 * 1024, avg: 256 * 1024, max: 1024 * 1024 };
+
+/** SQLite files change by page in place: fixed blocks on page borders beat cutting by content. */
+export const SQLITE_BLOCK_BYTES = 64 * 1024;
+
+/** Large files are cut anew at each multiple of this, so that segments can be read independently. */
+export const SEGMENT_BYTES = 64 * 1024 * 1024;
+
+/** The gear hash shifts one bit per byte: after this many bytes nothing older is left in it. */
+const WINDOW_BYTES = 32;
+
+/** Distance of the two masks from the average, in bits: harder before the average size, easier after. */
+const NORMALISATION_BITS = 2;
+
+/** gear[b] = the first four bytes, little-endian, of SHA-256("state-manager gear32 v1" and the byte b). */
+function gearTable(): Int32Array {
+  const table = new Int32Array(256);
+  for (let byte = 0; byte < 256; byte++) {
+    const digest = createHash("sha256").update("state-manager gear32 v1").update(Uint8Array.of(byte))
+      .digest();
+    table[byte] = digest.readInt32LE(0);
+  }
+  return table;
+}
+
+const GEAR = gearTable();
+
+/** A mask of `bits` ones at the top: the top bits of the hash depend on the whole window. */
+function highMask(bits: number): number {
+  return (0xffffffff << (32 - bits)) | 0;
+}
+
+/**
+ * End of the next chunk of `bytes[start, end)`: between `min` and `max` bytes on, or `end` when less is left. The cut
+ * depends on the 32 bytes before it alone. Unless `end` is the end of the content (or segment), at least `max`
+ * bytes must be given.
+ */
+export function nextCut(bytes: Uint8Array, start: number, end: number, sizes: ChunkerSizes): number {
+  const length = end - start;
+  if (length <= sizes.min) return end;
+  const averageBits = 31 - Math.clz32(sizes.avg);
+  const hard = highMask(averageBits + NORMALISATION_BITS);
+  const easy = highMask(averageBits - NORMALISATION_BITS);
+  const normal = start + Math.min(length, sizes.avg);
+  const limit = start + Math.min(length, sizes.max);
+  let position = start + sizes.min - WINDOW_BYTES;
+  let hash = 0;
+  // The window is filled before the first place where a cut may be.
+  for (const warm = start + sizes.min; position < warm; position++) {
+    hash = ((hash << 1) + (GEAR[bytes[position] as number] as number)) | 0;
+  }
+  if ((hash & hard) === 0) return position;
+  while (position < normal) {
+    hash = ((hash << 1) + (GEAR[bytes[position++] as number] as number)) | 0;
+    if ((hash & hard) === 0) return position;
+  }
+  while (position < limit) {
+    hash = ((hash << 1) + (GEAR[bytes[position++] as number] as number)) | 0;
+    if ((hash & easy) === 0) return position;
+  }
+  return limit;
+}
+
+/** Lengths of all chunks of `content`, which is one segment or less. For tests and small contents. */
+export function cutAll(content: Uint8Array, sizes: ChunkerSizes): number[] {
+  assert(content.length <= SEGMENT_BYTES, "content is at most one segment");
+  const lengths: number[] = [];
+  for (let start = 0; start < content.length;) {
+    const end = nextCut(content, start, content.length, sizes);
+    lengths.push(end - start);
+    start = end;
+  }
+  return lengths;
+}

@@ -1,0 +1,82 @@
+/**
+ * Names and ids in the repository. A chunk's id is the SHA-256 of its plain bytes; as text it is base64url (43
+ * characters). Object names carry the fencing token, not a content hash: a name is never used twice, so a late
+ * request of a fenced process can never hit a newer object.
+ */
+
+import { Buffer } from "node:buffer";
+import { createHash } from "node:crypto";
+import { assert } from "../platform/assert.ts";
+
+/** Bytes of a chunk id. */
+export const ID_BYTES = 32;
+
+export const REPOSITORY_KEY = "repo.json";
+export const HEAD_KEY = "head.json";
+export const ROOTS_PREFIX = "checkpoints/roots/";
+export const PACKS_PREFIX = "checkpoints/packs/";
+export const INDEX_PREFIX = "checkpoints/index/";
+
+export function sha256(bytes: Uint8Array): Uint8Array<ArrayBuffer> {
+  return new Uint8Array(createHash("sha256").update(bytes).digest());
+}
+
+export function sha256Hex(bytes: Uint8Array): string {
+  return createHash("sha256").update(bytes).digest("hex");
+}
+
+/** Id of a chunk as text. */
+export function chunkId(plain: Uint8Array): string {
+  return createHash("sha256").update(plain).digest("base64url");
+}
+
+export function idToText(id: Uint8Array): string {
+  return Buffer.from(id.buffer, id.byteOffset, id.byteLength).toString("base64url");
+}
+
+const ID_TEXT = /^[A-Za-z0-9_-]{43}$/;
+
+export function isIdText(text: unknown): text is string {
+  return typeof text === "string" && ID_TEXT.test(text);
+}
+
+/** The 32 bytes of an id that `isIdText` accepted. */
+export function idFromText(text: string): Uint8Array<ArrayBuffer> {
+  const bytes = new Uint8Array(Buffer.from(text, "base64url"));
+  assert(bytes.length === ID_BYTES, "chunk id is 32 bytes");
+  return bytes;
+}
+
+/** Fencing token as names carry it: eight or more hex digits, so that names sort by term. */
+export function tokenText(token: number): string {
+  assert(Number.isSafeInteger(token) && token >= 0, "token is a whole number");
+  return token.toString(16).padStart(8, "0");
+}
+
+const ULID = "[0-9a-hjkmnp-tv-z]{26}";
+const PACK_NAME = new RegExp(`^[0-9a-f]{8,14}/${ULID}$`);
+const INDEX_KEY = new RegExp(`^${INDEX_PREFIX}[0-9a-f]{8,14}-${ULID}$`);
+const ROOT_KEY = new RegExp(`^${ROOTS_PREFIX}[0-9a-f]{8,14}-${ULID}\\.json$`);
+const CHECKPOINT_ID = new RegExp(`^${ULID}$`);
+
+/** Name of a pack below `checkpoints/packs/`. */
+export function packName(token: number, id: string): string {
+  return `${tokenText(token)}/${id}`;
+}
+
+export function packKey(name: string): string {
+  return PACKS_PREFIX + name;
+}
+
+export function indexKey(token: number, id: string): string {
+  return `${INDEX_PREFIX}${tokenText(token)}-${id}`;
+}
+
+export function rootKey(token: number, id: string): string {
+  return `${ROOTS_PREFIX}${tokenText(token)}-${id}.json`;
+}
+
+export const isPackName = (text: string): boolean => PACK_NAME.test(text);
+export const isIndexKey = (text: string): boolean => INDEX_KEY.test(text);
+export const isRootKey = (text: string): boolean => ROOT_KEY.test(text);
+export const isCheckpointId = (text: string): boolean => CHECKPOINT_ID.test(text);

@@ -1,0 +1,184 @@
+/**
+ * Index objects: which chunk lies where in which pack. Binary, sorted by chunk id, one zstd frame (docs/storage_format.md);
+ * the head names each live index with the SHA-256 of its bytes.
+ */
+
+import { assert } from "../platform/assert.ts";
+import { type Codec, damaged, decodeBytes, encodeBytes } from "./codec.ts";
+import { ID_BYTES, idToText, isPackName } from "./ids.ts";
+import { entryProblem, FLAG_ZSTD, type PackEntry } from "./pack.ts";
+
+/** "SMIX1" */
+const INDEX_MAGIC = Uint8Array.of(0x53, 0x4d, 0x49, 0x58, 0x31);
+/** magic, flags u8, plain length u32. */
+const HEADER_BYTES = 10;
+/** id[32], pack u32, offset u32, stored length u32, plain length u24, flags u8; little-endian. */
+export const RECORD_BYTES = ID_BYTES + 16;
+
+/** Records in one index object: 48 MB plain at most, which bounds what a reader allocates. More go into a second one. */
+export const INDEX_RECORD_LIMIT = 1_000_000;
+/** A pack holds at least one record; its name and size take at most 64 bytes. */
+const PLAIN_LIMIT_BYTES = 8 + INDEX_RECORD_LIMIT * (RECORD_BYTES + 64);
+
+export interface IndexedPack {
+  /** Name below `checkpoints/packs/`. */
+  readonly name: string;
+  readonly sizeBytes: number;
+}
+
+/** One chunk: what the pack says, and which pack of `packs` it is. */
+export interface IndexRecord extends PackEntry {
+  readonly pack: number;
+}
+
+/** Called with each record in order of id; an object each, so that a million of them need not exist at once. */
+export type RecordVisitor = (record: IndexRecord, pack: IndexedPack) => void;
+
+function compareIds(a: Uint8Array, b: Uint8Array): number {
+  for (let i = 0; i < ID_BYTES; i++) {
+    const difference = (a[i] ?? 0) - (b[i] ?? 0);
+    if (difference !== 0) return difference;
+  }
+  return 0;
+}
+
+/** Index objects for these packs: one, or several when there are more records than one may hold. */
+export function encodeIndexes(
+  codec: Codec,
+  packs: readonly { readonly pack: IndexedPack; readonly entries: readonly PackEntry[] }[],
+): Uint8Array<ArrayBuffer>[] {
+  const objects: Uint8Array<ArrayBuffer>[] = [];
+  let group: typeof packs[number][] = [];
+  let count = 0;
+  const flush = () => {
+    if (group.length > 0) objects.push(encodeIndex(codec, group));
+    group = [];
+    count = 0;
+  };
+  for (const item of packs) {
+    if (count + item.entries.length > INDEX_RECORD_LIMIT) flush();
+    group.push(item);
+    count += item.entries.length;
+  }
+  flush();
+  return objects;
+}
+
+function encodeIndex(
+  codec: Codec,
+  items: readonly { readonly pack: IndexedPack; readonly entries: readonly PackEntry[] }[],
+): Uint8Array<ArrayBuffer> {
+  const records: IndexRecord[] = items.flatMap((item, pack) =>
+    item.entries.map((entry) => ({ ...entry, pack }))
+  );
+  records.sort((a, b) => compareIds(a.id, b.id));
+  const names = items.map((item) => new TextEncoder().encode(item.pack.name));
+  const packBytes = names.reduce((sum, name) => sum + 1 + name.length + 4, 0);
+  const plain = new Uint8Array(8 + packBytes + records.length * RECORD_BYTES);
+  assert(plain.length <= PLAIN_LIMIT_BYTES, "an index is bounded");
+  const view = new DataView(plain.buffer);
+  view.setUint32(0, items.length, true);
+  view.setUint32(4, records.length, true);
+  let at = 8;
+  items.forEach((item, i) => {
+    const name = names[i] ?? new Uint8Array();
+    plain[at] = name.length;
+    plain.set(name, at + 1);
+    view.setUint32(at + 1 + name.length, item.pack.sizeBytes, true);
+    at += 1 + name.length + 4;
+  });
+  for (const record of records) {
+    plain.set(record.id, at);
+    view.setUint32(at + ID_BYTES, record.pack, true);
+    view.setUint32(at + ID_BYTES + 4, record.offset, true);
+    view.setUint32(at + ID_BYTES + 8, record.storedLength, true);
+    view.setUint32(at + ID_BYTES + 12, record.length | (record.flags << 24), true);
+    at += RECORD_BYTES;
+  }
+  const stored = encodeBytes(codec, plain);
+  const object = new Uint8Array(HEADER_BYTES + stored.bytes.length);
+  object.set(INDEX_MAGIC);
+  object[5] = stored.compressed ? FLAG_ZSTD : 0;
+  new DataView(object.buffer).setUint32(6, plain.length, true);
+  object.set(stored.bytes, HEADER_BYTES);
+  return object;
+}
+
+/**
+ * Reads the index in `bytes`, every field checked; `data-damaged` that names `object` for anything else. What was
+ * visited before such an error must be dropped.
+ */
+export function decodeIndex(
+  codec: Codec,
+  bytes: Uint8Array,
+  object: string,
+  visit: RecordVisitor,
+): readonly IndexedPack[] {
+  if (bytes.length < HEADER_BYTES || !INDEX_MAGIC.every((byte, i) => bytes[i] === byte)) {
+    throw damaged(object, "does not begin with SMIX1");
+  }
+  const flags = bytes[5] ?? 0;
+  const length = new DataView(bytes.buffer, bytes.byteOffset).getUint32(6, true);
+  if (flags > FLAG_ZSTD) throw damaged(object, `unknown flags ${flags}`);
+  if (length < 8 || length > PLAIN_LIMIT_BYTES) throw damaged(object, `${length} plain bytes declared`);
+  const stored = { bytes: bytes.subarray(HEADER_BYTES), compressed: flags === FLAG_ZSTD };
+  const plain = decodeBytes(codec, stored, length, object);
+  const view = new DataView(plain.buffer, plain.byteOffset, plain.byteLength);
+  const packCount = view.getUint32(0, true);
+  const recordCount = view.getUint32(4, true);
+  const { packs, end } = readPacks(plain, view, packCount, object);
+  if (end + recordCount * RECORD_BYTES !== plain.length) {
+    throw damaged(object, `${recordCount} records do not fill it`);
+  }
+  readRecords(view, { start: end, count: recordCount, packs, object }, visit);
+  return packs;
+}
+
+function readPacks(plain: Uint8Array, view: DataView, count: number, object: string) {
+  const packs: IndexedPack[] = [];
+  let at = 8;
+  for (let i = 0; i < count; i++) {
+    const nameLength = plain[at] ?? 0;
+    const nameEnd = at + 1 + nameLength;
+    if (nameLength === 0 || nameEnd + 4 > plain.length) throw damaged(object, `pack ${i} is cut off`);
+    const name = String.fromCharCode(...plain.subarray(at + 1, nameEnd));
+    if (!isPackName(name)) throw damaged(object, `pack ${i} has no pack's name`);
+    packs.push({ name, sizeBytes: view.getUint32(nameEnd, true) });
+    at = nameEnd + 4;
+  }
+  return { packs, end: at };
+}
+
+function readRecords(
+  view: DataView,
+  from: {
+    readonly start: number;
+    readonly count: number;
+    readonly packs: readonly IndexedPack[];
+    readonly object: string;
+  },
+  visit: RecordVisitor,
+): void {
+  const { packs, object } = from;
+  let previous: Uint8Array | undefined;
+  for (let i = 0, at = from.start; i < from.count; i++, at += RECORD_BYTES) {
+    const packed = view.getUint32(at + ID_BYTES + 12, true);
+    const record: IndexRecord = {
+      id: new Uint8Array(view.buffer, view.byteOffset + at, ID_BYTES),
+      pack: view.getUint32(at + ID_BYTES, true),
+      offset: view.getUint32(at + ID_BYTES + 4, true),
+      storedLength: view.getUint32(at + ID_BYTES + 8, true),
+      length: packed & 0xffffff,
+      flags: packed >>> 24,
+    };
+    const pack = packs[record.pack];
+    if (pack === undefined) throw damaged(object, `record ${i} names pack ${record.pack} of ${packs.length}`);
+    const problem = entryProblem(record, pack.sizeBytes);
+    if (problem !== null) throw damaged(object, `record ${idToText(record.id)}: ${problem}`);
+    if (previous !== undefined && compareIds(previous, record.id) >= 0) {
+      throw damaged(object, `record ${i} is out of order`);
+    }
+    previous = record.id;
+    visit(record, pack);
+  }
+}

@@ -1,0 +1,210 @@
+/**
+ * The manifest of one files root: its entries as lines, sorted by raw path, cut on newlines into pieces of about 64 KiB
+ * that are stored as chunks. Where a piece ends depends on the paths alone, so a tree with few changes shares almost
+ * all pieces with the one before.
+ */
+
+import { createHash } from "node:crypto";
+import { Buffer } from "node:buffer";
+import { assert } from "../platform/assert.ts";
+import { damaged } from "./codec.ts";
+import { entryLines, LineProblem, type LinkRole, parseLine } from "./manifest_line.ts";
+import type { FilesSummary, ManifestEntry, TreeEntry } from "./types.ts";
+
+/** No piece ends before this size, unless the manifest does. */
+const PIECE_MIN_BYTES = 16 * 1024;
+/** A piece ends here at the latest; one longer line still goes in whole. */
+const PIECE_MAX_BYTES = 256 * 1024;
+/** One line in 256 may begin a piece: with lines of 150 to 250 bytes, pieces are about 64 KiB. */
+const BOUNDARY_MASK = 0xff;
+
+/** FNV-1a, 32 bits, with a last mix so that the low bits are usable. */
+function boundaryHash(bytes: Uint8Array): number {
+  let hash = 0x811c9dc5;
+  for (const byte of bytes) hash = Math.imul(hash ^ byte, 0x01000193);
+  hash ^= hash >>> 15;
+  return hash >>> 0;
+}
+
+export function comparePaths(a: Uint8Array, b: Uint8Array): number {
+  return Buffer.compare(a, b);
+}
+
+/** The bytes as a text of one character each: a map key for raw paths. */
+function pathKey(path: Uint8Array): string {
+  return Buffer.from(path.buffer, path.byteOffset, path.byteLength).toString("latin1");
+}
+
+/** Takes entries in path order and gives the pieces of their manifest to `emit`, one by one. */
+export class ManifestWriter {
+  readonly #emit: (piece: Uint8Array) => void;
+  readonly #hash = createHash("sha256");
+  readonly #firstOfGroup = new Map<number, Uint8Array>();
+  #lines: Uint8Array[] = [];
+  #lineBytes = 0;
+  #previous: Uint8Array | undefined;
+  #entries = 0;
+  #bytes = 0;
+
+  constructor(emit: (piece: Uint8Array) => void) {
+    this.#emit = emit;
+  }
+
+  add({ entry, parts }: ManifestEntry): void {
+    assert(
+      this.#previous === undefined || comparePaths(this.#previous, entry.path) < 0,
+      "entries come in path order",
+    );
+    this.#previous = entry.path;
+    const link = this.#linkRole(entry);
+    this.#entries++;
+    if (link === null || link.first) this.#bytes += entry.size;
+    entryLines(entry, link, parts).forEach((line, i) => {
+      // A file of many parts may be cut between its lines, too; there the line itself decides.
+      const hash = boundaryHash(i === 0 ? entry.path : line);
+      const full = this.#lineBytes + line.length > PIECE_MAX_BYTES;
+      if (full || (this.#lineBytes >= PIECE_MIN_BYTES && (hash & BOUNDARY_MASK) === 0)) this.#flush();
+      this.#lines.push(line);
+      this.#lineBytes += line.length;
+    });
+  }
+
+  finish(): FilesSummary {
+    this.#flush();
+    return { entries: this.#entries, bytes: this.#bytes, manifest_sha256: this.#hash.digest("hex") };
+  }
+
+  #linkRole(entry: TreeEntry): LinkRole | null {
+    if (entry.linkGroup === undefined) return null;
+    const first = this.#firstOfGroup.get(entry.linkGroup);
+    if (first !== undefined) return { first: false, path: first };
+    this.#firstOfGroup.set(entry.linkGroup, entry.path);
+    return { first: true };
+  }
+
+  #flush(): void {
+    if (this.#lineBytes === 0) return;
+    const piece = Buffer.concat(this.#lines, this.#lineBytes);
+    this.#hash.update(piece);
+    this.#lines = [];
+    this.#lineBytes = 0;
+    this.#emit(piece);
+  }
+}
+
+interface OpenFile {
+  readonly entry: TreeEntry;
+  readonly parts: ManifestEntry["parts"][number][];
+}
+
+/** Reads a manifest piece by piece. Anything that is not one of ours is `data-damaged` that names `object`. */
+export class ManifestReader {
+  readonly #object: string;
+  readonly #expected: FilesSummary;
+  readonly #hash = createHash("sha256");
+  readonly #entries: ManifestEntry[] = [];
+  readonly #folders = new Set<string>();
+  /** First members of hard link groups: path → their group and type. */
+  readonly #groups = new Map<string, { readonly number: number; readonly entry: TreeEntry }>();
+  #open: OpenFile | null = null;
+  #line = 0;
+  #bytes = 0;
+
+  constructor(object: string, expected: FilesSummary) {
+    this.#object = object;
+    this.#expected = expected;
+  }
+
+  add(piece: Uint8Array): void {
+    this.#hash.update(piece);
+    let start = 0;
+    while (start < piece.length) {
+      const end = piece.indexOf(0x0a, start);
+      this.#line++;
+      if (end < 0) throw this.#problem("line is not ended");
+      try {
+        this.#take(piece.subarray(start, end));
+      } catch (error) {
+        throw error instanceof LineProblem ? this.#problem(error.message) : error;
+      }
+      start = end + 1;
+    }
+  }
+
+  /** All entries in path order, once every piece was added. */
+  finish(): readonly ManifestEntry[] {
+    this.#close();
+    if (this.#entries.length !== this.#expected.entries || this.#bytes !== this.#expected.bytes) {
+      throw this.#problem(
+        `${this.#entries.length} entries with ${this.#bytes} bytes, ` +
+          `wanted ${this.#expected.entries} with ${this.#expected.bytes}`,
+      );
+    }
+    if (this.#hash.digest("hex") !== this.#expected.manifest_sha256) throw this.#problem("SHA-256 differs");
+    return this.#entries;
+  }
+
+  #take(bytes: Uint8Array): void {
+    const line = parseLine(bytes);
+    if (line.kind === "more") {
+      if (this.#open === null || this.#open.parts.length === 0) throw new LineProblem("+ follows a file");
+      this.#open.parts.push(...line.parts);
+      return;
+    }
+    this.#close();
+    if (this.#entries.length >= this.#expected.entries) throw new LineProblem("more entries than declared");
+    const { link } = line;
+    this.#checkPlace(line.entry);
+    const key = pathKey(line.entry.path);
+    if (line.entry.type === "directory") this.#folders.add(key);
+    let entry: TreeEntry = line.entry;
+    if (link !== null) {
+      entry = { ...entry, linkGroup: this.#groupOf(link, line.entry) };
+      if (link.first) this.#groups.set(key, { number: entry.linkGroup ?? 0, entry });
+    }
+    if (link !== null && !link.first && line.parts.length > 0) {
+      throw new LineProblem("a hard link has no content");
+    }
+    this.#open = { entry, parts: [...line.parts] };
+    if (link === null || link.first) this.#bytes += entry.size;
+  }
+
+  /** Entries come in path order, below folders that were listed: nothing is ever written through a symlink. */
+  #checkPlace(entry: TreeEntry): void {
+    const previous = this.#entries.at(-1)?.entry;
+    if (previous === undefined) {
+      if (entry.path.length > 0 || entry.type !== "directory") throw new LineProblem("the root comes first");
+      return;
+    }
+    if (comparePaths(previous.path, entry.path) >= 0) throw new LineProblem("entries are sorted by path");
+    const parent = entry.path.subarray(0, Math.max(0, entry.path.lastIndexOf(0x2f)));
+    if (!this.#folders.has(pathKey(parent))) throw new LineProblem("the parent is a folder listed before");
+  }
+
+  #groupOf(link: LinkRole, entry: TreeEntry): number {
+    if (link.first) return this.#groups.size + 1;
+    const group = this.#groups.get(pathKey(link.path));
+    if (group === undefined) throw new LineProblem("a hard link names an earlier entry");
+    if (group.entry.type !== entry.type || group.entry.size !== entry.size) {
+      throw new LineProblem("a hard link is like its first");
+    }
+    return group.number;
+  }
+
+  #close(): void {
+    const open = this.#open;
+    if (open === null) return;
+    this.#open = null;
+    const { entry, parts } = open;
+    const carries = entry.linkGroup === undefined || this.#groups.get(pathKey(entry.path)) !== undefined;
+    const length = parts.reduce((sum, part) => sum + part.length, 0);
+    if (carries && length !== entry.size) {
+      throw this.#problem(`content of ${length} bytes for a file of ${entry.size}`);
+    }
+    this.#entries.push({ entry, parts });
+  }
+
+  #problem(rule: string): Error {
+    return damaged(`${this.#object} line ${this.#line}`, rule);
+  }
+}

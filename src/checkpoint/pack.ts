@@ -1,0 +1,159 @@
+/**
+ * Packs: many chunks in one immutable object. Layout (docs/storage_format.md): magic, blobs, footer of binary
+ * entries, footer length, CRC-32 and SHA-256 of the footer. The index says where a chunk is; the footer says it again,
+ * so that a lost index can be built anew from the packs.
+ */
+
+import { crc32 } from "node:zlib";
+import { assert } from "../platform/assert.ts";
+import { damaged } from "./codec.ts";
+import { ID_BYTES, idToText, sha256 } from "./ids.ts";
+
+/** Restores read by pack, and a put is repeated whole: large enough for throughput, small enough to repeat. */
+export const PACK_TARGET_BYTES = 16 * 1024 * 1024;
+
+/** "SMPK1" */
+export const PACK_MAGIC = Uint8Array.of(0x53, 0x4d, 0x50, 0x4b, 0x31);
+/** id[32], offset u32, stored length u32, plain length u24, flags u8; little-endian. */
+export const ENTRY_BYTES = ID_BYTES + 12;
+/** footer length u32, CRC-32 u32, SHA-256[32]. */
+export const TRAILER_BYTES = 40;
+
+/** The blob is a zstd frame; without it the blob is the plain bytes. */
+export const FLAG_ZSTD = 1;
+/** The chunk is a piece of a manifest. */
+export const FLAG_META = 2;
+const KNOWN_FLAGS = FLAG_ZSTD | FLAG_META;
+
+/** Bound of one chunk's plain bytes (a u24 holds 16 MiB): what a decoder may allocate for one entry. */
+export const CHUNK_LIMIT_BYTES = 2 * 1024 * 1024;
+
+/** Where a chunk lies inside its pack. */
+export interface PackEntry {
+  readonly id: Uint8Array;
+  readonly offset: number;
+  readonly storedLength: number;
+  readonly length: number;
+  readonly flags: number;
+}
+
+export interface FinishedPack {
+  readonly bytes: Uint8Array<ArrayBuffer>;
+  readonly entries: readonly PackEntry[];
+}
+
+export function writeEntry(view: DataView, at: number, entry: PackEntry): void {
+  const bytes = new Uint8Array(view.buffer, view.byteOffset, view.byteLength);
+  bytes.set(entry.id, at);
+  view.setUint32(at + ID_BYTES, entry.offset, true);
+  view.setUint32(at + ID_BYTES + 4, entry.storedLength, true);
+  view.setUint32(at + ID_BYTES + 8, entry.length | (entry.flags << 24), true);
+}
+
+export function readEntry(view: DataView, at: number): PackEntry {
+  const packed = view.getUint32(at + ID_BYTES + 8, true);
+  return {
+    id: new Uint8Array(view.buffer, view.byteOffset + at, ID_BYTES),
+    offset: view.getUint32(at + ID_BYTES, true),
+    storedLength: view.getUint32(at + ID_BYTES + 4, true),
+    length: packed & 0xffffff,
+    flags: packed >>> 24,
+  };
+}
+
+/** Why an entry cannot be one of ours; null when it can. `blobsEnd` is where the blobs of the pack end. */
+export function entryProblem(entry: PackEntry, blobsEnd: number): string | null {
+  if ((entry.flags & ~KNOWN_FLAGS) !== 0) return `unknown flags ${entry.flags}`;
+  if (entry.length === 0 || entry.length > CHUNK_LIMIT_BYTES) return `chunk of ${entry.length} bytes`;
+  if (entry.storedLength === 0 || entry.storedLength > entry.length) return "blob longer than its chunk";
+  if ((entry.flags & FLAG_ZSTD) === 0 && entry.storedLength !== entry.length) {
+    return "raw blob of another length";
+  }
+  if (entry.offset < PACK_MAGIC.length || entry.offset + entry.storedLength > blobsEnd) {
+    return "blob outside of its pack";
+  }
+  return null;
+}
+
+/** Collects blobs until the target is reached. Memory: at most about twice what is in it. */
+export class PackBuilder {
+  #buffer = new Uint8Array(256 * 1024);
+  #used = 0;
+  readonly #entries: PackEntry[] = [];
+
+  constructor() {
+    this.#buffer.set(PACK_MAGIC);
+    this.#used = PACK_MAGIC.length;
+  }
+
+  get isEmpty(): boolean {
+    return this.#entries.length === 0;
+  }
+
+  /** True when `storedLength` more bytes keep it within the target. An empty pack takes any chunk. */
+  hasRoom(storedLength: number): boolean {
+    const footer = (this.#entries.length + 1) * ENTRY_BYTES + TRAILER_BYTES;
+    return this.isEmpty || this.#used + storedLength + footer <= PACK_TARGET_BYTES;
+  }
+
+  add(id: Uint8Array, stored: Uint8Array, length: number, flags: number): PackEntry {
+    assert(stored.length > 0 && length <= CHUNK_LIMIT_BYTES, "a chunk has 1 byte to 2 MiB");
+    this.#reserve(stored.length);
+    const entry = { id, offset: this.#used, storedLength: stored.length, length, flags };
+    this.#buffer.set(stored, this.#used);
+    this.#used += stored.length;
+    this.#entries.push(entry);
+    return entry;
+  }
+
+  finish(): FinishedPack {
+    const footerStart = this.#used;
+    const footerLength = this.#entries.length * ENTRY_BYTES;
+    this.#reserve(footerLength + TRAILER_BYTES);
+    const view = new DataView(this.#buffer.buffer);
+    this.#entries.forEach((entry, i) => writeEntry(view, footerStart + i * ENTRY_BYTES, entry));
+    const footer = this.#buffer.subarray(footerStart, footerStart + footerLength);
+    const trailer = footerStart + footerLength;
+    view.setUint32(trailer, footerLength, true);
+    view.setUint32(trailer + 4, crc32(footer), true);
+    this.#buffer.set(sha256(footer), trailer + 8);
+    return { bytes: this.#buffer.subarray(0, trailer + TRAILER_BYTES), entries: this.#entries };
+  }
+
+  #reserve(more: number): void {
+    if (this.#used + more <= this.#buffer.length) return;
+    const grown = new Uint8Array(Math.max(this.#used + more, this.#buffer.length * 2));
+    grown.set(this.#buffer.subarray(0, this.#used));
+    this.#buffer = grown;
+  }
+}
+
+/** The entries of a whole pack, checked; `data-damaged` that names `object` for anything that is not one of ours. */
+export function readPackEntries(pack: Uint8Array, object: string): PackEntry[] {
+  const smallest = PACK_MAGIC.length + ENTRY_BYTES + TRAILER_BYTES;
+  if (pack.length < smallest) throw damaged(object, `${pack.length} bytes, a pack has at least ${smallest}`);
+  if (!PACK_MAGIC.every((byte, i) => pack[i] === byte)) throw damaged(object, "does not begin with SMPK1");
+  const view = new DataView(pack.buffer, pack.byteOffset, pack.byteLength);
+  const trailer = pack.length - TRAILER_BYTES;
+  const footerLength = view.getUint32(trailer, true);
+  const footerStart = trailer - footerLength;
+  if (footerLength % ENTRY_BYTES !== 0 || footerLength === 0 || footerStart < PACK_MAGIC.length) {
+    throw damaged(object, `footer of ${footerLength} bytes`);
+  }
+  const footer = pack.subarray(footerStart, trailer);
+  const digest = sha256(footer);
+  if (
+    crc32(footer) !== view.getUint32(trailer + 4, true) ||
+    !digest.every((byte, i) => pack[trailer + 8 + i] === byte)
+  ) {
+    throw damaged(object, "checksum of the footer differs");
+  }
+  const entries: PackEntry[] = [];
+  for (let at = footerStart; at < trailer; at += ENTRY_BYTES) {
+    const entry = readEntry(view, at);
+    const problem = entryProblem(entry, footerStart);
+    if (problem !== null) throw damaged(object, `entry ${idToText(entry.id)}: ${problem}`);
+    entries.push(entry);
+  }
+  return entries;
+}
