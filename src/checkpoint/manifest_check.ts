@@ -5,7 +5,7 @@
 
 import { StateManagerError } from "../platform/errors.ts";
 import { type PathBytes, showPath } from "../platform/libc_files.ts";
-import { byteText } from "./scan.ts";
+import { byteText } from "./byte_text.ts";
 import type { ManifestEntry } from "./types.ts";
 
 const SLASH = 0x2f;
@@ -17,8 +17,8 @@ export function manifestDamaged(root: string, path: PathBytes, what: string): St
 }
 
 /**
- * Throws `data-damaged` unless every path is relative, without "." and "..", comes once, and lies in a folder that the manifest itself names
- * before: so no entry can reach through a symlink. Sizes agree with the parts.
+ * Throws `data-damaged` unless every path is relative, without "." and "..", comes once, and lies in a folder that
+ * the manifest itself names before it, so that no entry can reach through a symlink; and sizes agree with the parts.
  */
 export function checkManifest(entries: readonly ManifestEntry[], root: string): void {
   const first = entries[0]?.entry;

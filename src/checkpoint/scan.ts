@@ -24,6 +24,7 @@ import {
   statAt,
   statFd,
 } from "../platform/libc_files.ts";
+import { byteText, joinPath } from "./byte_text.ts";
 import { type Excluder, excluderOf, isOwnName, SQLITE_COMPANIONS } from "./exclude.ts";
 import type { FilesRoot, FileWarning, ScanFacts, TreeEntry } from "./types.ts";
 
@@ -45,13 +46,6 @@ export interface ScanOptions {
   /** Called once per skipped entry or folder. */
   readonly onWarning?: (warning: FileWarning) => void;
   readonly signal?: AbortSignal;
-}
-
-/** Text with one character per byte: sorts like the bytes, and serves as a key of maps. */
-export function byteText(bytes: PathBytes): string {
-  let text = "";
-  for (let i = 0; i < bytes.length; i++) text += String.fromCharCode(bytes[i] ?? 0);
-  return text;
 }
 
 /** "SQLite format 3\0" */
@@ -188,12 +182,7 @@ function readFolder(walk: Walk, path: PathBytes): Child[] {
 }
 
 function readChild(walk: Walk, folderFd: number, folder: PathBytes, name: PathBytes): Child | null {
-  const path = folder.length === 0 ? name : new Uint8Array(folder.length + 1 + name.length);
-  if (folder.length > 0) {
-    path.set(folder);
-    path[folder.length] = SLASH;
-    path.set(name, folder.length + 1);
-  }
+  const path = joinPath(folder, name);
   const stat = orSkip(walk, path, () => statAt(folderFd, name));
   if (stat === null) return null;
   const isDirectory = stat.type === "directory";
@@ -219,7 +208,6 @@ function readChild(walk: Walk, folderFd: number, folder: PathBytes, name: PathBy
   return { key, path, stat, database, closed };
 }
 
-const SLASH = 0x2f;
 const textDecoder = new TextDecoder();
 const magicBuffer = new Uint8Array(SQLITE_MAGIC.length);
 

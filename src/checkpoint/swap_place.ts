@@ -1,0 +1,184 @@
+/**
+ * Where a restore may build its stage so that it can go live by renames, and what has to stay where it is. Looks at
+ * the live root and the mounts; makes only the root's parent folders and our own `.sm-restore-…` folder.
+ */
+
+import { StateManagerError } from "../platform/errors.ts";
+import { ensureFolder, readTextIfPresent } from "../platform/files.ts";
+import {
+  AT_CWD,
+  closeFd,
+  isErrno,
+  listNames,
+  makeFolderAt,
+  OPEN,
+  openBeneath,
+  type PathBytes,
+  pathBytes,
+  realFolder,
+  statAt,
+  statIfPresent,
+  withFolder,
+} from "../platform/libc_files.ts";
+import { bytesOf, byteText, joinPath } from "./byte_text.ts";
+import { type Excluder, excluderOf, isOwnName, keptPaths, relativeTo } from "./exclude.ts";
+import type { FilesRoot } from "./types.ts";
+
+/** exchange: the whole folder changes its name at once. entries: one rename per entry, where that is impossible. */
+export type SwapMode = "exchange" | "entries";
+
+export interface SwapPlace {
+  readonly mode: SwapMode;
+  /** The live folder with symlinks resolved; it need not exist in mode "exchange". */
+  readonly live: string;
+  /** Folder of ours that holds stage and old; it exists, mode 0700. */
+  readonly holder: string;
+  /** Where TreeStager builds; does not exist yet. */
+  readonly stage: string;
+  /** Where the old content goes; does not exist yet. */
+  readonly old: string;
+  /** Paths relative to the root, byte text, that stay: the data dir, a folder store, nested mounts. */
+  readonly keep: readonly string[];
+}
+
+export const HOLDER_PREFIX = ".sm-restore-";
+
+/** Refuses a root that must never be replaced. `keep` are absolute paths inside or outside of it. */
+export function checkLiveRoot(live: string, keep: readonly string[] = []): void {
+  const trimmed = live.replace(/\/+$/, "");
+  const parts = trimmed.split("/").slice(1);
+  const odd = !live.startsWith("/") || trimmed === "" || parts.some((part) => part === "." || part === "..");
+  if (odd || keep.some((path) => relativeTo(live, path) === "")) {
+    throw new StateManagerError(
+      "invalid-request",
+      `restore into "${live}": ${
+        odd ? "is no folder below / by its plain absolute path" : "is a folder to keep"
+      }`,
+      { hint: "give the files root a folder of its own" },
+    );
+  }
+}
+
+/** Finds the place for restore `id` of one root, whose `excludePaths` are what must stay. */
+export async function findSwapPlace(root: FilesRoot, id: string): Promise<SwapPlace> {
+  const live = await resolvedLive(root.path);
+  const excludePaths = root.excludePaths.map((path) => followRoot(root.path, live, path));
+  checkLiveRoot(live, excludePaths);
+  const kept = keptPaths(live, excludePaths).map((path) => byteText(pathBytes(path)));
+  const nested = (await mountPoints()).map((mount) => relativeTo(byteText(pathBytes(live)), mount))
+    .filter((path): path is string => path !== null && path !== "");
+  const inPlace = [...kept, ...nested];
+  const stat = statIfPresent(AT_CWD, pathBytes(live));
+  const cut = live.lastIndexOf("/");
+  const parent = live.slice(0, cut) || "/";
+  // Kept paths that are not there (a log of a database, say) are no reason for the slower way.
+  const present = inPlace.some((path) =>
+    statIfPresent(AT_CWD, joinPath(pathBytes(live), bytesOf(path))) !== null
+  );
+  const wholeMoves = stat === null || (!stat.mountRoot && !present && sameDevice(parent, stat.dev));
+  if (wholeMoves) {
+    const holder = `${parent === "/" ? "" : parent}/${HOLDER_PREFIX}${id}-${live.slice(cut + 1)}`;
+    if (makeHolder(holder)) return placeIn("exchange", live, holder, inPlace);
+  }
+  const holder = `${live}/${HOLDER_PREFIX}${id}`;
+  makeFolderAt(AT_CWD, pathBytes(holder), 0o700);
+  return placeIn("entries", live, holder, inPlace);
+}
+
+function placeIn(mode: SwapMode, live: string, holder: string, keep: readonly string[]): SwapPlace {
+  return { mode, live, holder, stage: `${holder}/new`, old: `${holder}/old`, keep };
+}
+
+async function resolvedLive(path: string): Promise<string> {
+  checkLiveRoot(path);
+  const trimmed = path.replace(/\/+$/, "");
+  const cut = trimmed.lastIndexOf("/");
+  try {
+    return textOf(realFolder(pathBytes(trimmed)));
+  } catch (error) {
+    if (!isErrno(error, "ENOENT")) throw error;
+  }
+  const parent = trimmed.slice(0, cut) || "/";
+  await ensureFolder(parent);
+  const real = textOf(realFolder(pathBytes(parent)));
+  return `${real === "/" ? "" : real}/${trimmed.slice(cut + 1)}`;
+}
+
+/** `path` as it is below the resolved root. */
+export function followRoot(configured: string, live: string, path: string): string {
+  const inside = relativeTo(configured, path);
+  return inside === null ? path : inside === "" ? live : `${live}/${inside}`;
+}
+
+function textOf(path: PathBytes): string {
+  return new TextDecoder().decode(path);
+}
+
+function sameDevice(path: string, dev: bigint): boolean {
+  return statAt(AT_CWD, pathBytes(path)).dev === dev;
+}
+
+/** False where this user may not write in the parent: then the stage lies inside the root. */
+function makeHolder(holder: string): boolean {
+  try {
+    makeFolderAt(AT_CWD, pathBytes(holder), 0o700);
+    return true;
+  } catch (error) {
+    if (isErrno(error, "EACCES", "EPERM", "EROFS")) return false;
+    throw error;
+  }
+}
+
+/** Every mount point as byte text. */
+async function mountPoints(): Promise<string[]> {
+  const text = await readTextIfPresent("/proc/self/mountinfo") ?? "";
+  return text.split("\n").map((line) => line.split(" ")[4] ?? "").filter((path) => path !== "")
+    .map((path) =>
+      byteText(
+        pathBytes(path.replace(/\\([0-7]{3})/g, (_, octal) => String.fromCharCode(parseInt(octal, 8)))),
+      )
+    );
+}
+
+/** Topmost paths below the root (byte text) that its patterns leave out, and our own stale folder: none may be lost. */
+export function excludedIn(root: FilesRoot): string[] {
+  const found: string[] = [];
+  const excluded = excluderOf(root);
+  try {
+    withFolder(
+      pathBytes(root.path),
+      (rootFd) => collectExcluded(rootFd, "", excluded, root.exclude.length > 0, found),
+    );
+  } catch (error) {
+    if (!isErrno(error, "ENOENT")) throw error; // no live root: nothing to keep
+  }
+  return found;
+}
+
+function collectExcluded(
+  rootFd: number,
+  folder: string,
+  excluded: Excluder,
+  deep: boolean,
+  found: string[],
+): void {
+  const fd = openBeneath(rootFd, bytesOf(folder), OPEN.read | OPEN.directory);
+  const folders: string[] = [];
+  try {
+    for (const name of listNames(fd)) {
+      const text = byteText(name);
+      const path = folder === "" ? text : `${folder}/${text}`;
+      if (isOwnName(text)) {
+        if (text.startsWith(".sm-stale")) found.push(path);
+        continue;
+      }
+      const stat = statIfPresent(fd, name);
+      const isDirectory = stat?.type === "directory";
+      if (stat !== null && excluded(textOf(bytesOf(path)), isDirectory)) found.push(path);
+      else if (isDirectory && !stat.mountRoot && deep) folders.push(path);
+    }
+  } finally {
+    closeFd(fd);
+  }
+  for (const path of folders) collectExcluded(rootFd, path, excluded, deep, found);
+}
