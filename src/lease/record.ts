@@ -6,8 +6,8 @@
 import { StateManagerError } from "../platform/errors.ts";
 import type { LeaseRecord } from "./types.ts";
 
-/** A record is about 400 bytes; far above it lies something else. */
-const MAX_RECORD_BYTES = 16 * 1024;
+/** A record is about 400 bytes; the fullest `info` that `clipInfo` lets through, all of it escaped, is under 50 KiB. */
+const MAX_RECORD_BYTES = 64 * 1024;
 /** Ids are 32 hex digits or a UUID; the rest is room for other writers. */
 const MAX_ID_LENGTH = 128;
 /** A day: a longer one would only ever lock an operator out. */
