@@ -28,6 +28,7 @@ export const ERROR_TABLE = {
   "wrong-state": { status: 409, exit: 1, retryable: true, title: "Not possible in this state" },
   "already-configured": { status: 409, exit: 1, retryable: false, title: "Already configured" },
   "busy": { status: 409, exit: 75, retryable: true, title: "Another operation is under way" },
+  "overloaded": { status: 503, exit: 75, retryable: true, title: "Too many requests" },
   "body-too-large": { status: 413, exit: 64, retryable: false, title: "Body too large" },
   "unsupported-media-type": { status: 415, exit: 64, retryable: false, title: "Unsupported media type" },
   "config-invalid": { status: 422, exit: 78, retryable: false, title: "Invalid configuration" },

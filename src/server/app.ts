@@ -1,0 +1,54 @@
+/** The Hono app: what is in front of every route, in order, and the routes. Nothing here opens a socket. */
+
+import { Hono } from "hono";
+import type { Control } from "../manager/control.ts";
+import type { Clock } from "../platform/clock.ts";
+import type { Log } from "../platform/log.ts";
+import type { Random } from "../platform/random.ts";
+import { requireAccess } from "./access.ts";
+import type { ServerEnv } from "./env.ts";
+import { loadLimit } from "./load_limit.ts";
+import { answerNotFound, methodNotAllowed, problemHandler } from "./problems.ts";
+import { requestId, requestLog } from "./request_log.ts";
+import { addCheckpointRoutes } from "./routes/checkpoints.ts";
+import { addHealthRoutes } from "./routes/health.ts";
+import { addStatusRoutes } from "./routes/status.ts";
+import { securityHeaders } from "./security_headers.ts";
+
+export interface AppOptions {
+  readonly control: Control;
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly log: Log;
+}
+
+export type App = Hono<ServerEnv>;
+
+export function createApp({ control, clock, random, log }: AppOptions): App {
+  const app = new Hono<ServerEnv>();
+  app.onError(problemHandler(log));
+  app.notFound(answerNotFound);
+  app.use(
+    requestId(random),
+    requestLog({ clock, log }),
+    securityHeaders(),
+    requireAccess(() => control.access()),
+    loadLimit(),
+  );
+  addHealthRoutes(app, control);
+  addStatusRoutes(app, { control, clock, random });
+  addCheckpointRoutes(app, { control, clock });
+  addMethodNotAllowed(app);
+  return app;
+}
+
+/** After all routes: their paths with any other method are 405, not 404. */
+function addMethodNotAllowed(app: App): void {
+  const methodsOf = new Map<string, Set<string>>();
+  for (const { path, method } of app.routes) {
+    if (method === "ALL") continue; // middleware
+    const methods = methodsOf.get(path) ?? new Set();
+    methodsOf.set(path, methods.add(method));
+  }
+  for (const [path, methods] of methodsOf) app.all(path, methodNotAllowed([...methods].sort()));
+}

@@ -1,0 +1,162 @@
+/**
+ * Three ways to wait for an operation, chosen by `Accept`: one JSON answer, server-sent events, or JSON lines. A slow
+ * reader loses progress events, never the last one, and costs a bounded buffer; a reader that goes away costs nothing.
+ */
+
+import { accepts } from "hono/accepts";
+import type { ArchiveProgress } from "../checkpoint/types.ts";
+import type { Clock } from "../platform/clock.ts";
+import { asStateManagerError, StateManagerError } from "../platform/errors.ts";
+import type { ServerContext } from "./env.ts";
+import type { Operation, OperationEvent } from "./operation.ts";
+import { problemOf } from "./problems.ts";
+
+/** A comment this often keeps proxies from closing a quiet stream. */
+const HEARTBEAT_MS = 15_000;
+
+/** Events that wait for a slow reader before progress is left out: six seconds' worth. */
+const MAX_WAITING_EVENTS = 64;
+
+/**
+ * A stream's status is sent before its end is known. Refusals (busy, no such checkpoint) come at once, so we give the
+ * work this long, or until its first sign of life, before a stream begins.
+ */
+const REFUSAL_GRACE_MS = 250;
+
+export interface Answer {
+  readonly status: number;
+  readonly headers?: Readonly<Record<string, string>>;
+  readonly body: Readonly<Record<string, unknown>>;
+}
+
+export interface WaitOptions<T> {
+  readonly clock: Clock;
+  readonly operation: Operation<T>;
+  readonly answerOf: (result: T) => Answer;
+  /** Answer as soon as the content is fixed, with 202. */
+  readonly untilCaptured: boolean;
+}
+
+/** The response that tells how `operation` goes and ends. */
+export async function waitFor<T>(c: ServerContext, options: WaitOptions<T>): Promise<Response> {
+  const type = accepts(c, {
+    header: "Accept",
+    supports: ["application/json", "text/event-stream", "application/x-ndjson"],
+    default: "application/json",
+  });
+  if (type === "text/event-stream" || type === "application/x-ndjson") return await stream(c, type, options);
+  const { operation } = options;
+  if (options.untilCaptured) {
+    const id = await operation.captured();
+    if (id !== null) return jsonResponse({ status: 202, body: { id, captured: true } });
+  }
+  return jsonResponse(options.answerOf(await operation.result));
+}
+
+/** JSON with a line end, so that a terminal shows it well. */
+export function jsonResponse({ status, headers, body }: Answer): Response {
+  return new Response(JSON.stringify(body, null, 2) + "\n", {
+    status,
+    headers: { "content-type": "application/json", ...headers },
+  });
+}
+
+async function stream<T>(
+  c: ServerContext,
+  type: "text/event-stream" | "application/x-ndjson",
+  { clock, operation, answerOf, untilCaptured }: WaitOptions<T>,
+): Promise<Response> {
+  await firstSign(operation, clock);
+  const requestId = c.get("requestId");
+  const encode = type === "text/event-stream" ? encodeEvent : encodeLine;
+  const timeNow = () => new Date(clock.wallMs()).toISOString();
+  const heartbeat = new AbortController();
+  const streams = c.env.streams;
+  let stopListening = () => {};
+  let close = () => {};
+  const body = new ReadableStream<Uint8Array>({
+    start(controller) {
+      let open = true;
+      close = () => {
+        if (!open) return;
+        open = false;
+        heartbeat.abort();
+        stopListening();
+        streams.remove(close);
+        controller.close();
+      };
+      const send = (name: string, fields: Readonly<Record<string, unknown>>, last = false) => {
+        if (!open) return;
+        if (!last && (controller.desiredSize ?? 0) <= 0) return;
+        controller.enqueue(encode(name, { type: name, time: timeNow(), ...fields }));
+        if (last) close();
+      };
+      if (!streams.add(close)) {
+        throw new StateManagerError("overloaded", "open a stream: too many are open, or the manager stops");
+      }
+      stopListening = operation.listen((event) => {
+        const last = untilCaptured && event.type === "captured";
+        send(event.type, eventFields(event), last);
+      });
+      operation.result.then(
+        (result) => send("complete", answerOf(result).body, true),
+        (error) => send("error", { problem: problemOf(asStateManagerError(error), requestId) }, true),
+      );
+      beat(clock, heartbeat.signal, () => send("heartbeat", {}));
+    },
+    cancel: () => {
+      heartbeat.abort();
+      stopListening();
+      streams.remove(close);
+    },
+  }, { highWaterMark: MAX_WAITING_EVENTS });
+  return new Response(body, {
+    headers: { "content-type": type, "cache-control": "no-store, no-transform", "x-accel-buffering": "no" },
+  });
+}
+
+/** Returns on the first sign of life or after the grace; throws what the work threw meanwhile. */
+async function firstSign<T>(operation: Operation<T>, clock: Clock): Promise<void> {
+  const over = new AbortController();
+  let stop = () => {};
+  const sign = new Promise<void>((resolve) => {
+    stop = operation.listen(() => resolve());
+  });
+  const grace = clock.sleep(REFUSAL_GRACE_MS, { signal: over.signal }).catch(() => {});
+  try {
+    await Promise.race([operation.result.then(() => {}), sign, grace]);
+  } finally {
+    stop();
+    over.abort();
+  }
+}
+
+async function beat(clock: Clock, signal: AbortSignal, send: () => void): Promise<void> {
+  while (!signal.aborted) {
+    await clock.sleep(HEARTBEAT_MS, { signal }).catch(() => {});
+    if (!signal.aborted) send();
+  }
+}
+
+function eventFields(event: OperationEvent): Readonly<Record<string, unknown>> {
+  return event.type === "captured" ? { id: event.id } : progressView(event.progress);
+}
+
+function progressView(progress: ArchiveProgress): Readonly<Record<string, unknown>> {
+  return {
+    phase: progress.phase,
+    entries: progress.entries,
+    bytes: progress.bytes,
+    total_bytes: progress.totalBytes,
+  };
+}
+
+const encoder = new TextEncoder();
+
+function encodeEvent(name: string, fields: Readonly<Record<string, unknown>>): Uint8Array {
+  return encoder.encode(`event: ${name}\ndata: ${JSON.stringify(fields)}\n\n`);
+}
+
+function encodeLine(_name: string, fields: Readonly<Record<string, unknown>>): Uint8Array {
+  return encoder.encode(JSON.stringify(fields) + "\n");
+}

@@ -1,0 +1,168 @@
+/** `POST /checkpoint`, `POST /restore`, `GET /checkpoints` and one of them. */
+
+import type { Hono } from "hono";
+import type * as v from "valibot";
+import type { CheckpointRecord } from "../../checkpoint/types.ts";
+import type { Control, RestoreRequest } from "../../manager/control.ts";
+import type { Clock } from "../../platform/clock.ts";
+import { isError, StateManagerError } from "../../platform/errors.ts";
+import { invalid, readBody } from "../body.ts";
+import { findCheckpoint, parseCheckpointReference } from "../checkpoint_reference.ts";
+import type { ServerContext, ServerEnv } from "../env.ts";
+import { IdempotencyKeys } from "../idempotency.ts";
+import { jsonResponse, waitFor } from "../long_work.ts";
+import { Operation } from "../operation.ts";
+import { checkpointSchema, MAX_PAGE, restoreSchema } from "../schemas.ts";
+import { checkpointResultView, checkpointView, restoreResultView, type View } from "../views.ts";
+
+export interface CheckpointRoutes {
+  readonly control: Control;
+  readonly clock: Clock;
+}
+
+export function addCheckpointRoutes(app: Hono<ServerEnv>, { control, clock }: CheckpointRoutes): void {
+  const keys = new IdempotencyKeys(clock);
+
+  app.post("/checkpoint", async function createCheckpoint(c) {
+    const untilCaptured = wantsCaptured(c);
+    const request = await readBody(c, checkpointSchema, clock);
+    const operation = keys.once(c, request, () => new Operation((work) => control.checkpoint(request, work)));
+    return await waitFor(c, {
+      clock,
+      operation,
+      untilCaptured,
+      answerOf: (result) => ({
+        status: 201,
+        headers: { location: `/checkpoints/${result.checkpoint.id}` },
+        body: checkpointResultView(result),
+      }),
+    });
+  });
+
+  app.post("/restore", async function restore(c) {
+    const body = await readBody(c, restoreSchema, clock);
+    const request = restoreRequestOf(body, clock.wallMs());
+    const operation = keys.once(
+      c,
+      request,
+      () =>
+        new Operation((work) =>
+          control.restore(request, work).catch((error) => asRequestFault(error, request))
+        ),
+    );
+    return await waitFor(c, {
+      clock,
+      operation,
+      untilCaptured: false,
+      answerOf: (result) => ({ status: 200, body: restoreResultView(result) }),
+    });
+  });
+
+  app.get("/checkpoints", async function listCheckpoints(c) {
+    const { limit, after } = pageOf(c);
+    const records = [...await control.checkpoints()].sort((a, b) => b.n - a.n);
+    const rest = after === null ? records : records.filter((record) => record.n < ordinalOf(records, after));
+    const page = rest.slice(0, limit);
+    const last = page.at(-1);
+    const more = last !== undefined && rest.length > page.length;
+    const currentId = control.status().checkpoint.current?.id ?? null;
+    return jsonResponse({
+      status: 200,
+      headers: more ? { link: `</checkpoints?limit=${limit}&after=${last.n}>; rel="next"` } : {},
+      body: {
+        checkpoints: page.map((record) => markedView(record, currentId)),
+        next_after: more ? String(last.n) : null,
+      },
+    });
+  });
+
+  app.get("/checkpoints/:id", async function showCheckpoint(c) {
+    const currentId = control.status().checkpoint.current?.id ?? null;
+    const reference = parseCheckpointReference(c.req.param("id"));
+    const found = reference === null
+      ? undefined
+      : findCheckpoint(await control.checkpoints(), currentId, reference);
+    if (found === undefined) {
+      throw new StateManagerError("checkpoint-not-found", "show the checkpoint: there is none of this id", {
+        hint: "GET /checkpoints lists them; name one by id, by ordinal (3 or v3) or as latest",
+      });
+    }
+    return jsonResponse({ status: 200, body: markedView(found, currentId) });
+  });
+}
+
+function markedView(record: CheckpointRecord, currentId: string | null): View {
+  return { ...checkpointView(record), current: record.id === currentId };
+}
+
+function wantsCaptured(c: ServerContext): boolean {
+  const wait = c.req.query("wait") ?? "durable";
+  if (wait !== "durable" && wait !== "captured") {
+    throw invalid([{ pointer: "", detail: "wait: want durable or captured" }]);
+  }
+  return wait === "captured";
+}
+
+function pageOf(c: ServerContext): { limit: number; after: string | null } {
+  const limitText = c.req.query("limit") ?? String(MAX_PAGE);
+  const limit = /^\d{1,4}$/.test(limitText) ? Number(limitText) : 0;
+  if (limit < 1 || limit > MAX_PAGE) {
+    throw invalid([{ pointer: "", detail: `limit: want a number from 1 to ${MAX_PAGE}` }]);
+  }
+  const afterText = c.req.query("after");
+  const after = afterText === undefined ? null : parseCheckpointReference(afterText);
+  if (afterText !== undefined && (after === null || after === "latest")) {
+    throw invalid([{ pointer: "", detail: "after: want the id or ordinal that the page before ended with" }]);
+  }
+  return { limit, after };
+}
+
+/** Pages go on by ordinal, so that one may be deleted meanwhile; an id must still be there. */
+function ordinalOf(records: readonly CheckpointRecord[], after: string): number {
+  if (/^\d{1,15}$/.test(after)) return Number(after);
+  const found = records.find(({ id }) => id === after);
+  if (found === undefined) throw invalid([{ pointer: "", detail: "after: no checkpoint has this id" }]);
+  return found.n;
+}
+
+/** The rules between the fields of `POST /restore`. */
+function restoreRequestOf(body: v.InferOutput<typeof restoreSchema>, nowMs: number): RestoreRequest {
+  const { checkpoint, at, files, databases } = body;
+  if (checkpoint !== undefined && at !== undefined) {
+    throw invalid([{ pointer: "/at", detail: "must be left out where checkpoint is given" }]);
+  }
+  if (databases !== undefined && databases.length > 0) {
+    throw invalid([{ pointer: "/databases", detail: "names a database, but none is configured" }]);
+  }
+  if (files === undefined ? databases !== undefined : files.length === 0) {
+    throw invalid([{
+      pointer: "/files",
+      detail: "names nothing to restore: name some, or leave it out for all",
+    }]);
+  }
+  if (at !== undefined && at > nowMs) {
+    throw invalid([{ pointer: "/at", detail: "must not be in the future" }]);
+  }
+  const target = checkpoint !== undefined ? { checkpoint } : at !== undefined ? { atMs: at } : null;
+  if (target === null) {
+    throw invalid([{
+      pointer: "/checkpoint",
+      detail: "must be given, or at: say which state to bring back",
+    }]);
+  }
+  return { target, files: files ?? null, dryRun: body.dry_run, safety: body.safety };
+}
+
+/** A checkpoint that the body names and that is not there is the body's fault (422), not a missing route (404). */
+function asRequestFault(error: unknown, request: RestoreRequest): never {
+  if (!isError(error, "checkpoint-not-found")) throw error;
+  const pointer = "checkpoint" in request.target ? "/checkpoint" : "/at";
+  throw new StateManagerError("invalid-request", "restore: no checkpoint is there for what was asked", {
+    hint: error.hint ?? "GET /checkpoints lists them",
+    details: [{
+      pointer,
+      detail: pointer === "/at" ? "is before the oldest checkpoint" : "names no checkpoint",
+    }],
+    cause: error,
+  });
+}

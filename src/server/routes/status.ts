@@ -1,0 +1,86 @@
+/** `GET /`, `/config`, `/lease`, `/processes`, and the two lease requests: what is, in a snapshot. */
+
+import type { Hono } from "hono";
+import { accepts } from "hono/accepts";
+import type { Control } from "../../manager/control.ts";
+import type { Clock } from "../../platform/clock.ts";
+import { StateManagerError } from "../../platform/errors.ts";
+import { type Random, randomHex } from "../../platform/random.ts";
+import { readBody, readJson } from "../body.ts";
+import type { ServerEnv } from "../env.ts";
+import { jsonResponse } from "../long_work.ts";
+import { nothingSchema } from "../schemas.ts";
+import { statusPage } from "../status_page.ts";
+import { leaseView, processView, statusView } from "../views.ts";
+
+export interface StatusRoutes {
+  readonly control: Control;
+  readonly clock: Clock;
+  readonly random: Random;
+}
+
+export function addStatusRoutes(app: Hono<ServerEnv>, { control, clock, random }: StatusRoutes): void {
+  app.get("/", function showStatus(c) {
+    const supports = ["application/json", "text/html"];
+    const type = accepts(c, { header: "Accept", supports, default: "application/json" });
+    const status = control.status();
+    c.header("vary", "accept");
+    if (type !== "text/html") {
+      return jsonResponse({ status: 200, headers: { vary: "accept" }, body: statusView(status) });
+    }
+    return statusPage(status, { nowMs: clock.wallMs(), nonce: randomHex(random, 16) });
+  });
+
+  app.get("/config", function showConfiguration() {
+    const configuration = control.configuration();
+    if (configuration === null) {
+      throw new StateManagerError("not-found", "show the configuration: there is none yet", {
+        hint: "send one with POST /config",
+      });
+    }
+    return jsonResponse({ status: 200, body: configuration });
+  });
+
+  app.post("/config", async function configure(c) {
+    const status = await control.configure(await readJson(c, clock));
+    return jsonResponse({ status: 201, headers: { location: "/config" }, body: statusView(status) });
+  });
+
+  app.get("/lease", function showLease() {
+    const { lease } = control.status();
+    if (lease === null) {
+      throw new StateManagerError(
+        "not-found",
+        "show the lease: there is none, as nothing is configured yet",
+        {
+          hint: "send a configuration with POST /config",
+        },
+      );
+    }
+    return jsonResponse({ status: 200, body: leaseView(lease) });
+  });
+
+  app.post("/release-lease", async function releaseLease(c) {
+    await readBody(c, nothingSchema, clock);
+    return jsonResponse({ status: 200, body: statusView(await control.releaseLease()) });
+  });
+
+  app.post("/acquire-lease", async function acquireLease(c) {
+    await readBody(c, nothingSchema, clock);
+    return jsonResponse({ status: 200, body: statusView(await control.acquireLease()) });
+  });
+
+  app.get("/processes", function listProcesses() {
+    return jsonResponse({ status: 200, body: { processes: control.status().processes.map(processView) } });
+  });
+
+  app.get("/processes/:name", function showProcess(c) {
+    const found = control.status().processes.find(({ name }) => name === c.req.param("name"));
+    if (found === undefined) {
+      throw new StateManagerError("not-found", "show the process: no process has this name", {
+        hint: "GET /processes lists them",
+      });
+    }
+    return jsonResponse({ status: 200, body: processView(found) });
+  });
+}

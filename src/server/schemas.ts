@@ -1,0 +1,120 @@
+/**
+ * What request bodies and queries look like. Every message is written here: a library's default would repeat what was
+ * sent, and that may hold a secret.
+ */
+
+import * as v from "valibot";
+import { parseCheckpointReference } from "./checkpoint_reference.ts";
+
+/** Room for a sentence or two; the comment is in every listing. */
+const MAX_COMMENT_LENGTH = 1000;
+const MAX_LABELS = 32;
+const MAX_LABEL_NAME_LENGTH = 63;
+const MAX_LABEL_VALUE_LENGTH = 256;
+/** As many as a configuration can name. */
+const MAX_NAMES = 64;
+const MAX_NAME_LENGTH = 63;
+
+const object = <Entries extends v.ObjectEntries>(entries: Entries) => {
+  const known = Object.keys(entries);
+  return v.strictObject(
+    entries,
+    (issue) => {
+      if (issue.expected !== "never") return "must be a JSON object";
+      return known.length === 0
+        ? "unknown key: none is known here"
+        : `unknown key: known are ${known.join(", ")}`;
+    },
+  );
+};
+
+const flag = v.boolean("must be true or false");
+
+const names = v.pipe(
+  v.array(
+    v.pipe(
+      v.string("must be a name"),
+      v.minLength(1, "must be a name"),
+      v.maxLength(MAX_NAME_LENGTH, "is too long"),
+    ),
+    "must be a list of names",
+  ),
+  v.maxLength(MAX_NAMES, `must hold at most ${MAX_NAMES} names`),
+);
+
+/** For requests that take nothing. */
+export const nothingSchema = object({});
+
+/** No control characters: comments and labels are printed in terminals. */
+// deno-lint-ignore no-control-regex
+const PRINTABLE = /^[^\u0000-\u001f\u007f-\u009f]*$/;
+
+export const checkpointSchema = object({
+  comment: v.optional(
+    v.pipe(
+      v.string("must be a text"),
+      v.maxLength(MAX_COMMENT_LENGTH, `must have at most ${MAX_COMMENT_LENGTH} characters`),
+      v.regex(PRINTABLE, "must be one line without control characters"),
+    ),
+    "",
+  ),
+  labels: v.optional(
+    v.pipe(
+      v.record(
+        v.pipe(
+          v.string("must have text keys"),
+          v.regex(
+            /^[A-Za-z0-9][A-Za-z0-9._/-]*$/,
+            "must have keys of letters, digits, '.', '_', '/' and '-'",
+          ),
+          v.maxLength(MAX_LABEL_NAME_LENGTH, `must have keys of at most ${MAX_LABEL_NAME_LENGTH} characters`),
+        ),
+        v.pipe(
+          v.string("must have text values"),
+          v.maxLength(
+            MAX_LABEL_VALUE_LENGTH,
+            `must have values of at most ${MAX_LABEL_VALUE_LENGTH} characters`,
+          ),
+          v.regex(PRINTABLE, "must have values without control characters"),
+        ),
+        "must be an object of texts",
+      ),
+      v.maxEntries(MAX_LABELS, `must have at most ${MAX_LABELS} keys`),
+    ),
+    {},
+  ),
+});
+
+const checkpointReference = v.pipe(
+  v.union([v.string(), v.pipe(v.number(), v.safeInteger())], "must be an id, an ordinal (3 or v3) or latest"),
+  v.transform((value) => parseCheckpointReference(String(value))),
+  v.check((value) => value !== null, "must be an id, an ordinal (3 or v3) or latest"),
+  v.transform((value) => value ?? "latest"), // null was refused the line before
+);
+
+const RFC_3339 = /^\d{4}-\d{2}-\d{2}[Tt ]\d{2}:\d{2}:\d{2}(\.\d{1,9})?([Zz]|[+-]\d{2}:\d{2})$/;
+const TIME_TEXT = "must be a time as in RFC 3339, with its zone: 2026-01-31T12:00:00Z";
+
+/** Milliseconds since the epoch, or null when `text` is no RFC 3339 time. */
+export function parseTime(text: string): number | null {
+  if (!RFC_3339.test(text)) return null;
+  const ms = Date.parse(text.replace(" ", "T"));
+  return Number.isFinite(ms) ? ms : null;
+}
+
+export const restoreSchema = object({
+  checkpoint: v.optional(checkpointReference),
+  at: v.optional(v.pipe(
+    v.string(TIME_TEXT),
+    v.check((text) => parseTime(text) !== null, TIME_TEXT),
+    v.transform((text) => parseTime(text) ?? 0), // null was refused the line before
+  )),
+  files: v.optional(names),
+  databases: v.optional(names),
+  dry_run: v.optional(flag, false),
+  safety: v.optional(flag, true),
+  consistent: v.optional(flag, false),
+});
+
+/** Most records in one page (the contract's). */
+export const MAX_PAGE = 1000;

@@ -1,0 +1,118 @@
+/** The public form of what the manager knows: snake_case, times in RFC 3339, durations in seconds. */
+
+import type { ArchiveTotals, CheckpointRecord, FileWarning } from "../checkpoint/types.ts";
+import type { LeaseStatus } from "../lease/types.ts";
+import type { CheckpointResult, ManagerStatus, RestoreResult } from "../manager/control.ts";
+import type { ExitCause, ProcessStatus } from "../supervisor/types.ts";
+
+/** A JSON object on its way out. */
+export type View = Readonly<Record<string, unknown>>;
+
+/** Most warnings about single files in one answer; their number is always told. */
+const MAX_FILE_WARNINGS = 1000;
+
+function timeView(ms: number | null): string | null {
+  return ms === null ? null : new Date(ms).toISOString();
+}
+
+export function statusView(status: ManagerStatus): View {
+  return {
+    ...status,
+    lease: status.lease === null ? null : leaseView(status.lease),
+    processes: status.processes.map(processView),
+    checkpoint: {
+      ...status.checkpoint,
+      current: status.checkpoint.current === null ? null : checkpointView(status.checkpoint.current),
+    },
+  };
+}
+
+export function leaseView(lease: LeaseStatus): View {
+  return {
+    state: lease.state,
+    token: lease.token,
+    holder: lease.holder,
+    remaining_seconds: lease.remainingMs === null ? null : Math.round(lease.remainingMs) / 1000,
+    held_by: lease.heldBy,
+    last_error: lease.lastError,
+  };
+}
+
+export function processView(process: ProcessStatus): View {
+  return {
+    name: process.name,
+    wanted: process.wanted,
+    state: process.state,
+    pid: process.pid,
+    started: timeView(process.startedMs),
+    restarts: process.restarts,
+    last_exit: process.lastExit === null ? null : exitView(process.lastExit),
+    next_start: timeView(process.nextStartMs),
+    reason: process.reason,
+    last_lines: process.lastLines,
+  };
+}
+
+function exitView(cause: ExitCause): View {
+  return { ...cause };
+}
+
+export function checkpointView(record: CheckpointRecord): View {
+  const files = Object.entries(record.files).map(([name, { entries, bytes }]) => [name, { entries, bytes }]);
+  return {
+    id: record.id,
+    ordinal: record.n,
+    time: timeView(record.time),
+    kind: record.kind,
+    comment: record.comment,
+    labels: record.labels,
+    parent: record.parent,
+    restored_from: record.restored_from ?? null,
+    token: record.token,
+    files: Object.fromEntries(files),
+    warnings: record.warnings,
+  };
+}
+
+export function totalsView(totals: ArchiveTotals): View {
+  return {
+    entries: totals.entries,
+    bytes: totals.bytes,
+    bytes_read: totals.bytesRead,
+    bytes_transferred: totals.bytesTransferred,
+    duration_seconds: Math.round(totals.durationMs) / 1000,
+  };
+}
+
+function fileWarningsView(warnings: readonly FileWarning[]): View {
+  return {
+    file_warnings: warnings.slice(0, MAX_FILE_WARNINGS).map(({ root, path, reason }) => ({
+      root,
+      path,
+      reason,
+    })),
+    file_warnings_total: warnings.length,
+  };
+}
+
+/** The checkpoint itself, and beside its fields how the making of it went. */
+export function checkpointResultView(result: CheckpointResult): View {
+  return {
+    ...checkpointView(result.checkpoint),
+    unchanged: result.unchanged,
+    totals: totalsView(result.totals),
+    ...fileWarningsView(result.warnings),
+  };
+}
+
+export function restoreResultView(result: RestoreResult): View {
+  return {
+    source: checkpointView(result.source),
+    checkpoint: result.checkpoint === null ? null : checkpointView(result.checkpoint),
+    safety: result.safety === null ? null : checkpointView(result.safety),
+    files: result.files,
+    dry_run: result.checkpoint === null,
+    totals: result.totals === null ? null : totalsView(result.totals),
+    ...fileWarningsView(result.warnings),
+  };
+}
