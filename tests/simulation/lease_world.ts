@@ -146,8 +146,7 @@ class World {
     if (
       this.#violation === null && !this.#nodes.some((node) => this.#holds(node))
     ) {
-      this.#violation =
-        "nobody holds the lease long after the faults have stopped";
+      this.#violation = "nobody holds the lease long after the faults have stopped";
     }
     return {
       violation: this.#violation,
@@ -336,9 +335,7 @@ class World {
   }
 
   #travelMs(): number {
-    return this.#chance() < 0.9
-      ? this.#between(2, 100)
-      : this.#between(100, 2_600);
+    return this.#chance() < 0.9 ? this.#between(2, 100) : this.#between(100, 2_600);
   }
 
   #get(node: Node): void {
@@ -350,15 +347,10 @@ class World {
     this.#schedule(this.#travelMs(), () => {
       const refused = this.#happens(this.#faults.refusedForNow);
       const record = this.#record;
-      const found = record === null
-        ? null
-        : { etag: JSON.stringify(record), record };
+      const found = record === null ? null : { etag: JSON.stringify(record), record };
       reply(
         this.#travelMs(),
-        () =>
-          refused
-            ? { type: "read-failed", error: UNREACHABLE }
-            : { type: "read", found },
+        () => refused ? { type: "read-failed", error: UNREACHABLE } : { type: "read", found },
       );
     });
   }
@@ -377,10 +369,7 @@ class World {
           const refusedAfter = this.#happens(this.#faults.refusedForNow);
           reply(
             this.#travelMs(),
-            () =>
-              answer === null || refusedAfter
-                ? { type: "unknown", error: UNREACHABLE }
-                : answer,
+            () => answer === null || refusedAfter ? { type: "unknown", error: UNREACHABLE } : answer,
           );
         },
       );
@@ -408,8 +397,7 @@ class World {
     this.#terms++;
     const other = this.#termOf.get(token);
     if (other !== undefined) {
-      this.#violation =
-        `token ${token} given to ${node.settings.holder} and ${other}`;
+      this.#violation = `token ${token} given to ${node.settings.holder} and ${other}`;
     }
     this.#termOf.set(token, node.settings.holder);
   }
@@ -418,9 +406,7 @@ class World {
     const holders = this.#nodes.filter((node) => this.#holds(node));
     if (holders.length < 2) return;
     const names = holders.map((node) => node.settings.holder).join(" and ");
-    this.#violation ??= `${names} hold the lease together at ${
-      this.#nowMs.toFixed(0)
-    } ms`;
+    this.#violation ??= `${names} hold the lease together at ${this.#nowMs.toFixed(0)} ms`;
   }
 }
 

@@ -1,16 +1,8 @@
 /** A store of a few objects in memory, whose every request the test may spoil. Tags are made of the content. */
 
 import { createHash } from "node:crypto";
-import {
-  type ErrorCode,
-  StateManagerError,
-} from "../../src/platform/errors.ts";
-import type {
-  GetOptions,
-  ObjectStore,
-  PutOptions,
-  StoredObject,
-} from "../../src/storage/object_store.ts";
+import { type ErrorCode, StateManagerError } from "../../src/platform/errors.ts";
+import type { GetOptions, ObjectStore, PutOptions, StoredObject } from "../../src/storage/object_store.ts";
 
 /**
  * before: fails, nothing done. after: done, and the reply is lost. hang: nothing done, never answers.
