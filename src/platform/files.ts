@@ -89,3 +89,23 @@ export async function removeIfPresent(path: string): Promise<void> {
     throw localFileError(`remove ${path}`, error);
   }
 }
+
+/** The file's bytes, or null when there is none. */
+export async function readBytesIfPresent(path: string): Promise<Uint8Array<ArrayBuffer> | null> {
+  try {
+    return await Deno.readFile(path);
+  } catch (error) {
+    if (error instanceof Deno.errors.NotFound || error instanceof Deno.errors.NotADirectory) return null;
+    throw localFileError(`read ${path}`, error);
+  }
+}
+
+/** Names in a folder, in no order; none when there is no such folder. */
+export async function listFolder(path: string): Promise<string[]> {
+  try {
+    return await Array.fromAsync(Deno.readDir(path), (entry) => entry.name);
+  } catch (error) {
+    if (error instanceof Deno.errors.NotFound) return [];
+    throw localFileError(`list ${path}`, error);
+  }
+}
