@@ -88,6 +88,15 @@ export type SupervisorEvent =
   }
   | { readonly type: "killed-group"; readonly name: string; readonly pids: readonly number[] };
 
+/** Hears every piece of output, in order per stream. Must neither block nor throw: the pipes wait for nobody. */
+export type OutputHandler = (line: {
+  readonly name: string;
+  readonly stream: "stdout" | "stderr";
+  readonly text: Uint8Array<ArrayBuffer>;
+  /** True when no newline ended it: it goes on in the next piece of this stream, or broke off. */
+  readonly partial: boolean;
+}) => void;
+
 /** How everything together ended. */
 export interface SupervisorOutcome {
   /** The exit code that the manager should end with: 0, the essential process's, 128+n, 126, 127. */

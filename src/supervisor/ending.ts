@@ -1,0 +1,27 @@
+/** The end of everything, for PID 1 only: what still lives in the container is asked to end, then killed. */
+
+import { sendSignalToAll } from "../platform/child_process.ts";
+import type { Clock } from "../platform/clock.ts";
+import { isAlive, readProcesses } from "../platform/proc.ts";
+
+const LOOK_AGAIN_MS = 10;
+
+/**
+ * Ends every other process of the container. Where we are not PID 1 it does nothing: the others are not ours. Resolves
+ * when nobody is left, at the latest after `graceMs` and a KILL.
+ */
+export async function endEverything(
+  clock: Clock,
+  options: { readonly graceMs: number; readonly selfPid: number },
+): Promise<void> {
+  if (options.selfPid !== 1) return;
+  const deadlineMs = clock.monotonicMs() + options.graceMs;
+  sendSignalToAll("SIGTERM");
+  while (othersLeft() && clock.monotonicMs() < deadlineMs) await clock.sleep(LOOK_AGAIN_MS);
+  sendSignalToAll("SIGKILL");
+}
+
+/** Kernel threads of a virtual machine where we are init have no group; processes from outside our tree cannot be told. */
+function othersLeft(): boolean {
+  return readProcesses().some((info) => info.pid !== 1 && info.groupId !== 0 && isAlive(info));
+}

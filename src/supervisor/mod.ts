@@ -1,0 +1,22 @@
+/** Supervision of processes: start, restart, stop, freeze, kill; and the duties of PID 1. */
+
+export { conditionOf, orderOf } from "./dependencies.ts";
+export type { Condition } from "./dependencies.ts";
+export { endEverything } from "./ending.ts";
+export type { OutputLine } from "./lines.ts";
+export { exitCodeOfCause } from "./outcome.ts";
+export { startReaper } from "./reaper.ts";
+export type { Reaper } from "./reaper.ts";
+export { describeCause } from "./restart.ts";
+export { Supervisor } from "./supervisor.ts";
+export type { SupervisorOptions } from "./supervisor.ts";
+export type {
+  ExitCause,
+  OutputHandler,
+  ProcessSpec,
+  ProcessState,
+  ProcessStatus,
+  RestartPolicy,
+  SupervisorEvent,
+  SupervisorOutcome,
+} from "./types.ts";

@@ -1,0 +1,44 @@
+/** How a run of all processes ended, and the exit code that says so. Pure. */
+
+import { StateManagerError } from "../platform/errors.ts";
+import type { Machine } from "./machine.ts";
+import { isEnded, isLive } from "./machine.ts";
+import type { ExitCause, ProcessSpec, SupervisorOutcome } from "./types.ts";
+
+export interface ProcessEnd {
+  readonly spec: ProcessSpec;
+  readonly machine: Machine;
+}
+
+/** As a shell says it: the code, 128 + signal, 127 not found, 126 could not be run. */
+export function exitCodeOfCause(cause: ExitCause): number {
+  return cause.kind === "signal" ? 128 + cause.number : cause.code;
+}
+
+/**
+ * The outcome, or null while there is none. `stopRequested`: everything was stopped by us, so exits say nothing; only a
+ * lone process passes its code on even then, since the manager stands in its place.
+ */
+export function outcomeOf(ends: readonly ProcessEnd[], stopRequested: boolean): SupervisorOutcome | null {
+  const fallen = ends.find(({ spec, machine }) =>
+    spec.essential && (machine.state === "failed" || machine.state === "skipped")
+  );
+  if (fallen !== undefined) return failureOf(fallen);
+  if (ends.some(({ machine }) => isLive(machine) || !isEnded(machine))) return null;
+  // A process that a person stopped waits to be started again: that is no end.
+  if (!stopRequested && ends.some(({ machine }) => machine.state === "stopped")) return null;
+  const lone = ends.length === 1 ? ends[0]?.machine.exit : undefined;
+  return { exitCode: lone ? exitCodeOfCause(lone) : 0, decidedBy: null, error: null };
+}
+
+function failureOf({ spec, machine }: ProcessEnd): SupervisorOutcome {
+  const { exit, reason } = machine;
+  // A failure is never told as 0: a skipped one has no code, and success_exit or a start limit may stand on one.
+  const exitCode = exit === null ? 1 : exitCodeOfCause(exit) || 1;
+  const error = exit === null || exit.kind === "spawn-error"
+    ? new StateManagerError("spawn-failed", `start ${spec.name}: ${reason ?? "not started"}`, {
+      hint: "check its command, its working folder and what it depends on",
+    })
+    : null;
+  return { exitCode, decidedBy: spec.name, error };
+}

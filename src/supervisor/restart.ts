@@ -1,0 +1,70 @@
+/** What an exit means and what follows it: success or failure, restart with a growing delay, or giving up. Pure. */
+
+import type { Machine } from "./machine.ts";
+import type { ExitCause, ProcessSpec } from "./types.ts";
+
+/** A run at least this long was stable, and twice the last delay: else a slow crash loop would reset its own backoff. */
+export const STABLE_AFTER_MS = 10_000;
+
+/** Exit 0 and what the configuration names. A signal is never success, not even one that looks like ours. */
+export function isSuccess(spec: ProcessSpec, cause: ExitCause): boolean {
+  return cause.kind === "exit" && (cause.code === 0 || spec.successExit.includes(cause.code));
+}
+
+/** Everything of this incarnation is gone: what now? */
+export function decideNext(
+  spec: ProcessSpec,
+  machine: Machine,
+  nowMs: number,
+  roll: number,
+  permanent: boolean,
+): Machine {
+  const ended = {
+    ...machine,
+    leaderAlive: false,
+    startedAtMs: null,
+    readyAtMs: null,
+    killAtMs: null,
+    drainUntilMs: null,
+  };
+  if (machine.wanted === "down") return { ...ended, state: "stopped" };
+  if (machine.stopRequested) return { ...ended, state: "waiting" };
+  const cause = machine.exit;
+  const success = cause !== null && isSuccess(spec, cause);
+  if (success && spec.restart !== "always") return { ...ended, state: "completed" };
+  const windowStartMs = nowMs - spec.startLimit.intervalMs;
+  const failureTimesMs = success
+    ? machine.failureTimesMs
+    : [...machine.failureTimesMs.filter((time) => time > windowStartMs), nowMs];
+  const failed = { ...ended, failureTimesMs, state: "failed" } as const;
+  const why = cause === null ? "ended" : describeCause(cause);
+  if (permanent || (!success && spec.restart === "no")) return { ...failed, reason: why };
+  const { burst, intervalMs } = spec.startLimit;
+  if (burst > 0 && failureTimesMs.length >= burst) {
+    return { ...failed, reason: `${why}; failed ${burst} times within ${intervalMs / 1000} s` };
+  }
+  const stable = machine.uptimeMs >= Math.max(STABLE_AFTER_MS, 2 * machine.lastDelayMs);
+  const shortRuns = stable ? 1 : machine.shortRuns + 1;
+  const lastDelayMs = restartDelayMs(spec, shortRuns, roll);
+  return {
+    ...ended,
+    failureTimesMs,
+    shortRuns,
+    lastDelayMs,
+    state: "backoff",
+    nextStartAtMs: nowMs + lastDelayMs,
+    reason: success ? null : why,
+  };
+}
+
+/** min(cap, base · 2^(n−1)) · 0.8…1.2: spread, so that what fell together does not rise together. */
+export function restartDelayMs(spec: ProcessSpec, shortRuns: number, roll: number): number {
+  const grown = spec.restartDelayMs * 2 ** Math.min(shortRuns - 1, 30);
+  return Math.min(spec.restartMaxDelayMs, grown) * (0.8 + 0.4 * roll);
+}
+
+/** "exit code 3", "signal SIGKILL", or the spawn error's own words. */
+export function describeCause(cause: ExitCause): string {
+  if (cause.kind === "exit") return `exit code ${cause.code}`;
+  return cause.kind === "signal" ? `signal ${cause.signal}` : cause.error;
+}

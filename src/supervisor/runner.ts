@@ -1,0 +1,337 @@
+/**
+ * One process: executes what the table in states.ts says. Events go through a queue, so that an effect that causes an
+ * event (a spawn that fails at once) is handled after the step that asked for it, never inside it.
+ */
+
+import type { Child } from "../platform/child_process.ts";
+import { sendGroupSignal, sendSignal, spawnChild, SpawnError } from "../platform/child_process.ts";
+import type { Clock } from "../platform/clock.ts";
+import { readProcess, readProcesses, readStartVariable } from "../platform/proc.ts";
+import type { Random } from "../platform/random.ts";
+import type { OutputLine } from "./lines.ts";
+import { LineRing } from "./lines.ts";
+import type { Effect, Machine, MachineEvent } from "./machine.ts";
+import { isLive, newMachine, nextTickMs } from "./machine.ts";
+import type { Members, Unit } from "./members.ts";
+import { findMembers, UNIT_VARIABLE } from "./members.ts";
+import type { OutputPump } from "./output.ts";
+import { pumpOutput } from "./output.ts";
+import { transition } from "./states.ts";
+import type { ExitCause, OutputHandler, ProcessSpec, ProcessStatus, SupervisorEvent } from "./types.ts";
+
+/** Looks at a group that ends: soon at first, since most end in milliseconds, then rarely, since a look costs. */
+const WATCH_FIRST_MS = 5;
+const WATCH_LONGEST_MS = 200;
+/** Lines kept with an exit: a stack trace. */
+const LAST_LINES = 20;
+/** Exit code where the status was lost (somebody else reaped our child): a failure, and no code of a program's own. */
+const STATUS_LOST_CODE = 255;
+/** Pids named in a reason; more would bury the message. */
+const NAMED_SURVIVORS = 5;
+
+const PROCESS_TABLE = { readProcesses, readStartVariable };
+
+export interface RunnerOptions {
+  readonly spec: ProcessSpec;
+  readonly clock: Clock;
+  readonly random: Random;
+  /** Unique to the supervisor, part of the tag. */
+  readonly nonce: string;
+  readonly output: OutputHandler;
+  readonly onEvent: (event: SupervisorEvent) => void;
+  /** Called after every change of the machine. */
+  readonly onChange: () => void;
+}
+
+interface Incarnation {
+  readonly child: Child;
+  readonly unit: Unit;
+  killReported: boolean;
+}
+
+export class ProcessRunner {
+  readonly spec: ProcessSpec;
+  readonly #options: RunnerOptions;
+  readonly #ring = new LineRing();
+  readonly #queue: MachineEvent[] = [];
+  #machine: Machine = newMachine();
+  #handling = false;
+  /** What runs now; null as soon as its group is gone, so that its number is never used again. */
+  #current: Incarnation | null = null;
+  /** Pipes of the last incarnation; a daemon that left may hold them longer than its group lived. */
+  #pumps: readonly OutputPump[] = [];
+  #timer: AbortController | null = null;
+  #startedWallMs: number | null = null;
+  #lastExit: ExitCause | null = null;
+  #lastPid: number | null = null;
+  #lastLines: readonly string[] = [];
+  #survivors: readonly string[] = [];
+  #idleWaiters: (() => void)[] = [];
+
+  constructor(options: RunnerOptions) {
+    this.spec = options.spec;
+    this.#options = options;
+  }
+
+  get machine(): Machine {
+    return this.#machine;
+  }
+
+  /** Pids and states of what a KILL has not ended yet. */
+  get survivors(): readonly string[] {
+    return this.#survivors;
+  }
+
+  /** Feeds the table. Returns after all effects are done, but when called from inside one. */
+  dispatch(event: MachineEvent): void {
+    this.#queue.push(event);
+    if (this.#handling) return;
+    this.#handling = true;
+    try {
+      for (let next = this.#queue.shift(); next !== undefined; next = this.#queue.shift()) this.#step(next);
+    } finally {
+      this.#handling = false;
+    }
+    this.#armTimer();
+    if (!isLive(this.#machine)) {
+      for (const resolve of this.#idleWaiters.splice(0)) resolve();
+    }
+    this.#options.onChange();
+  }
+
+  /** Resolves as soon as nothing of this process is alive, at once when that is so. */
+  idle(): Promise<void> {
+    if (!isLive(this.#machine)) return Promise.resolve();
+    return new Promise((resolve) => this.#idleWaiters.push(resolve));
+  }
+
+  /** Passes a signal to the leader alone. */
+  forward(signal: Deno.Signal): void {
+    if (this.#machine.leaderAlive) this.#current?.child.kill(signal);
+  }
+
+  /** STOP or CONT to all that belongs to the incarnation. */
+  signalAll(signal: "SIGSTOP" | "SIGCONT"): void {
+    if (this.#current !== null) this.#signal(this.#current, signal);
+  }
+
+  lines(limit?: number): readonly OutputLine[] {
+    return this.#ring.last(limit);
+  }
+
+  status(): ProcessStatus {
+    const machine = this.#machine;
+    const { clock } = this.#options;
+    const nextStartMs = machine.nextStartAtMs === null
+      ? null
+      : Math.round(clock.wallMs() + machine.nextStartAtMs - clock.monotonicMs());
+    const blocked = this.#survivors.length > 0 && isLive(machine);
+    return {
+      name: this.spec.name,
+      wanted: machine.wanted,
+      state: machine.state,
+      pid: machine.leaderAlive ? this.#lastPid : null,
+      startedMs: this.#startedWallMs,
+      restarts: machine.restarts,
+      lastExit: this.#lastExit,
+      nextStartMs,
+      reason: blocked ? `killed, but still there: ${this.#survivors.join(", ")}` : machine.reason,
+      lastLines: this.#lastLines,
+    };
+  }
+
+  #step(event: MachineEvent): void {
+    const { clock, random, onEvent } = this.#options;
+    const before = this.#machine;
+    const moment = { nowMs: clock.monotonicMs(), roll: random.float() };
+    const { machine, effects } = transition(this.spec, before, event, moment);
+    this.#machine = machine;
+    for (const effect of effects) this.#execute(effect);
+    if (machine.groupGone) this.#current = null;
+    if (machine.state === before.state && machine.reason === before.reason) return;
+    onEvent({ type: "state", name: this.spec.name, state: machine.state, reason: machine.reason });
+  }
+
+  #execute(effect: Effect): void {
+    const current = this.#current;
+    switch (effect) {
+      case "spawn":
+        return this.#spawn();
+      case "signal-group":
+        if (current === null) return;
+        this.#signal(current, this.spec.stopSignal);
+        // A stopped process sees the signal only when it goes on.
+        return this.#signal(current, "SIGCONT");
+      case "kill-group":
+        return this.#kill();
+      case "watch-group":
+        if (current !== null) void this.#watch(current);
+        return;
+      case "close-output":
+        for (const pump of this.#pumps) pump.close();
+        return;
+      case "report-exit":
+        return this.#reportExit();
+    }
+  }
+
+  #spawn(): void {
+    const { spec } = this;
+    const { nonce, clock, onEvent } = this.#options;
+    const incarnation = this.#machine.incarnation;
+    const tag = `${spec.name}.${incarnation}.${nonce}`;
+    const stdio = spec.stdio === "pipe" ? "piped" : "inherit";
+    this.#lastPid = null;
+    this.#survivors = [];
+    let child: Child;
+    try {
+      child = spawnChild({
+        command: spec.command[0] ?? "",
+        args: spec.command.slice(1),
+        env: { ...spec.env, [UNIT_VARIABLE]: tag },
+        clearEnv: true,
+        stdin: spec.stdio === "pipe" ? "null" : "inherit",
+        stdout: stdio,
+        stderr: stdio,
+        detached: true, // its own group, whose id is its pid: what a stop waits for
+        ...(spec.cwd === null ? {} : { cwd: spec.cwd }),
+      });
+    } catch (error) {
+      const known = error instanceof SpawnError;
+      const text = error instanceof Error ? error.message : String(error);
+      const cause = { kind: "spawn-error", error: text, code: known ? error.exitCode : 126 } as const;
+      this.dispatch({ type: "spawn-failed", cause, permanent: known ? error.permanent : true });
+      return;
+    }
+    const { pid } = child;
+    const startTicks = readProcess(pid)?.startTicks ?? 0;
+    const current: Incarnation = {
+      child,
+      unit: { groupId: pid, startTicks, tag, strays: new Map() },
+      killReported: false,
+    };
+    this.#current = current;
+    this.#pumps = this.#startPumps(child);
+    this.#lastPid = pid;
+    this.#startedWallMs = clock.wallMs();
+    onEvent({ type: "started", name: spec.name, pid, incarnation });
+    this.dispatch({ type: "spawned" });
+    const ifCurrent = (event: () => MachineEvent) => {
+      // A late end of an older incarnation's pipes must not count for the new one.
+      if (this.#machine.incarnation === incarnation) this.dispatch(event());
+    };
+    const exited = (cause: ExitCause) =>
+      ifCurrent(() => ({ type: "leader-exited", cause, groupGone: !this.#anyLeft(current) }));
+    child.status.then(
+      ({ code, signal }) =>
+        exited(signal === null ? { kind: "exit", code } : { kind: "signal", signal, number: code - 128 }),
+      () => exited({ kind: "exit", code: STATUS_LOST_CODE }),
+    );
+    Promise.all(this.#pumps.map((pump) => pump.ended)).then(() =>
+      ifCurrent(() => ({ type: "output-ended" }))
+    );
+  }
+
+  #startPumps(child: Child): OutputPump[] {
+    const { clock, output } = this.#options;
+    const { name } = this.spec;
+    const pumps: OutputPump[] = [];
+    for (const stream of ["stdout", "stderr"] as const) {
+      const source = child[stream];
+      if (source === null) continue;
+      pumps.push(pumpOutput(source, clock, ({ text, partial }) => {
+        this.#ring.push({ stream, text, partial, wallMs: clock.wallMs() });
+        output({ name, stream, text, partial });
+      }));
+    }
+    return pumps;
+  }
+
+  /** True while anybody of the incarnation can run; `kill(-group, 0)` would count zombies too. */
+  #anyLeft(current: Incarnation): boolean {
+    const { group, strays } = this.#look(current);
+    return group.length + strays.length > 0;
+  }
+
+  /** Without /proc nobody can be seen: then the leader alone counts, as under a plain shell. */
+  #look(current: Incarnation): Members {
+    try {
+      return findMembers(current.unit, PROCESS_TABLE);
+    } catch {
+      return { group: [], strays: [] };
+    }
+  }
+
+  #signal(current: Incarnation, signal: Deno.Signal): void {
+    // Looked up before: once the leader ends, nothing shows any more whose children the others were.
+    const members = this.#look(current);
+    this.#signalMembers(current, members, signal);
+  }
+
+  /** An empty group's number may soon be somebody else's: it is signalled only while it has a member. */
+  #signalMembers(current: Incarnation, { group, strays }: Members, signal: Deno.Signal): void {
+    if (group.length > 0 || this.#machine.leaderAlive) sendGroupSignal(current.unit.groupId, signal);
+    for (const { pid } of strays) sendSignal(pid, signal);
+  }
+
+  #kill(): void {
+    const current = this.#current;
+    if (current === null) return;
+    const members = this.#look(current);
+    this.#signalMembers(current, members, "SIGKILL");
+    const all = [...members.group, ...members.strays];
+    if (!current.killReported && all.length > 0) {
+      current.killReported = true;
+      this.#options.onEvent({ type: "killed-group", name: this.spec.name, pids: all.map(({ pid }) => pid) });
+      return;
+    }
+    this.#survivors = all.slice(0, NAMED_SURVIVORS).map(({ pid, name, state }) =>
+      `${pid} (${name}, ${state})`
+    );
+  }
+
+  /** Ends with the group; the table repeats the KILL meanwhile, so this wait needs no deadline of its own. */
+  async #watch(current: Incarnation): Promise<void> {
+    const { clock } = this.#options;
+    for (
+      let waitMs = WATCH_FIRST_MS;
+      this.#current === current;
+      waitMs = Math.min(waitMs * 2, WATCH_LONGEST_MS)
+    ) {
+      await clock.sleep(waitMs);
+      if (this.#current === current && !this.#anyLeft(current)) this.dispatch({ type: "group-gone" });
+    }
+  }
+
+  #reportExit(): void {
+    const { exit, incarnation, stopRequested, uptimeMs } = this.#machine;
+    if (exit === null) return;
+    const lastLines = this.#ring.last(LAST_LINES).map((line) => line.text);
+    this.#lastExit = exit;
+    this.#lastLines = stopRequested ? [] : lastLines;
+    this.#options.onEvent({
+      type: "exited",
+      name: this.spec.name,
+      pid: this.#lastPid,
+      incarnation,
+      cause: exit,
+      requested: stopRequested,
+      uptimeMs: Math.round(uptimeMs),
+      lastLines: this.#lastLines,
+    });
+  }
+
+  #armTimer(): void {
+    this.#timer?.abort();
+    this.#timer = null;
+    const dueMs = nextTickMs(this.#machine);
+    if (dueMs === null) return;
+    const { clock } = this.#options;
+    const timer = new AbortController();
+    this.#timer = timer;
+    clock.sleep(dueMs - clock.monotonicMs(), { signal: timer.signal }).then(
+      () => this.dispatch({ type: "tick" }),
+      () => {}, // re-armed
+    );
+  }
+}

@@ -1,0 +1,310 @@
+/**
+ * All processes of one run: started when their dependencies allow, stopped in reverse order within one deadline,
+ * frozen, killed. A supervisor is used once; after a stop a new one is made. It never ends the manager: it tells, by
+ * `outcome`, that there is nothing left to do or that an essential process failed for good.
+ */
+
+import type { Clock } from "../platform/clock.ts";
+import { StateManagerError } from "../platform/errors.ts";
+import type { Random } from "../platform/random.ts";
+import { randomHex } from "../platform/random.ts";
+import { conditionOf, orderOf } from "./dependencies.ts";
+import type { OutputLine } from "./lines.ts";
+import { isLive } from "./machine.ts";
+import { outcomeOf } from "./outcome.ts";
+import { ProcessRunner } from "./runner.ts";
+import type {
+  OutputHandler,
+  ProcessSpec,
+  ProcessStatus,
+  SupervisorEvent,
+  SupervisorOutcome,
+} from "./types.ts";
+
+/**
+ * Kept back from the stop of a level for each level below it (at most half of what is left): without it one hanging
+ * client eats the whole grace, and the database below it is killed without ever having been asked to stop.
+ */
+const LEVEL_RESERVE_MS = 1_000;
+/** After KILL at the deadline a process is gone in milliseconds, or it is in the kernel and cannot be ended by anybody. */
+const UNKILLABLE_AFTER_MS = 2_000;
+/** How often a stop looks whether its deadline was moved. */
+const DEADLINE_CHECK_MS = 100;
+
+export interface SupervisorOptions {
+  readonly specs: readonly ProcessSpec[];
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly output: OutputHandler;
+  /** Hears facts in order. Must not throw, and must not call the supervisor back synchronously. */
+  readonly onEvent: (event: SupervisorEvent) => void;
+}
+
+export class Supervisor {
+  readonly #clock: Clock;
+  readonly #specs: readonly ProcessSpec[];
+  readonly #levels: readonly (readonly string[])[];
+  readonly #runners: ReadonlyMap<string, ProcessRunner>;
+  readonly #outcome = Promise.withResolvers<SupervisorOutcome>();
+  /** Nothing is started while set: start() has not come yet, or the lease is in doubt. */
+  #held = true;
+  #started = false;
+  #evaluating = false;
+  #frozen = false;
+  #fenced = false;
+  /** Monotonic; Infinity while nobody asked for a stop. */
+  #stopByMs = Infinity;
+  #stopping: Promise<void> | null = null;
+  #stopped = false;
+
+  /** Throws config-invalid where `dependsOn` has a circle or an unknown name. */
+  constructor(options: SupervisorOptions) {
+    this.#clock = options.clock;
+    this.#specs = options.specs;
+    this.#levels = orderOf(options.specs);
+    const nonce = randomHex(options.random, 8);
+    const onChange = () => this.#evaluate();
+    const { clock, random, output, onEvent } = options;
+    this.#runners = new Map(
+      options.specs.map((spec) => [
+        spec.name,
+        new ProcessRunner({ spec, clock, random, nonce, output, onEvent, onChange }),
+      ]),
+    );
+  }
+
+  /**
+   * Resolves when all processes ended by themselves, when an essential one failed for good (the others run on: stopping
+   * them is the caller's), or at the end of `stop` or `kill`. Never rejects. With no process at all it waits for `stop`.
+   */
+  get outcome(): Promise<SupervisorOutcome> {
+    return this.#outcome.promise;
+  }
+
+  /** Wants all processes up; each starts when its dependencies allow. */
+  start(): void {
+    if (this.#started || this.#stopping !== null || this.#fenced) return;
+    this.#started = true;
+    // All are wanted before the first is looked at, else a dependency that comes later would count as not wanted.
+    for (const runner of this.#runners.values()) runner.dispatch({ type: "want-up" });
+    this.#held = false;
+    this.#evaluate();
+  }
+
+  /**
+   * Stops all, dependents before what they depend on. Everything left at the deadline is killed, groups and all. Calling
+   * it again may only shorten the deadline. Rejects (timeout) where something outlived the KILL and may still write; what
+   * only hangs in the kernel (state D) runs no more code and does not count, but stays named in the status.
+   */
+  stop(options: { readonly deadlineMonotonicMs: number }): Promise<void> {
+    this.#stopByMs = Math.min(this.#stopByMs, options.deadlineMonotonicMs);
+    if (this.#stopping === null) this.#stopping = this.#stopLevels();
+    else this.shortenStop(options.deadlineMonotonicMs);
+    return this.#stopping;
+  }
+
+  /** An earlier deadline for the stop that is under way, or for the one to come. */
+  shortenStop(deadlineMonotonicMs: number): void {
+    this.#stopByMs = Math.min(this.#stopByMs, deadlineMonotonicMs);
+    if (this.#stopping === null) return;
+    for (const runner of this.#runners.values()) {
+      const { state } = runner.machine;
+      if (state !== "stopping" && state !== "draining") continue;
+      runner.dispatch({ type: "want-down", deadlineMs: this.#stopByMs });
+    }
+  }
+
+  /** No more grace: all that is alive is killed now. For a second TERM. */
+  hurry(): void {
+    const deadlineMs = this.#clock.monotonicMs();
+    this.#stopByMs = Math.min(this.#stopByMs, deadlineMs);
+    this.#stopping ??= this.#stopLevels();
+    // A caller of `stop` hears of a failure; without one the status says it.
+    this.#stopping.catch(() => {});
+    for (const runner of this.#runners.values()) runner.dispatch({ type: "want-down", deadlineMs });
+  }
+
+  /**
+   * Fence: everything is killed at once and nothing is ever started again, not by `start` either. Resolves when all is
+   * gone, at the latest after two seconds (then the status names what is left). Never rejects.
+   */
+  async kill(): Promise<void> {
+    this.#fenced = true;
+    for (const runner of this.#runners.values()) runner.dispatch({ type: "fence" });
+    const giveUpMs = this.#clock.monotonicMs() + UNKILLABLE_AFTER_MS;
+    await this.#until([...this.#runners.values()], () => giveUpMs);
+    this.#finishStop();
+  }
+
+  /** SIGSTOP to all; nothing is started until `thaw`. */
+  freeze(): void {
+    this.#frozen = true;
+    for (const runner of this.#runners.values()) runner.signalAll("SIGSTOP");
+  }
+
+  /** SIGCONT to all, and starts what became due meanwhile. */
+  thaw(): void {
+    if (!this.#frozen) return;
+    this.#frozen = false;
+    for (const runner of this.#runners.values()) runner.signalAll("SIGCONT");
+    this.#evaluate();
+  }
+
+  /** Passes a signal on to the leaders that want it (`forwardSignals`). */
+  forward(signal: Deno.Signal): void {
+    for (const runner of this.#runners.values()) {
+      if (runner.spec.forwardSignals.includes(signal)) runner.forward(signal);
+    }
+  }
+
+  status(): readonly ProcessStatus[] {
+    return [...this.#runners.values()].map((runner) => runner.status());
+  }
+
+  /** The last lines of a process, oldest first, at most 1000. */
+  lines(name: string, limit?: number): readonly OutputLine[] {
+    return this.#runner(name).lines(limit);
+  }
+
+  /** A person starts one process: counters start anew. Its dependencies still count. */
+  startProcess(name: string): void {
+    this.#refuseWhileStopping(`start ${name}`);
+    this.#runner(name).dispatch({ type: "want-up" });
+  }
+
+  /** A person stops one process; resolves when it and its group are gone. Those that depend on it are left alone. */
+  async stopProcess(name: string): Promise<void> {
+    const runner = this.#runner(name);
+    runner.dispatch({ type: "want-down", deadlineMs: Infinity });
+    await this.#until([runner], () => Infinity);
+  }
+
+  /** A person restarts one process; the new incarnation starts when the old one is gone. */
+  restartProcess(name: string): void {
+    this.#refuseWhileStopping(`restart ${name}`);
+    const runner = this.#runner(name);
+    if (isLive(runner.machine)) runner.dispatch({ type: "want-down", deadlineMs: Infinity });
+    runner.dispatch({ type: "want-up" });
+  }
+
+  /** Sends a signal to the leader of one process. */
+  signalProcess(name: string, signal: Deno.Signal): void {
+    this.#runner(name).forward(signal);
+  }
+
+  #runner(name: string): ProcessRunner {
+    const runner = this.#runners.get(name);
+    if (runner !== undefined) return runner;
+    throw new StateManagerError("not-found", `find process ${name}: there is none of that name`, {
+      hint: `known: ${[...this.#runners.keys()].join(", ")}`,
+    });
+  }
+
+  #refuseWhileStopping(action: string): void {
+    if (this.#stopping === null && !this.#fenced) return;
+    throw new StateManagerError("wrong-state", `${action}: all processes are being stopped`);
+  }
+
+  /** Starts what may start, drops what may not any more, until nothing changes; then looks whether all is over. */
+  #evaluate(): void {
+    if (this.#evaluating) return; // the loop below sees the change that called us
+    this.#evaluating = true;
+    try {
+      while (this.#evaluateOnce()) { /* one start may allow the next */ }
+    } finally {
+      this.#evaluating = false;
+    }
+    this.#checkOutcome();
+  }
+
+  #evaluateOnce(): boolean {
+    let changed = false;
+    for (const runner of this.#runners.values()) {
+      const { state } = runner.machine;
+      if (this.#stopping !== null && (state === "waiting" || state === "backoff")) {
+        runner.dispatch({ type: "want-down", deadlineMs: this.#stopByMs });
+        changed = true;
+      } else if (state === "waiting" && !this.#held && !this.#frozen) {
+        changed = this.#tryStart(runner) || changed;
+      }
+    }
+    return changed;
+  }
+
+  #tryStart(runner: ProcessRunner): boolean {
+    let open = false;
+    for (const [name, condition] of Object.entries(runner.spec.dependsOn)) {
+      const verdict = conditionOf(this.#runner(name).machine, condition);
+      if (verdict === "never") {
+        const reason = `${name} is ${this.#runner(name).machine.state}, ${condition} was wanted`;
+        runner.dispatch({ type: "unmeetable", reason });
+        return true;
+      }
+      if (verdict === "open") open = true;
+    }
+    if (open) return false;
+    runner.dispatch({ type: "met" });
+    return true;
+  }
+
+  #checkOutcome(): void {
+    if (!this.#started || this.#runners.size === 0) return;
+    const ends = this.#specs.map((spec) => ({ spec, machine: this.#runner(spec.name).machine }));
+    const outcome = outcomeOf(ends, this.#stopped);
+    if (outcome !== null) this.#outcome.resolve(outcome);
+  }
+
+  #finishStop(): void {
+    this.#stopped = true;
+    this.#checkOutcome();
+    // Nothing was ever started, or something cannot be killed: whoever waits must not wait for ever.
+    this.#outcome.resolve({ exitCode: 0, decidedBy: null, error: null });
+  }
+
+  async #stopLevels(): Promise<void> {
+    await Promise.resolve(); // so that #stopping is set when the first event comes back
+    this.#evaluate(); // what waits or backs off is dropped now, also in the levels below
+    let levelsBelow = this.#levels.length;
+    for (const names of this.#levels.toReversed()) {
+      levelsBelow--;
+      const runners = names.map((name) => this.#runner(name));
+      const deadlineMs = this.#levelDeadlineMs(levelsBelow);
+      for (const runner of runners) runner.dispatch({ type: "want-down", deadlineMs });
+      await this.#until(runners, () => this.#stopByMs + UNKILLABLE_AFTER_MS);
+    }
+    const left = [...this.#runners.values()].filter((runner) => isLive(runner.machine));
+    this.#finishStop();
+    const dangerous = left.flatMap((runner) =>
+      runner.survivors.filter((survivor) => !survivor.endsWith(", D)")).map((pid) =>
+        `${runner.spec.name} ${pid}`
+      )
+    );
+    if (dangerous.length === 0) return;
+    throw new StateManagerError(
+      "timeout",
+      `stop processes: still alive after KILL: ${dangerous.join("; ")}`,
+      {
+        hint: "they may belong to another user that this manager may not signal",
+      },
+    );
+  }
+
+  #levelDeadlineMs(levelsBelow: number): number {
+    const leftMs = Math.max(0, this.#stopByMs - this.#clock.monotonicMs());
+    return this.#stopByMs === Infinity
+      ? Infinity
+      : this.#stopByMs - Math.min(levelsBelow * LEVEL_RESERVE_MS, leftMs / 2);
+  }
+
+  /** Resolves when none of them is live, or when the moment of giving up, which may move nearer, has come. */
+  async #until(runners: readonly ProcessRunner[], giveUpMs: () => number): Promise<void> {
+    const done = new AbortController();
+    const ended = Promise.all(runners.map((runner) => runner.idle())).then(() => done.abort());
+    while (!done.signal.aborted) {
+      const leftMs = giveUpMs() - this.#clock.monotonicMs();
+      if (leftMs <= 0) return;
+      const nap = this.#clock.sleep(Math.min(leftMs, DEADLINE_CHECK_MS), { signal: done.signal });
+      await Promise.race([ended, nap.catch(() => {})]);
+    }
+  }
+}
