@@ -58,10 +58,9 @@ function exitView(cause: ExitCause): View {
 }
 
 export function checkpointView(record: CheckpointRecord): View {
-  const files = Object.entries(record.files).map(([name, { entries, bytes }]) => [name, { entries, bytes }]);
   return {
     id: record.id,
-    ordinal: record.n,
+    n: record.n,
     time: timeView(record.time),
     kind: record.kind,
     comment: record.comment,
@@ -69,7 +68,7 @@ export function checkpointView(record: CheckpointRecord): View {
     parent: record.parent,
     restored_from: record.restored_from ?? null,
     token: record.token,
-    files: Object.fromEntries(files),
+    files: record.files,
     warnings: record.warnings,
   };
 }
@@ -95,10 +94,10 @@ function fileWarningsView(warnings: readonly FileWarning[]): View {
   };
 }
 
-/** The checkpoint itself, and beside its fields how the making of it went. */
+/** The checkpoint, and how the making of it went. */
 export function checkpointResultView(result: CheckpointResult): View {
   return {
-    ...checkpointView(result.checkpoint),
+    checkpoint: checkpointView(result.checkpoint),
     unchanged: result.unchanged,
     totals: totalsView(result.totals),
     ...fileWarningsView(result.warnings),

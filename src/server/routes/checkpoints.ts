@@ -60,8 +60,9 @@ export function addCheckpointRoutes(app: Hono<ServerEnv>, { control, clock }: Ch
 
   app.get("/checkpoints", async function listCheckpoints(c) {
     const { limit, after } = pageOf(c);
-    const records = [...await control.checkpoints()].sort((a, b) => b.n - a.n);
-    const rest = after === null ? records : records.filter((record) => record.n < ordinalOf(records, after));
+    const records = [...await control.checkpoints()].sort((a, b) => a.n - b.n);
+    const afterOrdinal = after === null ? 0 : ordinalOf(records, after);
+    const rest = records.filter((record) => record.n > afterOrdinal);
     const page = rest.slice(0, limit);
     const last = page.at(-1);
     const more = last !== undefined && rest.length > page.length;
