@@ -326,6 +326,23 @@ Deno.test("lease holder that is cancelled with a claim under way releases it if 
   await end(made);
 });
 
+Deno.test("lease holder that is cancelled with a claim that stays unknown gives up within a deadline", async () => {
+  const made = bench();
+  const { store, holder, clock } = made;
+  store.spoil = (operation) => operation === "put" ? "hang" : null;
+  const cancel = new AbortController();
+  const rejected = assert.rejects(holder.acquire({ wait: true, signal: cancel.signal }), /enough/);
+  await settled();
+  store.spoil = () => "hang";
+  cancel.abort(new Error("enough"));
+  await rejected;
+  assert.equal(holder.status.state, "releasing");
+  await clock.advance(10_000);
+  assert.equal(holder.status.state, "idle");
+  assert.equal(clock.sleeping, 0);
+  await end(made);
+});
+
 Deno.test("lease holder whose claim is confirmed too late renews it before anybody hears of the term", async () => {
   const made = bench();
   const { store, holder, clock, events } = made;
