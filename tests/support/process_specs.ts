@@ -1,0 +1,33 @@
+/** Process specs for supervisor tests: short delays, everything else as plain as can be. */
+
+import type { ProcessSpec } from "../../src/supervisor/types.ts";
+
+export function processSpec(change: Partial<ProcessSpec> = {}): ProcessSpec {
+  return {
+    name: "app",
+    command: ["true"],
+    cwd: null,
+    env: { PATH: Deno.env.get("PATH") ?? "/usr/bin:/bin" },
+    dependsOn: {},
+    restart: "no",
+    restartDelayMs: 20,
+    restartMaxDelayMs: 100,
+    startLimit: { burst: 3, intervalMs: 60_000 },
+    timeoutStopMs: 5_000,
+    stopSignal: "SIGTERM",
+    successExit: [],
+    essential: true,
+    forwardSignals: [],
+    stdio: "pipe",
+    ...change,
+  };
+}
+
+/** A process that runs `script` in a shell. */
+export function shellSpec(
+  name: string,
+  script: string,
+  change: Partial<ProcessSpec> = {},
+): ProcessSpec {
+  return processSpec({ name, command: ["/bin/sh", "-c", script], ...change });
+}
