@@ -3,6 +3,7 @@
 import assert from "node:assert/strict";
 import type { StoreAddress } from "../support/contended_store.ts";
 import { serveHttpStore } from "../support/http_store.ts";
+import { startOpenMinio } from "../support/open_minio.ts";
 import type { ContenderAnswer, ContenderCommand, ContenderSetup } from "../support/lease_contender.ts";
 
 const CONTENDERS = 20;
@@ -202,11 +203,17 @@ function httpServer(
   return Promise.resolve({ address: { kind: "http", url }, stop });
 }
 
+async function minio(): Promise<SharedStore | null> {
+  const server = await startOpenMinio();
+  return server && { address: { kind: "http", url: server.url }, stop: server.stop };
+}
+
 const STORES: readonly {
   name: string;
   start: () => Promise<SharedStore | null>;
 }[] = [
   { name: "an HTTP store", start: httpServer },
+  { name: "MinIO [needs minio]", start: minio },
 ];
 
 for (const { name, start } of STORES) {

@@ -70,6 +70,9 @@ export function httpStore(url: string): ObjectStore {
           `get ${key}: not there`,
         );
       }
+      if (!response.ok) {
+        throw new StateManagerError("store-unreachable", `get ${key}: HTTP ${response.status}`);
+      }
       const etag = response.headers.get("etag") ?? "";
       return {
         key,
@@ -99,6 +102,7 @@ export function httpStore(url: string): ObjectStore {
           `put ${key}: changed`,
         );
       }
+      if (!response.ok) throw new StateManagerError("outcome-unknown", `put ${key}: HTTP ${response.status}`);
       return { etag: response.headers.get("etag") ?? "" };
     },
     head: unused,
