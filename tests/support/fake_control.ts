@@ -1,0 +1,158 @@
+/** A manager that does nothing, for tests of the server and the command line: every answer can be replaced. */
+
+import type { CheckpointRecord } from "../../src/checkpoint/types.ts";
+import type {
+  CheckpointResult,
+  Control,
+  ManagerStatus,
+  RestoreResult,
+} from "../../src/manager/control.ts";
+import { type Log } from "../../src/platform/log.ts";
+
+export const NOW_MS = Date.UTC(2026, 0, 31, 12);
+
+export function checkpointRecord(
+  n: number,
+  change: Partial<CheckpointRecord> = {},
+): CheckpointRecord {
+  return {
+    id: `01kg${String(n).padStart(22, "0")}`,
+    n,
+    time: NOW_MS - 1_000_000 + n * 1000,
+    token: 7,
+    parent: null,
+    kind: "request",
+    comment: `number ${n}`,
+    labels: {},
+    root: `checkpoints/roots/${n}.json`,
+    root_sha256: "0".repeat(64),
+    files: {
+      app: { entries: 3, bytes: 4096, manifest_sha256: "1".repeat(64) },
+    },
+    warnings: 0,
+    ...change,
+  };
+}
+
+export function managerStatus(
+  change: Partial<ManagerStatus> = {},
+): ManagerStatus {
+  return {
+    state: "running",
+    reason: null,
+    version: "0.1.0",
+    build: "dev",
+    name: "shop",
+    repo_id: "r",
+    holder: "h",
+    pid: 42,
+    started: new Date(NOW_MS).toISOString(),
+    uptime_seconds: 12.5,
+    storage: { description: "folder /srv/store", key_prefix: "shop" },
+    lease: {
+      state: "held",
+      token: 7,
+      holder: "h",
+      remainingMs: 20_500,
+      heldBy: null,
+      lastError: null,
+    },
+    processes: [{
+      name: "web",
+      wanted: "up",
+      state: "running",
+      pid: 43,
+      startedMs: NOW_MS,
+      restarts: 1,
+      lastExit: { kind: "signal", signal: "SIGKILL", number: 9 },
+      nextStartMs: null,
+      reason: null,
+      lastLines: [],
+    }],
+    files: [{
+      name: "app",
+      path: "/srv/app",
+      origin: "restored",
+      checkpoint: checkpointRecord(3).id,
+    }],
+    checkpoint: {
+      current: checkpointRecord(3),
+      last_finished: null,
+      last_error: null,
+      running: false,
+      next: null,
+    },
+    warnings: [],
+    ...change,
+  };
+}
+
+export const totals = {
+  entries: 3,
+  bytes: 4096,
+  bytesRead: 4096,
+  bytesTransferred: 100,
+  durationMs: 1500,
+};
+
+export function checkpointResult(
+  change: Partial<CheckpointResult> = {},
+): CheckpointResult {
+  return {
+    checkpoint: checkpointRecord(4),
+    totals,
+    warnings: [],
+    unchanged: false,
+    ...change,
+  };
+}
+
+export function restoreResult(
+  change: Partial<RestoreResult> = {},
+): RestoreResult {
+  return {
+    source: checkpointRecord(1),
+    checkpoint: checkpointRecord(5, { kind: "restore" }),
+    safety: checkpointRecord(4, { kind: "safety" }),
+    files: ["app"],
+    totals,
+    warnings: [],
+    ...change,
+  };
+}
+
+export function fakeControl(change: Partial<Control> = {}): Control {
+  return {
+    status: () => managerStatus(),
+    configuration: () => ({ storage: { bucket: "b", secret_key: "***" } }),
+    configure: () => Promise.resolve(managerStatus({ state: "waiting" })),
+    checkpoint: () => Promise.resolve(checkpointResult()),
+    checkpoints: () =>
+      Promise.resolve([
+        checkpointRecord(1),
+        checkpointRecord(2),
+        checkpointRecord(3),
+      ]),
+    restore: () => Promise.resolve(restoreResult()),
+    releaseLease: () => Promise.resolve(managerStatus({ state: "released" })),
+    acquireLease: () => Promise.resolve(managerStatus({ state: "running" })),
+    health: () => ({
+      live: [{ name: "loop", ok: true, detail: "" }],
+      started: [{ name: "api", ok: true, detail: "" }],
+      ready: [{ name: "state", ok: false, detail: "waiting for host-7" }],
+    }),
+    access: () => ({ tokens: [], setupToken: null, behindTlsProxy: false }),
+    ...change,
+  };
+}
+
+/** Keeps every line, so that a test can look for what must not be there. */
+export function recordingLog(): {
+  log: Log;
+  lines: { message: string; fields: unknown }[];
+} {
+  const lines: { message: string; fields: unknown }[] = [];
+  const keep = (message: string, fields: unknown = {}) =>
+    void lines.push({ message, fields });
+  return { log: { debug: keep, info: keep, warn: keep, error: keep }, lines };
+}
