@@ -1,0 +1,132 @@
+/** `state-manager checkpoint list` and `show`: from the manager, or straight from the store. */
+
+import type { CheckpointRecord } from "../checkpoint/types.ts";
+import { isError } from "../platform/errors.ts";
+import { checkpointView, parseCheckpointReference } from "../server/mod.ts";
+import { type JsonObject, openClient } from "./client.ts";
+import { type Context, type ExitCode, type Options, say, usageError } from "./context.ts";
+import { namesStore, openRepositoryOffline, wantedCheckpoint } from "./offline.ts";
+import { count, fields, json, size, table } from "./text.ts";
+
+interface Listing {
+  readonly checkpoints: readonly JsonObject[];
+  readonly next_after: string | null;
+}
+
+export async function listCheckpoints(context: Context, options: Options): Promise<ExitCode> {
+  const checkpoints = await fromManagerOrStore(context, options, listFromManager, listFromStore);
+  context.terminal.out(options.flag("json") ? json({ checkpoints }) : listText(checkpoints));
+  return 0;
+}
+
+export async function showCheckpoint(
+  context: Context,
+  options: Options,
+  [text = "latest"]: readonly string[],
+): Promise<ExitCode> {
+  const reference = parseCheckpointReference(text);
+  if (reference === null) throw usageError("read the checkpoint: want an id, an ordinal (3 or v3) or latest");
+  const checkpoint = await fromManagerOrStore(
+    context,
+    options,
+    async () => {
+      using client = await openClient(context, options);
+      return await client.get(`/checkpoints/${reference}`);
+    },
+    async () => {
+      await using repository = await openRepositoryOffline(context, options);
+      const { head } = repository;
+      return markedView(wantedCheckpoint(head, { checkpoint: reference }), head.current);
+    },
+  );
+  context.terminal.out(options.flag("json") ? json(checkpoint) : showText(checkpoint));
+  return 0;
+}
+
+/** The manager's answer; the store's when the options name one, or no manager runs and the configuration names one. */
+async function fromManagerOrStore<T>(
+  context: Context,
+  options: Options,
+  askManager: (context: Context, options: Options) => Promise<T>,
+  readStore: (context: Context, options: Options) => Promise<T>,
+): Promise<T> {
+  if (namesStore(options)) return await readStore(context, options);
+  try {
+    return await askManager(context, options);
+  } catch (unreachable) {
+    if (!isError(unreachable, "manager-unreachable") || options.any("url")) throw unreachable;
+    let answer: T;
+    try {
+      answer = await readStore(context, options);
+    } catch (error) {
+      throw isError(error, "config-invalid", "usage") ? unreachable : error; // nothing names a store either
+    }
+    say(context, options, "No manager answers: this is straight from the store.");
+    return answer;
+  }
+}
+
+async function listFromManager(context: Context, options: Options): Promise<readonly JsonObject[]> {
+  using client = await openClient(context, options);
+  const all: JsonObject[] = [];
+  let after: string | null = null;
+  do {
+    const page: Listing = await client.get(`/checkpoints${after === null ? "" : `?after=${after}`}`);
+    all.push(...page.checkpoints);
+    after = page.next_after;
+  } while (after !== null);
+  return all;
+}
+
+async function listFromStore(context: Context, options: Options): Promise<readonly JsonObject[]> {
+  await using repository = await openRepositoryOffline(context, options);
+  const { head } = repository;
+  return head.checkpoints.map((record) => markedView(record, head.current));
+}
+
+function markedView(record: CheckpointRecord, currentId: string | null): JsonObject {
+  return { ...checkpointView(record), current: record.id === currentId };
+}
+
+function totals(checkpoint: JsonObject): { entries: number; bytes: number } {
+  const files = Object.values(checkpoint["files"] as Record<string, { entries: number; bytes: number }>);
+  return {
+    entries: files.reduce((sum, each) => sum + each.entries, 0),
+    bytes: files.reduce((sum, each) => sum + each.bytes, 0),
+  };
+}
+
+function listText(checkpoints: readonly JsonObject[]): string {
+  const rows = checkpoints.map((each) => [
+    `${each["current"] === true ? "*" : " "}v${each["n"]}`,
+    String(each["id"]),
+    String(each["time"]),
+    String(each["kind"]),
+    size(totals(each).bytes),
+    String(each["warnings"]),
+    String(each["comment"]),
+  ]);
+  return table([" N", "ID", "TIME", "KIND", "SIZE", "WARNINGS", "COMMENT"], rows);
+}
+
+function showText(checkpoint: JsonObject): string {
+  const text = (key: string) => checkpoint[key] === null ? "-" : String(checkpoint[key]);
+  const files = checkpoint["files"] as Record<string, { entries: number; bytes: number }>;
+  const labels = Object.entries(checkpoint["labels"] as Record<string, string>);
+  return fields([
+    ["checkpoint", `v${text("n")}${checkpoint["current"] === true ? " (current)" : ""}`],
+    ["id", text("id")],
+    ["time", text("time")],
+    ["kind", text("kind")],
+    ["comment", text("comment")],
+    ["labels", labels.map(([name, value]) => `${name}=${value}`).join(" ")],
+    ["parent", text("parent")],
+    ["restored from", text("restored_from")],
+    ["token", text("token")],
+    ["warnings", text("warnings")],
+    ...Object.entries(files).map(([name, { entries, bytes }]): [string, string] => [
+      `files ${name}`,
+      `${count(entries, "file")}, ${size(bytes)}`,
+    ]),
+  ]);
+}

@@ -1,0 +1,214 @@
+/**
+ * Every command, its options and where its code is. The parser, the help and the tests are made from this table; a
+ * command's code is imported only when it runs, so that short ones start fast.
+ */
+
+import type { CommandAction } from "./context.ts";
+
+export interface OptionSpec {
+  /** As commander reads it: `--files <path>`, `--json`, `--no-lease-wait`. */
+  readonly flags: string;
+  readonly text: string;
+  readonly repeatable?: true;
+  readonly choices?: readonly string[];
+}
+
+export interface CommandSpec {
+  /** `status`, `checkpoint create`. */
+  readonly name: string;
+  readonly text: string;
+  /** As commander reads it: `[id]`, `<command...>`. */
+  readonly arguments?: string;
+  readonly options: readonly OptionSpec[];
+  /** What follows the program's name in examples of the help. */
+  readonly examples?: readonly string[];
+  /** The first argument ends the options: what follows is another program's. */
+  readonly passThrough?: true;
+  readonly hidden?: true;
+  readonly load: () => Promise<CommandAction>;
+}
+
+/** Commands that only group others, and what a group alone means. */
+export const GROUPS: Readonly<Record<string, { readonly text: string; readonly standard: string }>> = {
+  checkpoint: { text: "make and list checkpoints", standard: "list" },
+  lease: { text: "show, release or take the lease", standard: "show" },
+  config: { text: "check, show and send configurations", standard: "show" },
+};
+
+const JSON_OUTPUT: OptionSpec = { flags: "--json", text: "print JSON" };
+const QUIET: OptionSpec = { flags: "-q, --quiet", text: "no talk on standard error but errors" };
+const YES: OptionSpec = { flags: "-y, --yes", text: "do not ask" };
+const DATA_DIR: OptionSpec = { flags: "--data-dir <dir>", text: "data folder of the manager" };
+const CONFIG: OptionSpec = { flags: "--config <file>", text: "configuration file" };
+
+/** How a running manager is found. */
+const CLIENT: readonly OptionSpec[] = [
+  DATA_DIR,
+  { flags: "--url <url>", text: "the manager's address, instead of its unix socket" },
+  { flags: "--token-file <file>", text: "bearer token for --url (else STATE_MANAGER_TOKEN)" },
+  JSON_OUTPUT,
+  QUIET,
+];
+
+const STORE: readonly OptionSpec[] = [
+  { flags: "--directory <dir>", text: "a folder as the store" },
+  { flags: "--bucket <name>", text: "bucket of an S3-compatible store" },
+  { flags: "--endpoint <url>", text: "its endpoint" },
+  { flags: "--region <name>", text: "its region" },
+  { flags: "--prefix <prefix>", text: "everything is under this prefix" },
+];
+
+const SERVER: readonly OptionSpec[] = [
+  CONFIG,
+  DATA_DIR,
+  ...STORE,
+  { flags: "--files <path>", text: "keep this folder: [NAME=]PATH", repeatable: true },
+  { flags: "--database <path>", text: "replicate this SQLite database: [NAME=]PATH", repeatable: true },
+  { flags: "--checkpoint-interval <duration>", text: "time between checkpoints, 0 for none" },
+  { flags: "--restore <what>", text: "what to restore at the start: latest, none, a checkpoint or a time" },
+  {
+    flags: "--on-conflict <what>",
+    text: "what wins when local data is of unknown origin",
+    choices: ["refuse", "bucket", "local"],
+  },
+  { flags: "--no-lease-wait", text: "give up (75) when another holds the lease" },
+  { flags: "--lease-ttl <duration>", text: "how long a lease lives without renewal" },
+  { flags: "--listen <address>", text: "where HTTP listens: HOST:PORT" },
+  { flags: "--timeout-stop <duration>", text: "longest wait for a process to stop" },
+  { flags: "--shutdown-budget <duration>", text: "longest time for the whole stop" },
+];
+
+const RESTORE: readonly OptionSpec[] = [
+  { flags: "--checkpoint <id>", text: "which checkpoint: id, ordinal (3 or v3) or latest" },
+  { flags: "--at <time>", text: "the newest state not after this time (RFC 3339)" },
+  { flags: "--files <name>", text: "only these files (else all)", repeatable: true },
+  {
+    flags: "--to <dir>",
+    text: "into this empty folder, straight from the store; nothing in the store changes",
+  },
+  { flags: "--dry-run", text: "say what would be done" },
+  { flags: "--no-safety", text: "make no safety checkpoint first" },
+  YES,
+  CONFIG,
+  ...STORE,
+  ...CLIENT,
+];
+
+const lease = (verb: "show" | "release" | "acquire", text: string): CommandSpec => ({
+  name: `lease ${verb}`,
+  text,
+  options: CLIENT,
+  load: async () => (await import("./lease.ts")).leaseAction(verb),
+});
+
+export const COMMANDS: readonly CommandSpec[] = [
+  {
+    name: "serve",
+    text: "start the manager (as state-manager alone does)",
+    options: SERVER,
+    hidden: true,
+    load: async () => (await import("./serve_command.ts")).serve,
+  },
+  {
+    name: "run",
+    text: "run one command with its state kept in the store",
+    arguments: "<command...>",
+    options: [
+      ...SERVER,
+      {
+        flags: "--restart <policy>",
+        text: "what follows the command's end (default: no)",
+        choices: ["always", "on-failure", "no"],
+      },
+    ],
+    passThrough: true,
+    examples: ["run --directory /mnt/store --files /srv/data -- my-server --port 80"],
+    load: async () => (await import("./serve_command.ts")).run,
+  },
+  {
+    name: "status",
+    text: "show the state of the manager",
+    options: CLIENT,
+    load: async () => (await import("./status.ts")).showStatus,
+  },
+  {
+    name: "ps",
+    text: "list the processes",
+    options: CLIENT,
+    load: async () => (await import("./ps.ts")).listProcesses,
+  },
+  {
+    name: "checkpoint create",
+    text: "make a checkpoint and wait until it is durable",
+    options: [
+      { flags: "-m, --comment <text>", text: "a note for people" },
+      { flags: "--label <name=value>", text: "a label", repeatable: true },
+      ...CLIENT,
+    ],
+    examples: ['checkpoint create -m "before the upgrade"'],
+    load: async () => (await import("./checkpoint_create.ts")).createCheckpoint,
+  },
+  {
+    name: "checkpoint list",
+    text: "list the checkpoints, oldest first (also with no manager, from the store)",
+    options: [CONFIG, ...STORE, ...CLIENT],
+    load: async () => (await import("./checkpoint_list.ts")).listCheckpoints,
+  },
+  {
+    name: "checkpoint show",
+    text: "show one checkpoint (also with no manager, from the store)",
+    arguments: "<id>",
+    options: [CONFIG, ...STORE, ...CLIENT],
+    examples: ["checkpoint show v3", "checkpoint show latest --directory /mnt/store"],
+    load: async () => (await import("./checkpoint_list.ts")).showCheckpoint,
+  },
+  {
+    name: "restore",
+    text: "bring back an earlier state",
+    arguments: "[checkpoint]",
+    options: RESTORE,
+    examples: ["restore v3", "restore latest --to /tmp/rescued --bucket b --endpoint https://s3.example.com"],
+    load: async () => (await import("./restore.ts")).restore,
+  },
+  lease("show", "show the lease"),
+  lease("release", "stop everything and give the lease back; the manager stays up"),
+  lease("acquire", "take the lease again and start"),
+  {
+    name: "config check",
+    text: "check a configuration and the environment, without starting anything",
+    arguments: "[file]",
+    options: [CONFIG, DATA_DIR, JSON_OUTPUT],
+    load: async () => (await import("./config.ts")).checkConfiguration,
+  },
+  {
+    name: "config show",
+    text: "show the configuration in force, secrets as ***",
+    options: CLIENT,
+    load: async () => (await import("./config.ts")).showConfiguration,
+  },
+  {
+    name: "config schema",
+    text: "print the JSON Schema of the configuration file",
+    options: [],
+    load: async () => (await import("./config.ts")).printSchema,
+  },
+  {
+    name: "config apply",
+    text: "send a configuration to an unconfigured manager (- reads standard input)",
+    arguments: "<file>",
+    options: CLIENT,
+    load: async () => (await import("./config.ts")).applyConfiguration,
+  },
+  {
+    name: "healthcheck",
+    text: "exit 0 when the manager is alive",
+    options: [{ flags: "--ready", text: "ask whether it is ready instead" }, ...CLIENT],
+    load: async () => (await import("./healthcheck.ts")).checkHealth,
+  },
+  {
+    name: "version",
+    text: "print the version",
+    options: [JSON_OUTPUT],
+    load: async () => (await import("./version.ts")).printVersion,
+  },
+];

@@ -1,0 +1,76 @@
+/** `state-manager config check|show|schema|apply`. */
+
+import { configJsonSchemaText, loadConfig } from "../config/mod.ts";
+import { StateManagerError } from "../platform/errors.ts";
+import { readTextIfPresent } from "../platform/files.ts";
+import { openClient } from "./client.ts";
+import { type Context, type ExitCode, type Options, say, usageError } from "./context.ts";
+import { findDataDirOf } from "./data_dir.ts";
+import { configFlags } from "./flags.ts";
+import { json, printable } from "./text.ts";
+
+/** As large as the API takes. */
+const MAX_CONFIG_BYTES = 1024 * 1024;
+
+/** Throws every problem at once (exit 78). Nothing is started, nothing is asked of the store. */
+export async function checkConfiguration(
+  context: Context,
+  options: Options,
+  [file]: readonly string[],
+): Promise<ExitCode> {
+  if (file !== undefined && options.any("config")) {
+    throw usageError("config check: name the file once", "config check FILE");
+  }
+  const loaded = await loadConfig({
+    environment: context.environment,
+    flags: { ...configFlags(options), ...(file === undefined ? {} : { config: file }) },
+    dataDir: findDataDirOf(context, options),
+    folder: context.folder,
+  });
+  const configured = loaded.config !== null;
+  if (options.flag("json")) {
+    context.terminal.out(json({ ok: true, file: loaded.file, configured, warnings: loaded.warnings }));
+    return 0;
+  }
+  for (const warning of loaded.warnings) context.terminal.err(`warning: ${printable(warning)}\n`);
+  context.terminal.out(
+    configured ? `${loaded.file}: ok\n` : `${loaded.file}: ok, but no storage is given anywhere\n`,
+  );
+  return 0;
+}
+
+export async function showConfiguration(context: Context, options: Options): Promise<ExitCode> {
+  using client = await openClient(context, options);
+  context.terminal.out(json(await client.get("/config")));
+  return 0;
+}
+
+export function printSchema(context: Context): Promise<ExitCode> {
+  context.terminal.out(configJsonSchemaText().trimEnd() + "\n");
+  return Promise.resolve(0);
+}
+
+export async function applyConfiguration(
+  context: Context,
+  options: Options,
+  [file = "-"]: readonly string[],
+): Promise<ExitCode> {
+  const text = file === "-"
+    ? await context.terminal.readAll(MAX_CONFIG_BYTES)
+    : await readTextIfPresent(file);
+  if (text === null) throw usageError(`config apply: there is no file ${file}`);
+  let body: unknown;
+  try {
+    body = JSON.parse(text);
+  } catch {
+    throw new StateManagerError("malformed-json", "config apply: the input is not JSON", {
+      hint:
+        "comments and trailing commas are only for the configuration file; config check says where it breaks",
+    });
+  }
+  using client = await openClient(context, options);
+  const status = await client.post("/config", body);
+  if (options.flag("json")) context.terminal.out(json(status));
+  else say(context, options, `The manager has kept the configuration and is ${String(status["state"])}.`);
+  return 0;
+}

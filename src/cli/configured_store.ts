@@ -1,0 +1,28 @@
+/** The store that options, environment or configuration file name, opened without a manager. */
+
+import { loadConfig } from "../config/mod.ts";
+import { storeOptions } from "../manager/opening.ts";
+import { StateManagerError } from "../platform/errors.ts";
+import { type ObjectStore, openStore } from "../storage/mod.ts";
+import type { Context, Options } from "./context.ts";
+import { findDataDirOf } from "./data_dir.ts";
+import { configFlags } from "./flags.ts";
+
+/** The names that `configFlags` understands but that mean something else in these commands. */
+const STORE_OPTIONS = ["config", "dataDir", "directory", "bucket", "endpoint", "region", "prefix"];
+
+/** Errors: `config-invalid` when nothing names a store or what names it is wrong. Nothing is asked of the store yet. */
+export async function openConfiguredStore(context: Context, options: Options): Promise<ObjectStore> {
+  const { config } = await loadConfig({
+    environment: context.environment,
+    flags: configFlags(options.only(STORE_OPTIONS)),
+    dataDir: findDataDirOf(context, options),
+    folder: context.folder,
+  });
+  if (config === null) {
+    throw new StateManagerError("config-invalid", "open the store: nothing says where it is", {
+      hint: "give --directory, or --bucket and --endpoint with --prefix, or --config",
+    });
+  }
+  return openStore(storeOptions(config.storage), { clock: context.clock, random: context.random });
+}

@@ -1,0 +1,109 @@
+/** The parser, made from the command table by commander. */
+
+import { Command, CommanderError, Option } from "commander";
+import { COMMANDS, type CommandSpec, GROUPS, type OptionSpec } from "./command_table.ts";
+import { type Context, type ExitCode, Options } from "./context.ts";
+
+const EXIT_CODES = `
+Exit codes: 0 ok · 1 failure · 2 partial · 64 usage · 65 data damaged · 69 manager or store unreachable
+            70 bug · 74 last state not saved · 75 lease held elsewhere or lost · 77 not allowed
+            78 configuration · 130 interrupted. As "run": the command's own code, 128+n for a signal.`;
+
+/** Wrong usage (sysexits.h). */
+const USAGE = 64;
+
+/** Runs the command that `argv` names. Errors of the command pass through; those of usage are told here. */
+export async function runProgram(argv: readonly string[], context: Context): Promise<ExitCode> {
+  let exitCode: ExitCode = 0;
+  const program = buildProgram(context, (code) => exitCode = code);
+  try {
+    await program.parseAsync(withStandards(argv), { from: "user" });
+    return exitCode;
+  } catch (error) {
+    if (!(error instanceof CommanderError)) throw error;
+    return error.exitCode === 0 ? 0 : USAGE; // help and version end with 0; all else the parser has told
+  }
+}
+
+/** `state-manager [options]` is the server, and a group alone is its standard command. */
+export function withStandards(argv: readonly string[]): string[] {
+  const [first, second] = argv;
+  const isOption = (word: string | undefined) => word === undefined || word.startsWith("-");
+  const isHelp = (word: string | undefined) => word === "-h" || word === "--help";
+  if (first === undefined) return ["serve"];
+  if (isOption(first) && !isHelp(first) && first !== "-V" && first !== "--version") return ["serve", ...argv];
+  const group = Object.hasOwn(GROUPS, first) ? GROUPS[first] : undefined;
+  if (group !== undefined && isOption(second) && !isHelp(second)) {
+    return [first, group.standard, ...argv.slice(1)];
+  }
+  return [...argv];
+}
+
+function buildProgram(context: Context, onExit: (code: ExitCode) => void): Command {
+  const program = new Command("state-manager")
+    .description("The init for stateful programs in disposable containers. Alone it starts the manager.")
+    .option("-V, --version", "print the version")
+    .helpCommand(false)
+    .addHelpText("after", EXIT_CODES);
+  program.action((values: { version?: boolean }) => {
+    if (values.version !== true) return program.help();
+    return loadAndRun(specOf("version"), [], {});
+  });
+  const loadAndRun = async (spec: CommandSpec, args: readonly string[], values: Record<string, unknown>) => {
+    const action = await spec.load();
+    onExit(await action(context, new Options(values), args));
+  };
+  prepare(program, context).enablePositionalOptions();
+  const groups = new Map<string, Command>();
+  for (const spec of COMMANDS) {
+    const [first = "", second] = spec.name.split(" ");
+    const parent = second === undefined ? program : groups.get(first) ?? addGroup(program, first, context);
+    if (second !== undefined) groups.set(first, parent);
+    const command = parent.command(second ?? first, { hidden: spec.hidden === true });
+    describe(prepare(command, context), spec);
+    command.action(async () => await loadAndRun(spec, command.args, command.opts()));
+  }
+  return program;
+}
+
+function specOf(name: string): CommandSpec {
+  const spec = COMMANDS.find((each) => each.name === name);
+  if (spec === undefined) throw new Error(`no command ${name} in the table`);
+  return spec;
+}
+
+function addGroup(program: Command, name: string, context: Context): Command {
+  const group = prepare(program.command(name), context).description(GROUPS[name]?.text ?? "");
+  return group.helpCommand(false);
+}
+
+/** Talk goes to our terminal, and the parser never ends the process by itself. */
+function prepare(command: Command, { terminal }: Context): Command {
+  return command.exitOverride().configureOutput({
+    writeOut: (text) => terminal.out(text),
+    writeErr: (text) => terminal.err(text),
+    getOutHasColors: () => terminal.outHasColor,
+    getErrHasColors: () => terminal.outHasColor,
+    outputError: (text, write) => write(text.replace(/^error: /, "state-manager: ")),
+  });
+}
+
+function describe(command: Command, spec: CommandSpec): void {
+  command.description(spec.text);
+  if (spec.arguments !== undefined) command.argument(spec.arguments);
+  if (spec.passThrough === true) command.passThroughOptions();
+  for (const option of spec.options) command.addOption(optionOf(option));
+  if (spec.examples !== undefined) {
+    const lines = spec.examples.map((example) => `  $ state-manager ${example}`);
+    command.addHelpText("after", `\nExamples:\n${lines.join("\n")}`);
+  }
+}
+
+function optionOf(spec: OptionSpec): Option {
+  const option = new Option(spec.flags, spec.text);
+  if (spec.choices !== undefined) option.choices(spec.choices);
+  if (spec.repeatable === true) {
+    option.argParser((value: string, earlier: string[] | undefined) => [...(earlier ?? []), value]);
+  }
+  return option;
+}

@@ -1,0 +1,52 @@
+/** `state-manager status`: the answer of `GET /`, for people or as JSON. */
+
+import { type JsonObject, openClient } from "./client.ts";
+import type { Context, ExitCode, Options } from "./context.ts";
+import { processTable } from "./ps.ts";
+import { fields, json, printable } from "./text.ts";
+
+export async function showStatus(context: Context, options: Options): Promise<ExitCode> {
+  using client = await openClient(context, options);
+  const status = await client.get("/");
+  context.terminal.out(options.flag("json") ? json(status) : statusText(status));
+  return 0;
+}
+
+/** The status for people. */
+export function statusText(status: JsonObject): string {
+  const text = (value: unknown) => value === null || value === undefined ? "-" : String(value);
+  const object = (value: unknown) => typeof value === "object" && value !== null ? value as JsonObject : null;
+  const storage = object(status["storage"]);
+  const lease = object(status["lease"]);
+  const checkpoint = object(status["checkpoint"]);
+  const current = object(checkpoint?.["current"]);
+  const reason = status["reason"] === null ? "" : ` (${text(status["reason"])})`;
+  const heldBy = object(lease?.["held_by"]);
+  const lines: [string, string][] = [
+    ["state", `${text(status["state"])}${reason}`],
+    ["name", text(status["name"])],
+    [
+      "store",
+      storage === null ? "-" : `${text(storage["description"])}, prefix "${text(storage["key_prefix"])}"`,
+    ],
+    [
+      "lease",
+      lease === null
+        ? "-"
+        : `${text(lease["state"])}, token ${text(lease["token"])}, ${
+          text(lease["remaining_seconds"])
+        } s left` +
+          (heldBy === null ? "" : `, held by ${text(heldBy["holder"])}`),
+    ],
+    ["checkpoint", current === null ? "none yet" : `v${text(current["n"])} of ${text(current["time"])}`],
+    ["next", text(checkpoint?.["next"])],
+    ["last error", text(checkpoint?.["last_error"])],
+    ["up since", `${text(status["started"])}, pid ${text(status["pid"])}`],
+    ["version", `${text(status["version"])} (${text(status["build"])})`],
+  ];
+  const warnings = Array.isArray(status["warnings"]) ? status["warnings"] : [];
+  const processes = Array.isArray(status["processes"]) ? status["processes"] : [];
+  return fields(lines) +
+    warnings.map((each) => `warning: ${printable(String(each))}\n`).join("") +
+    (processes.length === 0 ? "" : `\n${processTable(processes)}`);
+}
