@@ -1,11 +1,11 @@
 /** `state-manager checkpoint list` and `show`: from the manager, or straight from the store. */
 
-import type { CheckpointRecord } from "../checkpoint/types.ts";
-import { isError } from "../platform/errors.ts";
-import { checkpointView, parseCheckpointReference } from "../server/mod.ts";
+import type { CheckpointRecord, Head } from "../checkpoint/types.ts";
+import { isError, StateManagerError } from "../platform/errors.ts";
+import { checkpointView, findCheckpoint, parseCheckpointReference } from "../server/mod.ts";
 import { type JsonObject, openClient } from "./client.ts";
 import { type Context, type ExitCode, type Options, say, usageError } from "./context.ts";
-import { namesStore, openRepositoryOffline, wantedCheckpoint } from "./offline.ts";
+import { namesStore } from "./store_options.ts";
 import { count, fields, json, size, table } from "./text.ts";
 
 interface Listing {
@@ -34,9 +34,12 @@ export async function showCheckpoint(
       return await client.get(`/checkpoints/${reference}`);
     },
     async () => {
-      await using repository = await openRepositoryOffline(context, options);
-      const { head } = repository;
-      return markedView(wantedCheckpoint(head, { checkpoint: reference }), head.current);
+      const { head } = await readHeadOffline(context, options);
+      const record = findCheckpoint(head.checkpoints, head.current, reference);
+      if (record !== undefined) return markedView(record, head.current);
+      throw new StateManagerError("checkpoint-not-found", "show the checkpoint: there is none of this id", {
+        hint: "state-manager checkpoint list shows them",
+      });
     },
   );
   context.terminal.out(options.flag("json") ? json(checkpoint) : showText(checkpoint));
@@ -79,9 +82,14 @@ async function listFromManager(context: Context, options: Options): Promise<read
 }
 
 async function listFromStore(context: Context, options: Options): Promise<readonly JsonObject[]> {
-  await using repository = await openRepositoryOffline(context, options);
-  const { head } = repository;
+  const { head } = await readHeadOffline(context, options);
   return head.checkpoints.map((record) => markedView(record, head.current));
+}
+
+async function readHeadOffline(context: Context, options: Options): Promise<{ readonly head: Head }> {
+  const { openRepositoryOffline } = await import("./offline.ts");
+  await using repository = await openRepositoryOffline(context, options);
+  return { head: repository.head };
 }
 
 function markedView(record: CheckpointRecord, currentId: string | null): JsonObject {

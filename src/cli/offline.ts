@@ -1,7 +1,7 @@
 /** The store with no manager: for disaster recovery on a fresh machine. Reads only; takes no lease, changes nothing. */
 
-import { findCheckpoint, readHead, readRepository } from "../checkpoint/mod.ts";
-import type { CheckpointRecord, Head } from "../checkpoint/types.ts";
+import { readHead, readRepository } from "../checkpoint/mod.ts";
+import type { Head } from "../checkpoint/types.ts";
 import { StateManagerError } from "../platform/errors.ts";
 import type { ObjectStore } from "../storage/mod.ts";
 import { openConfiguredStore } from "./configured_store.ts";
@@ -10,13 +10,6 @@ import type { Context, Options } from "./context.ts";
 export interface OfflineRepository extends AsyncDisposable {
   readonly store: ObjectStore;
   readonly head: Head;
-}
-
-const STORE_OPTIONS = ["config", "directory", "bucket", "endpoint", "region", "prefix"];
-
-/** True when the options name a store: then the manager is not asked. */
-export function namesStore(options: Options): boolean {
-  return options.any(...STORE_OPTIONS);
 }
 
 /** Opens the repository that the options, the environment or the configuration file name. */
@@ -39,12 +32,4 @@ export async function openRepositoryOffline(context: Context, options: Options):
     await store.close();
     throw error;
   }
-}
-
-/** The checkpoint that `--checkpoint`, the argument or `--at` names; `latest` when none does. */
-export function wantedCheckpoint(
-  head: Head,
-  wanted: { readonly checkpoint: string } | { readonly atMs: number } | null,
-): CheckpointRecord {
-  return findCheckpoint(head, wanted ?? { checkpoint: "latest" });
 }

@@ -3,6 +3,7 @@
 import { Command, CommanderError, Option } from "commander";
 import { COMMANDS, type CommandSpec, GROUPS, type OptionSpec } from "./command_table.ts";
 import { type Context, type ExitCode, Options } from "./context.ts";
+import { versionText } from "./version.ts";
 
 const EXIT_CODES = `
 Exit codes: 0 ok · 1 failure · 2 partial · 64 usage · 65 data damaged · 69 manager or store unreachable
@@ -42,13 +43,10 @@ export function withStandards(argv: readonly string[]): string[] {
 function buildProgram(context: Context, onExit: (code: ExitCode) => void): Command {
   const program = new Command("state-manager")
     .description("The init for stateful programs in disposable containers. Alone it starts the manager.")
-    .option("-V, --version", "print the version")
+    .version(versionText(), "-V, --version", "print the version")
+    .helpOption("-h, --help", "print this help")
     .helpCommand(false)
     .addHelpText("after", EXIT_CODES);
-  program.action((values: { version?: boolean }) => {
-    if (values.version !== true) return program.help();
-    return loadAndRun(specOf("version"), [], {});
-  });
   const loadAndRun = async (spec: CommandSpec, args: readonly string[], values: Record<string, unknown>) => {
     const action = await spec.load();
     onExit(await action(context, new Options(values), args));
@@ -64,12 +62,6 @@ function buildProgram(context: Context, onExit: (code: ExitCode) => void): Comma
     command.action(async () => await loadAndRun(spec, command.args, command.opts()));
   }
   return program;
-}
-
-function specOf(name: string): CommandSpec {
-  const spec = COMMANDS.find((each) => each.name === name);
-  if (spec === undefined) throw new Error(`no command ${name} in the table`);
-  return spec;
 }
 
 function addGroup(program: Command, name: string, context: Context): Command {

@@ -46,17 +46,29 @@ const MAX_TOKEN_LENGTH = 4096;
 const LOCAL_NAMES: readonly string[] = ["localhost", "127.0.0.1", "[::1]"];
 
 /** Routes for probes of container platforms, which have no token. They tell no details without authority. */
-export const HEALTH_PATHS: readonly string[] = ["/livez", "/startupz", "/readyz"];
+export const HEALTH_PATHS: readonly string[] = [
+  "/livez",
+  "/startupz",
+  "/readyz",
+];
 
 /** Who is asking, and may they; the caller of a health route decides by itself what a refusal means. */
-export function decideAccess(facts: RequestFacts, rules: AccessRules): AccessDecision {
+export function decideAccess(
+  facts: RequestFacts,
+  rules: AccessRules,
+): AccessDecision {
   const decision = identify(facts, rules);
   if ("refused" in decision) return decision;
   const changes = facts.method !== "GET" && facts.method !== "HEAD";
   if (changes && decision.granted.scope === "read") {
-    return refuse("forbidden", "change state: this token may only read", "use a token of scope write");
+    return refuse(
+      "forbidden",
+      "change state: this token may only read",
+      "use a token of scope write",
+    );
   }
-  const carriesKeys = changes && (facts.path === "/config" || facts.path === "/credentials");
+  const carriesKeys = changes &&
+    (facts.path === "/config" || facts.path === "/credentials");
   if (carriesKeys && !isConfidential(facts, rules)) {
     return refuse(
       "forbidden",
@@ -68,7 +80,9 @@ export function decideAccess(facts: RequestFacts, rules: AccessRules): AccessDec
 }
 
 function identify(facts: RequestFacts, rules: AccessRules): AccessDecision {
-  if (facts.via === "unix") return { granted: { name: "unix socket", scope: "write" } };
+  if (facts.via === "unix") {
+    return { granted: { name: "unix socket", scope: "write" } };
+  }
   const presented = bearerToken(facts.authorization);
   if (presented !== null) {
     const known = findToken(presented, rules);
@@ -88,7 +102,11 @@ function admitSetup(facts: RequestFacts): AccessDecision {
   if (facts.method === "POST" && facts.path === "/config") {
     return { granted: { name: "set-up token", scope: "write" } };
   }
-  return refuse("forbidden", "let you in: the set-up token is only for POST /config", "configure first");
+  return refuse(
+    "forbidden",
+    "let you in: the set-up token is only for POST /config",
+    "configure first",
+  );
 }
 
 function decideLoopback(facts: RequestFacts): AccessDecision {
@@ -115,7 +133,8 @@ function decideLoopback(facts: RequestFacts): AccessDecision {
   }
   const changes = facts.method !== "GET" && facts.method !== "HEAD";
   if (
-    changes && facts.fetchSite !== null && facts.fetchSite !== "same-origin" && facts.fetchSite !== "none"
+    changes && facts.fetchSite !== null && facts.fetchSite !== "same-origin" &&
+    facts.fetchSite !== "none"
   ) {
     return refuse(
       "forbidden",
@@ -128,11 +147,17 @@ function decideLoopback(facts: RequestFacts): AccessDecision {
 
 function isConfidential(facts: RequestFacts, rules: AccessRules): boolean {
   if (facts.via === "unix" || facts.tls) return true;
-  if (rules.behindTlsProxy) return facts.forwardedProto === null || facts.forwardedProto === "https";
+  if (rules.behindTlsProxy) {
+    return facts.forwardedProto === null || facts.forwardedProto === "https";
+  }
   return facts.loopback;
 }
 
-function refuse(code: "unauthorized" | "forbidden", message: string, hint: string): AccessDecision {
+function refuse(
+  code: "unauthorized" | "forbidden",
+  message: string,
+  hint: string,
+): AccessDecision {
   return { refused: new StateManagerError(code, message, { hint }) };
 }
 
@@ -147,7 +172,9 @@ function isSameOrigin(origin: string, host: string): boolean {
 }
 
 function bearerToken(authorization: string | null): string | null {
-  if (authorization === null || authorization.length > MAX_TOKEN_LENGTH) return null;
+  if (authorization === null || authorization.length > MAX_TOKEN_LENGTH) {
+    return null;
+  }
   return /^bearer +(\S+) *$/i.exec(authorization)?.[1] ?? null;
 }
 
@@ -161,7 +188,9 @@ function findToken(presented: string, rules: AccessRules): Caller | null {
   let found: Caller | null = null;
   for (const token of rules.tokens) {
     const expected = Buffer.from(token.sha256, "hex");
-    if (expected.length === digest.length && timingSafeEqual(expected, digest)) {
+    if (
+      expected.length === digest.length && timingSafeEqual(expected, digest)
+    ) {
       found = { name: `token ${token.name}`, scope: token.scope };
     }
   }
@@ -200,7 +229,9 @@ function factsOf(c: ServerContext): RequestFacts {
 }
 
 /** Lets in whom the rules in force allow; they are asked anew each time, as configuring changes them. */
-export function requireAccess(rules: () => AccessRules): MiddlewareHandler<ServerEnv> {
+export function requireAccess(
+  rules: () => AccessRules,
+): MiddlewareHandler<ServerEnv> {
   return async function checkAccess(c, next) {
     const decision = decideAccess(factsOf(c), rules());
     const isHealth = HEALTH_PATHS.includes(c.req.path);

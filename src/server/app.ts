@@ -8,7 +8,11 @@ import type { Random } from "../platform/random.ts";
 import { requireAccess } from "./access.ts";
 import type { ServerEnv } from "./env.ts";
 import { loadLimit } from "./load_limit.ts";
-import { answerNotFound, methodNotAllowed, problemHandler } from "./problems.ts";
+import {
+  answerNotFound,
+  methodNotAllowed,
+  problemHandler,
+} from "./problems.ts";
 import { requestId, requestLog } from "./request_log.ts";
 import { addCheckpointRoutes } from "./routes/checkpoints.ts";
 import { addHealthRoutes } from "./routes/health.ts";
@@ -37,7 +41,7 @@ export function createApp({ control, clock, random, log }: AppOptions): App {
   );
   addHealthRoutes(app, control);
   addStatusRoutes(app, { control, clock, random });
-  addCheckpointRoutes(app, { control, clock });
+  addCheckpointRoutes(app, { control, clock, log });
   addMethodNotAllowed(app);
   return app;
 }
@@ -50,5 +54,7 @@ function addMethodNotAllowed(app: App): void {
     const methods = methodsOf.get(path) ?? new Set();
     methodsOf.set(path, methods.add(method));
   }
-  for (const [path, methods] of methodsOf) app.all(path, methodNotAllowed([...methods].sort()));
+  for (const [path, methods] of methodsOf) {
+    app.all(path, methodNotAllowed([...methods].sort()));
+  }
 }

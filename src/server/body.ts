@@ -5,7 +5,11 @@
 
 import * as v from "valibot";
 import type { Clock } from "../platform/clock.ts";
-import { type ErrorDetail, isError, StateManagerError } from "../platform/errors.ts";
+import {
+  type ErrorDetail,
+  isError,
+  StateManagerError,
+} from "../platform/errors.ts";
 import type { ServerContext } from "./env.ts";
 
 /** The contract's limit; our largest honest body, a configuration, has a few KiB. */
@@ -18,10 +22,15 @@ export const BODY_TIMEOUT_MS = 20_000;
 const MAX_DEPTH = 32;
 
 /** The parsed body; an empty one (as `curl -X POST` sends) is `{}`. */
-export async function readJson(c: ServerContext, clock: Clock): Promise<unknown> {
+export async function readJson(
+  c: ServerContext,
+  clock: Clock,
+): Promise<unknown> {
   const bytes = await readBytes(c.req.raw, clock);
   if (bytes.length === 0) return {};
-  const type = (c.req.header("content-type") ?? "").split(";")[0]?.trim().toLowerCase() ?? "";
+  const type =
+    (c.req.header("content-type") ?? "").split(";")[0]?.trim().toLowerCase() ??
+      "";
   if (type !== "application/json") {
     throw new StateManagerError(
       "unsupported-media-type",
@@ -33,14 +42,24 @@ export async function readJson(c: ServerContext, clock: Clock): Promise<unknown>
   }
   let parsed: unknown;
   try {
-    parsed = JSON.parse(new TextDecoder("utf-8", { fatal: true }).decode(bytes));
+    parsed = JSON.parse(
+      new TextDecoder("utf-8", { fatal: true }).decode(bytes),
+    );
   } catch {
-    throw new StateManagerError("malformed-json", "read the body: it is not JSON in UTF-8", {
-      hint: "check the quotes and commas; comments are only for the configuration file",
-    });
+    throw new StateManagerError(
+      "malformed-json",
+      "read the body: it is not JSON in UTF-8",
+      {
+        hint:
+          "check the quotes and commas; comments are only for the configuration file",
+      },
+    );
   }
   if (depthExceeds(parsed, MAX_DEPTH)) {
-    throw invalid([{ pointer: "", detail: `nested deeper than ${MAX_DEPTH} levels` }]);
+    throw invalid([{
+      pointer: "",
+      detail: `nested deeper than ${MAX_DEPTH} levels`,
+    }]);
   }
   return parsed;
 }
@@ -55,7 +74,10 @@ export async function readBody<Schema extends v.GenericSchema>(
 }
 
 /** `input` as `schema` wants it. Every message in `schema` must be our own: the library's defaults repeat input. */
-export function check<Schema extends v.GenericSchema>(schema: Schema, input: unknown): v.InferOutput<Schema> {
+export function check<Schema extends v.GenericSchema>(
+  schema: Schema,
+  input: unknown,
+): v.InferOutput<Schema> {
   const result = v.safeParse(schema, input);
   if (result.success) return result.output;
   throw invalid(result.issues.map(detailOf));
@@ -67,7 +89,9 @@ export function invalid(details: readonly ErrorDetail[]): StateManagerError {
   const where = first === undefined
     ? ""
     : `: ${first.pointer === "" ? "" : `${first.pointer} `}${first.detail}`;
-  return new StateManagerError("invalid-request", `read the request${where}`, { details });
+  return new StateManagerError("invalid-request", `read the request${where}`, {
+    details,
+  });
 }
 
 /** The pointer names a key of the schema and indexes; keys deeper down, and unknown ones, are the caller's own words. */
@@ -89,18 +113,30 @@ function depthExceeds(value: unknown, limit: number): boolean {
 
 async function readBytes(request: Request, clock: Clock): Promise<Uint8Array> {
   const tooLarge = () =>
-    new StateManagerError("body-too-large", `read the body: more than ${MAX_BODY_BYTES} bytes`, {
-      hint: "send less",
-    });
-  if (Number(request.headers.get("content-length") ?? 0) > MAX_BODY_BYTES) throw tooLarge();
+    new StateManagerError(
+      "body-too-large",
+      `read the body: more than ${MAX_BODY_BYTES} bytes`,
+      {
+        hint: "send less",
+      },
+    );
+  if (Number(request.headers.get("content-length") ?? 0) > MAX_BODY_BYTES) {
+    throw tooLarge();
+  }
   if (request.body === null) return new Uint8Array(0);
   const reader = request.body.getReader();
   const deadline = new AbortController();
-  const late = clock.sleep(BODY_TIMEOUT_MS, { signal: deadline.signal }).then(() => {
-    throw new StateManagerError("timeout", "read the body: it did not arrive in time", {
-      hint: "send it faster",
-    });
-  });
+  const late = clock.sleep(BODY_TIMEOUT_MS, { signal: deadline.signal }).then(
+    () => {
+      throw new StateManagerError(
+        "timeout",
+        "read the body: it did not arrive in time",
+        {
+          hint: "send it faster",
+        },
+      );
+    },
+  );
   late.catch(() => {});
   const pieces: Uint8Array[] = [];
   let size = 0;
@@ -115,7 +151,11 @@ async function readBytes(request: Request, clock: Clock): Promise<Uint8Array> {
   } catch (error) {
     reader.cancel().catch(() => {});
     if (isError(error)) throw error;
-    throw new StateManagerError("cancelled", "read the body: the client went away", { cause: error });
+    throw new StateManagerError(
+      "cancelled",
+      "read the body: the client went away",
+      { cause: error },
+    );
   } finally {
     deadline.abort();
   }

@@ -35,15 +35,25 @@ export class IdempotencyKeys {
    * The operation that `start` makes, or the one that an earlier request with the same key made. The same key with
    * another body is the caller's mistake: 422.
    */
-  once<T>(c: ServerContext, body: unknown, start: () => Operation<T>): Operation<T> {
+  once<T>(
+    c: ServerContext,
+    body: unknown,
+    start: () => Operation<T>,
+  ): Operation<T> {
     const key = c.req.header("idempotency-key");
     if (key === undefined) return start();
     if (!/^[\x21-\x7e]{1,255}$/.test(key)) {
-      throw invalid([{ pointer: "", detail: "Idempotency-Key: want 1 to 255 visible ASCII characters" }]);
+      throw invalid([{
+        pointer: "",
+        detail: "Idempotency-Key: want 1 to 255 visible ASCII characters",
+      }]);
     }
     this.#forgetOld();
-    const scope = `${c.get("caller")?.name ?? ""}\n${c.req.method} ${c.req.path}\n${key}`;
-    const fingerprint = createHash("sha256").update(JSON.stringify(body)).digest("hex");
+    const scope = `${
+      c.get("caller")?.name ?? ""
+    }\n${c.req.method} ${c.req.path}\n${key}`;
+    const fingerprint = createHash("sha256").update(JSON.stringify(body))
+      .digest("hex");
     const earlier = this.#kept.get(scope);
     if (earlier !== undefined) {
       if (earlier.fingerprint !== fingerprint) {
@@ -58,7 +68,11 @@ export class IdempotencyKeys {
       return earlier.operation as Operation<T>; // same scope, thus the same route and the same T
     }
     const operation = start();
-    const kept: Kept = { fingerprint, operation, atMs: this.#clock.monotonicMs() };
+    const kept: Kept = {
+      fingerprint,
+      operation,
+      atMs: this.#clock.monotonicMs(),
+    };
     this.#kept.set(scope, kept);
     operation.result.catch(() => {
       if (this.#kept.get(scope) === kept) this.#kept.delete(scope);

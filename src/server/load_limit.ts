@@ -9,14 +9,20 @@ import type { ServerEnv } from "./env.ts";
 const MAX_REQUESTS = 128;
 
 /** Refuses with 503 above the limit. Health routes always pass: they must tell the truth under load, and cost nothing. */
-export function loadLimit(maxRequests = MAX_REQUESTS): MiddlewareHandler<ServerEnv> {
+export function loadLimit(
+  maxRequests = MAX_REQUESTS,
+): MiddlewareHandler<ServerEnv> {
   let active = 0;
   return async function limitLoad(c, next) {
     if (HEALTH_PATHS.includes(c.req.path)) return await next();
     if (active >= maxRequests) {
-      throw new StateManagerError("overloaded", "answer: too many requests are under way", {
-        hint: "wait a little, then ask again",
-      });
+      throw new StateManagerError(
+        "overloaded",
+        "answer: too many requests are under way",
+        {
+          hint: "wait a little, then ask again",
+        },
+      );
     }
     active++;
     try {

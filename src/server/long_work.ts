@@ -7,9 +7,10 @@ import { accepts } from "hono/accepts";
 import type { ArchiveProgress } from "../checkpoint/types.ts";
 import type { Clock } from "../platform/clock.ts";
 import { asStateManagerError, StateManagerError } from "../platform/errors.ts";
+import type { Log } from "../platform/log.ts";
 import type { ServerContext } from "./env.ts";
 import type { Operation, OperationEvent } from "./operation.ts";
-import { problemOf } from "./problems.ts";
+import { logUnexpected, problemOf } from "./problems.ts";
 
 /** A comment this often keeps proxies from closing a quiet stream. */
 const HEARTBEAT_MS = 15_000;
@@ -31,6 +32,7 @@ export interface Answer {
 
 export interface WaitOptions<T> {
   readonly clock: Clock;
+  readonly log: Log;
   readonly operation: Operation<T>;
   readonly answerOf: (result: T) => Answer;
   /** Answer as soon as the content is fixed, with 202. */
@@ -38,17 +40,24 @@ export interface WaitOptions<T> {
 }
 
 /** The response that tells how `operation` goes and ends. */
-export async function waitFor<T>(c: ServerContext, options: WaitOptions<T>): Promise<Response> {
+export async function waitFor<T>(
+  c: ServerContext,
+  options: WaitOptions<T>,
+): Promise<Response> {
   const type = accepts(c, {
     header: "Accept",
     supports: ["application/json", "text/event-stream", "application/x-ndjson"],
     default: "application/json",
   });
-  if (type === "text/event-stream" || type === "application/x-ndjson") return await stream(c, type, options);
+  if (type === "text/event-stream" || type === "application/x-ndjson") {
+    return await stream(c, type, options);
+  }
   const { operation } = options;
   if (options.untilCaptured) {
     const id = await operation.captured();
-    if (id !== null) return jsonResponse({ status: 202, body: { id, captured: true } });
+    if (id !== null) {
+      return jsonResponse({ status: 202, body: { id, captured: true } });
+    }
   }
   return jsonResponse(options.answerOf(await operation.result));
 }
@@ -64,7 +73,7 @@ export function jsonResponse({ status, headers, body }: Answer): Response {
 async function stream<T>(
   c: ServerContext,
   type: "text/event-stream" | "application/x-ndjson",
-  { clock, operation, answerOf, untilCaptured }: WaitOptions<T>,
+  { clock, log, operation, answerOf, untilCaptured }: WaitOptions<T>,
 ): Promise<Response> {
   await firstSign(operation, clock);
   const requestId = c.get("requestId");
@@ -73,26 +82,39 @@ async function stream<T>(
   const heartbeat = new AbortController();
   const streams = c.env.streams;
   let stopListening = () => {};
-  let close = () => {};
+  let open = true;
+  /** Nothing may be sent after this: a write to a stream that its reader has left throws. */
+  const end = () => {
+    open = false;
+    heartbeat.abort();
+    stopListening();
+    streams.remove(close);
+  };
+  let close = end;
   const body = new ReadableStream<Uint8Array>({
     start(controller) {
-      let open = true;
       close = () => {
         if (!open) return;
-        open = false;
-        heartbeat.abort();
-        stopListening();
-        streams.remove(close);
+        end();
         controller.close();
       };
-      const send = (name: string, fields: Readonly<Record<string, unknown>>, last = false) => {
+      const send = (
+        name: string,
+        fields: Readonly<Record<string, unknown>>,
+        last = false,
+      ) => {
         if (!open) return;
         if (!last && (controller.desiredSize ?? 0) <= 0) return;
-        controller.enqueue(encode(name, { type: name, time: timeNow(), ...fields }));
+        controller.enqueue(
+          encode(name, { type: name, time: timeNow(), ...fields }),
+        );
         if (last) close();
       };
       if (!streams.add(close)) {
-        throw new StateManagerError("overloaded", "open a stream: too many are open, or the manager stops");
+        throw new StateManagerError(
+          "overloaded",
+          "open a stream: too many are open, or the manager stops",
+        );
       }
       stopListening = operation.listen((event) => {
         const last = untilCaptured && event.type === "captured";
@@ -100,29 +122,39 @@ async function stream<T>(
       });
       operation.result.then(
         (result) => send("complete", answerOf(result).body, true),
-        (error) => send("error", { problem: problemOf(asStateManagerError(error), requestId) }, true),
-      );
+        (error) => {
+          logUnexpected(log, error, requestId);
+          send("error", {
+            problem: problemOf(asStateManagerError(error), requestId),
+          }, true);
+        },
+      ).catch(close); // nothing of this may end the process as an unhandled rejection
       beat(clock, heartbeat.signal, () => send("heartbeat", {}));
     },
-    cancel: () => {
-      heartbeat.abort();
-      stopListening();
-      streams.remove(close);
-    },
+    cancel: end,
   }, { highWaterMark: MAX_WAITING_EVENTS });
   return new Response(body, {
-    headers: { "content-type": type, "cache-control": "no-store, no-transform", "x-accel-buffering": "no" },
+    headers: {
+      "content-type": type,
+      "cache-control": "no-store, no-transform",
+      "x-accel-buffering": "no",
+    },
   });
 }
 
 /** Returns on the first sign of life or after the grace; throws what the work threw meanwhile. */
-async function firstSign<T>(operation: Operation<T>, clock: Clock): Promise<void> {
+async function firstSign<T>(
+  operation: Operation<T>,
+  clock: Clock,
+): Promise<void> {
   const over = new AbortController();
   let stop = () => {};
   const sign = new Promise<void>((resolve) => {
     stop = operation.listen(() => resolve());
   });
-  const grace = clock.sleep(REFUSAL_GRACE_MS, { signal: over.signal }).catch(() => {});
+  const grace = clock.sleep(REFUSAL_GRACE_MS, { signal: over.signal }).catch(
+    () => {},
+  );
   try {
     await Promise.race([operation.result.then(() => {}), sign, grace]);
   } finally {
@@ -131,7 +163,11 @@ async function firstSign<T>(operation: Operation<T>, clock: Clock): Promise<void
   }
 }
 
-async function beat(clock: Clock, signal: AbortSignal, send: () => void): Promise<void> {
+async function beat(
+  clock: Clock,
+  signal: AbortSignal,
+  send: () => void,
+): Promise<void> {
   while (!signal.aborted) {
     await clock.sleep(HEARTBEAT_MS, { signal }).catch(() => {});
     if (!signal.aborted) send();
@@ -139,10 +175,14 @@ async function beat(clock: Clock, signal: AbortSignal, send: () => void): Promis
 }
 
 function eventFields(event: OperationEvent): Readonly<Record<string, unknown>> {
-  return event.type === "captured" ? { id: event.id } : progressView(event.progress);
+  return event.type === "captured"
+    ? { id: event.id }
+    : progressView(event.progress);
 }
 
-function progressView(progress: ArchiveProgress): Readonly<Record<string, unknown>> {
+function progressView(
+  progress: ArchiveProgress,
+): Readonly<Record<string, unknown>> {
   return {
     phase: progress.phase,
     entries: progress.entries,
@@ -153,10 +193,16 @@ function progressView(progress: ArchiveProgress): Readonly<Record<string, unknow
 
 const encoder = new TextEncoder();
 
-function encodeEvent(name: string, fields: Readonly<Record<string, unknown>>): Uint8Array {
+function encodeEvent(
+  name: string,
+  fields: Readonly<Record<string, unknown>>,
+): Uint8Array {
   return encoder.encode(`event: ${name}\ndata: ${JSON.stringify(fields)}\n\n`);
 }
 
-function encodeLine(_name: string, fields: Readonly<Record<string, unknown>>): Uint8Array {
+function encodeLine(
+  _name: string,
+  fields: Readonly<Record<string, unknown>>,
+): Uint8Array {
   return encoder.encode(JSON.stringify(fields) + "\n");
 }

@@ -33,10 +33,15 @@ export class Operation<T> {
     return this.#captured;
   }
 
-  /** Hears what comes, and first the last that came. Returns the way to stop listening. */
+  /** Hears what comes, and first where it stands. Returns the way to stop listening. */
   listen(listener: (event: OperationEvent) => void): () => void {
     this.#listeners.add(listener);
-    if (this.#latest !== null) listener(this.#latest);
+    if (this.#captured !== null) {
+      listener({ type: "captured", id: this.#captured });
+    }
+    if (this.#latest !== null && this.#latest.type !== "captured") {
+      listener(this.#latest);
+    }
     return () => this.#listeners.delete(listener);
   }
 
@@ -45,7 +50,9 @@ export class Operation<T> {
     if (this.#captured !== null) return this.#captured;
     let stop = () => {};
     const told = new Promise<string>((resolve) => {
-      stop = this.listen((event) => event.type === "captured" && resolve(event.id));
+      stop = this.listen((event) =>
+        event.type === "captured" && resolve(event.id)
+      );
     });
     try {
       return await Promise.race([told, this.result.then(() => this.#captured)]);

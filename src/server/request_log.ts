@@ -21,7 +21,9 @@ export function requestId(random: Random): MiddlewareHandler<ServerEnv> {
 }
 
 /** Logs when the headers are out: a stream is logged when it begins. Probes are only for debugging. */
-export function requestLog({ clock, log }: { clock: Clock; log: Log }): MiddlewareHandler<ServerEnv> {
+export function requestLog(
+  { clock, log }: { clock: Clock; log: Log },
+): MiddlewareHandler<ServerEnv> {
   return async function logRequest(c, next) {
     const begin = clock.monotonicMs();
     await next();
@@ -33,7 +35,8 @@ export function requestLog({ clock, log }: { clock: Clock; log: Log }): Middlewa
       duration_ms: Math.round(clock.monotonicMs() - begin),
       caller: c.get("caller")?.name ?? null,
     };
-    const quiet = HEALTH_PATHS.includes(c.req.path) || (c.req.method === "GET" && c.res.ok);
+    const quiet = HEALTH_PATHS.includes(c.req.path) ||
+      (c.req.method === "GET" && c.res.ok);
     if (quiet) log.debug("Request answered.", fields);
     else log.info("Request answered.", fields);
   };

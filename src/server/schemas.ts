@@ -53,7 +53,10 @@ export const checkpointSchema = object({
   comment: v.optional(
     v.pipe(
       v.string("must be a text"),
-      v.maxLength(MAX_COMMENT_LENGTH, `must have at most ${MAX_COMMENT_LENGTH} characters`),
+      v.maxLength(
+        MAX_COMMENT_LENGTH,
+        `must have at most ${MAX_COMMENT_LENGTH} characters`,
+      ),
       v.regex(PRINTABLE, "must be one line without control characters"),
     ),
     "",
@@ -67,7 +70,10 @@ export const checkpointSchema = object({
             /^[A-Za-z0-9][A-Za-z0-9._/-]*$/,
             "must have keys of letters, digits, '.', '_', '/' and '-'",
           ),
-          v.maxLength(MAX_LABEL_NAME_LENGTH, `must have keys of at most ${MAX_LABEL_NAME_LENGTH} characters`),
+          v.maxLength(
+            MAX_LABEL_NAME_LENGTH,
+            `must have keys of at most ${MAX_LABEL_NAME_LENGTH} characters`,
+          ),
         ),
         v.pipe(
           v.string("must have text values"),
@@ -86,14 +92,22 @@ export const checkpointSchema = object({
 });
 
 const checkpointReference = v.pipe(
-  v.union([v.string(), v.pipe(v.number(), v.safeInteger())], "must be an id, an ordinal (3 or v3) or latest"),
+  v.union(
+    [v.string(), v.pipe(v.number(), v.safeInteger())],
+    "must be an id, an ordinal (3 or v3) or latest",
+  ),
   v.transform((value) => parseCheckpointReference(String(value))),
-  v.check((value) => value !== null, "must be an id, an ordinal (3 or v3) or latest"),
+  v.check(
+    (value) => value !== null,
+    "must be an id, an ordinal (3 or v3) or latest",
+  ),
   v.transform((value) => value ?? "latest"), // null was refused the line before
 );
 
-const RFC_3339 = /^\d{4}-\d{2}-\d{2}[Tt ]\d{2}:\d{2}:\d{2}(\.\d{1,9})?([Zz]|[+-]\d{2}:\d{2})$/;
-const TIME_TEXT = "must be a time as in RFC 3339, with its zone: 2026-01-31T12:00:00Z";
+const RFC_3339 =
+  /^\d{4}-\d{2}-\d{2}[Tt ]\d{2}:\d{2}:\d{2}(\.\d{1,9})?([Zz]|[+-]\d{2}:\d{2})$/;
+const TIME_TEXT =
+  "must be a time as in RFC 3339, with its zone: 2026-01-31T12:00:00Z";
 
 /** Milliseconds since the epoch, or null when `text` is no RFC 3339 time. */
 export function parseTime(text: string): number | null {

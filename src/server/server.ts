@@ -6,7 +6,12 @@
 import type { Clock } from "../platform/clock.ts";
 import { StateManagerError } from "../platform/errors.ts";
 import { readTextIfPresent, removeIfPresent } from "../platform/files.ts";
-import { type HttpListener, listenFailure, listenTcp, listenUnix } from "../platform/http_server.ts";
+import {
+  type HttpListener,
+  listenFailure,
+  listenTcp,
+  listenUnix,
+} from "../platform/http_server.ts";
 import { IdleConnections } from "../platform/idle_connections.ts";
 import { prepareSocketPath } from "../platform/socket_file.ts";
 import type { App } from "./app.ts";
@@ -20,7 +25,9 @@ export interface ServerOptions {
   readonly listen: { readonly hostname: string; readonly port: number } | null;
   readonly tls: { readonly certFile: string; readonly keyFile: string } | null;
   /** Where the unix socket goes: `path` null means in the data dir. Null: no unix socket. */
-  readonly socket: { readonly path: string | null; readonly dataDir: string } | null;
+  readonly socket:
+    | { readonly path: string | null; readonly dataDir: string }
+    | null;
 }
 
 export interface RunningServer {
@@ -34,7 +41,9 @@ export interface RunningServer {
 }
 
 /** Listens. Errors: `config-invalid` (exit 78) when an address can't be had or a TLS file can't be used. */
-export async function startServer(options: ServerOptions): Promise<RunningServer> {
+export async function startServer(
+  options: ServerOptions,
+): Promise<RunningServer> {
   const { app, clock, listen, socket } = options;
   const streams = new OpenStreams();
   const listeners: HttpListener[] = [];
@@ -43,13 +52,19 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
   let port: number | null = null;
   let socketPath: string | null = null;
 
-  const serve = (connection: Connection) => (request: Request) => app.fetch(request, connection);
+  const serve = (connection: Connection) => (request: Request) =>
+    app.fetch(request, connection);
   const stop = async (timeoutMs: number) => {
     watching.abort();
     streams.closeAll();
-    const closed = Promise.allSettled(listeners.map((listener) => listener.shutdown()));
+    const closed = Promise.allSettled(
+      listeners.map((listener) => listener.shutdown()),
+    );
     const late = new AbortController();
-    await Promise.race([closed, clock.sleep(timeoutMs, { signal: late.signal }).catch(() => {})]);
+    await Promise.race([
+      closed,
+      clock.sleep(timeoutMs, { signal: late.signal }).catch(() => {}),
+    ]);
     late.abort();
     if (socketPath !== null) await removeIfPresent(socketPath).catch(() => {});
   };
@@ -58,21 +73,41 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
     if (listen !== null) {
       const tls = await readTls(options.tls);
       const loopback = isLoopback(listen.hostname);
-      const connection: Connection = { via: "tcp", loopback, tls: tls !== null, streams };
+      const connection: Connection = {
+        via: "tcp",
+        loopback,
+        tls: tls !== null,
+        streams,
+      };
       const observer = new IdleConnections({ clock });
       const listener = tryListen(
         `${listen.hostname}:${listen.port}`,
-        () => listenTcp({ ...listen, tls, handler: serve(connection), observer }),
+        () =>
+          listenTcp({ ...listen, tls, handler: serve(connection), observer }),
       );
       listeners.push(listener);
       port = listener.port;
-      urls.push(`${tls === null ? "http" : "https"}://${urlHost(listen.hostname)}:${port}`);
+      urls.push(
+        `${tls === null ? "http" : "https"}://${
+          urlHost(listen.hostname)
+        }:${port}`,
+      );
       if (port !== null) observer.watch(port, watching.signal);
     }
     if (socket !== null) {
-      const path = await prepareSocketPath({ dataDir: socket.dataDir, wanted: socket.path });
-      const connection: Connection = { via: "unix", loopback: false, tls: false, streams };
-      listeners.push(tryListen(path, () => listenUnix(path, serve(connection))));
+      const path = await prepareSocketPath({
+        dataDir: socket.dataDir,
+        wanted: socket.path,
+      });
+      const connection: Connection = {
+        via: "unix",
+        loopback: false,
+        tls: false,
+        streams,
+      };
+      listeners.push(
+        tryListen(path, () => listenUnix(path, serve(connection))),
+      );
       socketPath = path;
       urls.push(`unix:${path}`);
     }
@@ -86,11 +121,14 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
 /** True for the addresses that only this machine can reach. `localhost` resolves to one of them by RFC 6761. */
 export function isLoopback(hostname: string): boolean {
   const name = hostname.toLowerCase().replace(/^\[(.*)\]$/, "$1");
-  return name === "localhost" || name === "::1" || /^127\.\d{1,3}\.\d{1,3}\.\d{1,3}$/.test(name);
+  return name === "localhost" || name === "::1" ||
+    /^127\.\d{1,3}\.\d{1,3}\.\d{1,3}$/.test(name);
 }
 
 function urlHost(hostname: string): string {
-  return hostname.includes(":") && !hostname.startsWith("[") ? `[${hostname}]` : hostname;
+  return hostname.includes(":") && !hostname.startsWith("[")
+    ? `[${hostname}]`
+    : hostname;
 }
 
 async function readTls(
@@ -103,9 +141,13 @@ async function readTls(
   ]);
   if (cert === null || key === null) {
     const missing = cert === null ? files.certFile : files.keyFile;
-    throw new StateManagerError("config-invalid", `start TLS: there is no file ${missing}`, {
-      hint: "point server.tls.cert and server.tls.key at PEM files",
-    });
+    throw new StateManagerError(
+      "config-invalid",
+      `start TLS: there is no file ${missing}`,
+      {
+        hint: "point server.tls.cert and server.tls.key at PEM files",
+      },
+    );
   }
   return { cert, key };
 }
@@ -116,16 +158,26 @@ function tryListen(address: string, listen: () => HttpListener): HttpListener {
   } catch (error) {
     const failure = listenFailure(error);
     if (failure === "in-use") {
-      throw new StateManagerError("config-invalid", `listen on ${address}: the address is in use`, {
-        hint: "stop the other program, or choose another with --listen or server.listen",
-        cause: error,
-      });
+      throw new StateManagerError(
+        "config-invalid",
+        `listen on ${address}: the address is in use`,
+        {
+          hint:
+            "stop the other program, or choose another with --listen or server.listen",
+          cause: error,
+        },
+      );
     }
     if (failure === "not-permitted") {
-      throw new StateManagerError("config-invalid", `listen on ${address}: not permitted`, {
-        hint: "choose a port above 1023 and a folder that this user can write",
-        cause: error,
-      });
+      throw new StateManagerError(
+        "config-invalid",
+        `listen on ${address}: not permitted`,
+        {
+          hint:
+            "choose a port above 1023 and a folder that this user can write",
+          cause: error,
+        },
+      );
     }
     if (failure === "no-such-address") {
       throw new StateManagerError(
@@ -138,9 +190,13 @@ function tryListen(address: string, listen: () => HttpListener): HttpListener {
       );
     }
     const text = error instanceof Error ? error.message : String(error);
-    throw new StateManagerError("config-invalid", `listen on ${address}: ${text}`, {
-      hint: "check server.listen, server.socket and the files of server.tls",
-      cause: error,
-    });
+    throw new StateManagerError(
+      "config-invalid",
+      `listen on ${address}: ${text}`,
+      {
+        hint: "check server.listen, server.socket and the files of server.tls",
+        cause: error,
+      },
+    );
   }
 }

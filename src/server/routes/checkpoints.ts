@@ -6,29 +6,47 @@ import type { CheckpointRecord } from "../../checkpoint/types.ts";
 import type { Control, RestoreRequest } from "../../manager/control.ts";
 import type { Clock } from "../../platform/clock.ts";
 import { isError, StateManagerError } from "../../platform/errors.ts";
+import type { Log } from "../../platform/log.ts";
 import { invalid, readBody } from "../body.ts";
-import { findCheckpoint, parseCheckpointReference } from "../checkpoint_reference.ts";
+import {
+  findCheckpoint,
+  parseCheckpointReference,
+} from "../checkpoint_reference.ts";
 import type { ServerContext, ServerEnv } from "../env.ts";
 import { IdempotencyKeys } from "../idempotency.ts";
 import { jsonResponse, waitFor } from "../long_work.ts";
 import { Operation } from "../operation.ts";
 import { checkpointSchema, MAX_PAGE, restoreSchema } from "../schemas.ts";
-import { checkpointResultView, checkpointView, restoreResultView, type View } from "../views.ts";
+import {
+  checkpointResultView,
+  checkpointView,
+  restoreResultView,
+  type View,
+} from "../views.ts";
 
 export interface CheckpointRoutes {
   readonly control: Control;
   readonly clock: Clock;
+  readonly log: Log;
 }
 
-export function addCheckpointRoutes(app: Hono<ServerEnv>, { control, clock }: CheckpointRoutes): void {
+export function addCheckpointRoutes(
+  app: Hono<ServerEnv>,
+  { control, clock, log }: CheckpointRoutes,
+): void {
   const keys = new IdempotencyKeys(clock);
 
   app.post("/checkpoint", async function createCheckpoint(c) {
     const untilCaptured = wantsCaptured(c);
     const request = await readBody(c, checkpointSchema, clock);
-    const operation = keys.once(c, request, () => new Operation((work) => control.checkpoint(request, work)));
+    const operation = keys.once(
+      c,
+      request,
+      () => new Operation((work) => control.checkpoint(request, work)),
+    );
     return await waitFor(c, {
       clock,
+      log,
       operation,
       untilCaptured,
       answerOf: (result) => ({
@@ -47,11 +65,14 @@ export function addCheckpointRoutes(app: Hono<ServerEnv>, { control, clock }: Ch
       request,
       () =>
         new Operation((work) =>
-          control.restore(request, work).catch((error) => asRequestFault(error, request))
+          control.restore(request, work).catch((error) =>
+            asRequestFault(error, request)
+          )
         ),
     );
     return await waitFor(c, {
       clock,
+      log,
       operation,
       untilCaptured: false,
       answerOf: (result) => ({ status: 200, body: restoreResultView(result) }),
@@ -69,7 +90,9 @@ export function addCheckpointRoutes(app: Hono<ServerEnv>, { control, clock }: Ch
     const currentId = control.status().checkpoint.current?.id ?? null;
     return jsonResponse({
       status: 200,
-      headers: more ? { link: `</checkpoints?limit=${limit}&after=${last.n}>; rel="next"` } : {},
+      headers: more
+        ? { link: `</checkpoints?limit=${limit}&after=${last.n}>; rel="next"` }
+        : {},
       body: {
         checkpoints: page.map((record) => markedView(record, currentId)),
         next_after: more ? String(last.n) : null,
@@ -84,9 +107,14 @@ export function addCheckpointRoutes(app: Hono<ServerEnv>, { control, clock }: Ch
       ? undefined
       : findCheckpoint(await control.checkpoints(), currentId, reference);
     if (found === undefined) {
-      throw new StateManagerError("checkpoint-not-found", "show the checkpoint: there is none of this id", {
-        hint: "GET /checkpoints lists them; name one by id, by ordinal (3 or v3) or as latest",
-      });
+      throw new StateManagerError(
+        "checkpoint-not-found",
+        "show the checkpoint: there is none of this id",
+        {
+          hint:
+            "GET /checkpoints lists them; name one by id, by ordinal (3 or v3) or as latest",
+        },
+      );
     }
     return jsonResponse({ status: 200, body: markedView(found, currentId) });
   });
@@ -108,32 +136,57 @@ function pageOf(c: ServerContext): { limit: number; after: string | null } {
   const limitText = c.req.query("limit") ?? String(MAX_PAGE);
   const limit = /^\d{1,4}$/.test(limitText) ? Number(limitText) : 0;
   if (limit < 1 || limit > MAX_PAGE) {
-    throw invalid([{ pointer: "", detail: `limit: want a number from 1 to ${MAX_PAGE}` }]);
+    throw invalid([{
+      pointer: "",
+      detail: `limit: want a number from 1 to ${MAX_PAGE}`,
+    }]);
   }
   const afterText = c.req.query("after");
-  const after = afterText === undefined ? null : parseCheckpointReference(afterText);
+  const after = afterText === undefined
+    ? null
+    : parseCheckpointReference(afterText);
   if (afterText !== undefined && (after === null || after === "latest")) {
-    throw invalid([{ pointer: "", detail: "after: want the id or ordinal that the page before ended with" }]);
+    throw invalid([{
+      pointer: "",
+      detail: "after: want the id or ordinal that the page before ended with",
+    }]);
   }
   return { limit, after };
 }
 
 /** Pages go on by ordinal, so that one may be deleted meanwhile; an id must still be there. */
-function ordinalOf(records: readonly CheckpointRecord[], after: string): number {
+function ordinalOf(
+  records: readonly CheckpointRecord[],
+  after: string,
+): number {
   if (/^\d{1,15}$/.test(after)) return Number(after);
   const found = records.find(({ id }) => id === after);
-  if (found === undefined) throw invalid([{ pointer: "", detail: "after: no checkpoint has this id" }]);
+  if (found === undefined) {
+    throw invalid([{
+      pointer: "",
+      detail: "after: no checkpoint has this id",
+    }]);
+  }
   return found.n;
 }
 
 /** The rules between the fields of `POST /restore`. */
-function restoreRequestOf(body: v.InferOutput<typeof restoreSchema>, nowMs: number): RestoreRequest {
+function restoreRequestOf(
+  body: v.InferOutput<typeof restoreSchema>,
+  nowMs: number,
+): RestoreRequest {
   const { checkpoint, at, files, databases } = body;
   if (checkpoint !== undefined && at !== undefined) {
-    throw invalid([{ pointer: "/at", detail: "must be left out where checkpoint is given" }]);
+    throw invalid([{
+      pointer: "/at",
+      detail: "must be left out where checkpoint is given",
+    }]);
   }
   if (databases !== undefined && databases.length > 0) {
-    throw invalid([{ pointer: "/databases", detail: "names a database, but none is configured" }]);
+    throw invalid([{
+      pointer: "/databases",
+      detail: "names a database, but none is configured",
+    }]);
   }
   if (files === undefined ? databases !== undefined : files.length === 0) {
     throw invalid([{
@@ -144,26 +197,41 @@ function restoreRequestOf(body: v.InferOutput<typeof restoreSchema>, nowMs: numb
   if (at !== undefined && at > nowMs) {
     throw invalid([{ pointer: "/at", detail: "must not be in the future" }]);
   }
-  const target = checkpoint !== undefined ? { checkpoint } : at !== undefined ? { atMs: at } : null;
+  const target = checkpoint !== undefined
+    ? { checkpoint }
+    : at !== undefined
+    ? { atMs: at }
+    : null;
   if (target === null) {
     throw invalid([{
       pointer: "/checkpoint",
       detail: "must be given, or at: say which state to bring back",
     }]);
   }
-  return { target, files: files ?? null, dryRun: body.dry_run, safety: body.safety };
+  return {
+    target,
+    files: files ?? null,
+    dryRun: body.dry_run,
+    safety: body.safety,
+  };
 }
 
 /** A checkpoint that the body names and that is not there is the body's fault (422), not a missing route (404). */
 function asRequestFault(error: unknown, request: RestoreRequest): never {
   if (!isError(error, "checkpoint-not-found")) throw error;
   const pointer = "checkpoint" in request.target ? "/checkpoint" : "/at";
-  throw new StateManagerError("invalid-request", "restore: no checkpoint is there for what was asked", {
-    hint: error.hint ?? "GET /checkpoints lists them",
-    details: [{
-      pointer,
-      detail: pointer === "/at" ? "is before the oldest checkpoint" : "names no checkpoint",
-    }],
-    cause: error,
-  });
+  throw new StateManagerError(
+    "invalid-request",
+    "restore: no checkpoint is there for what was asked",
+    {
+      hint: error.hint ?? "GET /checkpoints lists them",
+      details: [{
+        pointer,
+        detail: pointer === "/at"
+          ? "is before the oldest checkpoint"
+          : "names no checkpoint",
+      }],
+      cause: error,
+    },
+  );
 }

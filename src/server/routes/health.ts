@@ -10,8 +10,11 @@ function answerHealth(control: Control, kind: Kind) {
   return function answer(c: ServerContext): Response {
     const checks = control.health()[kind];
     const ok = checks.every((check) => check.ok);
-    const detailed = c.req.query("verbose") !== undefined && c.get("caller") !== null;
-    const lines = detailed ? [...checks.map(checkLine), ok ? "ok" : "failed"] : [ok ? "ok" : "failed"];
+    const detailed = c.req.query("verbose") !== undefined &&
+      c.get("caller") !== null;
+    const lines = detailed
+      ? [...checks.map(checkLine), ok ? "ok" : "failed"]
+      : [ok ? "ok" : "failed"];
     return new Response(lines.join("\n") + "\n", {
       status: ok ? 200 : 503,
       headers: { "content-type": "text/plain; charset=utf-8" },
@@ -20,7 +23,9 @@ function answerHealth(control: Control, kind: Kind) {
 }
 
 function checkLine({ name, ok, detail }: HealthCheck): string {
-  return `[${ok ? "+" : "-"}]${name} ${ok ? "ok" : "failed"}${detail === "" ? "" : `: ${detail}`}`;
+  return `[${ok ? "+" : "-"}]${name} ${ok ? "ok" : "failed"}${
+    detail === "" ? "" : `: ${detail}`
+  }`;
 }
 
 export function addHealthRoutes(app: Hono<ServerEnv>, control: Control): void {

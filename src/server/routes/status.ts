@@ -19,31 +19,53 @@ export interface StatusRoutes {
   readonly random: Random;
 }
 
-export function addStatusRoutes(app: Hono<ServerEnv>, { control, clock, random }: StatusRoutes): void {
+export function addStatusRoutes(
+  app: Hono<ServerEnv>,
+  { control, clock, random }: StatusRoutes,
+): void {
   app.get("/", function showStatus(c) {
     const supports = ["application/json", "text/html"];
-    const type = accepts(c, { header: "Accept", supports, default: "application/json" });
+    const type = accepts(c, {
+      header: "Accept",
+      supports,
+      default: "application/json",
+    });
     const status = control.status();
     c.header("vary", "accept");
     if (type !== "text/html") {
-      return jsonResponse({ status: 200, headers: { vary: "accept" }, body: statusView(status) });
+      return jsonResponse({
+        status: 200,
+        headers: { vary: "accept" },
+        body: statusView(status),
+      });
     }
-    return statusPage(status, { nowMs: clock.wallMs(), nonce: randomHex(random, 16) });
+    return statusPage(status, {
+      nowMs: clock.wallMs(),
+      nonce: randomHex(random, 16),
+    });
   });
 
   app.get("/config", function showConfiguration() {
     const configuration = control.configuration();
     if (configuration === null) {
-      throw new StateManagerError("not-found", "show the configuration: there is none yet", {
-        hint: "send one with POST /config",
-      });
+      throw new StateManagerError(
+        "not-found",
+        "show the configuration: there is none yet",
+        {
+          hint: "send one with POST /config",
+        },
+      );
     }
     return jsonResponse({ status: 200, body: configuration });
   });
 
   app.post("/config", async function configure(c) {
     const status = await control.configure(await readJson(c, clock));
-    return jsonResponse({ status: 201, headers: { location: "/config" }, body: statusView(status) });
+    return jsonResponse({
+      status: 201,
+      headers: { location: "/config" },
+      body: statusView(status),
+    });
   });
 
   app.get("/lease", function showLease() {
@@ -62,24 +84,39 @@ export function addStatusRoutes(app: Hono<ServerEnv>, { control, clock, random }
 
   app.post("/release-lease", async function releaseLease(c) {
     await readBody(c, nothingSchema, clock);
-    return jsonResponse({ status: 200, body: statusView(await control.releaseLease()) });
+    return jsonResponse({
+      status: 200,
+      body: statusView(await control.releaseLease()),
+    });
   });
 
   app.post("/acquire-lease", async function acquireLease(c) {
     await readBody(c, nothingSchema, clock);
-    return jsonResponse({ status: 200, body: statusView(await control.acquireLease()) });
+    return jsonResponse({
+      status: 200,
+      body: statusView(await control.acquireLease()),
+    });
   });
 
   app.get("/processes", function listProcesses() {
-    return jsonResponse({ status: 200, body: { processes: control.status().processes.map(processView) } });
+    return jsonResponse({
+      status: 200,
+      body: { processes: control.status().processes.map(processView) },
+    });
   });
 
   app.get("/processes/:name", function showProcess(c) {
-    const found = control.status().processes.find(({ name }) => name === c.req.param("name"));
+    const found = control.status().processes.find(({ name }) =>
+      name === c.req.param("name")
+    );
     if (found === undefined) {
-      throw new StateManagerError("not-found", "show the process: no process has this name", {
-        hint: "GET /processes lists them",
-      });
+      throw new StateManagerError(
+        "not-found",
+        "show the process: no process has this name",
+        {
+          hint: "GET /processes lists them",
+        },
+      );
     }
     return jsonResponse({ status: 200, body: processView(found) });
   });

@@ -1,0 +1,8 @@
+/** The options that name a store instead of a running manager. */
+
+import type { Options } from "./context.ts";
+
+/** True when the options name a store: then the manager is not asked. */
+export function namesStore(options: Options): boolean {
+  return options.any("config", "directory", "bucket", "endpoint", "region", "prefix");
+}
