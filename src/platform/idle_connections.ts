@@ -25,7 +25,7 @@ const ADDRESS_BYTES = 128;
 const AF_INET = 2;
 const AF_INET6 = 10;
 
-interface Sockets {
+interface Sockets extends Disposable {
   /** Local and peer port of a connected IP socket; null for all else. */
   ports(fd: number): { readonly local: number; readonly peer: number } | null;
   end(fd: number): void;
@@ -54,6 +54,7 @@ function openSockets(): Sockets | null {
         return local === null || peer === null ? null : { local, peer };
       },
       end: (fd) => void libc.symbols.shutdown(fd, SHUT_RDWR),
+      [Symbol.dispose]: () => libc.close(),
     };
   } catch {
     return null; // another libc: no limit then; listen on loopback or behind a proxy there
@@ -91,7 +92,7 @@ export class IdleConnections implements RequestObserver {
 
   /** Watches the connections of the listener on `localPort` until the signal aborts. */
   async watch(localPort: number, signal: AbortSignal): Promise<void> {
-    const sockets = openSockets();
+    using sockets = openSockets();
     if (sockets === null) return;
     const { clock, periodMs } = this.#options;
     while (!signal.aborted) {

@@ -8,11 +8,7 @@ import type { Random } from "../platform/random.ts";
 import { requireAccess } from "./access.ts";
 import type { ServerEnv } from "./env.ts";
 import { loadLimit } from "./load_limit.ts";
-import {
-  answerNotFound,
-  methodNotAllowed,
-  problemHandler,
-} from "./problems.ts";
+import { answerNotFound, methodNotAllowed, problemHandler } from "./problems.ts";
 import { requestId, requestLog } from "./request_log.ts";
 import { addCheckpointRoutes } from "./routes/checkpoints.ts";
 import { addHealthRoutes } from "./routes/health.ts";

@@ -5,11 +5,7 @@
 
 import * as v from "valibot";
 import type { Clock } from "../platform/clock.ts";
-import {
-  type ErrorDetail,
-  isError,
-  StateManagerError,
-} from "../platform/errors.ts";
+import { type ErrorDetail, isError, StateManagerError } from "../platform/errors.ts";
 import type { ServerContext } from "./env.ts";
 
 /** The contract's limit; our largest honest body, a configuration, has a few KiB. */
@@ -28,9 +24,8 @@ export async function readJson(
 ): Promise<unknown> {
   const bytes = await readBytes(c.req.raw, clock);
   if (bytes.length === 0) return {};
-  const type =
-    (c.req.header("content-type") ?? "").split(";")[0]?.trim().toLowerCase() ??
-      "";
+  const type = (c.req.header("content-type") ?? "").split(";")[0]?.trim().toLowerCase() ??
+    "";
   if (type !== "application/json") {
     throw new StateManagerError(
       "unsupported-media-type",
@@ -50,8 +45,7 @@ export async function readJson(
       "malformed-json",
       "read the body: it is not JSON in UTF-8",
       {
-        hint:
-          "check the quotes and commas; comments are only for the configuration file",
+        hint: "check the quotes and commas; comments are only for the configuration file",
       },
     );
   }

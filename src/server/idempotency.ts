@@ -49,9 +49,7 @@ export class IdempotencyKeys {
       }]);
     }
     this.#forgetOld();
-    const scope = `${
-      c.get("caller")?.name ?? ""
-    }\n${c.req.method} ${c.req.path}\n${key}`;
+    const scope = `${c.get("caller")?.name ?? ""}\n${c.req.method} ${c.req.path}\n${key}`;
     const fingerprint = createHash("sha256").update(JSON.stringify(body))
       .digest("hex");
     const earlier = this.#kept.get(scope);

@@ -175,9 +175,7 @@ async function beat(
 }
 
 function eventFields(event: OperationEvent): Readonly<Record<string, unknown>> {
-  return event.type === "captured"
-    ? { id: event.id }
-    : progressView(event.progress);
+  return event.type === "captured" ? { id: event.id } : progressView(event.progress);
 }
 
 function progressView(

@@ -50,9 +50,7 @@ export class Operation<T> {
     if (this.#captured !== null) return this.#captured;
     let stop = () => {};
     const told = new Promise<string>((resolve) => {
-      stop = this.listen((event) =>
-        event.type === "captured" && resolve(event.id)
-      );
+      stop = this.listen((event) => event.type === "captured" && resolve(event.id));
     });
     try {
       return await Promise.race([told, this.result.then(() => this.#captured)]);

@@ -3,11 +3,7 @@
  * internals: an unexpected error says "internal error" and its request id finds the text in the log.
  */
 
-import {
-  asStateManagerError,
-  isError,
-  StateManagerError,
-} from "../platform/errors.ts";
+import { asStateManagerError, isError, StateManagerError } from "../platform/errors.ts";
 import type { Log } from "../platform/log.ts";
 import type { ServerContext } from "./env.ts";
 
@@ -43,9 +39,7 @@ export function problemOf(
       : error.message,
     instance: `urn:state-manager:request:${requestId}`,
     code: error.code,
-    ...(error.hint === undefined || error.code === "internal"
-      ? {}
-      : { hint: error.hint }),
+    ...(error.hint === undefined || error.code === "internal" ? {} : { hint: error.hint }),
     ...(error.details.length === 0 ? {} : { errors: error.details }),
   };
 }
@@ -61,12 +55,8 @@ export function problemResponse(
     status: document.status,
     headers: {
       "content-type": "application/problem+json",
-      ...(document.status === 401
-        ? { "www-authenticate": 'Bearer realm="state-manager"' }
-        : {}),
-      ...(document.status === 503
-        ? { "retry-after": String(RETRY_AFTER_SECONDS) }
-        : {}),
+      ...(document.status === 401 ? { "www-authenticate": 'Bearer realm="state-manager"' } : {}),
+      ...(document.status === 503 ? { "retry-after": String(RETRY_AFTER_SECONDS) } : {}),
       ...headers,
     },
   });

@@ -104,10 +104,8 @@ const checkpointReference = v.pipe(
   v.transform((value) => value ?? "latest"), // null was refused the line before
 );
 
-const RFC_3339 =
-  /^\d{4}-\d{2}-\d{2}[Tt ]\d{2}:\d{2}:\d{2}(\.\d{1,9})?([Zz]|[+-]\d{2}:\d{2})$/;
-const TIME_TEXT =
-  "must be a time as in RFC 3339, with its zone: 2026-01-31T12:00:00Z";
+const RFC_3339 = /^\d{4}-\d{2}-\d{2}[Tt ]\d{2}:\d{2}:\d{2}(\.\d{1,9})?([Zz]|[+-]\d{2}:\d{2})$/;
+const TIME_TEXT = "must be a time as in RFC 3339, with its zone: 2026-01-31T12:00:00Z";
 
 /** Milliseconds since the epoch, or null when `text` is no RFC 3339 time. */
 export function parseTime(text: string): number | null {

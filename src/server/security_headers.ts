@@ -4,8 +4,7 @@ import type { MiddlewareHandler } from "hono";
 import type { ServerEnv } from "./env.ts";
 
 /** Answers are data: nothing may run, load or frame them. The status page sets its own, with a nonce for its style. */
-const DATA_POLICY =
-  "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'";
+const DATA_POLICY = "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'";
 
 export function securityHeaders(): MiddlewareHandler<ServerEnv> {
   return async function setSecurityHeaders(c, next) {

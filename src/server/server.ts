@@ -6,12 +6,7 @@
 import type { Clock } from "../platform/clock.ts";
 import { StateManagerError } from "../platform/errors.ts";
 import { readTextIfPresent, removeIfPresent } from "../platform/files.ts";
-import {
-  type HttpListener,
-  listenFailure,
-  listenTcp,
-  listenUnix,
-} from "../platform/http_server.ts";
+import { type HttpListener, listenFailure, listenTcp, listenUnix } from "../platform/http_server.ts";
 import { IdleConnections } from "../platform/idle_connections.ts";
 import { prepareSocketPath } from "../platform/socket_file.ts";
 import type { App } from "./app.ts";
@@ -52,8 +47,7 @@ export async function startServer(
   let port: number | null = null;
   let socketPath: string | null = null;
 
-  const serve = (connection: Connection) => (request: Request) =>
-    app.fetch(request, connection);
+  const serve = (connection: Connection) => (request: Request) => app.fetch(request, connection);
   const stop = async (timeoutMs: number) => {
     watching.abort();
     streams.closeAll();
@@ -82,15 +76,12 @@ export async function startServer(
       const observer = new IdleConnections({ clock });
       const listener = tryListen(
         `${listen.hostname}:${listen.port}`,
-        () =>
-          listenTcp({ ...listen, tls, handler: serve(connection), observer }),
+        () => listenTcp({ ...listen, tls, handler: serve(connection), observer }),
       );
       listeners.push(listener);
       port = listener.port;
       urls.push(
-        `${tls === null ? "http" : "https"}://${
-          urlHost(listen.hostname)
-        }:${port}`,
+        `${tls === null ? "http" : "https"}://${urlHost(listen.hostname)}:${port}`,
       );
       if (port !== null) observer.watch(port, watching.signal);
     }
@@ -126,9 +117,7 @@ export function isLoopback(hostname: string): boolean {
 }
 
 function urlHost(hostname: string): string {
-  return hostname.includes(":") && !hostname.startsWith("[")
-    ? `[${hostname}]`
-    : hostname;
+  return hostname.includes(":") && !hostname.startsWith("[") ? `[${hostname}]` : hostname;
 }
 
 async function readTls(
@@ -162,8 +151,7 @@ function tryListen(address: string, listen: () => HttpListener): HttpListener {
         "config-invalid",
         `listen on ${address}: the address is in use`,
         {
-          hint:
-            "stop the other program, or choose another with --listen or server.listen",
+          hint: "stop the other program, or choose another with --listen or server.listen",
           cause: error,
         },
       );
@@ -173,8 +161,7 @@ function tryListen(address: string, listen: () => HttpListener): HttpListener {
         "config-invalid",
         `listen on ${address}: not permitted`,
         {
-          hint:
-            "choose a port above 1023 and a folder that this user can write",
+          hint: "choose a port above 1023 and a folder that this user can write",
           cause: error,
         },
       );

@@ -43,9 +43,7 @@ export async function statusPage(
     <h1>${status.name ?? "state-manager"}: <span class="state">${status
       .state}</span></h1>
     ${status.reason === null ? "" : html`<p>${status.reason}</p>`}
-    ${status.warnings.map((text) =>
-      html`<p class="warning" role="note">Warning: ${text}</p>`
-    )}
+    ${status.warnings.map((text) => html`<p class="warning" role="note">Warning: ${text}</p>`)}
     ${overview(status)}
     ${processTable(status.processes)}
     ${filesTable(status)}
@@ -74,23 +72,17 @@ function overview(status: ManagerStatus): Part {
   const leaseText = lease === null ? "none" : [
     lease.state,
     lease.token === null ? null : `token ${lease.token}`,
-    lease.remainingMs === null
-      ? null
-      : `${Math.max(0, Math.round(lease.remainingMs / 1000))} s left`,
+    lease.remainingMs === null ? null : `${Math.max(0, Math.round(lease.remainingMs / 1000))} s left`,
     lease.heldBy === null ? null : `held by ${lease.heldBy.holder}`,
     lease.lastError,
   ].filter((part) => part !== null).join(", ");
   const checkpointText = [
     current === null
       ? "none yet"
-      : `v${current.n} of ${
-        new Date(current.time).toISOString()
-      } (${current.kind})`,
+      : `v${current.n} of ${new Date(current.time).toISOString()} (${current.kind})`,
     checkpoint.running ? "another one is being made" : null,
     checkpoint.next === null ? null : `next ${checkpoint.next}`,
-    checkpoint.last_error === null
-      ? null
-      : `last error: ${checkpoint.last_error}`,
+    checkpoint.last_error === null ? null : `last error: ${checkpoint.last_error}`,
   ].filter((part) => part !== null).join("; ");
   const storageText = storage === null
     ? "not configured"
@@ -194,9 +186,7 @@ function filesTable(status: ManagerStatus): Part | string {
 function exitText({ lastExit }: ProcessStatus): string {
   if (lastExit === null) return "–";
   if (lastExit.kind === "signal") return lastExit.signal;
-  return lastExit.kind === "exit"
-    ? `code ${lastExit.code}`
-    : `${lastExit.error} (${lastExit.code})`;
+  return lastExit.kind === "exit" ? `code ${lastExit.code}` : `${lastExit.error} (${lastExit.code})`;
 }
 
 function duration(seconds: number): string {

@@ -1,16 +1,8 @@
 /** The public form of what the manager knows: snake_case, times in RFC 3339, durations in seconds. */
 
-import type {
-  ArchiveTotals,
-  CheckpointRecord,
-  FileWarning,
-} from "../checkpoint/types.ts";
+import type { ArchiveTotals, CheckpointRecord, FileWarning } from "../checkpoint/types.ts";
 import type { LeaseStatus } from "../lease/types.ts";
-import type {
-  CheckpointResult,
-  ManagerStatus,
-  RestoreResult,
-} from "../manager/control.ts";
+import type { CheckpointResult, ManagerStatus, RestoreResult } from "../manager/control.ts";
 import type { ExitCause, ProcessStatus } from "../supervisor/types.ts";
 
 /** A JSON object on its way out. */
@@ -30,9 +22,7 @@ export function statusView(status: ManagerStatus): View {
     processes: status.processes.map(processView),
     checkpoint: {
       ...status.checkpoint,
-      current: status.checkpoint.current === null
-        ? null
-        : checkpointView(status.checkpoint.current),
+      current: status.checkpoint.current === null ? null : checkpointView(status.checkpoint.current),
     },
   };
 }
@@ -42,9 +32,7 @@ export function leaseView(lease: LeaseStatus): View {
     state: lease.state,
     token: lease.token,
     holder: lease.holder,
-    remaining_seconds: lease.remainingMs === null
-      ? null
-      : Math.round(lease.remainingMs) / 1000,
+    remaining_seconds: lease.remainingMs === null ? null : Math.round(lease.remainingMs) / 1000,
     held_by: lease.heldBy,
     last_error: lease.lastError,
   };
@@ -121,9 +109,7 @@ export function checkpointResultView(result: CheckpointResult): View {
 export function restoreResultView(result: RestoreResult): View {
   return {
     source: checkpointView(result.source),
-    checkpoint: result.checkpoint === null
-      ? null
-      : checkpointView(result.checkpoint),
+    checkpoint: result.checkpoint === null ? null : checkpointView(result.checkpoint),
     safety: result.safety === null ? null : checkpointView(result.safety),
     files: result.files,
     dry_run: result.checkpoint === null,

@@ -1,11 +1,7 @@
 import assert from "node:assert/strict";
 import { createHash } from "node:crypto";
 import { StateManagerError } from "../../src/platform/errors.ts";
-import {
-  checkpointRecord,
-  checkpointResult,
-  restoreResult,
-} from "../support/fake_control.ts";
+import { checkpointRecord, checkpointResult, restoreResult } from "../support/fake_control.ts";
 import { command } from "../support/fake_terminal.ts";
 import { serveControl } from "../support/served_control.ts";
 
@@ -43,9 +39,7 @@ Deno.test("--json prints the API's own document", async () => {
   assert.equal((await ask("lease", "release")).state, "released");
   assert.equal((await ask("config", "show")).storage.secret_key, "***");
   assert.deepEqual(
-    (await ask("checkpoint", "list")).checkpoints.map((each: { n: number }) =>
-      each.n
-    ),
+    (await ask("checkpoint", "list")).checkpoints.map((each: { n: number }) => each.n),
     [1, 2, 3],
   );
   assert.equal((await ask("checkpoint", "show", "v2")).n, 2);
@@ -165,9 +159,7 @@ Deno.test("restore asks before it overwrites, and refuses where nobody can answe
     restore: (request) => {
       asked.push(request);
       return Promise.resolve(
-        request.dryRun
-          ? restoreResult({ checkpoint: null, safety: null })
-          : restoreResult(),
+        request.dryRun ? restoreResult({ checkpoint: null, safety: null }) : restoreResult(),
       );
     },
   });

@@ -4,12 +4,11 @@ import { httpOverSocket } from "../../src/platform/control_http.ts";
 import { systemClock } from "../../src/platform/clock.ts";
 import { listenTcp } from "../../src/platform/http_server.ts";
 import { IdleConnections } from "../../src/platform/idle_connections.ts";
-import {
-  findSocketPath,
-  prepareSocketPath,
-} from "../../src/platform/socket_file.ts";
+import { findSocketPath, prepareSocketPath } from "../../src/platform/socket_file.ts";
 import { checkpointResult } from "../support/fake_control.ts";
 import { serveControl } from "../support/served_control.ts";
+
+const clock = systemClock();
 
 async function scratch(): Promise<{ path: string } & AsyncDisposable> {
   const path = await Deno.makeTempDir({ prefix: "sm-listen-" });
@@ -82,9 +81,7 @@ Deno.test("a stale socket is replaced, a living one and any other file are not",
   const leave = new Deno.Command(Deno.execPath(), {
     args: [
       "eval",
-      `Deno.listen({ transport: "unix", path: ${
-        JSON.stringify(path)
-      } }); Deno.kill(Deno.pid, "SIGKILL")`,
+      `Deno.listen({ transport: "unix", path: ${JSON.stringify(path)} }); Deno.kill(Deno.pid, "SIGKILL")`,
     ],
   });
   await leave.output();
@@ -152,13 +149,10 @@ Deno.test("a checkpoint streams its progress as events and as lines, and ends wi
       return Promise.resolve(checkpointResult());
     },
   });
-  const ask = (accept: string) =>
-    fetch(`${served.url}/checkpoint`, { method: "POST", headers: { accept } });
+  const ask = (accept: string) => fetch(`${served.url}/checkpoint`, { method: "POST", headers: { accept } });
   const lines = await ask("application/x-ndjson");
   assert.equal(lines.headers.get("content-type"), "application/x-ndjson");
-  const events = (await lines.text()).trimEnd().split("\n").map((line) =>
-    JSON.parse(line)
-  );
+  const events = (await lines.text()).trimEnd().split("\n").map((line) => JSON.parse(line));
   assert.equal(events.at(-1).type, "complete");
   assert.equal(events.at(-1).checkpoint.n, 4);
   assert.ok(events.every((event) => typeof event.time === "string"));
@@ -307,7 +301,7 @@ async function endedAfter(port: number, text: string): Promise<number> {
 Deno.test("connections that ask nothing are ended, those with a request under way are not", async () => {
   const watched = new AbortController();
   const observer = new IdleConnections({
-    clock: systemClock(),
+    clock,
     idleMs: 300,
     periodMs: 50,
   });
@@ -341,7 +335,7 @@ Deno.test("connections that ask nothing are ended, those with a request under wa
 Deno.test("above the limit the longest quiet connections go at once", async () => {
   const watched = new AbortController();
   const observer = new IdleConnections({
-    clock: systemClock(),
+    clock,
     idleMs: 60_000,
     periodMs: 50,
     maxConnections: 20,
@@ -384,16 +378,11 @@ Deno.test("huge headers and a flood of requests leave the server answering", asy
   const port = Number(new URL(served.url).port);
   await endedAfter(
     port,
-    `GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nX: ${
-      "a".repeat(2_000_000)
-    }\r\n\r\n`,
+    `GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nX: ${"a".repeat(2_000_000)}\r\n\r\n`,
   );
   const many = Array.from(
     { length: 400 },
-    () =>
-      fetch(`${served.url}/checkpoints`).then((response) =>
-        response.body?.cancel()
-      ),
+    () => fetch(`${served.url}/checkpoints`).then((response) => response.body?.cancel()),
   );
   await Promise.all(many);
   assert.equal((await fetch(`${served.url}/livez`)).status, 200);

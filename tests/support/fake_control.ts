@@ -1,12 +1,7 @@
 /** A manager that does nothing, for tests of the server and the command line: every answer can be replaced. */
 
 import type { CheckpointRecord } from "../../src/checkpoint/types.ts";
-import type {
-  CheckpointResult,
-  Control,
-  ManagerStatus,
-  RestoreResult,
-} from "../../src/manager/control.ts";
+import type { CheckpointResult, Control, ManagerStatus, RestoreResult } from "../../src/manager/control.ts";
 import { type Log } from "../../src/platform/log.ts";
 
 export const NOW_MS = Date.UTC(2026, 0, 31, 12);
@@ -152,7 +147,6 @@ export function recordingLog(): {
   lines: { message: string; fields: unknown }[];
 } {
   const lines: { message: string; fields: unknown }[] = [];
-  const keep = (message: string, fields: unknown = {}) =>
-    void lines.push({ message, fields });
+  const keep = (message: string, fields: unknown = {}) => void lines.push({ message, fields });
   return { log: { debug: keep, info: keep, warn: keep, error: keep }, lines };
 }

@@ -5,6 +5,8 @@ import { systemRandom } from "../../src/platform/random.ts";
 import type { Terminal } from "../../src/platform/terminal.ts";
 import { runCommand } from "../../src/cli/mod.ts";
 
+const machineClock = systemClock();
+
 export interface CommandResult {
   readonly code: number;
   readonly out: string;
@@ -40,7 +42,7 @@ export async function command(
   };
   const code = await runCommand(argv, {
     terminal,
-    clock: systemClock(),
+    clock: machineClock,
     random: systemRandom(),
     environment: options.environment ?? {},
     folder: options.folder ?? "/nowhere",

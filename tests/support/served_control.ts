@@ -3,13 +3,10 @@
 import type { Control } from "../../src/manager/control.ts";
 import { systemClock } from "../../src/platform/clock.ts";
 import { systemRandom } from "../../src/platform/random.ts";
-import {
-  createApp,
-  type RunningServer,
-  type ServerOptions,
-  startServer,
-} from "../../src/server/mod.ts";
+import { createApp, type RunningServer, type ServerOptions, startServer } from "../../src/server/mod.ts";
 import { fakeControl, recordingLog } from "./fake_control.ts";
+
+const clock = systemClock();
 
 export interface ServedControl extends AsyncDisposable {
   readonly server: RunningServer;
@@ -22,7 +19,6 @@ export async function serveControl(
   options: Partial<ServerOptions> = {},
 ): Promise<ServedControl> {
   const dataDir = await Deno.makeTempDir({ prefix: "sm-server-" });
-  const clock = systemClock();
   const app = createApp({
     control: fakeControl(change),
     clock,

@@ -9,6 +9,8 @@ import { OpenStreams } from "../../src/server/open_streams.ts";
 import type { Connection } from "../../src/server/env.ts";
 import { fakeControl, recordingLog } from "./fake_control.ts";
 
+const machineClock = systemClock();
+
 export interface TestRequest {
   readonly method?: string;
   readonly headers?: Readonly<Record<string, string>>;
@@ -29,7 +31,7 @@ export interface TestApp {
 
 export function testApp(
   change: Partial<Control> = {},
-  clock: Clock = systemClock(),
+  clock: Clock = machineClock,
 ): TestApp {
   const { log, lines } = recordingLog();
   const app = createApp({
@@ -56,9 +58,7 @@ export function testApp(
           ...(json === undefined ? {} : { "content-type": "application/json" }),
           ...headers,
         },
-        ...(json === undefined
-          ? body === undefined ? {} : { body }
-          : { body: JSON.stringify(json) }),
+        ...(json === undefined ? body === undefined ? {} : { body } : { body: JSON.stringify(json) }),
       };
       const connection: Connection = {
         via: "tcp",

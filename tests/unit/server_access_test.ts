@@ -4,8 +4,7 @@ import type { AccessRules } from "../../src/manager/control.ts";
 import { Secret } from "../../src/platform/secret.ts";
 import { testApp, type TestRequest } from "../support/test_app.ts";
 
-const sha256 = (text: string) =>
-  createHash("sha256").update(text).digest("hex");
+const sha256 = (text: string) => createHash("sha256").update(text).digest("hex");
 
 const READER = "reader-token";
 const WRITER = "writer-token";

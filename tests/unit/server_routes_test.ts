@@ -1,11 +1,6 @@
 import assert from "node:assert/strict";
 import { StateManagerError } from "../../src/platform/errors.ts";
-import {
-  checkpointRecord,
-  checkpointResult,
-  managerStatus,
-  NOW_MS,
-} from "../support/fake_control.ts";
+import { checkpointRecord, checkpointResult, managerStatus, NOW_MS } from "../support/fake_control.ts";
 import { testApp } from "../support/test_app.ts";
 
 async function problem(response: Response, status: number) {
@@ -300,8 +295,7 @@ Deno.test("errors of the manager become problem documents with their code and hi
 
 Deno.test("an unexpected error is 500 without internals, and the log has them under the request's id", async () => {
   const app = testApp({
-    checkpoint: () =>
-      Promise.reject(new TypeError("internal detail of /etc/passwd")),
+    checkpoint: () => Promise.reject(new TypeError("internal detail of /etc/passwd")),
   });
   const answer = await problem(
     await app.ask("/checkpoint", { method: "POST" }),

@@ -8,21 +8,13 @@ import type { Clock } from "../../platform/clock.ts";
 import { isError, StateManagerError } from "../../platform/errors.ts";
 import type { Log } from "../../platform/log.ts";
 import { invalid, readBody } from "../body.ts";
-import {
-  findCheckpoint,
-  parseCheckpointReference,
-} from "../checkpoint_reference.ts";
+import { findCheckpoint, parseCheckpointReference } from "../checkpoint_reference.ts";
 import type { ServerContext, ServerEnv } from "../env.ts";
 import { IdempotencyKeys } from "../idempotency.ts";
 import { jsonResponse, waitFor } from "../long_work.ts";
 import { Operation } from "../operation.ts";
 import { checkpointSchema, MAX_PAGE, restoreSchema } from "../schemas.ts";
-import {
-  checkpointResultView,
-  checkpointView,
-  restoreResultView,
-  type View,
-} from "../views.ts";
+import { checkpointResultView, checkpointView, restoreResultView, type View } from "../views.ts";
 
 export interface CheckpointRoutes {
   readonly control: Control;
@@ -65,9 +57,7 @@ export function addCheckpointRoutes(
       request,
       () =>
         new Operation((work) =>
-          control.restore(request, work).catch((error) =>
-            asRequestFault(error, request)
-          )
+          control.restore(request, work).catch((error) => asRequestFault(error, request))
         ),
     );
     return await waitFor(c, {
@@ -90,9 +80,7 @@ export function addCheckpointRoutes(
     const currentId = control.status().checkpoint.current?.id ?? null;
     return jsonResponse({
       status: 200,
-      headers: more
-        ? { link: `</checkpoints?limit=${limit}&after=${last.n}>; rel="next"` }
-        : {},
+      headers: more ? { link: `</checkpoints?limit=${limit}&after=${last.n}>; rel="next"` } : {},
       body: {
         checkpoints: page.map((record) => markedView(record, currentId)),
         next_after: more ? String(last.n) : null,
@@ -111,8 +99,7 @@ export function addCheckpointRoutes(
         "checkpoint-not-found",
         "show the checkpoint: there is none of this id",
         {
-          hint:
-            "GET /checkpoints lists them; name one by id, by ordinal (3 or v3) or as latest",
+          hint: "GET /checkpoints lists them; name one by id, by ordinal (3 or v3) or as latest",
         },
       );
     }
@@ -142,9 +129,7 @@ function pageOf(c: ServerContext): { limit: number; after: string | null } {
     }]);
   }
   const afterText = c.req.query("after");
-  const after = afterText === undefined
-    ? null
-    : parseCheckpointReference(afterText);
+  const after = afterText === undefined ? null : parseCheckpointReference(afterText);
   if (afterText !== undefined && (after === null || after === "latest")) {
     throw invalid([{
       pointer: "",
@@ -197,11 +182,7 @@ function restoreRequestOf(
   if (at !== undefined && at > nowMs) {
     throw invalid([{ pointer: "/at", detail: "must not be in the future" }]);
   }
-  const target = checkpoint !== undefined
-    ? { checkpoint }
-    : at !== undefined
-    ? { atMs: at }
-    : null;
+  const target = checkpoint !== undefined ? { checkpoint } : at !== undefined ? { atMs: at } : null;
   if (target === null) {
     throw invalid([{
       pointer: "/checkpoint",
@@ -227,9 +208,7 @@ function asRequestFault(error: unknown, request: RestoreRequest): never {
       hint: error.hint ?? "GET /checkpoints lists them",
       details: [{
         pointer,
-        detail: pointer === "/at"
-          ? "is before the oldest checkpoint"
-          : "names no checkpoint",
+        detail: pointer === "/at" ? "is before the oldest checkpoint" : "names no checkpoint",
       }],
       cause: error,
     },

@@ -12,9 +12,7 @@ function answerHealth(control: Control, kind: Kind) {
     const ok = checks.every((check) => check.ok);
     const detailed = c.req.query("verbose") !== undefined &&
       c.get("caller") !== null;
-    const lines = detailed
-      ? [...checks.map(checkLine), ok ? "ok" : "failed"]
-      : [ok ? "ok" : "failed"];
+    const lines = detailed ? [...checks.map(checkLine), ok ? "ok" : "failed"] : [ok ? "ok" : "failed"];
     return new Response(lines.join("\n") + "\n", {
       status: ok ? 200 : 503,
       headers: { "content-type": "text/plain; charset=utf-8" },
@@ -23,9 +21,7 @@ function answerHealth(control: Control, kind: Kind) {
 }
 
 function checkLine({ name, ok, detail }: HealthCheck): string {
-  return `[${ok ? "+" : "-"}]${name} ${ok ? "ok" : "failed"}${
-    detail === "" ? "" : `: ${detail}`
-  }`;
+  return `[${ok ? "+" : "-"}]${name} ${ok ? "ok" : "failed"}${detail === "" ? "" : `: ${detail}`}`;
 }
 
 export function addHealthRoutes(app: Hono<ServerEnv>, control: Control): void {

@@ -106,9 +106,7 @@ export function addStatusRoutes(
   });
 
   app.get("/processes/:name", function showProcess(c) {
-    const found = control.status().processes.find(({ name }) =>
-      name === c.req.param("name")
-    );
+    const found = control.status().processes.find(({ name }) => name === c.req.param("name"));
     if (found === undefined) {
       throw new StateManagerError(
         "not-found",
