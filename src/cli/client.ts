@@ -137,7 +137,8 @@ export async function openClient(context: Context, options: Options): Promise<Ma
       "give the address as GET / answers it",
     );
   }
-  return new ManagerClient(httpToUrl(url), url, await readToken(context, options));
+  const token = await readToken(context, options);
+  return new ManagerClient(httpToUrl(url), url, token);
 }
 
 async function readToken(context: Context, options: Options): Promise<string | null> {
