@@ -1,6 +1,6 @@
 /**
  * Takes new chunks, packs them and sends full packs while more are read. Memory is bounded: the caller waits on
- * `ready` before each chunk, and no more than `PUTS_IN_FLIGHT` packs are unacknowledged. If we die here, the packs that
+ * `room` before each chunk, and no more than `PUTS_IN_FLIGHT` packs are unacknowledged. If we die here, the packs that
  * were sent are garbage: nothing names them.
  */
 
@@ -60,8 +60,12 @@ export class PackSender {
     return this.#bytesSent;
   }
 
-  /** Resolves when another chunk may be added; rejects when a put has failed or the work was cancelled. */
-  async ready(): Promise<void> {
+  /** Null when another chunk may be added at once; else a promise, which rejects when a put failed or the work was cancelled. */
+  room(): Promise<void> | null {
+    return this.#inFlight.size < PUTS_IN_FLIGHT && !this.#signal.aborted ? null : this.#ready();
+  }
+
+  async #ready(): Promise<void> {
     this.#signal.throwIfAborted();
     while (this.#inFlight.size >= PUTS_IN_FLIGHT) {
       await Promise.race(this.#inFlight);

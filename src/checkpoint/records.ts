@@ -35,6 +35,8 @@ export const ROOT_WARNINGS_LIMIT = 1000;
 const count = v.pipe(v.number(), v.safeInteger(), v.minValue(0));
 const hash = v.pipe(v.string(), v.regex(/^[0-9a-f]{64}$/));
 const name = v.pipe(v.string(), v.nonEmpty(), v.maxLength(200));
+/** Of a files root; becomes a folder's name in an offline restore. */
+const itemName = v.pipe(v.string(), v.regex(/^[A-Za-z0-9][A-Za-z0-9._-]{0,199}$/));
 const checkpointId = v.pipe(v.string(), v.check(isCheckpointId, "is a checkpoint id"));
 
 const repositorySchema = v.object({
@@ -60,7 +62,7 @@ const recordSchema = v.object({
   labels: v.record(v.string(), v.string()),
   root: v.pipe(v.string(), v.check(isRootKey, "is the key of a root object")),
   root_sha256: hash,
-  files: v.record(name, summarySchema),
+  files: v.record(itemName, summarySchema),
   warnings: count,
   restored_from: v.exactOptional(checkpointId),
 });
@@ -111,7 +113,7 @@ const rootSchema = v.object({
   made_by: v.string(),
   items: v.object({
     files: v.record(
-      name,
+      itemName,
       v.object({
         ...summarySchema.entries,
         manifest: v.array(v.pipe(v.string(), v.check((text) => isIdText(text), "is a chunk id"))),

@@ -1,0 +1,60 @@
+/**
+ * Keeps long synchronous work polite: gives the event loop its turn (uploads go on, a cancel is seen) and tells
+ * progress, both by time.
+ */
+
+import type { Clock } from "../platform/clock.ts";
+import type { ArchiveProgress } from "./types.ts";
+
+/** Work between two turns of the event loop. */
+const TURN_INTERVAL_MS = 20;
+/** At most ten a second reach the listener. */
+export const PROGRESS_INTERVAL_MS = 100;
+
+export class Pacer {
+  readonly #clock: Clock;
+  readonly #signal: AbortSignal;
+  readonly #onProgress: (progress: ArchiveProgress) => void;
+  #lastTurnMs: number;
+  #lastProgressMs: number;
+  #progress: ArchiveProgress = { phase: "scan", entries: 0, bytes: 0, totalBytes: null };
+
+  constructor(options: {
+    readonly clock: Clock;
+    readonly signal: AbortSignal;
+    readonly onProgress: (progress: ArchiveProgress) => void;
+  }) {
+    this.#clock = options.clock;
+    this.#signal = options.signal;
+    this.#onProgress = options.onProgress;
+    this.#lastTurnMs = options.clock.monotonicMs();
+    this.#lastProgressMs = this.#lastTurnMs;
+  }
+
+  /** Begins a phase; its counters start at zero. */
+  begin(phase: ArchiveProgress["phase"], totalBytes: number | null): void {
+    this.#progress = { phase, entries: 0, bytes: 0, totalBytes };
+    this.#onProgress(this.#progress);
+    this.#lastProgressMs = this.#clock.monotonicMs();
+  }
+
+  count(entries: number, bytes: number): void {
+    const before = this.#progress;
+    this.#progress = { ...before, entries: before.entries + entries, bytes: before.bytes + bytes };
+  }
+
+  /** Null when it is not time yet, else a promise to await. Throws the signal's reason when it was aborted. */
+  turn(): Promise<void> | null {
+    const now = this.#clock.monotonicMs();
+    if (now - this.#lastTurnMs < TURN_INTERVAL_MS) return null;
+    this.#signal.throwIfAborted();
+    if (now - this.#lastProgressMs >= PROGRESS_INTERVAL_MS) {
+      this.#lastProgressMs = now;
+      this.#onProgress(this.#progress);
+    }
+    return this.#clock.sleep(0).then(() => {
+      this.#lastTurnMs = this.#clock.monotonicMs();
+      this.#signal.throwIfAborted();
+    });
+  }
+}

@@ -1,0 +1,56 @@
+/** From a checkpoint's record to its entries: root object, manifest pieces, each step verified by hash. */
+
+import { isError } from "../platform/errors.ts";
+import type { ObjectStore, RequestOptions } from "../storage/object_store.ts";
+import type { ChunkTable } from "./chunk_table.ts";
+import { fetchChunks, planFetch } from "./chunk_fetcher.ts";
+import { type Codec, damaged } from "./codec.ts";
+import { sha256Hex } from "./ids.ts";
+import { ManifestReader } from "./manifest.ts";
+import { type FilesItem, parseRoot, type RootObject } from "./records.ts";
+import type { CheckpointRecord, ManifestEntry } from "./types.ts";
+
+export async function loadRoot(
+  store: ObjectStore,
+  record: CheckpointRecord,
+  options: RequestOptions,
+): Promise<RootObject> {
+  try {
+    const { body } = await store.get(record.root, options);
+    return parseRoot(body, record, sha256Hex(body));
+  } catch (error) {
+    if (isError(error, "object-not-found")) throw damaged(record.root, "the root object is not there", error);
+    throw error;
+  }
+}
+
+/** What reading chunks needs. */
+export interface ReadingOptions {
+  readonly store: ObjectStore;
+  readonly codec: Codec;
+  readonly table: ChunkTable;
+  readonly signal: AbortSignal;
+  readonly onFetched?: (bytes: number) => void;
+}
+
+/** The entries of files root `name`, in path order. */
+export async function readManifest(
+  item: FilesItem,
+  name: string,
+  options: ReadingOptions,
+): Promise<readonly ManifestEntry[]> {
+  const pieces = new Map<string, Uint8Array>();
+  await fetchChunks(planFetch(options.table, new Set(item.manifest)), {
+    ...options,
+    // A copy: the chunk is a view of its whole pack, which must not live as long as the piece.
+    deliver: (id, bytes) => void pieces.set(id, bytes.slice()),
+    usersOf: () => `the manifest of "${name}"`,
+  });
+  const reader = new ManifestReader(`manifest of "${name}"`, item);
+  for (const id of item.manifest) {
+    const piece = pieces.get(id);
+    if (piece === undefined) throw damaged(`manifest of "${name}"`, `piece ${id} did not come`);
+    reader.add(piece);
+  }
+  return reader.finish();
+}
