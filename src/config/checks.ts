@@ -1,0 +1,217 @@
+/** Rules that need more than one key: what is impossible is a problem, what is only unwise is a warning. */
+
+import { formatDuration } from "./duration.ts";
+import { backoffSpanMs } from "./backoff.ts";
+import { isLoopback } from "./listen.ts";
+import type { Problem } from "./problems.ts";
+import type { ParsedConfig } from "./schema.ts";
+import type { Config } from "./types.ts";
+import { didYouMean } from "./suggest.ts";
+
+export interface CheckContext {
+  readonly dataDir: string;
+  /** False: no storage is given, the manager only waits for its configuration. */
+  readonly configured: boolean;
+  readonly problems: Problem[];
+  readonly warnings: string[];
+}
+
+/** The lease's own defaults (lease/holder.ts): longest wait for one request, and the time to fence before the end. */
+function leaseRequestMs(ttlMs: number): number {
+  return Math.min(2500, ttlMs / 6);
+}
+function leaseMarginMs(ttlMs: number): number {
+  return Math.min(3000, ttlMs / 5);
+}
+
+export function checkTogether(parsed: ParsedConfig, config: Config, context: CheckContext): void {
+  checkProcesses(parsed, config, context);
+  checkDependencies(config, context.problems);
+  checkFiles(config, context);
+  checkLease(config, context);
+  checkServer(parsed, config, context);
+  checkShutdown(parsed, config, context);
+}
+
+function checkProcesses(parsed: ParsedConfig, config: Config, { problems }: CheckContext): void {
+  for (const [name, process] of Object.entries(parsed.processes ?? {})) {
+    const at = ["processes", name];
+    const effective = config.processes[name];
+    if (effective === undefined) continue;
+    if (typeof process.command === "string" && process.shell !== true) {
+      problems.push({
+        at: [...at, "command"],
+        detail: "got a text, wanted a list of texts, or shell: true beside it",
+      });
+    }
+    if (typeof process.command !== "string" && process.shell === true) {
+      problems.push({ at: [...at, "command"], detail: "got a list with shell: true, wanted one text" });
+    }
+    if (Array.isArray(process.command) && process.command[0] === "") {
+      problems.push({ at: [...at, "command", "0"], detail: "got an empty text, wanted a program" });
+    }
+    const { restartDelayMs, restartMaxDelayMs, startLimit: { burst, intervalMs } } = effective;
+    if (restartDelayMs > restartMaxDelayMs) {
+      problems.push({
+        at: [...at, "restart_max_delay"],
+        detail: `got ${formatDuration(restartMaxDelayMs)}, wanted at least restart_delay, ${
+          formatDuration(restartDelayMs)
+        }`,
+      });
+    } else if (effective.restart !== "no") {
+      const span = backoffSpanMs(restartDelayMs, restartMaxDelayMs, burst);
+      if (span >= intervalMs) {
+        problems.push({
+          at: [...at, "start_limit"],
+          detail:
+            `got ${burst} failures in ${formatDuration(intervalMs)}, which the restart delays alone make ` +
+            `impossible; wanted an interval over ${formatDuration(span)}`,
+        });
+      }
+    }
+  }
+}
+
+function checkDependencies(config: Config, problems: Problem[]): void {
+  const names = Object.keys(config.processes);
+  for (const [name, { dependsOn }] of Object.entries(config.processes)) {
+    for (const other of Object.keys(dependsOn)) {
+      if (names.includes(other) && other !== name) continue;
+      const got = other === name
+        ? "the process itself"
+        : `a process that is not configured${didYouMean(other, names)}`;
+      problems.push({
+        at: ["processes", name, "depends_on", other],
+        detail: `got ${got}, wanted another process`,
+      });
+    }
+  }
+  const cycle = findCycle(config);
+  const [first, second] = cycle;
+  if (first !== undefined && second !== undefined) {
+    problems.push({
+      at: ["processes", first, "depends_on", second],
+      detail: `got a cycle ${cycle.join(" → ")}, wanted none`,
+    });
+  }
+}
+
+/** One cycle of at least two, closed (`a`, `b`, `a`), or empty. Depth is bounded by the number of processes. */
+function findCycle(config: Config): string[] {
+  const done = new Set<string>();
+  const visit = (name: string, trail: readonly string[]): string[] => {
+    const start = trail.indexOf(name);
+    if (start >= 0) return [...trail.slice(start), name];
+    if (done.has(name)) return [];
+    for (const other of Object.keys(config.processes[name]?.dependsOn ?? {})) {
+      if (other === name) continue; // told by itself
+      const found = visit(other, [...trail, name]);
+      if (found.length > 0) return found;
+    }
+    done.add(name);
+    return [];
+  };
+  for (const name of Object.keys(config.processes)) {
+    const found = visit(name, []);
+    if (found.length > 0) return found;
+  }
+  return [];
+}
+
+/** True when `inner` is `outer` or below it; both normalised. */
+function isWithin(inner: string, outer: string): boolean {
+  return outer === "/" || inner === outer || inner.startsWith(`${outer}/`);
+}
+
+function checkFiles(config: Config, { dataDir, configured, problems }: CheckContext): void {
+  const roots = Object.entries(config.files);
+  const store = configured && config.storage.kind === "directory" ? config.storage.directory : null;
+  if (store === "/") {
+    problems.push({ at: ["storage", "directory"], detail: 'got "/", wanted a folder of its own' });
+  }
+  for (const [index, [name, { path }]] of roots.entries()) {
+    const at = ["files", name, "path"];
+    if (path === "/") problems.push({ at, detail: 'got "/", wanted a folder below it' });
+    else if (["/proc", "/sys", "/dev"].some((system) => isWithin(path, system))) {
+      problems.push({ at, detail: "got a folder of the kernel's, wanted one with files" });
+    } else if (isWithin(path, dataDir)) {
+      problems.push({ at, detail: "got a folder inside the data folder, wanted one outside" });
+    } else if (store !== null && isWithin(path, store)) {
+      problems.push({ at, detail: "got a folder inside the store, wanted one outside" });
+    }
+    for (const [otherName, other] of roots.slice(0, index)) {
+      if (!isWithin(path, other.path) && !isWithin(other.path, path)) continue;
+      problems.push({
+        at,
+        detail: `got a folder that overlaps with that of files.${otherName}, wanted separate ones`,
+      });
+    }
+  }
+}
+
+function checkLease({ lease }: Config, { problems, warnings, configured }: CheckContext): void {
+  const room = lease.ttlMs - leaseMarginMs(lease.ttlMs) - leaseRequestMs(lease.ttlMs);
+  if (2 * lease.renewMs >= room) {
+    problems.push({
+      at: ["lease", "renew"],
+      detail:
+        `got ${formatDuration(lease.renewMs)}, wanted less than ${formatDuration(Math.floor(room / 2))}, ` +
+        `so that two tries fit into the ttl of ${formatDuration(lease.ttlMs)}`,
+    });
+  }
+  if (lease.mode === "none" && configured) {
+    warnings.push("lease.mode is none: nothing protects the data from a second manager on the same prefix");
+  }
+}
+
+function checkServer(parsed: ParsedConfig, { server }: Config, { problems, configured }: CheckContext): void {
+  (parsed.server?.tokens ?? []).forEach((token, index, all) => {
+    const at = ["server", "tokens", String(index)];
+    if ((token.token_file === undefined) === (token.hash === undefined)) {
+      problems.push({ at, detail: "got both or neither of token_file and hash, wanted one of them" });
+    }
+    if (token.name === "environment") {
+      problems.push({
+        at: [...at, "name"],
+        detail: "got the name of the variable's token, wanted another name",
+      });
+    }
+    if (all.findIndex((other) => other.name === token.name) !== index) {
+      problems.push({ at: [...at, "name"], detail: "got a name twice, wanted different names" });
+    }
+  });
+  if (configured && !isLoopback(server.listen.hostname) && server.tokens.length === 0) {
+    problems.push({
+      at: ["server", "listen"],
+      detail: `got ${server.listen.hostname}, which others can reach, with no token; ` +
+        "wanted server.tokens or STATE_MANAGER_TOKEN, or 127.0.0.1",
+    });
+  }
+}
+
+function checkShutdown(parsed: ParsedConfig, config: Config, { problems, warnings }: CheckContext): void {
+  const { budgetMs, flushReserveMs } = config.shutdown;
+  if (flushReserveMs >= budgetMs) {
+    problems.push({
+      at: ["shutdown", "flush_reserve"],
+      detail: `got ${formatDuration(flushReserveMs)}, wanted less than the budget of ${
+        formatDuration(budgetMs)
+      }`,
+    });
+    return;
+  }
+  const left = budgetMs - flushReserveMs;
+  // Only what somebody wrote: the default of 90 s conflicts with the default budget in every container.
+  const written = [
+    { key: "supervisor.timeout_stop", ms: parsed.supervisor?.timeout_stop },
+    ...Object.entries(parsed.processes ?? {})
+      .map(([name, process]) => ({ key: `processes.${name}.timeout_stop`, ms: process.timeout_stop })),
+  ];
+  for (const { key, ms } of written) {
+    if (ms === undefined || ms <= left) continue;
+    warnings.push(
+      `${key} ${formatDuration(ms)} is cut to ${formatDuration(left)} when the manager stops: ` +
+        `shutdown.budget ${formatDuration(budgetMs)} less flush_reserve ${formatDuration(flushReserveMs)}`,
+    );
+  }
+}

@@ -1,0 +1,216 @@
+/** From checked values to the configuration in force: defaults, in one place, and what one key means for another. */
+
+import { Secret } from "../platform/secret.ts";
+import { backoffSpanMs } from "./backoff.ts";
+import { checkTogether } from "./checks.ts";
+import { parseListen } from "./listen.ts";
+import type { Problem } from "./problems.ts";
+import type { ParsedConfig, ParsedProcess } from "./schema.ts";
+import { resolveStacks } from "./stacks.ts";
+import type {
+  Config,
+  FilesConfig,
+  LeaseConfig,
+  ProcessConfig,
+  ServerConfig,
+  StorageConfig,
+  TokenConfig,
+} from "./types.ts";
+
+/** Docker kills after 10 s; one second of that is the kernel's and the runtime's. */
+const SHUTDOWN_BUDGET_MS = 9000;
+const FLUSH_RESERVE_MS = 3000;
+const TIMEOUT_STOP_MS = 90_000;
+const RESTART_DELAY_MS = 1000;
+const RESTART_MAX_DELAY_MS = 30_000;
+const START_LIMIT = { burst: 10, intervalMs: 300_000 };
+const CHECKPOINT_INTERVAL_MS = 300_000;
+const LEASE_TTL_MS = 30_000;
+const LEASE_RENEW_MS = 8000;
+const DEFAULT_REGION = "us-east-1";
+const DEFAULT_LISTEN = "127.0.0.1:8080";
+
+/** What the configuration says besides the file's keys. */
+export interface Surroundings {
+  readonly dataDir: string;
+  /** The tokens, their files already read. */
+  readonly tokens: readonly TokenConfig[];
+}
+
+export interface Effective {
+  /** Null when no storage is given, or something is wrong. */
+  readonly config: Config | null;
+  /** Needed by an unconfigured manager too. */
+  readonly server: ServerConfig;
+  readonly log: Config["log"];
+  readonly problems: Problem[];
+  readonly warnings: string[];
+}
+
+function processOf(parsed: ParsedProcess, all: ParsedConfig, lone: boolean): ProcessConfig {
+  const restartDelayMs = parsed.restart_delay ?? all.supervisor?.restart_delay ?? RESTART_DELAY_MS;
+  const restartMaxDelayMs = parsed.restart_max_delay ?? Math.max(RESTART_MAX_DELAY_MS, restartDelayMs);
+  const burst = parsed.start_limit?.burst ?? START_LIMIT.burst;
+  // A default that could never be reached with these delays would be no limit: it grows with them.
+  const span = backoffSpanMs(restartDelayMs, restartMaxDelayMs, burst);
+  const intervalMs = parsed.start_limit?.interval ?? Math.max(START_LIMIT.intervalMs, 2 * span);
+  const { command } = parsed;
+  return {
+    command: typeof command === "string" ? ["/bin/sh", "-c", command] : command,
+    cwd: parsed.cwd ?? null,
+    env: parsed.env ?? {},
+    envFrom: parsed.env_from ?? [],
+    dependsOn: parsed.depends_on ?? {},
+    restart: parsed.restart ?? "always",
+    restartDelayMs,
+    restartMaxDelayMs,
+    startLimit: { burst, intervalMs },
+    timeoutStopMs: parsed.timeout_stop ?? all.supervisor?.timeout_stop ?? TIMEOUT_STOP_MS,
+    stopSignal: parsed.stop_signal ?? "SIGTERM",
+    successExit: parsed.success_exit ?? [],
+    essential: parsed.essential ?? lone,
+    forwardSignals: parsed.forward_signals ?? [],
+  };
+}
+
+function processesOf(parsed: ParsedConfig): Record<string, ProcessConfig> {
+  const entries = Object.entries(parsed.processes ?? {});
+  return Object.fromEntries(
+    entries.map(([name, process]) => [name, processOf(process, parsed, entries.length === 1)]),
+  );
+}
+
+function filesOf(parsed: ParsedConfig): Record<string, FilesConfig> {
+  return Object.fromEntries(
+    Object.entries(parsed.files ?? {}).map(([name, files]) => [name, {
+      path: files.path,
+      exclude: files.exclude ?? [],
+      includeDatabases: files.include_databases ?? true,
+    }]),
+  );
+}
+
+/** Null: no storage is given. Missing credentials are a problem, each by its own key. */
+function storageOf(parsed: ParsedConfig, problems: Problem[]): StorageConfig | null {
+  const storage = parsed.storage ?? {};
+  const common = { keyPrefix: storage.key_prefix ?? "", envDir: storage.env_dir ?? null };
+  if (storage.directory !== undefined) {
+    if (storage.bucket !== undefined) {
+      problems.push({
+        at: ["storage", "directory"],
+        detail: "got both directory and bucket, wanted one of them",
+      });
+    }
+    return { ...common, kind: "directory", directory: storage.directory };
+  }
+  if (storage.bucket === undefined) {
+    if (storage.endpoint !== undefined || storage.key_prefix !== undefined) {
+      problems.push({ at: ["storage"], detail: "got neither bucket nor directory, wanted one of them" });
+    }
+    return null;
+  }
+  const wantSecret = (key: "access_key" | "secret_key", variable: string): Secret => {
+    const secret = storage[key];
+    if (secret === undefined) {
+      problems.push({
+        at: ["storage", key],
+        detail: `got nothing, wanted it here, in ${variable} or in env_dir`,
+      });
+    }
+    return secret ?? new Secret("");
+  };
+  const region = storage.region ?? DEFAULT_REGION;
+  return {
+    ...common,
+    kind: "s3",
+    bucket: storage.bucket,
+    endpoint: storage.endpoint ?? `https://s3.${region}.amazonaws.com`,
+    region,
+    accessKey: wantSecret("access_key", "AWS_ACCESS_KEY_ID"),
+    secretKey: wantSecret("secret_key", "AWS_SECRET_ACCESS_KEY"),
+    sessionToken: storage.session_token ?? null,
+    forcePathStyle: storage.force_path_style ?? true,
+    caFile: storage.ca_file ?? null,
+  };
+}
+
+function leaseOf(parsed: ParsedConfig): LeaseConfig {
+  const lease = parsed.lease ?? {};
+  const ttlMs = lease.ttl ?? LEASE_TTL_MS;
+  return {
+    mode: lease.mode ?? "required",
+    ttlMs,
+    // A shorter TTL alone must still leave room for two tries.
+    renewMs: lease.renew ?? Math.min(LEASE_RENEW_MS, Math.round(ttlMs * LEASE_RENEW_MS / LEASE_TTL_MS)),
+    wait: lease.wait ?? true,
+    onUnreachable: lease.on_unreachable ?? "freeze",
+    standbyReady: lease.standby_ready ?? false,
+  };
+}
+
+function serverOf(parsed: ParsedConfig, tokens: readonly TokenConfig[], problems: Problem[]): ServerConfig {
+  const server = parsed.server ?? {};
+  const listen = parseListen(server.listen ?? DEFAULT_LISTEN);
+  if (listen === null) {
+    problems.push({
+      at: ["server", "listen"],
+      detail: "got what is no address, wanted HOST:PORT, [IPv6]:PORT, :PORT or PORT",
+    });
+  }
+  return {
+    listen: listen ?? { hostname: "127.0.0.1", port: 8080 },
+    socket: server.socket ?? null,
+    tokens,
+    tls: server.tls === undefined ? null : { certFile: server.tls.cert, keyFile: server.tls.key },
+    behindTlsProxy: server.behind_tls_proxy ?? false,
+  };
+}
+
+function shutdownOf(parsed: ParsedConfig): Config["shutdown"] {
+  const budgetMs = parsed.shutdown?.budget ?? SHUTDOWN_BUDGET_MS;
+  const flushReserveMs = parsed.shutdown?.flush_reserve ??
+    Math.min(FLUSH_RESERVE_MS, Math.round(budgetMs / 3));
+  return { budgetMs, flushReserveMs };
+}
+
+/** The configuration in force, or everything that is wrong with it. */
+export function effectiveConfig(parsed: ParsedConfig, surroundings: Surroundings): Effective {
+  const problems: Problem[] = [];
+  const warnings: string[] = [];
+  const storage = storageOf(parsed, problems);
+  const server = serverOf(parsed, surroundings.tokens, problems);
+  const log = { format: parsed.log?.format ?? "auto", level: parsed.log?.level ?? "info" } as const;
+  const processes = processesOf(parsed);
+  const files = filesOf(parsed);
+  const stacks = resolveStacks(parsed, problems, warnings);
+  const prefixName = (storage?.keyPrefix ?? "").split("/").at(-1) ?? "";
+  const shaped: Config = {
+    name: parsed.name ?? (prefixName === "" ? "default" : prefixName),
+    storage: storage ?? { kind: "directory", directory: "/", keyPrefix: "", envDir: null },
+    stacks,
+    processes,
+    files,
+    checkpoint: {
+      intervalMs: parsed.checkpoint?.interval ?? CHECKPOINT_INTERVAL_MS,
+      onStop: parsed.checkpoint?.on_stop ?? true,
+    },
+    restore: {
+      onStart: parsed.restore?.on_start ?? "latest",
+      onConflict: parsed.restore?.on_conflict ?? "refuse",
+      orphans: parsed.restore?.orphans ?? "stop",
+    },
+    lease: leaseOf(parsed),
+    catalog: { path: parsed.catalog?.path ?? null },
+    server,
+    shutdown: shutdownOf(parsed),
+    log,
+  };
+  checkTogether(parsed, shaped, {
+    dataDir: surroundings.dataDir,
+    configured: storage !== null,
+    problems,
+    warnings,
+  });
+  const config = storage === null || problems.length > 0 ? null : shaped;
+  return { config, server, log, problems, warnings };
+}

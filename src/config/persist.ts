@@ -1,0 +1,65 @@
+/** Keeps the configuration that came over the API: atomically, readable by its owner only, the previous one beside it. */
+
+import { isError, StateManagerError } from "../platform/errors.ts";
+import {
+  ensureFolder,
+  listFolder,
+  readTextIfPresent,
+  removeIfPresent,
+  writeFileAtomically,
+} from "../platform/files.ts";
+import { parseJsonc } from "./jsonc.ts";
+
+/** Previous files that are kept; more would be litter. */
+const KEPT_BACKUPS = 10;
+
+function split(path: string): { folder: string; name: string } {
+  const slash = path.lastIndexOf("/");
+  return { folder: path.slice(0, slash) || "/", name: path.slice(slash + 1) };
+}
+
+/** Best effort: a backup too many hurts nobody. */
+async function pruneBackups(path: string): Promise<void> {
+  const { folder, name } = split(path);
+  const names = (await listFolder(folder))
+    .filter((other) => other.startsWith(`${name}.`) && /^\.\d{8}T\d{9}Z\.bak$/.test(other.slice(name.length)))
+    .sort();
+  for (const old of names.slice(0, Math.max(0, names.length - KEPT_BACKUPS))) {
+    await removeIfPresent(`${folder}/${old}`);
+  }
+}
+
+/**
+ * Writes `raw` (in the file's own language, unexpanded) to `path`, mode 0600. If we die before the last rename the
+ * previous file is still in force, at worst with a copy of itself beside it.
+ * Errors: `config-unwritable`, also when a file stands there that does not parse: somebody's work is never overwritten.
+ */
+export async function persistConfig(path: string, raw: unknown, wallMs: number): Promise<void> {
+  const hint = "make the folder writable for this user, or name another file with --config";
+  try {
+    await ensureFolder(split(path).folder, 0o700);
+    const previous = await readTextIfPresent(path);
+    if (previous !== null) {
+      if (parseJsonc(previous, path).problems.length > 0) {
+        throw new StateManagerError(
+          "config-unwritable",
+          `write ${path}: got a file that does not parse there`,
+          {
+            hint: "correct it or move it away; it is never overwritten",
+          },
+        );
+      }
+      const stamp = new Date(wallMs).toISOString().replace(/[-:.]/g, "");
+      await writeFileAtomically(`${path}.${stamp}.bak`, previous, { mode: 0o600 });
+      await pruneBackups(path).catch(() => {});
+    }
+    await writeFileAtomically(path, `${JSON.stringify(raw, null, 2)}\n`, { mode: 0o600 });
+  } catch (error) {
+    if (isError(error, "config-unwritable", "disk-full")) throw error;
+    const text = error instanceof Error ? error.message : String(error);
+    throw new StateManagerError("config-unwritable", `keep the configuration: ${text}`, {
+      hint,
+      cause: error,
+    });
+  }
+}

@@ -1,0 +1,101 @@
+/** The configuration in force, in the file's names and units, with every secret as "***". What `GET /config` shows. */
+
+import { formatDuration } from "./duration.ts";
+import type { Config, ProcessConfig, ServerConfig, StorageConfig } from "./types.ts";
+
+/** Stands for a value that is never shown; it is refused as a value. */
+export const REDACTED = "***";
+
+/** Leaves out what is not set, so that the answer reads like a file. */
+function present(entries: Readonly<Record<string, unknown>>): Record<string, unknown> {
+  return Object.fromEntries(
+    Object.entries(entries).filter(([, value]) => value !== null && value !== undefined),
+  );
+}
+
+function map<Value>(values: Readonly<Record<string, Value>>, change: (value: Value) => unknown) {
+  return Object.fromEntries(Object.entries(values).map(([name, value]) => [name, change(value)]));
+}
+
+function storage(config: StorageConfig): Record<string, unknown> {
+  const common = { key_prefix: config.keyPrefix, env_dir: config.envDir };
+  if (config.kind === "directory") return present({ directory: config.directory, ...common });
+  return present({
+    bucket: config.bucket,
+    endpoint: config.endpoint,
+    region: config.region,
+    access_key: REDACTED,
+    secret_key: REDACTED,
+    session_token: config.sessionToken === null ? null : REDACTED,
+    force_path_style: config.forcePathStyle,
+    ca_file: config.caFile,
+    ...common,
+  });
+}
+
+/** Values of `env` are hidden all: programs get their passwords there. */
+function process(config: ProcessConfig): Record<string, unknown> {
+  return present({
+    command: config.command,
+    cwd: config.cwd,
+    env: map(config.env, () => REDACTED),
+    env_from: config.envFrom,
+    depends_on: config.dependsOn,
+    restart: config.restart,
+    restart_delay: formatDuration(config.restartDelayMs),
+    restart_max_delay: formatDuration(config.restartMaxDelayMs),
+    start_limit: { burst: config.startLimit.burst, interval: formatDuration(config.startLimit.intervalMs) },
+    timeout_stop: formatDuration(config.timeoutStopMs),
+    stop_signal: config.stopSignal,
+    success_exit: config.successExit,
+    essential: config.essential,
+    forward_signals: config.forwardSignals,
+  });
+}
+
+function server(config: ServerConfig): Record<string, unknown> {
+  const { hostname, port } = config.listen;
+  return present({
+    listen: `${hostname.includes(":") ? `[${hostname}]` : hostname}:${port}`,
+    socket: config.socket,
+    tokens: config.tokens.map(({ name, scope }) => ({ name, scope, hash: REDACTED })),
+    tls: config.tls === null ? null : { cert: config.tls.certFile, key: config.tls.keyFile },
+    behind_tls_proxy: config.behindTlsProxy,
+  });
+}
+
+export function redactedConfig(config: Config): Record<string, unknown> {
+  const { lease } = config;
+  return {
+    name: config.name,
+    storage: storage(config.storage),
+    stacks: config.stacks,
+    processes: map(config.processes, process),
+    files: map(config.files, (files) => ({
+      path: files.path,
+      exclude: files.exclude,
+      include_databases: files.includeDatabases,
+    })),
+    checkpoint: { interval: formatDuration(config.checkpoint.intervalMs), on_stop: config.checkpoint.onStop },
+    restore: {
+      on_start: config.restore.onStart,
+      on_conflict: config.restore.onConflict,
+      orphans: config.restore.orphans,
+    },
+    lease: {
+      mode: lease.mode,
+      ttl: formatDuration(lease.ttlMs),
+      renew: formatDuration(lease.renewMs),
+      wait: typeof lease.wait === "number" ? formatDuration(lease.wait) : lease.wait,
+      on_unreachable: lease.onUnreachable,
+      standby_ready: lease.standbyReady,
+    },
+    catalog: present({ path: config.catalog.path }),
+    server: server(config.server),
+    shutdown: {
+      budget: formatDuration(config.shutdown.budgetMs),
+      flush_reserve: formatDuration(config.shutdown.flushReserveMs),
+    },
+    log: { format: config.log.format, level: config.log.level },
+  };
+}

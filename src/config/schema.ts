@@ -1,0 +1,434 @@
+/**
+ * The one schema of the configuration, in the names of the file. It checks values one by one and resolves units;
+ * defaults, and rules that need more than one key, are in effective.ts. Keys whose feature this version lacks are
+ * not here but in unavailable.ts, so that they are refused with a reason instead of being ignored.
+ */
+
+import * as v from "valibot";
+import {
+  booleanSchema,
+  choiceSchema,
+  described,
+  durationSchema,
+  integerSchema,
+  listSchema,
+  mapSchema,
+  nameSchema,
+  pathSchema,
+  secretSchema,
+  signalSchema,
+  textSchema,
+} from "./schema_values.ts";
+
+const SECOND_MS = 1000;
+const HOUR_MS = 3_600_000;
+const DAY_MS = 24 * HOUR_MS;
+
+/** Bounds of the maps: what one manager can start, watch and show without becoming slow. */
+const MOST_PROCESSES = 256;
+const MOST_FILES = 64;
+const MOST_TOKENS = 64;
+
+const storageSchema = v.strictObject({
+  bucket: described(
+    "Bucket",
+    "Name of the S3 bucket. Either this or `directory`.",
+    v.pipe(
+      v.string("a bucket's name"),
+      v.regex(
+        /^[A-Za-z0-9][A-Za-z0-9._-]{1,253}[A-Za-z0-9]$/,
+        "a bucket's name: 3 to 255 of letters, digits, . _ and -",
+      ),
+    ),
+  ),
+  endpoint: described(
+    "Endpoint",
+    "URL of the S3-compatible store. Default: Amazon's for the region.",
+    v.pipe(
+      v.string("a URL such as https://s3.example.com"),
+      v.maxLength(2048, "a URL of at most 2048 characters"),
+      v.check(isEndpoint, "an http or https URL without user name, password, query or fragment"),
+      v.transform((url) => url.replace(/\/+$/, "")),
+    ),
+  ),
+  region: described(
+    "Region",
+    "Region that requests are signed for. Default: us-east-1.",
+    textSchema("a region", 64),
+  ),
+  access_key: described("Access key", "Access key id. Secret.", secretSchema("an access key id")),
+  secret_key: described("Secret key", "Secret access key. Secret.", secretSchema("a secret access key")),
+  session_token: described(
+    "Session token",
+    "Token of temporary credentials. Secret.",
+    secretSchema("a session token"),
+  ),
+  force_path_style: described(
+    "Path style",
+    "Put the bucket into the URL's path (default), not into its host name.",
+    booleanSchema,
+  ),
+  ca_file: described("CA file", "PEM file with further root certificates.", pathSchema("a PEM file")),
+  directory: described("Folder", "A folder as the store, instead of a bucket.", pathSchema("a folder")),
+  key_prefix: described(
+    "Key prefix",
+    "Everything is kept under it; one prefix is one repository with one lease. Default: none.",
+    v.pipe(
+      v.string("a key prefix"),
+      v.transform((prefix) => prefix.replace(/^\/+|\/+$/g, "")),
+      v.maxLength(512, "at most 512 characters"),
+      v.check(isKeyPrefix, "parts of letters, digits, . _ and -, joined by /"),
+    ),
+  ),
+  env_dir: described(
+    "Folder of variables",
+    "One file per variable (mounted secrets); read again when it changes, so that credentials rotate.",
+    pathSchema("a folder"),
+  ),
+}, "an object");
+
+function isEndpoint(text: string): boolean {
+  if (!URL.canParse(text)) return false;
+  const url = new URL(text);
+  return /^https?:$/.test(url.protocol) && url.hostname !== "" && url.username === "" &&
+    url.password === "" &&
+    url.search === "" && url.hash === "";
+}
+
+function isKeyPrefix(text: string): boolean {
+  return text === "" ||
+    text.split("/").every((part) => /^[A-Za-z0-9._-]{1,200}$/.test(part) && part !== "." && part !== "..");
+}
+
+const environmentName = v.pipe(
+  v.string("a variable's name"),
+  v.regex(/^[A-Za-z_][A-Za-z0-9_]{0,254}$/, "a variable's name: letters, digits and _"),
+);
+
+const startLimitSchema = v.strictObject({
+  burst: described("Burst", "Failures.", integerSchema(1, 1000, "failures")),
+  interval: described("Interval", "Within this time.", durationSchema(SECOND_MS, 7 * DAY_MS, "5m")),
+}, "an object");
+
+const commandText = v.pipe(
+  v.string("a list of texts, or a text with shell: true"),
+  v.nonEmpty("a command"),
+  v.maxLength(131_072, "at most 131072 characters"),
+  v.check((text) => !text.includes("\0"), "a command without NUL"),
+);
+
+const argumentText = v.pipe(
+  v.string("a text"),
+  v.maxLength(131_072, "at most 131072 characters"),
+  v.check((text) => !text.includes("\0"), "a text without NUL"),
+);
+
+const environmentValue = v.pipe(
+  v.union([v.string(), v.number(), v.boolean()], "a text"),
+  v.transform(String),
+  v.maxLength(131_072, "at most 131072 characters"),
+  v.check((text) => !text.includes("\0"), "a text without NUL"),
+);
+
+const restartChoice = choiceSchema(["always", "on-failure", "no"]);
+
+const processSchema = v.strictObject({
+  command: v.pipe(
+    v.union(
+      [
+        commandText,
+        v.pipe(v.array(argumentText), v.nonEmpty("a command"), v.maxLength(1000, "at most 1000 arguments")),
+      ],
+      "a list of texts, or a text with shell: true",
+    ),
+    v.title("Command"),
+    v.description("Program and arguments as a list; with `shell: true` a line for /bin/sh."),
+  ),
+  shell: described("Shell", "Run `command` by /bin/sh -c. Default: false.", booleanSchema),
+  cwd: described(
+    "Working folder",
+    "Folder that it starts in. Default: the manager's.",
+    pathSchema("a folder"),
+  ),
+  env: described(
+    "Variables",
+    "Added to the manager's own variables, which never include AWS_* and STATE_MANAGER_*.",
+    v.pipe(
+      v.record(environmentName, environmentValue, "an object of names and values"),
+      v.check((map) => Object.keys(map).length <= 1000, "at most 1000 variables"),
+    ),
+  ),
+  env_from: described(
+    "Variables from the manager",
+    "Names of AWS_* and STATE_MANAGER_* variables that it gets.",
+    listSchema(environmentName, 256, "a list of variable names"),
+  ),
+  depends_on: described(
+    "Depends on",
+    "Other processes, and what must be true of each before this one starts.",
+    mapSchema(choiceSchema(["started", "ready", "completed", "succeeded"]), MOST_PROCESSES, "an object"),
+  ),
+  restart: described("Restart", "When to start it again after it ended. Default: always.", restartChoice),
+  restart_delay: described(
+    "Restart delay",
+    "Wait before the first restart; doubles with each failure. Default: that of `supervisor`.",
+    durationSchema(10, HOUR_MS, "1s"),
+  ),
+  restart_max_delay: described(
+    "Longest restart delay",
+    "The delay grows to this. Default: 30s.",
+    durationSchema(10, HOUR_MS, "30s"),
+  ),
+  start_limit: described(
+    "Start limit",
+    "So many failures in so much time, and it counts as failed. Default: 10 in 5m.",
+    startLimitSchema,
+  ),
+  timeout_stop: described(
+    "Stop timeout",
+    "Time to end after the stop signal, then it is killed. Default: that of `supervisor`.",
+    durationSchema(0, DAY_MS, "90s"),
+  ),
+  stop_signal: described(
+    "Stop signal",
+    "Signal that asks it to end. Default: SIGTERM.",
+    signalSchema("the stop signal", ["SIGSTOP", "SIGCONT", "SIGCHLD"]),
+  ),
+  success_exit: described(
+    "Successful exit codes",
+    "Exit codes besides 0 that are no failure.",
+    listSchema(integerSchema(1, 255, "an exit code"), 255, "a list of exit codes"),
+  ),
+  essential: described(
+    "Essential",
+    "When it fails for good, everything stops with its exit code. Default: true for a lone process.",
+    booleanSchema,
+  ),
+  forward_signals: described(
+    "Forwarded signals",
+    "Signals that the manager passes on to it.",
+    listSchema(
+      signalSchema("a signal", ["SIGKILL", "SIGSTOP", "SIGCONT", "SIGTERM", "SIGINT", "SIGCHLD"]),
+      31,
+      "a list of signals",
+    ),
+  ),
+}, "an object");
+
+const filesSchema = v.strictObject({
+  path: v.pipe(pathSchema("a folder"), v.title("Path"), v.description("The folder that is kept.")),
+  exclude: described(
+    "Exclude",
+    "Patterns of what is left out, in .gitignore's simple form.",
+    listSchema(textSchema("a pattern", 1024), 1000, "a list of patterns"),
+  ),
+  include_databases: described(
+    "Include databases",
+    "Keep SQLite databases below it by SQLite's backup API. Default: true.",
+    booleanSchema,
+  ),
+}, "an object");
+
+const checkpointSchema = v.strictObject({
+  interval: described(
+    "Interval",
+    "Time between two checkpoints; 0: none by time. Nothing changed: nothing is written. Default: 5m.",
+    durationSchema(0, 30 * DAY_MS, "5m"),
+  ),
+  on_stop: described("On stop", "Make one when everything has stopped. Default: true.", booleanSchema),
+  consistency: described("Consistency", "Files are read while processes run.", choiceSchema(["live"])),
+}, "an object");
+
+const restoreSchema = v.strictObject({
+  on_start: described(
+    "On start",
+    "latest, none, or once: a checkpoint's id or number, or an RFC 3339 time. Default: latest.",
+    v.pipe(
+      v.string('"latest", "none", a checkpoint or a time'),
+      v.check(
+        isRestorePoint,
+        '"latest", "none", a checkpoint\'s id or number, or a time such as 2026-01-31T12:00:00Z',
+      ),
+    ),
+  ),
+  on_conflict: described(
+    "On conflict",
+    "What wins where local data is of unknown origin. Default: refuse.",
+    choiceSchema(["refuse", "bucket", "local"]),
+  ),
+  orphans: described(
+    "Orphans",
+    "Files in the bucket that the configuration does not name: stop, or keep them there. Default: stop.",
+    choiceSchema(["stop", "keep"]),
+  ),
+}, "an object");
+
+function isRestorePoint(text: string): boolean {
+  if (text === "latest" || text === "none" || /^v?[1-9]\d{0,8}$/.test(text)) return true;
+  if (/^[0-9a-hjkmnp-tv-z]{26}$/.test(text)) return true;
+  return /^\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(?:\.\d{1,9})?(?:[Zz]|[+-]\d\d:\d\d)$/.test(text) &&
+    !Number.isNaN(Date.parse(text));
+}
+
+const leaseSchema = v.strictObject({
+  mode: described(
+    "Mode",
+    "required: nothing starts without the lease. none: nothing protects the data from a second manager. Default: required.",
+    choiceSchema(["required", "none"]),
+  ),
+  ttl: described(
+    "Time to live",
+    "How long a holder that died keeps others waiting. Default: 30s.",
+    durationSchema(2 * SECOND_MS, HOUR_MS, "30s"),
+  ),
+  renew: described(
+    "Renew",
+    "Time between renewals. Default: 8s, or less for a short ttl.",
+    durationSchema(100, HOUR_MS, "8s"),
+  ),
+  wait: described(
+    "Wait",
+    "While another holds it: true waits for ever, false gives up at once, or how long. Default: true.",
+    v.union(
+      [booleanSchema, durationSchema(0, 365 * DAY_MS, "5m")],
+      "true, false, or a duration such as 5m",
+    ),
+  ),
+  on_unreachable: described(
+    "On unreachable store",
+    "What happens to processes when the lease cannot be renewed in time. Default: freeze.",
+    choiceSchema(["freeze", "stop"]),
+  ),
+  hand_over: described("Hand over", "The lease is given up only when asked here.", choiceSchema(["never"])),
+  standby_ready: described(
+    "Standby is ready",
+    "A manager that waits for the lease says it is ready. Default: false.",
+    booleanSchema,
+  ),
+}, "an object");
+
+const tokenSchema = v.strictObject({
+  name: v.pipe(nameSchema, v.title("Name"), v.description("For logs; no secret.")),
+  token_file: described("Token file", "File that holds the token.", pathSchema("a file")),
+  hash: described(
+    "Hash",
+    "sha256: and the lower-case hex SHA-256 of the token.",
+    v.pipe(
+      v.string('"sha256:" and 64 hex digits'),
+      v.regex(/^sha256:[0-9a-f]{64}$/, '"sha256:" and 64 lower-case hex digits'),
+    ),
+  ),
+  scope: v.pipe(choiceSchema(["read", "write"]), v.title("Scope"), v.description("write includes read.")),
+}, "an object");
+
+const serverSchema = v.strictObject({
+  listen: described(
+    "Listen",
+    "Address and port; beyond loopback a token is needed. Default: 127.0.0.1:8080.",
+    v.pipe(
+      v.string("an address such as 127.0.0.1:8080"),
+      v.maxLength(300, "an address such as 127.0.0.1:8080"),
+    ),
+  ),
+  socket: described(
+    "Unix socket",
+    "Path of the control socket. Default: in the data folder.",
+    pathSchema("a path"),
+  ),
+  tokens: described(
+    "Tokens",
+    "Who may call beyond loopback.",
+    listSchema(tokenSchema, MOST_TOKENS, "a list of tokens"),
+  ),
+  tls: described(
+    "TLS",
+    "Certificate and key, PEM.",
+    v.strictObject({
+      cert: v.pipe(pathSchema("a PEM file"), v.title("Certificate"), v.description("Chain, PEM.")),
+      key: v.pipe(pathSchema("a PEM file"), v.title("Key"), v.description("Private key, PEM.")),
+    }, "an object with cert and key"),
+  ),
+  behind_tls_proxy: described(
+    "Behind a TLS proxy",
+    "A proxy in front speaks TLS, so that secrets may come in over this listener. Default: false.",
+    booleanSchema,
+  ),
+}, "an object");
+
+/** The whole file. */
+export const configSchema = v.strictObject({
+  $schema: described("Schema", "For editors; ignored.", v.string("a URL")),
+  name: described(
+    "Name",
+    "Name of the repository in the bucket. Default: the last part of the key prefix.",
+    v.pipe(v.string("a name"), v.regex(/^[A-Za-z0-9._-]{1,200}$/, "a name of letters, digits, . _ and -")),
+  ),
+  storage: described("Storage", "Where the state is kept.", storageSchema),
+  stacks: described(
+    "Stacks",
+    "What to start, in this order: lease, files, processes, or names of single ones. Default: all.",
+    listSchema(textSchema("a stack's name", 64), 512, "a list of names"),
+  ),
+  supervisor: described(
+    "Supervisor",
+    "Defaults for all processes.",
+    v.strictObject({
+      timeout_stop: described("Stop timeout", "Default: 90s.", durationSchema(0, DAY_MS, "90s")),
+      restart_delay: described("Restart delay", "Default: 1s.", durationSchema(10, HOUR_MS, "1s")),
+    }, "an object"),
+  ),
+  processes: described(
+    "Processes",
+    "What runs, by name.",
+    mapSchema(processSchema, MOST_PROCESSES, "an object of processes"),
+  ),
+  files: described(
+    "Files",
+    "Folders that are kept, by name.",
+    mapSchema(filesSchema, MOST_FILES, "an object of folders"),
+  ),
+  checkpoint: described("Checkpoints", "When checkpoints are made.", checkpointSchema),
+  restore: described("Restore", "What happens at a start.", restoreSchema),
+  lease: described("Lease", "Who may run.", leaseSchema),
+  catalog: described(
+    "Catalog",
+    "Local history of events; never needed for a restore.",
+    v.strictObject({
+      path: described("Path", "Its file. Default: in the data folder.", pathSchema("a file")),
+    }, "an object"),
+  ),
+  server: described("Server", "The HTTP interface.", serverSchema),
+  shutdown: described(
+    "Shutdown",
+    "How long stopping may take.",
+    v.strictObject({
+      budget: described(
+        "Budget",
+        "All of it; the platform's grace, less a second. Default: 9s.",
+        durationSchema(SECOND_MS, DAY_MS, "9s"),
+      ),
+      flush_reserve: described(
+        "Flush reserve",
+        "Part of the budget kept for the last checkpoint and the release. Default: 3s.",
+        durationSchema(0, DAY_MS, "3s"),
+      ),
+    }, "an object"),
+  ),
+  log: described(
+    "Log",
+    "Lines go to standard error.",
+    v.strictObject({
+      format: described(
+        "Format",
+        "auto: text on a terminal, else JSON. Default: auto.",
+        choiceSchema(["text", "json", "auto"]),
+      ),
+      level: described("Level", "Default: info.", choiceSchema(["debug", "info", "warn", "error"])),
+    }, "an object"),
+  ),
+}, "an object");
+
+/** What the schema gives: the file's names, units resolved, no defaults yet. */
+export type ParsedConfig = v.InferOutput<typeof configSchema>;
+export type ParsedProcess = v.InferOutput<typeof processSchema>;
+export type ParsedToken = v.InferOutput<typeof tokenSchema>;

@@ -1,0 +1,159 @@
+/**
+ * Kinds of configuration values in valibot. The message of each schema is what was *wanted*; problems.ts adds what
+ * was got. So a message must read well after "wanted": "a duration from 1s to 1d, such as 30s".
+ */
+
+import * as v from "valibot";
+import { Secret } from "../platform/secret.ts";
+import { DURATION_PATTERN, formatDuration, parseDuration } from "./duration.ts";
+
+/** Longest text of any value but a command or an environment value. */
+const LONGEST_TEXT = 4096;
+
+/** Names of processes, files and tokens: they become object keys, labels and arguments. */
+export const NAME_PATTERN = /^[A-Za-z0-9][A-Za-z0-9_-]{0,62}$/;
+const NAME_WANTED = "a name: a letter or digit, then up to 62 of letters, digits, _ and -";
+
+export const nameSchema = v.pipe(v.string(NAME_WANTED), v.regex(NAME_PATTERN, NAME_WANTED));
+
+export const booleanSchema = v.boolean("true or false");
+
+/** A text without control characters. */
+export function textSchema(wanted: string, longest = LONGEST_TEXT) {
+  return v.pipe(
+    v.string(wanted),
+    v.nonEmpty(wanted),
+    v.maxLength(longest, `at most ${longest} characters`),
+    // deno-lint-ignore no-control-regex
+    v.check((text) => !/[\x00-\x1f\x7f]/.test(text), `${wanted}, without control characters`),
+  );
+}
+
+export function integerSchema(least: number, most: number, what: string) {
+  const wanted = `${what}: a whole number from ${least} to ${most}`;
+  return v.pipe(v.number(wanted), v.integer(wanted), v.minValue(least, wanted), v.maxValue(most, wanted));
+}
+
+/** A duration to milliseconds, within bounds. */
+export function durationSchema(leastMs: number, mostMs: number, example: string) {
+  const bounds = `from ${formatDuration(leastMs)} to ${formatDuration(mostMs)}`;
+  const wanted = `a duration ${bounds}, such as ${example}, or a number of seconds`;
+  return v.pipe(
+    v.union([v.pipe(v.string(wanted), v.regex(DURATION_PATTERN, wanted)), v.number(wanted)], wanted),
+    v.rawTransform<string | number, number>(({ dataset, addIssue, NEVER }) => {
+      const ms = parseDuration(dataset.value);
+      if (ms !== null && ms >= leastMs && ms <= mostMs) return ms;
+      addIssue({ message: wanted });
+      return NEVER;
+    }),
+  );
+}
+
+/** "/a//b/../c/" as "/a/c"; only for paths that are absolute. */
+export function normalizePath(path: string): string {
+  const parts: string[] = [];
+  for (const part of path.split("/")) {
+    if (part === "..") parts.pop();
+    else if (part !== "" && part !== ".") parts.push(part);
+  }
+  return `/${parts.join("/")}`;
+}
+
+/** An absolute path, normalised. Relative ones are refused: nobody knows where a manager was started from. */
+export function pathSchema(what: string) {
+  const wanted = `${what}: an absolute path`;
+  return v.pipe(
+    v.string(wanted),
+    v.maxLength(LONGEST_TEXT, wanted),
+    v.regex(/^\/[^\0\n]*$/, wanted),
+    v.transform(normalizePath),
+  );
+}
+
+/** A value that is never shown again. */
+export function secretSchema(what: string) {
+  const wanted = `${what}: a text of 1 to ${LONGEST_TEXT} characters without spaces or line breaks`;
+  return v.pipe(
+    v.string(wanted),
+    v.regex(/^[\x21-\x7e]+$/, wanted),
+    v.maxLength(LONGEST_TEXT, wanted),
+    v.transform((text) => new Secret(text)),
+  );
+}
+
+const SIGNALS = [
+  "SIGABRT",
+  "SIGALRM",
+  "SIGBUS",
+  "SIGCHLD",
+  "SIGCONT",
+  "SIGFPE",
+  "SIGHUP",
+  "SIGILL",
+  "SIGINT",
+  "SIGIO",
+  "SIGKILL",
+  "SIGPIPE",
+  "SIGPROF",
+  "SIGPWR",
+  "SIGQUIT",
+  "SIGSEGV",
+  "SIGSTKFLT",
+  "SIGSTOP",
+  "SIGSYS",
+  "SIGTERM",
+  "SIGTRAP",
+  "SIGTSTP",
+  "SIGTTIN",
+  "SIGTTOU",
+  "SIGURG",
+  "SIGUSR1",
+  "SIGUSR2",
+  "SIGVTALRM",
+  "SIGWINCH",
+  "SIGXCPU",
+  "SIGXFSZ",
+] as const satisfies readonly Deno.Signal[];
+
+type SignalName = (typeof SIGNALS)[number];
+
+/** A signal by name, with or without SIG, in any case; some make no sense where they are named. */
+export function signalSchema(what: string, refused: readonly SignalName[]) {
+  const wanted = `${what}: a signal's name such as SIGTERM, but none of ${refused.join(", ")}`;
+  return v.pipe(
+    v.string(wanted),
+    v.rawTransform<string, SignalName>(({ dataset, addIssue, NEVER }) => {
+      const upper = dataset.value.toUpperCase();
+      const signal = SIGNALS.find((name) => name === upper || name === `SIG${upper}`);
+      if (signal !== undefined && !refused.includes(signal)) return signal;
+      addIssue({ message: wanted });
+      return NEVER;
+    }),
+  );
+}
+
+export function listSchema<const Item extends v.GenericSchema>(item: Item, most: number, wanted: string) {
+  return v.pipe(v.array(item, wanted), v.maxLength(most, `at most ${most} entries`));
+}
+
+/** A map from names to values; names are checked here, its size is bounded. */
+export function mapSchema<const Item extends v.GenericSchema>(item: Item, most: number, wanted: string) {
+  return v.pipe(
+    v.record(nameSchema, item, wanted),
+    v.check((map) => Object.keys(map).length <= most, `at most ${most} entries`),
+  );
+}
+
+/** One of `values`, with the list in the message. */
+export function choiceSchema<const Values extends readonly string[]>(values: Values) {
+  return v.picklist(values, values.map((value) => `"${value}"`).join(" or "));
+}
+
+/** Adds what an editor and the documentation show. */
+export function described<const Schema extends v.GenericSchema>(
+  title: string,
+  description: string,
+  schema: Schema,
+) {
+  return v.optional(v.pipe(schema, v.title(title), v.description(description)));
+}

@@ -1,0 +1,103 @@
+/**
+ * Keys and values that belong to the configuration's language but whose feature this version does not have. They are
+ * refused with a reason: a manager that ignored `databases` would lose what somebody believes to be safe.
+ */
+
+import { describeValue, type KeyPath, type Problem } from "./problems.ts";
+
+interface Unavailable {
+  /** "*" stands for any name. */
+  readonly key: string;
+  /** Values that are available all the same; left out: none. */
+  readonly except?: readonly unknown[];
+  /** What to do instead. */
+  readonly instead: string;
+}
+
+const RESTART_INSTEAD = "let the program end when it is unwell; it is restarted";
+const LATER_KEEP = "every checkpoint is kept";
+
+export const UNAVAILABLE: readonly Unavailable[] = [
+  {
+    key: "databases",
+    instead: "keep the folder of a database under files: a checkpoint takes it by SQLite's backup API",
+  },
+  { key: "mounts", instead: "mount it before the manager starts, or run the mount as a process" },
+  { key: "processes.*.probes", instead: RESTART_INSTEAD },
+  { key: "processes.*.schedule", instead: "run a scheduler such as cron as a process" },
+  { key: "processes.*.watch", instead: "restart the manager after a change" },
+  { key: "processes.*.memory_limit", instead: "limit the container's memory" },
+  {
+    key: "processes.*.logs",
+    instead: "output goes to the manager's own, with the process's name before each line",
+  },
+  { key: "processes.*.user", instead: "start the command by a program such as setpriv or su-exec" },
+  { key: "processes.*.group", instead: "start the command by a program such as setpriv or su-exec" },
+  { key: "processes.*.env_file", instead: "set variables by env, or for the manager by storage.env_dir" },
+  { key: "processes.*.reload_signal", instead: "send the signal yourself" },
+  { key: "processes.*.timeout_start", instead: "a process counts as started as soon as it runs" },
+  { key: "checkpoint.schedule", instead: "use checkpoint.interval" },
+  { key: "checkpoint.keep", instead: LATER_KEEP },
+  { key: "checkpoint.consistency", except: ["live"], instead: "files are read live" },
+  { key: "checkpoint.before", instead: "make a checkpoint by POST /checkpoint when the program is quiet" },
+  { key: "checkpoint.after", instead: "make a checkpoint by POST /checkpoint when the program is quiet" },
+  { key: "checkpoint.compression", instead: "chunks are always compressed" },
+  { key: "checkpoint.encryption_key_file", instead: "let the store encrypt" },
+  { key: "checkpoint.upload_limit", instead: "limit the container's bandwidth" },
+  { key: "checkpoint.download_limit", instead: "limit the container's bandwidth" },
+  {
+    key: "lease.mode",
+    except: ["required", "none"],
+    instead: 'use "required": the manager waits for the lease',
+  },
+  { key: "lease.hand_over", except: ["never"], instead: "hand over by POST /release-lease, or by SIGTERM" },
+  { key: "catalog.sync_url", instead: "the catalog is a local file" },
+  { key: "catalog.auth_token", instead: "the catalog is a local file" },
+  { key: "catalog.sync_interval", instead: "the catalog is a local file" },
+];
+
+/** Values that a mistyped one is not taken for: only these are "known, but not available". */
+const KNOWN_VALUES: Readonly<Record<string, readonly string[]>> = {
+  "checkpoint.consistency": ["freeze", "hooks"],
+  "lease.mode": ["follow"],
+  "lease.hand_over": ["on_request"],
+};
+
+function isObject(value: unknown): value is Readonly<Record<string, unknown>> {
+  return typeof value === "object" && value !== null && !Array.isArray(value);
+}
+
+function pathsOf(
+  value: unknown,
+  parts: readonly string[],
+  done: KeyPath = [],
+): { path: KeyPath; value: unknown }[] {
+  const [part, ...rest] = parts;
+  if (part === undefined) return value === undefined ? [] : [{ path: done, value }];
+  if (!isObject(value)) return [];
+  const names = part === "*" ? Object.keys(value) : Object.hasOwn(value, part) ? [part] : [];
+  return names.flatMap((name) => pathsOf(value[name], rest, [...done, name]));
+}
+
+function without(value: unknown, path: KeyPath): unknown {
+  const [part, ...rest] = path;
+  if (part === undefined || !isObject(value)) return value;
+  const { [part]: inner, ...others } = value;
+  return rest.length === 0 ? others : { ...others, [part]: without(inner, rest) };
+}
+
+/** What in `value` is not available, and the value without it, so that the schema does not complain a second time. */
+export function refuseUnavailable(value: unknown): { value: unknown; problems: Problem[] } {
+  const problems: Problem[] = [];
+  let rest = value;
+  for (const { key, except, instead } of UNAVAILABLE) {
+    for (const found of pathsOf(value, key.split("."))) {
+      const name = found.path.join(".");
+      if (except !== undefined && !(KNOWN_VALUES[key] ?? []).includes(found.value as string)) continue;
+      const what = except === undefined ? name : `${name} ${describeValue(found.value, true)}`;
+      problems.push({ at: found.path, detail: `${what}: not available in this version; ${instead}` });
+      rest = without(rest, found.path);
+    }
+  }
+  return { value: rest, problems };
+}
