@@ -1,0 +1,129 @@
+/**
+ * The archiver: the hidden subcommand `__archive`, a child of the manager that lives for one operation. All reading of
+ * trees, compressing and transferring happens here, so that the manager stays small and quick. It may be killed at any
+ * moment: it changes nothing live and commits nothing, so only garbage is left. It ends when its stdin closes.
+ */
+
+import { buildInfo } from "../platform/build_info.ts";
+import { type Clock, systemClock } from "../platform/clock.ts";
+import { StateManagerError } from "../platform/errors.ts";
+import { ensureFolder, removeIfPresent } from "../platform/files.ts";
+import { exitNow, openParentPipe, type ParentPipe } from "../platform/parent_pipe.ts";
+import { type Random, systemRandom } from "../platform/random.ts";
+import { Secret } from "../platform/secret.ts";
+import { openStore } from "../storage/mod.ts";
+import type { ObjectStore } from "../storage/object_store.ts";
+import {
+  errorToWire,
+  LINE_LIMIT_BYTES,
+  PROTOCOL,
+  type ReplyLine,
+  type RequestLine,
+  type Results,
+  WARNINGS_LIMIT,
+  type WireStore,
+} from "./archiver_protocol.ts";
+import { composeRestoreRoot } from "./compose.ts";
+import { createCheckpoint } from "./create.ts";
+import { planRestore, stageCheckpoint } from "./restore.ts";
+import type { ArchiveProgress, FileWarning } from "./types.ts";
+
+/** A sign of life, so that the manager can tell slow from stuck. */
+const ALIVE_INTERVAL_MS = 1000;
+
+function openWireStore(
+  store: WireStore,
+  effects: { readonly clock: Clock; readonly random: Random },
+): ObjectStore {
+  if (store.kind === "directory") return openStore(store, effects);
+  const { accessKey, secretKey, sessionToken, ...rest } = store;
+  const credentials = {
+    accessKey: new Secret(accessKey),
+    secretKey: new Secret(secretKey),
+    sessionToken: sessionToken === null ? null : new Secret(sessionToken),
+  };
+  return openStore({ ...rest, credentials: () => credentials }, effects);
+}
+
+/** Runs the one operation. Resolves with its exit code; 0 also for an error that was told. */
+export async function archiverMain(): Promise<number> {
+  const pipe = openParentPipe(LINE_LIMIT_BYTES);
+  const send = (line: ReplyLine) => pipe.send(line);
+  await send({ type: "hello", protocol: PROTOCOL, build: buildInfo().build });
+  const first = await pipe.lines.next();
+  if (first.done === true) return 0; // the manager went away before it asked
+  // Nobody is left to tell: end at once. Everything here is garbage until the manager commits it.
+  endWithParent(pipe).catch(() => exitNow(1));
+  try {
+    const request: RequestLine = JSON.parse(first.value);
+    if (request.protocol !== PROTOCOL) {
+      throw new StateManagerError(
+        "wrong-state",
+        `archive: protocol ${request.protocol}, known is ${PROTOCOL}`,
+        {
+          hint: "the program was replaced while it ran: restart the manager",
+        },
+      );
+    }
+    const result = await runOperation(request, send);
+    await send({ type: "done", result });
+  } catch (error) {
+    await send({ type: "error", error: errorToWire(error) });
+  }
+  return 0;
+}
+
+async function endWithParent(pipe: ParentPipe): Promise<void> {
+  while (!(await pipe.lines.next()).done);
+  exitNow(0);
+}
+
+async function runOperation(
+  line: RequestLine,
+  send: (line: ReplyLine) => Promise<void>,
+): Promise<Results[RequestLine["op"]]> {
+  const clock = systemClock();
+  const random = systemRandom();
+  const store = openWireStore(line.store, { clock, random });
+  let latest: ArchiveProgress | null = null;
+  const onProgress = (progress: ArchiveProgress) => {
+    latest = progress;
+    send({ type: "progress", progress }).catch(() => exitNow(1));
+  };
+  const alive = setInterval(() => {
+    if (latest !== null) onProgress(latest);
+  }, ALIVE_INTERVAL_MS);
+  const signal = new AbortController().signal; // cancelling is killing
+  const madeBy = `state-manager ${buildInfo().version} (${buildInfo().build})`;
+  const environment = { store, clock, random, cacheFolder: line.cacheFolder, madeBy, signal, onProgress };
+  try {
+    switch (line.op) {
+      case "create": {
+        const scratchFolder = `${line.scratchFolder}/create`;
+        await removeIfPresent(scratchFolder); // what a killed one left
+        await ensureFolder(scratchFolder, 0o700);
+        const onCaptured = () => void send({ type: "captured" }).catch(() => exitNow(1));
+        const result = await createCheckpoint(line.request, { ...environment, scratchFolder, onCaptured });
+        await removeIfPresent(scratchFolder);
+        return { ...result, warnings: firstWarnings(result.warnings) };
+      }
+      case "stage": {
+        const result = await stageCheckpoint(line.request, environment);
+        return { ...result, warnings: firstWarnings(result.warnings) };
+      }
+      case "plan":
+        return await planRestore(line.request, environment);
+      case "compose":
+        return await composeRestoreRoot(line.request, environment);
+    }
+  } finally {
+    clearInterval(alive);
+    await store.close();
+  }
+}
+
+function firstWarnings(warnings: readonly FileWarning[]): readonly FileWarning[] {
+  if (warnings.length <= WARNINGS_LIMIT) return warnings;
+  const more = warnings.length - WARNINGS_LIMIT;
+  return [...warnings.slice(0, WARNINGS_LIMIT), { root: "", path: "", reason: `${more} more warnings` }];
+}

@@ -1,0 +1,106 @@
+/**
+ * What the manager and its archiver child say to each other: JSON lines over the child's stdin and stdout. Out: one
+ * `hello`, then anything, then exactly one `done` or `error`. In: one request. Both are the same program, as a rule the
+ * same build; after an upgrade in place the child may be newer, so the number of the protocol decides.
+ */
+
+import type { ErrorCode, ErrorDetail } from "../platform/errors.ts";
+import { asStateManagerError, ERROR_TABLE, StateManagerError } from "../platform/errors.ts";
+import type { Secret } from "../platform/secret.ts";
+import type { ComposeRequest } from "./compose.ts";
+import type { CreateRequest, CreateResult } from "./create.ts";
+import type { IndexRef } from "./index_store.ts";
+import type { StageRequest, StageResult } from "./restore.ts";
+import type { ArchiveProgress, ArchiveTotals, CheckpointRecord } from "./types.ts";
+
+/** Grows when a line changes its meaning. */
+export const PROTOCOL = 1;
+
+/** A request lists the indexes of a head, a result the warnings of a tree: megabytes, not more. */
+export const LINE_LIMIT_BYTES = 32 * 1024 * 1024;
+/** Warnings told one by one; of the rest only the number. */
+export const WARNINGS_LIMIT = 1000;
+
+/** Where the objects are, as the manager knows it; credentials are asked for anew with each run. */
+export type ArchiverStore =
+  | { readonly kind: "directory"; readonly directory: string; readonly keyPrefix: string }
+  | {
+    readonly kind: "s3";
+    readonly bucket: string;
+    readonly endpoint: string;
+    readonly region: string;
+    readonly credentials: () => {
+      readonly accessKey: Secret;
+      readonly secretKey: Secret;
+      readonly sessionToken: Secret | null;
+    };
+    readonly forcePathStyle: boolean;
+    readonly caFile: string | null;
+    readonly keyPrefix: string;
+  };
+
+/** The same on the pipe, and only there: secrets in clear text. */
+export type WireStore =
+  | Extract<ArchiverStore, { kind: "directory" }>
+  | (Omit<Extract<ArchiverStore, { kind: "s3" }>, "credentials"> & {
+    readonly accessKey: string;
+    readonly secretKey: string;
+    readonly sessionToken: string | null;
+  });
+
+export interface PlanRequest {
+  readonly record: CheckpointRecord;
+  readonly indexes: readonly IndexRef[];
+  readonly names: readonly string[];
+}
+
+export type Operation =
+  | { readonly op: "create"; readonly request: CreateRequest }
+  | { readonly op: "stage"; readonly request: StageRequest }
+  | { readonly op: "plan"; readonly request: PlanRequest }
+  | { readonly op: "compose"; readonly request: ComposeRequest };
+
+/** What each operation ends with. */
+export interface Results {
+  readonly create: CreateResult;
+  readonly stage: StageResult;
+  readonly plan: ArchiveTotals;
+  readonly compose: CheckpointRecord;
+}
+
+export type RequestLine = Operation & {
+  readonly protocol: number;
+  readonly store: WireStore;
+  readonly cacheFolder: string;
+  readonly scratchFolder: string;
+};
+
+export interface WireError {
+  readonly code: string;
+  readonly message: string;
+  readonly hint: string | null;
+  readonly details: readonly ErrorDetail[];
+}
+
+export type ReplyLine =
+  | { readonly type: "hello"; readonly protocol: number; readonly build: string }
+  | { readonly type: "progress"; readonly progress: ArchiveProgress }
+  | { readonly type: "captured" }
+  | { readonly type: "done"; readonly result: unknown }
+  | { readonly type: "error"; readonly error: WireError };
+
+export function errorToWire(thrown: unknown): WireError {
+  const { code, message, hint, details } = asStateManagerError(thrown);
+  return { code, message, hint: hint ?? null, details };
+}
+
+function isErrorCode(code: string): code is ErrorCode {
+  return Object.hasOwn(ERROR_TABLE, code);
+}
+
+export function errorFromWire({ code, message, hint, details }: WireError): StateManagerError {
+  return new StateManagerError(isErrorCode(code) ? code : "internal", message, {
+    ...(hint === null ? {} : { hint }),
+    details,
+  });
+}

@@ -1,0 +1,39 @@
+/** Checkpoints: their repository in the store, the archiver that makes and restores them, and the swap of trees. */
+
+export { Archiver, type ArchiverOptions, type ArchiverWork, type NewCheckpoint } from "./archiver_client.ts";
+export type { ArchiverStore } from "./archiver_protocol.ts";
+export { archiverMain } from "./archiver.ts";
+export { composeRestoreRoot } from "./compose.ts";
+export type { CreateResult } from "./create.ts";
+export {
+  type CheckpointTarget,
+  findCheckpoint,
+  HeadSession,
+  type HeadState,
+  nextOrdinal,
+  readHead,
+  takeOverHead,
+  type TakeOverOptions,
+} from "./head.ts";
+export { openRepository, type OpenRepositoryOptions, readRepository } from "./repository.ts";
+export {
+  listFiles,
+  planRestore,
+  type ReadEnvironment,
+  restoreTo,
+  type RestoreToRequest,
+  stageCheckpoint,
+  type StageResult,
+} from "./restore.ts";
+export {
+  disposeHolder,
+  findLeftovers,
+  finishSwaps,
+  isEmptyRoot,
+  moveAside,
+  rollSwaps,
+  swapIn,
+  type SwapOutcome,
+  type SwapRequest,
+} from "./swap.ts";
+export { findSwapPlace, type SwapPlace } from "./swap_place.ts";
