@@ -5,7 +5,8 @@ import { backoffSpanMs } from "./backoff.ts";
 import { checkTogether } from "./checks.ts";
 import { parseListen } from "./listen.ts";
 import type { Problem } from "./problems.ts";
-import type { ParsedConfig, ParsedProcess } from "./schema.ts";
+import type { ParsedConfig } from "./schema.ts";
+import type { ParsedProcess } from "./schema_process.ts";
 import { resolveStacks } from "./stacks.ts";
 import type {
   Config,
@@ -53,7 +54,7 @@ function processOf(parsed: ParsedProcess, all: ParsedConfig, lone: boolean): Pro
   const burst = parsed.start_limit?.burst ?? START_LIMIT.burst;
   // A default that could never be reached with these delays would be no limit: it grows with them.
   const span = backoffSpanMs(restartDelayMs, restartMaxDelayMs, burst);
-  const intervalMs = parsed.start_limit?.interval ?? Math.max(START_LIMIT.intervalMs, 2 * span);
+  const intervalMs = parsed.start_limit?.interval ?? Math.max(START_LIMIT.intervalMs, Math.ceil(1.5 * span));
   const { command } = parsed;
   return {
     command: typeof command === "string" ? ["/bin/sh", "-c", command] : command,

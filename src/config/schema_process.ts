@@ -1,0 +1,139 @@
+/** The part of the schema that says what one process is. */
+
+import * as v from "valibot";
+import {
+  booleanSchema,
+  choiceSchema,
+  described,
+  durationSchema,
+  integerSchema,
+  listSchema,
+  mapSchema,
+  pathSchema,
+  signalSchema,
+} from "./schema_values.ts";
+
+/** What one manager can start, watch and show without becoming slow. */
+export const MOST_PROCESSES = 256;
+/** Linux takes no longer single argument or variable (MAX_ARG_STRLEN). */
+const LONGEST_ARGUMENT = 131_071;
+const SECOND_MS = 1000;
+const HOUR_MS = 3_600_000;
+const DAY_MS = 24 * HOUR_MS;
+
+const environmentName = v.pipe(
+  v.string("a variable's name"),
+  v.regex(/^[A-Za-z_][A-Za-z0-9_]{0,254}$/, "a variable's name: letters, digits and _"),
+);
+
+const startLimitSchema = v.strictObject({
+  burst: described("Burst", "Failures.", integerSchema(1, 1000, "failures")),
+  interval: described("Interval", "Within this time.", durationSchema(SECOND_MS, 7 * DAY_MS, "5m")),
+}, "an object");
+
+const commandText = v.pipe(
+  v.string("a list of texts, or a text with shell: true"),
+  v.nonEmpty("a command"),
+  v.maxLength(LONGEST_ARGUMENT, `at most ${LONGEST_ARGUMENT} characters`),
+  v.check((text) => !text.includes("\0"), "a command without NUL"),
+);
+
+const argumentText = v.pipe(
+  v.string("a text"),
+  v.maxLength(LONGEST_ARGUMENT, `at most ${LONGEST_ARGUMENT} characters`),
+  v.check((text) => !text.includes("\0"), "a text without NUL"),
+);
+
+const environmentValue = v.pipe(
+  v.union([v.string(), v.number(), v.boolean()], "a text"),
+  v.transform(String),
+  v.maxLength(LONGEST_ARGUMENT, `at most ${LONGEST_ARGUMENT} characters`),
+  v.check((text) => !text.includes("\0"), "a text without NUL"),
+);
+
+const restartChoice = choiceSchema(["always", "on-failure", "no"]);
+
+export const processSchema = v.strictObject({
+  command: v.pipe(
+    v.union(
+      [
+        commandText,
+        v.pipe(v.array(argumentText), v.nonEmpty("a command"), v.maxLength(1000, "at most 1000 arguments")),
+      ],
+      "a list of texts, or a text with shell: true",
+    ),
+    v.title("Command"),
+    v.description("Program and arguments as a list; with `shell: true` a line for /bin/sh."),
+  ),
+  shell: described("Shell", "Run `command` by /bin/sh -c. Default: false.", booleanSchema),
+  cwd: described(
+    "Working folder",
+    "Folder that it starts in. Default: the manager's.",
+    pathSchema("a folder"),
+  ),
+  env: described(
+    "Variables",
+    "Added to the manager's own variables, which never include AWS_* and STATE_MANAGER_*.",
+    v.pipe(
+      v.record(environmentName, environmentValue, "an object of names and values"),
+      v.check((map) => Object.keys(map).length <= 1000, "at most 1000 variables"),
+    ),
+  ),
+  env_from: described(
+    "Variables from the manager",
+    "Names of AWS_* and STATE_MANAGER_* variables that it gets.",
+    listSchema(environmentName, 256, "a list of variable names"),
+  ),
+  depends_on: described(
+    "Depends on",
+    "Other processes, and what must be true of each before this one starts.",
+    mapSchema(choiceSchema(["started", "ready", "completed", "succeeded"]), MOST_PROCESSES, "an object"),
+  ),
+  restart: described("Restart", "When to start it again after it ended. Default: always.", restartChoice),
+  restart_delay: described(
+    "Restart delay",
+    "Wait before the first restart; doubles with each failure. Default: that of `supervisor`.",
+    durationSchema(10, HOUR_MS, "1s"),
+  ),
+  restart_max_delay: described(
+    "Longest restart delay",
+    "The delay grows to this. Default: 30s.",
+    durationSchema(10, HOUR_MS, "30s"),
+  ),
+  start_limit: described(
+    "Start limit",
+    "So many failures in so much time, and it counts as failed. Default: 10 in 5m.",
+    startLimitSchema,
+  ),
+  timeout_stop: described(
+    "Stop timeout",
+    "Time to end after the stop signal, then it is killed. Default: that of `supervisor`.",
+    durationSchema(0, DAY_MS, "90s"),
+  ),
+  stop_signal: described(
+    "Stop signal",
+    "Signal that asks it to end. Default: SIGTERM.",
+    signalSchema("the stop signal", ["SIGSTOP", "SIGCONT", "SIGCHLD"]),
+  ),
+  success_exit: described(
+    "Successful exit codes",
+    "Exit codes besides 0 that are no failure.",
+    listSchema(integerSchema(1, 255, "an exit code"), 255, "a list of exit codes"),
+  ),
+  essential: described(
+    "Essential",
+    "When it fails for good, everything stops with its exit code. Default: true for a lone process.",
+    booleanSchema,
+  ),
+  forward_signals: described(
+    "Forwarded signals",
+    "Signals that the manager passes on to it.",
+    listSchema(
+      signalSchema("a signal", ["SIGKILL", "SIGSTOP", "SIGCONT", "SIGTERM", "SIGINT", "SIGCHLD"]),
+      31,
+      "a list of signals",
+    ),
+  ),
+}, "an object");
+
+export type ParsedProcess = v.InferOutput<typeof processSchema>;
