@@ -6,6 +6,7 @@
 
 import type { Clock } from "../platform/clock.ts";
 import { StateManagerError } from "../platform/errors.ts";
+import { ensureFolder } from "../platform/files.ts";
 import { type Random, ulid } from "../platform/random.ts";
 import type { ObjectStore } from "../storage/object_store.ts";
 import type { ChunkTable } from "./chunk_table.ts";
@@ -18,7 +19,8 @@ import { Pacer } from "./pacer.ts";
 import { PackSender, type SentPack } from "./pack_sender.ts";
 import { encodeJson, type FilesItem, FORMAT, ROOT_WARNINGS_LIMIT, type RootObject } from "./records.ts";
 import { loadRoot } from "./root_reader.ts";
-import { type FilesCache, type SnapshotDatabase, TreeReader } from "./tree_reader.ts";
+import { openScanCache } from "./scan_cache.ts";
+import { TreeReader } from "./tree_reader.ts";
 import type {
   ArchiveProgress,
   ArchiveTotals,
@@ -67,8 +69,6 @@ export interface CreateEnvironment {
   readonly clock: Clock;
   readonly random: Random;
   readonly cacheFolder: string;
-  readonly openCache: (root: FilesRoot) => Promise<FilesCache>;
-  readonly snapshotDatabase: SnapshotDatabase;
   /** Existing folder for database copies; what is left in it is removed by its owner. */
   readonly scratchFolder: string;
   readonly madeBy: string;
@@ -157,13 +157,16 @@ class Creation {
   }
 
   async #scan(): Promise<TreeReader[]> {
+    const { cacheFolder, clock } = this.#environment;
+    const scans = `${cacheFolder}/scans`;
+    await ensureFolder(scans, 0o700);
     this.#pacer.begin("scan", null);
     const readers: TreeReader[] = [];
     for (const root of this.#request.roots) {
       const reader = new TreeReader({
         root,
-        cache: await this.#environment.openCache(root),
-        snapshotDatabase: this.#environment.snapshotDatabase,
+        cache: await openScanCache({ path: `${scans}/${root.name}`, rootPath: root.path, clock }),
+        clock,
         scratchFile: `${this.#environment.scratchFolder}/database`,
         signal: this.#environment.signal,
         pacer: this.#pacer,

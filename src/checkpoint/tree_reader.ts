@@ -3,31 +3,22 @@
  * cannot be read is left out with a warning; what changes while it is read is taken after a few tries, with one too.
  */
 
+import type { Clock } from "../platform/clock.ts";
 import { asStateManagerError, isError } from "../platform/errors.ts";
 import { removeIfPresent } from "../platform/files.ts";
 import { closeFd, isErrno, LibcError, type PathBytes, pathBytes, showPath } from "../platform/libc_files.ts";
 import { readContent } from "./content_reader.ts";
 import { FUZZY_READS, openForReading, openRootFolder } from "./file_reader.ts";
 import type { Pacer } from "./pacer.ts";
-import { type ScannedEntry, type ScanOptions, scanTree } from "./scan.ts";
+import { type ScannedEntry, scanTree } from "./scan.ts";
+import type { ScanCache } from "./scan_cache.ts";
+import { snapshotDatabase } from "./sqlite_snapshot.ts";
 import type { ContentPart, FilesRoot, FileWarning, ManifestEntry, TreeEntry } from "./types.ts";
-
-/** What is remembered of the last scan, so that an unchanged file need not be read. Wrong by no more than a needless read. */
-export interface FilesCache {
-  readonly knownDatabase: NonNullable<ScanOptions["knownDatabase"]>;
-  /** Parts of the file at the last scan when it is unchanged since, else null. */
-  find(scanned: ScannedEntry): readonly ContentPart[] | null;
-  remember(scanned: ScannedEntry, parts: readonly ContentPart[]): void;
-  save(): Promise<void>;
-}
-
-/** Writes a consistent copy of the database at `path` to `copy`; its write-ahead log is part of it. */
-export type SnapshotDatabase = (path: PathBytes, copy: string, signal: AbortSignal) => Promise<void>;
 
 export interface TreeReaderOptions {
   readonly root: FilesRoot;
-  readonly cache: FilesCache;
-  readonly snapshotDatabase: SnapshotDatabase;
+  readonly cache: ScanCache;
+  readonly clock: Clock;
   /** File for one database copy at a time. */
   readonly scratchFile: string;
   readonly signal: AbortSignal;
@@ -178,10 +169,10 @@ export class TreeReader {
 
   /** Null when no consistent copy could be made: the file is then read as it is, with a warning. */
   async #readDatabase(scanned: ScannedEntry): Promise<ManifestEntry | null> {
-    const { scratchFile, signal, snapshotDatabase } = this.#options;
+    const { clock, scratchFile, signal } = this.#options;
     const { entry } = scanned;
     try {
-      await snapshotDatabase(joinPath(this.root.path, entry.path), scratchFile, signal);
+      await snapshotDatabase(joinPath(this.root.path, entry.path), scratchFile, { clock, signal });
       const parts = await this.#readCopy(scratchFile);
       this.#options.cache.remember(scanned, parts);
       return { entry: { ...entry, size: sizeOf(parts) }, parts };
