@@ -15,6 +15,7 @@ import {
   mapSchema,
   nameSchema,
   pathSchema,
+  requiredKey,
   secretSchema,
   textSchema,
 } from "./schema_values.ts";
@@ -99,7 +100,7 @@ function isKeyPrefix(text: string): boolean {
 }
 
 const filesSchema = v.strictObject({
-  path: v.pipe(pathSchema("a folder"), v.title("Path"), v.description("The folder that is kept.")),
+  path: requiredKey("Path", "The folder that is kept.", pathSchema("a folder")),
   exclude: described(
     "Exclude",
     "Patterns of what is left out, in .gitignore's simple form.",
@@ -182,7 +183,7 @@ const leaseSchema = v.strictObject({
     "What happens to processes when the lease cannot be renewed in time. Default: freeze.",
     choiceSchema(["freeze", "stop"]),
   ),
-  hand_over: described("Hand over", "The lease is given up only when asked here.", choiceSchema(["never"])),
+  hand_over: described("Hand over", "The lease is given up on request only: POST /release-lease, or SIGTERM.", choiceSchema(["never"])),
   standby_ready: described(
     "Standby is ready",
     "A manager that waits for the lease says it is ready. Default: false.",
@@ -191,7 +192,7 @@ const leaseSchema = v.strictObject({
 }, "an object");
 
 const tokenSchema = v.strictObject({
-  name: v.pipe(nameSchema, v.title("Name"), v.description("For logs; no secret.")),
+  name: requiredKey("Name", "For logs; no secret.", nameSchema),
   token_file: described("Token file", "File that holds the token.", pathSchema("a file")),
   hash: described(
     "Hash",
@@ -201,7 +202,7 @@ const tokenSchema = v.strictObject({
       v.regex(/^sha256:[0-9a-f]{64}$/, '"sha256:" and 64 lower-case hex digits'),
     ),
   ),
-  scope: v.pipe(choiceSchema(["read", "write"]), v.title("Scope"), v.description("write includes read.")),
+  scope: requiredKey("Scope", "write includes read.", choiceSchema(["read", "write"])),
 }, "an object");
 
 const serverSchema = v.strictObject({
@@ -227,8 +228,8 @@ const serverSchema = v.strictObject({
     "TLS",
     "Certificate and key, PEM.",
     v.strictObject({
-      cert: v.pipe(pathSchema("a PEM file"), v.title("Certificate"), v.description("Chain, PEM.")),
-      key: v.pipe(pathSchema("a PEM file"), v.title("Key"), v.description("Private key, PEM.")),
+      cert: requiredKey("Certificate", "Chain, PEM.", pathSchema("a PEM file")),
+      key: requiredKey("Key", "Private key, PEM.", pathSchema("a PEM file")),
     }, "an object with cert and key"),
   ),
   behind_tls_proxy: described(

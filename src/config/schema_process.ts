@@ -10,6 +10,7 @@ import {
   listSchema,
   mapSchema,
   pathSchema,
+  requiredKey,
   signalSchema,
 } from "./schema_values.ts";
 
@@ -54,7 +55,9 @@ const environmentValue = v.pipe(
 const restartChoice = choiceSchema(["always", "on-failure", "no"]);
 
 export const processSchema = v.strictObject({
-  command: v.pipe(
+  command: requiredKey(
+    "Command",
+    "Program and arguments as a list; with `shell: true` a line for /bin/sh.",
     v.union(
       [
         commandText,
@@ -62,8 +65,6 @@ export const processSchema = v.strictObject({
       ],
       "a list of texts, or a text with shell: true",
     ),
-    v.title("Command"),
-    v.description("Program and arguments as a list; with `shell: true` a line for /bin/sh."),
   ),
   shell: described("Shell", "Run `command` by /bin/sh -c. Default: false.", booleanSchema),
   cwd: described(

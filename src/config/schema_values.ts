@@ -157,3 +157,12 @@ export function described<const Schema extends v.GenericSchema>(
 ) {
   return v.optional(v.pipe(schema, v.title(title), v.description(description)));
 }
+
+/** The same for a key that must be there. */
+export function requiredKey<const Schema extends v.GenericSchema>(
+  title: string,
+  description: string,
+  schema: Schema,
+) {
+  return v.nonOptional(v.pipe(schema, v.title(title), v.description(description)), "this key");
+}
