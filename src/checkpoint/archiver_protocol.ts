@@ -6,7 +6,7 @@
 
 import type { ErrorCode, ErrorDetail } from "../platform/errors.ts";
 import { asStateManagerError, ERROR_TABLE, StateManagerError } from "../platform/errors.ts";
-import type { Secret } from "../platform/secret.ts";
+import type { OpenStoreOptions } from "../storage/mod.ts";
 import type { ComposeRequest } from "./compose.ts";
 import type { CreateRequest, CreateResult } from "./create.ts";
 import type { IndexRef } from "./index_store.ts";
@@ -22,22 +22,7 @@ export const LINE_LIMIT_BYTES = 32 * 1024 * 1024;
 export const WARNINGS_LIMIT = 1000;
 
 /** Where the objects are, as the manager knows it; credentials are asked for anew with each run. */
-export type ArchiverStore =
-  | { readonly kind: "directory"; readonly directory: string; readonly keyPrefix: string }
-  | {
-    readonly kind: "s3";
-    readonly bucket: string;
-    readonly endpoint: string;
-    readonly region: string;
-    readonly credentials: () => {
-      readonly accessKey: Secret;
-      readonly secretKey: Secret;
-      readonly sessionToken: Secret | null;
-    };
-    readonly forcePathStyle: boolean;
-    readonly caFile: string | null;
-    readonly keyPrefix: string;
-  };
+export type ArchiverStore = OpenStoreOptions;
 
 /** The same on the pipe, and only there: secrets in clear text. */
 export type WireStore =

@@ -25,15 +25,14 @@ export {
   stageCheckpoint,
   type StageResult,
 } from "./restore.ts";
+export { disposeHolder, findLeftovers, isEmptyRoot } from "./dispose.ts";
 export {
-  disposeHolder,
-  findLeftovers,
   finishSwaps,
-  isEmptyRoot,
   moveAside,
   rollSwaps,
   swapIn,
+  type SwapJournal,
   type SwapOutcome,
   type SwapRequest,
 } from "./swap.ts";
-export { findSwapPlace, type SwapPlace } from "./swap_place.ts";
+export { excludedIn, findSwapPlace, HOLDER_PREFIX, type SwapMode, type SwapPlace } from "./swap_place.ts";
