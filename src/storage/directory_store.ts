@@ -1,0 +1,282 @@
+/**
+ * A folder as the store, for one host and for tests, with S3's guarantees between processes of that host. How objects
+ * lie there is in folder_layout.ts, how versions replace each other in folder_object.ts. Never a file lock: it proves
+ * only that its owner is dead, and waiting for one hangs behind a stopped process.
+ */
+
+import type { Clock } from "../platform/clock.ts";
+import { isError, StateManagerError } from "../platform/errors.ts";
+import { type Random, randomHex } from "../platform/random.ts";
+import { fileFault, readStoreFile, removeStoreEntry, renameStoreFile } from "../platform/store_files.ts";
+import { withDeadline } from "./deadline.ts";
+import { encodeHeader, metadataPath, plainTag } from "./folder_layout.ts";
+import { walkObjects } from "./folder_listing.ts";
+import {
+  type Advance,
+  advance,
+  advanceFromNothing,
+  currentVersion,
+  metadataOf,
+  removePlain,
+  sweepDeleted,
+  type Version,
+} from "./folder_object.ts";
+import { FolderTree } from "./folder_tree.ts";
+import { pageLimit, pageOf } from "./listing.ts";
+import { assertBody, assertKey, assertMetadata, cutRange } from "./object_key.ts";
+import type {
+  ETag,
+  GetOptions,
+  ObjectInfo,
+  ObjectStore,
+  PutOptions,
+  RequestOptions,
+} from "./object_store.ts";
+import {
+  actionText,
+  objectNotFound,
+  type OperationKind,
+  outcomeUnknown,
+  preconditionFailed,
+  tooSlow,
+} from "./store_errors.ts";
+
+export interface DirectoryStoreOptions {
+  /** Absolute path; made by the first put. */
+  readonly path: string;
+  readonly clock: Clock;
+  readonly random: Random;
+}
+
+/** A local disk that needs longer for 64 MiB hangs (a dead network mount): better an error than silence. */
+const DEFAULT_TIMEOUT_MS = 60_000;
+/** Writers that overtake an unconditional put or delete before it gives up. */
+const MOST_ROUNDS = 100;
+
+type Bytes = Uint8Array<ArrayBuffer>;
+type Present = Extract<Version, { present: true }>;
+
+function infoOf(key: string, version: Present, metadata: Readonly<Record<string, string>>): ObjectInfo {
+  const { sizeBytes, etag, file } = version;
+  return { key, sizeBytes, etag, modifiedMs: file.modifiedMs, metadata };
+}
+
+function conditionFault(version: Version, condition: PutOptions["condition"]): string | undefined {
+  if (condition === undefined) return undefined;
+  if ("absent" in condition) return version.present ? "it exists, wanted none" : undefined;
+  if (!version.present) return "no such object, wanted a certain version";
+  return version.etag === condition.etag ? undefined : "another version is there";
+}
+
+class DirectoryStore implements ObjectStore {
+  readonly description: string;
+  readonly #tree: FolderTree;
+  readonly #clock: Clock;
+  readonly #random: Random;
+
+  constructor(options: DirectoryStoreOptions) {
+    const root = options.path.replace(/(?<=.)\/+$/, "");
+    this.description = `folder ${root}`;
+    this.#clock = options.clock;
+    this.#random = options.random;
+    this.#tree = new FolderTree({ ...options, root });
+  }
+
+  get(key: string, options: GetOptions = {}) {
+    return this.#run("get", key, options, async (signal) => {
+      for (let round = 0; round < MOST_ROUNDS; round++) {
+        const version = await currentVersion(this.#tree.pathOf(key));
+        if (!version.present) break;
+        const { start, end } = cutRange(key, options.range, version.sizeBytes);
+        const range = { start: start + version.offset, end: end + version.offset };
+        const read = await readStoreFile(version.path, () => range, signal);
+        if (read === null) continue; // a newer version is there by now
+        const metadata = await metadataOf(this.#tree.pathOf(key), version);
+        return { ...infoOf(key, version, metadata), body: read.bytes };
+      }
+      throw objectNotFound("get", key, this.description);
+    });
+  }
+
+  head(key: string, options: RequestOptions = {}) {
+    return this.#run("head", key, options, async () => {
+      const path = this.#tree.pathOf(key);
+      const version = await currentVersion(path);
+      if (!version.present) throw objectNotFound("head", key, this.description);
+      return infoOf(key, version, await metadataOf(path, version));
+    });
+  }
+
+  put(key: string, body: Bytes, options: PutOptions = {}) {
+    return this.#run("put", key, options, async (signal) => {
+      assertBody(key, body);
+      assertMetadata(options.metadata ?? {});
+      const path = this.#tree.pathOf(key);
+      for (let round = 0; round < MOST_ROUNDS; round++) {
+        const version = await currentVersion(path);
+        const fault = conditionFault(version, options.condition);
+        if (fault !== undefined) {
+          // What refuses us may be so new that its name isn't durable: who hears of it may build on it.
+          if (version.present) await this.#tree.syncParent(version.path);
+          throw preconditionFailed(key, this.description, fault);
+        }
+        const { outcome, etag } = await this.#replace(path, version, body, options.metadata ?? {}, signal);
+        // Without a condition it is enough to have been the newest for a moment.
+        if (outcome === "won" || (outcome === "unknown" && options.condition === undefined)) return { etag };
+        if (outcome === "unknown") {
+          throw outcomeUnknown(
+            key,
+            this.description,
+            "in place, but other writers were there at the same time",
+          );
+        }
+      }
+      throw outcomeUnknown(key, this.description, `other writers were first ${MOST_ROUNDS} times`);
+    });
+  }
+
+  /** One attempt to put `body` where `version` is. */
+  async #replace(
+    path: string,
+    version: Version,
+    body: Bytes,
+    metadata: Readonly<Record<string, string>>,
+    signal: AbortSignal,
+  ): Promise<{ readonly outcome: Advance; readonly etag: ETag }> {
+    const { next } = version;
+    if (next === null) return await this.#create(path, body, metadata, signal);
+    const tag = randomHex(this.#random);
+    const header = encodeHeader({ tag, deleted: false, metadata });
+    const outcome = await this.#tree.withTemporary(
+      [header, body],
+      signal,
+      (temporary) => advance(this.#tree, path, version, next, temporary),
+    );
+    return { outcome, etag: tag };
+  }
+
+  async #create(
+    path: string,
+    body: Bytes,
+    metadata: Readonly<Record<string, string>>,
+    signal: AbortSignal,
+  ): Promise<{ readonly outcome: Advance; readonly etag: ETag }> {
+    await this.#tree.ensureParent(path);
+    return await this.#tree.withTemporary([body], signal, async (temporary, info) => {
+      // First the metadata, under a name that only this very file makes valid: if we die in between, it means nothing.
+      const sidecar = metadataPath(path, info);
+      const described = Object.keys(metadata).length > 0;
+      if (described) {
+        const bytes = new TextEncoder().encode(JSON.stringify(metadata));
+        await this.#tree.withTemporary([bytes], signal, (source) => renameStoreFile(source, sidecar));
+      }
+      const outcome = await advanceFromNothing(this.#tree, path, temporary);
+      if (described && outcome === "lost") await removeStoreEntry(sidecar);
+      return { outcome, etag: plainTag(info) };
+    });
+  }
+
+  list(options: Parameters<ObjectStore["list"]>[0]) {
+    return this.#run("list", options.prefix, options, async (signal) => {
+      const limit = pageLimit(options);
+      const objects: ObjectInfo[] = [];
+      for await (const info of walkObjects(this.#tree.root, options)) {
+        signal.throwIfAborted();
+        objects.push(info);
+        if (objects.length > limit) break;
+      }
+      return pageOf(objects, limit);
+    });
+  }
+
+  delete(key: string, options: RequestOptions = {}) {
+    return this.#run("delete", key, options, async (signal) => {
+      const path = this.#tree.pathOf(key);
+      for (let round = 0; round < MOST_ROUNDS; round++) {
+        const version = await currentVersion(path);
+        if (!version.present) return;
+        if (version.header === null) {
+          await removePlain(path);
+          await this.#tree.syncParent(path);
+          continue; // absent now, unless somebody swapped it at this moment: then mark that
+        }
+        const mark = encodeHeader({ tag: randomHex(this.#random), deleted: true, metadata: {} });
+        const outcome = await this.#tree.withTemporary(
+          [mark],
+          signal,
+          (temporary) => advance(this.#tree, path, version, version.next, temporary),
+        );
+        if (outcome === "lost") continue;
+        // Deleted, for a moment at least. What the sweep leaves behind is hidden and means nothing.
+        return await sweepDeleted(this.#tree, path).catch(() => {});
+      }
+      throw new Error(`other writers were first ${MOST_ROUNDS} times`);
+    });
+  }
+
+  async close() {}
+
+  /** Checks the key, bounds the time and turns what the file system says into a store's errors. */
+  async #run<T>(
+    kind: OperationKind,
+    key: string,
+    options: RequestOptions,
+    work: (signal: AbortSignal) => Promise<T>,
+  ): Promise<T> {
+    if (kind !== "list") assertKey(key);
+    const limitMs = options.timeoutMs ?? DEFAULT_TIMEOUT_MS;
+    return await withDeadline({
+      clock: this.#clock,
+      signal: options.signal,
+      limitMs,
+      counts: "total",
+      timedOut: () => tooSlow(kind, key, this.description, limitMs),
+    }, async ({ signal }) => {
+      try {
+        return await work(signal);
+      } catch (error) {
+        throw signal.aborted ? signal.reason : this.#translate(kind, key, error);
+      }
+    });
+  }
+
+  #translate(kind: OperationKind, key: string, error: unknown): StateManagerError {
+    if (isError(error)) return error;
+    const action = actionText(kind, key, this.description);
+    const text = error instanceof Error ? error.message : String(error);
+    switch (fileFault(error)) {
+      case "full":
+        return new StateManagerError("store-full", `${action}: no space left`, {
+          hint:
+            "free space on that disk or raise the quota; nothing was lost, the write is tried again later",
+          cause: error,
+        });
+      case "denied":
+        return new StateManagerError("store-access-denied", `${action}: not permitted`, {
+          hint:
+            "let this user read and write the folder and everything in it, or name another storage.directory",
+          cause: error,
+        });
+      case "no-hard-links":
+        return new StateManagerError("store-unsafe", `${action}: this file system has no hard links`, {
+          hint: "use a folder on a local file system such as ext4, xfs, btrfs or tmpfs",
+          cause: error,
+        });
+      case "not-a-folder":
+        return new StateManagerError("store-refused", `${action}: a file stands where a folder is needed`, {
+          hint: "a key cannot lie below another key in a folder store",
+          cause: error,
+        });
+      case "other":
+        if (kind === "put") return outcomeUnknown(key, this.description, text, error);
+        return new StateManagerError("store-unreachable", `${action}: ${text}`, {
+          hint: "check the disk that holds the folder",
+          cause: error,
+        });
+    }
+  }
+}
+
+export function directoryStore(options: DirectoryStoreOptions): ObjectStore {
+  return new DirectoryStore(options);
+}

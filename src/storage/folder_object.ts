@@ -1,0 +1,216 @@
+/**
+ * One object of a folder store: which file it is now, and how the next version takes its place. Several processes do
+ * this at once, any of which may be killed, or stopped for hours, at any instruction; there is no lock.
+ *
+ * A version is written and synced in `.tmp/` and gets its place by link(2), which never replaces a name: of all that
+ * want one place one wins. A process that was stopped before its link may find its place free again because the
+ * generation there was pruned meanwhile. So a winner must still be the newest after its link; the newest is never
+ * pruned, and a folder this small is read by one getdents call under the kernel's lock on it, so it is always seen.
+ *
+ * A delete that runs while the same object is being swapped for the first time may show the swap's version for a
+ * moment before it is withdrawn; no room deletes what it still swaps.
+ */
+
+import {
+  isStoreFolder,
+  linkStoreFile,
+  readStoreFile,
+  readStoreFolder,
+  removeStoreEntry,
+  statStoreFile,
+  type StoreFileInfo,
+} from "../platform/store_files.ts";
+import {
+  decodeHeader,
+  decodeMetadata,
+  type GenerationHeader,
+  generationPath,
+  generationsFolder,
+  generationsIn,
+  LONGEST_HEADER_BYTES,
+  metadataPath,
+  plainTag,
+} from "./folder_layout.ts";
+import type { ETag } from "./object_store.ts";
+import type { FolderTree } from "./folder_tree.ts";
+
+/** An object as it is now. */
+export type Version =
+  | {
+    readonly present: false;
+    /** Number of the generation that would follow; null: nothing is there, not even the mark of a delete. */
+    readonly next: number | null;
+  }
+  | {
+    readonly present: true;
+    readonly next: number;
+    readonly etag: ETag;
+    readonly path: string;
+    readonly file: StoreFileInfo;
+    /** Bytes before the body: 0 in a plain file. */
+    readonly offset: number;
+    readonly sizeBytes: number;
+    /** Of a generation; null: a plain file. */
+    readonly header: GenerationHeader | null;
+  };
+
+/** won: in place and durable. lost: not in place. unknown: it was in place, and may have been superseded since. */
+export type Advance = "won" | "lost" | "unknown";
+
+/** Generations kept behind the newest: readers of one of them finish, and a reader that lists always meets one. */
+const KEPT_GENERATIONS = 8;
+/** Rounds in which other processes may change the object under a reader before it gives up. */
+const MOST_ROUNDS = 100;
+
+/** The newest version of the object at `path`. Its file may be pruned at once: read it, and if it is gone ask again. */
+export async function currentVersion(path: string): Promise<Version> {
+  for (let round = 0; round < MOST_ROUNDS; round++) {
+    const newest = await newestGeneration(path);
+    if (newest !== null) {
+      const version = await generationVersion(path, newest);
+      if (version !== null) return version;
+      continue; // pruned meanwhile: there is a newer one
+    }
+    const file = await statStoreFile(path);
+    // A plain file that appeared or vanished around the first swap: only what holds on both sides counts.
+    if (await newestGeneration(path) !== null) continue;
+    return file === null ? { present: false, next: null } : plainVersion(path, file);
+  }
+  throw new Error(`${path} changed ${MOST_ROUNDS} times while it was read`);
+}
+
+/** Number of the newest generation; null when there is none. */
+async function newestGeneration(path: string): Promise<number | null> {
+  return generationsIn(await readStoreFolder(generationsFolder(path)) ?? []).at(-1) ?? null;
+}
+
+function plainVersion(path: string, file: StoreFileInfo): Version {
+  // Numbers go on from the plain file's time: when an object was deleted, swept and made again, they don't repeat,
+  // and a process that slept through all that can neither win nor prune with a number of the old life.
+  const next = Math.max(0, file.modifiedMs) + 1;
+  const { sizeBytes } = file;
+  return { present: true, next, etag: plainTag(file), path, file, offset: 0, sizeBytes, header: null };
+}
+
+async function generationVersion(path: string, generation: number): Promise<Version | null> {
+  const own = generationPath(path, generation);
+  const read = await readStoreFile(own, () => ({ start: 0, end: LONGEST_HEADER_BYTES }));
+  if (read === null) return null;
+  const decoded = decodeHeader(read.bytes);
+  // Synced before it was linked: only damage to the disk, or a stranger's file, looks like this.
+  if (decoded === null) throw new Error(`${own} does not begin with a generation's header`);
+  const { header, lengthBytes } = decoded;
+  const next = generation + 1;
+  if (header.deleted) return { present: false, next };
+  const sizeBytes = read.info.sizeBytes - lengthBytes;
+  const { tag } = header;
+  return {
+    present: true,
+    next,
+    etag: tag,
+    path: own,
+    file: read.info,
+    offset: lengthBytes,
+    sizeBytes,
+    header,
+  };
+}
+
+/** Metadata of `version`, the newest of the object at `path`. */
+export async function metadataOf(path: string, version: Version): Promise<Record<string, string>> {
+  if (!version.present) return {};
+  if (version.header !== null) return { ...version.header.metadata };
+  const read = await readStoreFile(
+    metadataPath(path, version.file),
+    () => ({ start: 0, end: LONGEST_HEADER_BYTES }),
+  );
+  return read === null ? {} : decodeMetadata(read.bytes);
+}
+
+/** Puts a plain file in place of nothing. `temporary` is synced. */
+export async function advanceFromNothing(
+  tree: FolderTree,
+  path: string,
+  temporary: string,
+): Promise<Advance> {
+  const outcome = await linkStoreFile(temporary, path);
+  if (outcome === "missing") throw new Error(`${temporary} was removed before it had its place`);
+  // Also when we lose: who hears "it exists" may build on it, so it must not vanish in a power cut.
+  await tree.syncParent(path);
+  if (outcome === "exists") return "lost";
+  // A generation now: either the first swap of our own file, or we were stopped for long and our file is hidden.
+  return await newestGeneration(path) === null ? "won" : "unknown";
+}
+
+/** Puts generation `next` in place, after `from`. `temporary` is synced and begins with a header. */
+export async function advance(
+  tree: FolderTree,
+  path: string,
+  from: Version,
+  next: number,
+  temporary: string,
+): Promise<Advance> {
+  const folder = generationsFolder(path);
+  const first = from.present && from.header === null;
+  // Where there were generations and the folder is gone, the object was deleted and swept: not made anew.
+  if (first) await tree.ensureFolder(folder);
+  const outcome = await linkStoreFile(temporary, generationPath(path, next));
+  if (outcome === "missing") {
+    if (await isStoreFolder(folder)) throw new Error(`${temporary} was removed before it had its place`);
+    return "lost";
+  }
+  await tree.syncFolder(folder);
+  if (outcome === "exists") return "lost";
+  if (await newestGeneration(path) !== next) return "unknown";
+  if (from.present && !await isStillThere(from)) {
+    if (await newestGeneration(path) !== next) return "unknown";
+    // Deleted, or deleted and made anew, while we were on our way. Ours was never the truth: away with it.
+    await removeStoreEntry(generationPath(path, next));
+    await tree.syncFolder(folder);
+    return "lost";
+  }
+  await prune(path);
+  return "won";
+}
+
+/** Nobody but a delete removes the version before the newest: several older ones are kept. */
+async function isStillThere(from: Version & { present: true }): Promise<boolean> {
+  const now = await statStoreFile(from.path);
+  return now !== null && (from.header !== null || plainTag(now) === from.etag);
+}
+
+/** Removes what no reader can need any more. The newest stays, whatever happens. */
+async function prune(path: string): Promise<void> {
+  const generations = generationsIn(await readStoreFolder(generationsFolder(path)) ?? []);
+  for (const old of generations.slice(0, -KEPT_GENERATIONS)) {
+    await removeStoreEntry(generationPath(path, old));
+  }
+  await removePlain(path); // hidden by the generations from the first on
+}
+
+/** Removes a plain file and its metadata; what is not there is fine. */
+export async function removePlain(path: string): Promise<void> {
+  const file = await statStoreFile(path);
+  if (file === null) return;
+  await removeStoreEntry(path);
+  await removeStoreEntry(metadataPath(path, file));
+}
+
+/**
+ * Removes the generations of an object whose newest one says "deleted"; anything else stays untouched. If we die on the
+ * way, or the power fails, the mark is still there: it goes only after all that it hides is gone for good.
+ */
+export async function sweepDeleted(tree: FolderTree, path: string): Promise<void> {
+  const version = await currentVersion(path);
+  if (version.present || version.next === null) return;
+  const mark = version.next - 1;
+  const folder = generationsFolder(path);
+  await removePlain(path);
+  for (const generation of generationsIn(await readStoreFolder(folder) ?? [])) {
+    if (generation < mark) await removeStoreEntry(generationPath(path, generation));
+  }
+  await tree.syncParent(path);
+  await tree.syncFolder(folder);
+  await removeStoreEntry(generationPath(path, mark));
+  await removeStoreEntry(folder); // stays where a version was made meanwhile: that one is newer than the mark
+}

@@ -1,0 +1,29 @@
+/** Where everything is kept: one port (object_store.ts), its stores and its decorators. */
+
+export {
+  type ETag,
+  type GetOptions,
+  listAll,
+  type ListOptions,
+  type ListPage,
+  MAX_OBJECT_BYTES,
+  type ObjectInfo,
+  type ObjectKey,
+  type ObjectStore,
+  type PutOptions,
+  type RequestOptions,
+  type StoredObject,
+} from "./object_store.ts";
+export { assertKey, normalizeKeyPrefix } from "./object_key.ts";
+export { memoryStore, type MemoryStoreOptions } from "./memory_store.ts";
+export { directoryStore, type DirectoryStoreOptions } from "./directory_store.ts";
+export { s3Store, type S3StoreOptions } from "./s3/s3_store.ts";
+export type { S3Credentials } from "./s3/request.ts";
+export { retrying, type RetryingOptions } from "./retrying_store.ts";
+export { limited, type LimitedOptions } from "./limited_store.ts";
+export { observed, type StoreObserver, type StoreOperation } from "./observed_store.ts";
+export { prefixed } from "./prefixed_store.ts";
+export { type FaultRule, faulty, type FaultyStore } from "./faulty_store.ts";
+export { type ProbeOptions, type ProbeResult, probeStore } from "./probe.ts";
+export { openStore, type OpenStoreEffects, type OpenStoreOptions } from "./open_store.ts";
+export type { OperationKind } from "./store_errors.ts";

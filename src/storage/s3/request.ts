@@ -1,0 +1,187 @@
+/** One signed HTTP request to an S3 service and its whole, checked answer. No retries, no opinions about statuses. */
+
+import { AwsV4Signer } from "aws4fetch";
+import type { Clock } from "../../platform/clock.ts";
+import type { HttpClient } from "../../platform/http_client.ts";
+import type { Secret } from "../../platform/secret.ts";
+import type { Deadline } from "../deadline.ts";
+
+export interface S3Credentials {
+  readonly accessKey: Secret;
+  readonly secretKey: Secret;
+  readonly sessionToken: Secret | null;
+}
+
+export interface S3Target {
+  /** `http(s)://host[:port][/base]`, without a slash at its end. */
+  readonly endpoint: URL;
+  readonly bucket: string;
+  readonly region: string;
+  readonly forcePathStyle: boolean;
+}
+
+export interface S3Request {
+  readonly method: "GET" | "HEAD" | "PUT" | "DELETE";
+  /** "" for the bucket itself. Nothing in a key needs escaping (object_key.ts). */
+  readonly key: string;
+  readonly query?: Readonly<Record<string, string>>;
+  /** Signed. */
+  readonly headers?: Readonly<Record<string, string>>;
+  readonly range?: { readonly start: number; readonly end: number };
+  readonly body?: Uint8Array<ArrayBuffer>;
+}
+
+export interface S3Answer {
+  readonly status: number;
+  readonly headers: Headers;
+  readonly body: Uint8Array<ArrayBuffer>;
+}
+
+/** An answer's body was cut or longer than it may be. */
+export class BadBody extends Error {
+  override readonly name = "BadBody";
+}
+
+const EMPTY_SHA256 = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+/** An error's text: a proxy's page may be long, and of ours a few hundred bytes count. */
+const MOST_ERROR_BYTES = 64 * 1024;
+
+/** Tigris' global buckets are eventually consistent unless asked (https://www.tigrisdata.com/docs/objects/consistency/). */
+function providerHeaders(hostname: string): Record<string, string> {
+  return /(^|\.)(tigris\.dev|tigrisfiles\.io|storageapi\.dev)$/.test(hostname)
+    ? { "x-tigris-consistent": "true" }
+    : {};
+}
+
+export function requestUrl(target: S3Target, request: Pick<S3Request, "key" | "query">): URL {
+  const url = new URL(target.endpoint);
+  const base = url.pathname.replace(/\/+$/, "");
+  if (target.forcePathStyle) {
+    url.pathname = `${base}/${target.bucket}${request.key === "" ? "" : `/${request.key}`}`;
+  } else {
+    url.hostname = `${target.bucket}.${url.hostname}`;
+    url.pathname = `${base}/${request.key}`;
+  }
+  for (const [name, value] of Object.entries(request.query ?? {})) url.searchParams.set(name, value);
+  return url;
+}
+
+async function sha256Hex(body: Uint8Array<ArrayBuffer>): Promise<string> {
+  if (body.length === 0) return EMPTY_SHA256;
+  return new Uint8Array(await crypto.subtle.digest("SHA-256", body)).toHex();
+}
+
+async function signedHeaders(
+  target: S3Target,
+  request: S3Request,
+  url: URL,
+  credentials: S3Credentials,
+  wallMs: number,
+): Promise<Headers> {
+  const { sessionToken } = credentials;
+  const signer = new AwsV4Signer({
+    method: request.method,
+    url: url.href,
+    headers: {
+      ...request.headers,
+      ...providerHeaders(url.hostname),
+      "x-amz-content-sha256": await sha256Hex(request.body ?? new Uint8Array()),
+    },
+    accessKeyId: credentials.accessKey.reveal(),
+    secretAccessKey: credentials.secretKey.reveal(),
+    ...(sessionToken === null ? {} : { sessionToken: sessionToken.reveal() }),
+    service: "s3",
+    region: target.region,
+    datetime: new Date(wallMs).toISOString().replace(/[:-]|\.\d{3}/g, ""),
+  });
+  const { headers } = await signer.sign();
+  // Not signed, since proxies may change them. Compressed answers would not have the length that they announce.
+  headers.set("accept-encoding", "identity");
+  if (request.body !== undefined) headers.set("content-type", "application/octet-stream");
+  if (request.range !== undefined) {
+    headers.set("range", `bytes=${request.range.start}-${request.range.end - 1}`);
+  }
+  return headers;
+}
+
+/** The whole body; `BadBody` when it is shorter than announced or longer than `mostBytes`. */
+async function readBody(
+  response: Response,
+  announced: number | null,
+  mostBytes: number,
+  deadline: Deadline,
+): Promise<Uint8Array<ArrayBuffer>> {
+  if (announced !== null && announced > mostBytes) {
+    throw new BadBody(`${announced} bytes, at most ${mostBytes} wanted`);
+  }
+  const pieces: Uint8Array[] = [];
+  let sizeBytes = 0;
+  for await (const piece of response.body ?? []) {
+    deadline.progress();
+    pieces.push(piece);
+    sizeBytes += piece.length;
+    if (sizeBytes > mostBytes) throw new BadBody(`more than ${mostBytes} bytes`);
+  }
+  if (announced !== null && sizeBytes !== announced) {
+    throw new BadBody(`${sizeBytes} of ${announced} bytes arrived`);
+  }
+  const body = new Uint8Array(sizeBytes);
+  let offset = 0;
+  for (const piece of pieces) {
+    body.set(piece, offset);
+    offset += piece.length;
+  }
+  return body;
+}
+
+/** The beginning of an error's body; whatever is wrong with it, the status counts. */
+async function readErrorBody(response: Response, deadline: Deadline): Promise<Uint8Array<ArrayBuffer>> {
+  try {
+    return await readBody(response, null, MOST_ERROR_BYTES, deadline);
+  } catch (error) {
+    if (deadline.signal.aborted) throw error;
+    return new Uint8Array();
+  }
+}
+
+export interface S3Sender {
+  readonly target: S3Target;
+  readonly client: HttpClient;
+  readonly clock: Clock;
+  readonly credentials: () => S3Credentials;
+}
+
+/** Sends `request`. Rejects with fetch's error, `BadBody`, or the deadline's reason. */
+export async function sendRequest(
+  sender: S3Sender,
+  request: S3Request,
+  deadline: Deadline,
+  mostBytes: number,
+): Promise<S3Answer> {
+  const url = requestUrl(sender.target, request);
+  const headers = await signedHeaders(
+    sender.target,
+    request,
+    url,
+    sender.credentials(),
+    sender.clock.wallMs(),
+  );
+  const response = await sender.client.fetch(url, {
+    method: request.method,
+    headers,
+    signal: deadline.signal,
+    ...(request.body === undefined ? {} : { body: request.body }),
+  });
+  deadline.progress();
+  const { status } = response;
+  if (request.method === "HEAD") {
+    await response.body?.cancel();
+    return { status, headers: response.headers, body: new Uint8Array() };
+  }
+  const length = response.headers.get("content-length");
+  const announced = length !== null && /^\d+$/.test(length) ? Number(length) : null;
+  const body = response.ok
+    ? await readBody(response, announced, mostBytes, deadline)
+    : await readErrorBody(response, deadline);
+  return { status, headers: response.headers, body };
+}

@@ -1,0 +1,115 @@
+/** What S3 says in XML: listings and errors. Anything malformed is null or `store-refused`, never a crash. */
+
+import { XMLParser, XMLValidator } from "fast-xml-parser";
+import { StateManagerError } from "../../platform/errors.ts";
+
+export interface ListedObject {
+  readonly key: string;
+  readonly sizeBytes: number;
+  readonly etag: string;
+  readonly modifiedMs: number;
+}
+
+export interface Listing {
+  readonly objects: readonly ListedObject[];
+  readonly truncated: boolean;
+}
+
+type Node = Readonly<Record<string, unknown>>;
+
+const parser = new XMLParser({
+  parseTagValue: false,
+  trimValues: false,
+  ignoreAttributes: true,
+  ignoreDeclaration: true,
+  ignorePiTags: true,
+  removeNSPrefix: true,
+  // Entities are decoded by `decodeReferences`: what a document defines by itself must not grow in memory.
+  processEntities: false,
+  isArray: (name) => name === "Contents",
+});
+
+const NAMED: Readonly<Record<string, string>> = { lt: "<", gt: ">", amp: "&", quot: '"', apos: "'" };
+const REFERENCE = /&(?:#(\d{1,7})|#x([0-9a-fA-F]{1,6})|(lt|gt|amp|quot|apos));/g;
+
+/** The predefined and the numeric character references of XML 1.0; anything else stays as it is. */
+function decodeReferences(text: string): string {
+  return text.replace(REFERENCE, (whole, decimal?: string, hex?: string, name?: string) => {
+    if (name !== undefined) return NAMED[name] ?? whole;
+    const code = decimal === undefined ? parseInt(hex ?? "", 16) : parseInt(decimal, 10);
+    return code <= 0x10ffff ? String.fromCodePoint(code) : whole;
+  });
+}
+
+function isNode(value: unknown): value is Node {
+  return typeof value === "object" && value !== null && !Array.isArray(value);
+}
+
+function textOf(node: Node, name: string): string {
+  const value = node[name];
+  return typeof value === "string" ? decodeReferences(value) : "";
+}
+
+/** The document's root element `name`; null when it is another document or not XML at all. */
+function parseRoot(text: string, name: string): Node | null {
+  try {
+    if (XMLValidator.validate(text) !== true) return null;
+    const document: unknown = parser.parse(text);
+    if (!isNode(document)) return null;
+    const root = document[name];
+    return isNode(root) ? root : root === "" ? {} : null;
+  } catch {
+    return null; // the parser's own limits
+  }
+}
+
+export interface ErrorDocument {
+  readonly code: string;
+  readonly message: string;
+  readonly requestId: string;
+}
+
+/** An error document's content; null when the text is none (a proxy's page, an empty body, something cut). */
+export function parseErrorDocument(text: string): ErrorDocument | null {
+  const root = parseRoot(text.trim(), "Error");
+  if (root === null) return null;
+  return {
+    code: textOf(root, "Code"),
+    message: textOf(root, "Message"),
+    requestId: textOf(root, "RequestId"),
+  };
+}
+
+/** Form decoding, as `encoding-type=url` means it: "+" is a blank. */
+function formDecode(text: string): string {
+  return decodeURIComponent(text.replaceAll("+", " "));
+}
+
+/** A ListObjectsV2 answer. `action` begins the message when it is none. */
+export function parseListing(text: string, action: string): Listing {
+  const refused = (detail: string) =>
+    new StateManagerError("store-refused", `${action}: ${detail}`, {
+      hint: "check that the endpoint is an S3 service and not a web page or a proxy",
+    });
+  const root = parseRoot(text.trim(), "ListBucketResult");
+  if (root === null) throw refused("the answer is not a listing in XML");
+  const encoded = textOf(root, "EncodingType") === "url";
+  const contents: unknown = root["Contents"] ?? [];
+  if (!Array.isArray(contents)) throw refused("the listing's entries are malformed");
+  const objects = contents.map((entry: unknown): ListedObject => {
+    if (!isNode(entry)) throw refused("an entry of the listing is malformed");
+    const raw = textOf(entry, "Key");
+    const sizeBytes = Number(textOf(entry, "Size"));
+    const modifiedMs = Date.parse(textOf(entry, "LastModified"));
+    if (raw === "" || !Number.isSafeInteger(sizeBytes) || sizeBytes < 0) {
+      throw refused("an entry of the listing has no key or size");
+    }
+    try {
+      const key = encoded ? formDecode(raw) : raw;
+      return { key, sizeBytes, etag: textOf(entry, "ETag"), modifiedMs: modifiedMs || 0 };
+    } catch {
+      throw refused("a key of the listing is wrongly encoded");
+    }
+  });
+  return { objects, truncated: textOf(root, "IsTruncated") === "true" };
+}
