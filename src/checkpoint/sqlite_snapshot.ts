@@ -1,0 +1,235 @@
+/**
+ * A consistent copy of a SQLite database that a program may be using, its write-ahead log included. The original is
+ * only ever read: a read-only connection neither checkpoints nor deletes the program's log, and where SQLite could
+ * not read without writing beside the original (a closed WAL database, a hot journal after kill -9, a read-only
+ * folder) the files are copied and the copy is opened instead. Runs in the archiver child only: closing a database
+ * file drops the POSIX locks of the process that does it, and there they are nobody's.
+ */
+
+import { backup, DatabaseSync } from "node:sqlite";
+import type { Clock } from "../platform/clock.ts";
+import { isError, StateManagerError } from "../platform/errors.ts";
+import { removeIfPresent } from "../platform/files.ts";
+import {
+  AT_CWD,
+  closeFd,
+  type FileStat,
+  OPEN,
+  openAt,
+  type PathBytes,
+  pathBytes,
+  readAt,
+  showPath,
+  statFd,
+  statIfPresent,
+  writeAt,
+} from "../platform/libc_files.ts";
+import { bytesOf, byteText } from "./byte_text.ts";
+
+export interface SnapshotOptions {
+  readonly clock: Clock;
+  readonly signal?: AbortSignal;
+}
+
+/** How the copy was made: by SQLite's backup of the live file, or from copied files that SQLite then recovered. */
+export type SnapshotMethod = "backup" | "copy";
+
+/** A writer in rollback-journal mode locks readers out for one commit; longer than this in all is a held lock. */
+const LOCK_TRIES = 25;
+const LOCK_PAUSE_MS = 200;
+/** A file that changes each time it is copied is in use: then SQLite's own way is taken, or none. */
+const COPY_TRIES = 3;
+const COPY_BYTES = 1024 * 1024;
+
+/**
+ * Writes the state of the database at `path`, as of one commit, to the file `copy`, which must not exist, in a folder
+ * that only we use. Errors: `busy` (held in EXCLUSIVE mode all the time), `data-damaged`, LibcError.
+ */
+export async function snapshotDatabase(
+  path: PathBytes,
+  copy: string,
+  options: SnapshotOptions,
+): Promise<SnapshotMethod> {
+  try {
+    const method = await takeSnapshot(path, copy, options);
+    checkCopy(path, copy);
+    await removeCompanions(copy);
+    return method;
+  } catch (error) {
+    await removeIfPresent(copy);
+    await removeCompanions(copy);
+    throw error;
+  }
+}
+
+async function takeSnapshot(
+  path: PathBytes,
+  copy: string,
+  options: SnapshotOptions,
+): Promise<SnapshotMethod> {
+  // A WAL database whose log is absent is closed: opening it, even read-only, would leave a log and an index there.
+  if (isWalMode(path) && companion(path, "-wal") === null && copyFiles(path, copy)) return "copy";
+  // The name is given to SQLite as text; a name that is not UTF-8 cannot be.
+  if (showable(path)) {
+    try {
+      await backupLive(textOf(path), copy, options);
+      return "backup";
+    } catch (error) {
+      if (isError(error, "busy", "cancelled") || options.signal?.aborted) throw error;
+      if (/malformed|not a database/.test(textOfError(error))) {
+        throw damagedDatabase(path, textOfError(error));
+      }
+      // What is left: a read-only folder, or a hot journal that only a writer may roll back.
+      await removeIfPresent(copy);
+    }
+  }
+  if (!copyFiles(path, copy)) {
+    throw lockedDatabase(path, "changes all the time and cannot be opened read-only");
+  }
+  return "copy";
+}
+
+/** Both headers fields of the format version are 2 in WAL mode. Source: https://sqlite.org/fileformat2.html#1.3.1 */
+function isWalMode(path: PathBytes): boolean {
+  const header = new Uint8Array(20);
+  withFile(path, (fd) => readAt(fd, header, 0));
+  return header[18] === 2;
+}
+
+function withFile<T>(path: PathBytes, use: (fd: number) => T): T {
+  const fd = openAt(AT_CWD, path, OPEN.read | OPEN.noFollow | OPEN.nonBlocking);
+  try {
+    return use(fd);
+  } finally {
+    closeFd(fd);
+  }
+}
+
+/**
+ * One read transaction, held over the whole backup: it pins the state (no writer can restart the backup) and it says
+ * at once when the database is locked, where the backup alone would wait for ever.
+ */
+async function backupLive(path: string, copy: string, options: SnapshotOptions): Promise<void> {
+  const database = new DatabaseSync(path, { readOnly: true });
+  try {
+    await beginRead(database, path, options);
+    await backup(database, copy, { rate: -1 });
+    database.exec("COMMIT");
+  } finally {
+    database.close();
+  }
+}
+
+async function beginRead(
+  database: DatabaseSync,
+  path: string,
+  { clock, signal }: SnapshotOptions,
+): Promise<void> {
+  for (let attempt = 1;; attempt++) {
+    signal?.throwIfAborted();
+    try {
+      database.exec("BEGIN; SELECT count(*) FROM sqlite_schema");
+      return;
+    } catch (error) {
+      if (!/locked|busy/.test(textOfError(error))) throw error;
+      try {
+        database.exec("ROLLBACK"); // BEGIN itself has succeeded
+      } catch {
+        // no transaction was open
+      }
+      if (attempt === LOCK_TRIES) throw lockedDatabase(pathBytes(path), "is locked by its program");
+    }
+    await clock.sleep(LOCK_PAUSE_MS, signal === undefined ? {} : { signal });
+  }
+}
+
+/** Copies database, log and journal if none of them changes meanwhile; false after COPY_TRIES. */
+function copyFiles(path: PathBytes, copy: string): boolean {
+  for (let attempt = 0; attempt < COPY_TRIES; attempt++) {
+    const before = states(path);
+    copyFile(path, pathBytes(copy));
+    for (const suffix of ["-wal", "-journal"]) {
+      if (companion(path, suffix) !== null) copyFile(withSuffix(path, suffix), pathBytes(copy + suffix));
+    }
+    if (states(path) === before) return true;
+  }
+  return false;
+}
+
+/** What changes when any of the files does. */
+function states(path: PathBytes): string {
+  const state = (stat: FileStat | null) => stat && `${stat.ino}:${stat.size}:${stat.mtimeNs}:${stat.ctimeNs}`;
+  return ["", "-wal", "-journal"].map((suffix) => state(companion(path, suffix))).join(" ");
+}
+
+function companion(path: PathBytes, suffix: string): FileStat | null {
+  return statIfPresent(AT_CWD, withSuffix(path, suffix));
+}
+
+function withSuffix(path: PathBytes, suffix: string): PathBytes {
+  return bytesOf(byteText(path) + suffix);
+}
+
+function copyFile(from: PathBytes, to: PathBytes): void {
+  withFile(from, (source) => {
+    const target = openAt(AT_CWD, to, OPEN.write | OPEN.create | OPEN.truncate);
+    try {
+      const buffer = new Uint8Array(Math.min(COPY_BYTES, Math.max(1, statFd(source).size)));
+      for (let at = 0;;) {
+        const count = readAt(source, buffer, at);
+        if (count === 0) return;
+        writeAt(target, buffer.subarray(0, count), at, to);
+        at += count;
+      }
+    } finally {
+      closeFd(target);
+    }
+  });
+}
+
+/** Opens the copy for writing, which rolls back or takes in what was copied beside it, and checks its structure. */
+function checkCopy(path: PathBytes, copy: string): void {
+  try {
+    const database = new DatabaseSync(copy);
+    try {
+      const [row] = database.prepare("PRAGMA quick_check(1)").all();
+      const result = String(Object.values(row ?? {})[0]);
+      if (result !== "ok") throw damagedDatabase(path, result);
+      // Takes the log into the file even if it is not the last connection that SQLite knows of.
+      database.exec("PRAGMA wal_checkpoint(TRUNCATE)");
+    } finally {
+      database.close();
+    }
+  } catch (error) {
+    if (error instanceof StateManagerError) throw error;
+    throw damagedDatabase(path, textOfError(error));
+  }
+}
+
+async function removeCompanions(copy: string): Promise<void> {
+  for (const suffix of ["-wal", "-shm", "-journal"]) await removeIfPresent(copy + suffix);
+}
+
+function textOf(path: PathBytes): string {
+  return new TextDecoder().decode(path);
+}
+
+function showable(path: PathBytes): boolean {
+  return byteText(pathBytes(textOf(path))) === byteText(path);
+}
+
+function textOfError(error: unknown): string {
+  return error instanceof Error ? error.message : String(error);
+}
+
+function lockedDatabase(path: PathBytes, what: string): StateManagerError {
+  return new StateManagerError("busy", `copy database ${showPath(path)}: it ${what}`, {
+    hint: "let the program use PRAGMA locking_mode=NORMAL, or stop it before the checkpoint",
+  });
+}
+
+function damagedDatabase(path: PathBytes, what: string): StateManagerError {
+  return new StateManagerError("data-damaged", `copy database ${showPath(path)}: ${what}`, {
+    hint: "run PRAGMA integrity_check on it; restore an earlier checkpoint if it is broken",
+  });
+}
