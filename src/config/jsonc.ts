@@ -8,9 +8,9 @@ const DEEPEST = 16;
 /** No sensible configuration is larger; the API's bodies have the same bound. */
 export const LARGEST_CONFIG_CHARACTERS = 1024 * 1024;
 
-/** Keys that are no data in JavaScript; a map that lost one silently would be a hole in the checks. */
+/** Keys that every JavaScript object seems to have; a check that took one for known would be a hole. */
 export function isForbiddenKey(key: string): boolean {
-  return key === "__proto__" || key === "constructor" || key === "prototype";
+  return key in Object.prototype || key === "prototype";
 }
 
 function position(text: string, offset: number): string {

@@ -140,3 +140,21 @@ export function itemKeysOf(path: KeyPath): ConfigKey[] {
   const item = own?.value ?? own?.item;
   return item === undefined ? [] : walk(item, [...path, "*"]);
 }
+
+/** Where a list stands in place of an object: to valibot, as to JavaScript, a list is an object too. */
+export function listsForObjects(
+  value: unknown,
+  schema = asWalked(configSchema),
+  path: KeyPath = [],
+): KeyPath[] {
+  const own = unwrap(schema);
+  const wantsObject = own.entries !== undefined || own.type === "record";
+  if (wantsObject && Array.isArray(value)) return [path];
+  if (typeof value !== "object" || value === null || (Array.isArray(value) && own.item === undefined)) {
+    return [];
+  }
+  return Object.entries(value).flatMap(([key, inner]) => {
+    const next = own.entries === undefined ? own.value ?? own.item : own.entries[key];
+    return next === undefined ? [] : listsForObjects(inner, next, [...path, key]);
+  });
+}

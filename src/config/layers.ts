@@ -39,7 +39,8 @@ const REPLACED_WHOLE = ["processes"];
 function laid(tree: unknown, path: KeyPath, value: unknown): unknown {
   const [part, ...rest] = path;
   if (part === undefined) {
-    if (!isTree(tree) || !isTree(value)) return value;
+    if (!isTree(value)) return value;
+    if (!isTree(tree)) return tree ?? value;
     return Object.entries(value).reduce<unknown>((merged, [key, inner]) => laid(merged, [key], inner), tree);
   }
   if (tree !== undefined && !isTree(tree)) return tree;
@@ -67,11 +68,20 @@ const BUCKET_KEYS = [
   "force_path_style",
 ];
 
-function hideOtherStore(below: unknown, layer: unknown): unknown {
+function storeKind(layer: unknown): "directory" | "bucket" | "both" | null {
   const folder = has(layer, "storage", "directory");
   const bucket = has(layer, "storage", "bucket");
-  if (folder && !bucket) return drop(below, "storage", [...BUCKET_KEYS, "ca_file"]);
-  return bucket && !folder ? drop(below, "storage", ["directory"]) : below;
+  return folder && bucket ? "both" : folder ? "directory" : bucket ? "bucket" : null;
+}
+
+/** The layers with the other kind's keys gone below the topmost layer that chooses one. */
+function withOneStore<Layer extends { readonly tree: unknown }>(layers: readonly Layer[]): Layer[] {
+  const top = layers.findLastIndex(({ tree }) => storeKind(tree) !== null);
+  const kind = storeKind(layers[top]?.tree);
+  const hidden = kind === "directory" ? [...BUCKET_KEYS, "ca_file"] : kind === "bucket" ? ["directory"] : [];
+  return layers.map((layer, index) =>
+    index < top ? { ...layer, tree: drop(layer.tree, "storage", hidden) } : layer
+  );
 }
 
 function treeOf(settings: readonly Setting[]): unknown {
@@ -95,8 +105,7 @@ export function layered(input: LayerInput): Layered {
   ];
   let value: unknown = {};
   const set = new Map<string, Origin>();
-  for (const { name, tree, sourceOf } of layers) {
-    value = hideOtherStore(value, tree);
+  for (const { name, tree, sourceOf } of withOneStore(layers)) {
     if (name !== "fallback" && name !== "file" && isTree(tree)) {
       for (const key of REPLACED_WHOLE) {
         if (isTree(value) && tree[key] !== undefined) value = { ...value, [key]: {} };
@@ -130,7 +139,12 @@ export function pointerOf(problem: Problem, origins: Readonly<Record<string, Ori
   for (let length = problem.at.length; length > 0; length--) {
     const origin = origins[problem.at.slice(0, length).join(".")];
     if (origin !== undefined && origin.layer !== "file") return origin.source;
-    if (origin !== undefined) break;
+    if (origin !== undefined) return jsonPointer(problem.at);
   }
-  return jsonPointer(problem.at);
+  // A whole section: named by what set it, if that was one flag or variable.
+  const prefix = `${problem.at.join(".")}.`;
+  const inside = Object.entries(origins).flatMap(([key, origin]) => key.startsWith(prefix) ? [origin] : []);
+  const [first] = inside;
+  if (first === undefined || first.layer === "file") return jsonPointer(problem.at);
+  return inside.every(({ source }) => source === first.source) ? first.source : jsonPointer(problem.at);
 }

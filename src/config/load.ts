@@ -159,7 +159,9 @@ async function assemble(
     const effective = effectiveConfig(value, { dataDir: options.dataDir, tokens: tokens.tokens });
     return { ...effective, problems: [...tokens.problems, ...effective.problems], tokens };
   });
-  problems.push(...parsed.problems);
+  // A text that could not be expanded is wrong already; what the schema thinks of its remains is of no use.
+  const told = new Set(problems.map(({ at }) => JSON.stringify(at)));
+  problems.push(...parsed.problems.filter(({ at }) => !told.has(JSON.stringify(at))));
   const effective = parsed.result;
   if (effective !== null && parsed.complete) {
     warnings.push(...effective.tokens.warnings, ...effective.warnings);
@@ -227,7 +229,9 @@ export async function loadConfig(options: LoadOptions): Promise<LoadedConfig> {
     problems.push({ at: source ?? path, detail: "got a file that cannot be read, wanted a readable one" });
   }
   const parsed = text === null ? { value: undefined, problems: [] } : parseJsonc(text, path);
-  problems.push(...parsed.problems);
+  // A text that could not be expanded is wrong already; what the schema thinks of its remains is of no use.
+  const told = new Set(problems.map(({ at }) => JSON.stringify(at)));
+  problems.push(...parsed.problems.filter(({ at }) => !told.has(JSON.stringify(at))));
   if (text !== null) {
     const mode = await access.fileMode(path);
     if (mode !== null && (mode & 0o004) !== 0) {

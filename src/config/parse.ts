@@ -1,7 +1,7 @@
 /** Runs the schema over a raw value and turns valibot's issues into problems that say what was got and wanted. */
 
 import * as v from "valibot";
-import { isHidden, siblingsOf } from "./keys.ts";
+import { isHidden, listsForObjects, siblingsOf } from "./keys.ts";
 import { describeValue, type KeyPath, kindOf, type Problem } from "./problems.ts";
 import { configSchema, type ParsedConfig } from "./schema.ts";
 import { REDACTED } from "./redact.ts";
@@ -59,8 +59,12 @@ function kindOfLong(input: unknown, shown: boolean): string {
  * answers to a caller over HTTP.
  */
 export function parseRaw(raw: unknown, showValues: boolean): Parsed {
-  const { value, problems } = refuseUnavailable(raw);
-  problems.push(...placeholders(value));
+  const { value: available, problems } = refuseUnavailable(raw);
+  problems.push(...placeholders(available));
+  const lists = listsForObjects(available);
+  problems.push(...lists.map((at) => ({ at, detail: "got a list, wanted an object" })));
+  if (lists.some((path) => path.length === 0)) return { value: null, problems };
+  const value = lists.toReversed().reduce<unknown>(withoutPath, available);
   const result = v.safeParse(configSchema, value);
   const all = [...problems, ...(result.issues ?? []).map((issue) => problemOf(issue, showValues))];
   return { value: result.success && all.length === 0 ? result.output : null, problems: all };

@@ -183,7 +183,11 @@ const leaseSchema = v.strictObject({
     "What happens to processes when the lease cannot be renewed in time. Default: freeze.",
     choiceSchema(["freeze", "stop"]),
   ),
-  hand_over: described("Hand over", "The lease is given up on request only: POST /release-lease, or SIGTERM.", choiceSchema(["never"])),
+  hand_over: described(
+    "Hand over",
+    "The lease is given up on request only: POST /release-lease, or SIGTERM.",
+    choiceSchema(["never"]),
+  ),
   standby_ready: described(
     "Standby is ready",
     "A manager that waits for the lease says it is ready. Default: false.",
