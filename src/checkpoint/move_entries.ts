@@ -41,7 +41,7 @@ export interface MoveOptions {
 /** What could not be moved because a kept path is in its way, as shown paths. */
 export type Unmoved = string[];
 
-/** Moves all but `keep`, our own folders and lost+found from the folder `from` to the existing folder `to`. */
+/** Moves all but `keep` and our own folders from the folder `from` to the existing folder `to`. */
 export function moveEntries(from: PathBytes, to: PathBytes, options: MoveOptions): Unmoved {
   const unmoved: Unmoved = [];
   moveInside({ from, to, prefix: "", options, unmoved });
@@ -82,7 +82,7 @@ function moveOne(move: Move, fromFd: number, toFd: number, name: PathBytes): voi
   const text = byteText(name);
   const path = move.prefix + text;
   const { keep } = move.options;
-  if (keep.has(path) || isOwnName(text) || path === "lost+found") return;
+  if (keep.has(path) || isOwnName(text)) return;
   const stat = statIfPresent(fromFd, name);
   if (stat === null) return;
   if (holdsKept(keep, path)) {

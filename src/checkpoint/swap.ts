@@ -13,6 +13,7 @@ import {
   closeFd,
   isErrno,
   LibcError,
+  listNames,
   makeFolderAt,
   OPEN,
   openAt,
@@ -27,11 +28,18 @@ import {
   unlinkAt,
   withFolder,
 } from "../platform/libc_files.ts";
-import { bytesOf, byteText, joinPath } from "./byte_text.ts";
+import { bytesOf, byteText } from "./byte_text.ts";
 import { disposeHolder } from "./dispose.ts";
-import { keptPaths } from "./exclude.ts";
 import { copyAttributes, moveEntries } from "./move_entries.ts";
-import { checkLiveRoot, excludedIn, followRoot, type SwapPlace } from "./swap_place.ts";
+import {
+  anyPresent,
+  checkLiveRoot,
+  excludedIn,
+  followRoot,
+  HOLDER_PREFIX,
+  stayingPaths,
+  type SwapPlace,
+} from "./swap_place.ts";
 import type { FilesRoot, FileWarning } from "./types.ts";
 
 const swapRootSchema = v.object({
@@ -340,9 +348,10 @@ export function moveAside(
   const { live, aside, time } = options;
   checkLiveRoot(live, options.keep);
   const livePath = pathBytes(live);
-  const kept = keptPaths(live, options.keep).map((path) => byteText(pathBytes(path)));
-  const present = kept.some((path) => statIfPresent(AT_CWD, joinPath(livePath, bytesOf(path))) !== null);
-  if (!present) {
+  const kept = stayingPaths(live, options.keep);
+  // A stage of ours inside must stay reachable, too.
+  const staged = withFolder(livePath, listNames).some((name) => byteText(name).startsWith(HOLDER_PREFIX));
+  if (!staged && !anyPresent(live, kept)) {
     try {
       renameAt(AT_CWD, livePath, AT_CWD, pathBytes(aside), "no-replace");
       return aside;

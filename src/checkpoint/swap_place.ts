@@ -4,7 +4,7 @@
  */
 
 import { StateManagerError } from "../platform/errors.ts";
-import { ensureFolder, readTextIfPresent } from "../platform/files.ts";
+import { ensureFolder } from "../platform/files.ts";
 import {
   AT_CWD,
   closeFd,
@@ -12,9 +12,11 @@ import {
   listNames,
   makeFolderAt,
   OPEN,
+  openAt,
   openBeneath,
   type PathBytes,
   pathBytes,
+  readAt,
   realFolder,
   statAt,
   statIfPresent,
@@ -64,18 +66,12 @@ export async function findSwapPlace(root: FilesRoot, id: string): Promise<SwapPl
   const live = await resolvedLive(root.path);
   const excludePaths = root.excludePaths.map((path) => followRoot(root.path, live, path));
   checkLiveRoot(live, excludePaths);
-  const kept = keptPaths(live, excludePaths).map((path) => byteText(pathBytes(path)));
-  const nested = (await mountPoints()).map((mount) => relativeTo(byteText(pathBytes(live)), mount))
-    .filter((path): path is string => path !== null && path !== "");
-  const inPlace = [...kept, ...nested];
+  const inPlace = stayingPaths(live, excludePaths);
   const stat = statIfPresent(AT_CWD, pathBytes(live));
   const cut = live.lastIndexOf("/");
   const parent = live.slice(0, cut) || "/";
-  // Kept paths that are not there (a log of a database, say) are no reason for the slower way.
-  const present = inPlace.some((path) =>
-    statIfPresent(AT_CWD, joinPath(pathBytes(live), bytesOf(path))) !== null
-  );
-  const wholeMoves = stat === null || (!stat.mountRoot && !present && sameDevice(parent, stat.dev));
+  const wholeMoves = stat === null ||
+    (!stat.mountRoot && !anyPresent(live, inPlace) && sameDevice(parent, stat.dev));
   if (wholeMoves) {
     const holder = `${parent === "/" ? "" : parent}/${HOLDER_PREFIX}${id}-${live.slice(cut + 1)}`;
     if (makeHolder(holder)) return placeIn("exchange", live, holder, inPlace);
@@ -129,15 +125,43 @@ function makeHolder(holder: string): boolean {
   }
 }
 
-/** Every mount point as byte text. */
-async function mountPoints(): Promise<string[]> {
-  const text = await readTextIfPresent("/proc/self/mountinfo") ?? "";
-  return text.split("\n").map((line) => line.split(" ")[4] ?? "").filter((path) => path !== "")
-    .map((path) =>
-      byteText(
-        pathBytes(path.replace(/\\([0-7]{3})/g, (_, octal) => String.fromCharCode(parseInt(octal, 8)))),
-      )
-    );
+/** Everything below `live` that must stay where it is, relative, as byte text: `keep`, nested mounts, lost+found. */
+export function stayingPaths(live: string, keep: readonly string[]): string[] {
+  const kept = keptPaths(live, keep).map((path) => byteText(pathBytes(path)));
+  const mounted = statIfPresent(AT_CWD, pathBytes(live))?.mountRoot === true;
+  return [...kept, ...nestedMounts(live), ...(mounted ? ["lost+found"] : [])];
+}
+
+/** Kept paths that are not there (a database's log, say) are no reason against moving the folder as a whole. */
+export function anyPresent(live: string, paths: readonly string[]): boolean {
+  return paths.some((path) => statIfPresent(AT_CWD, joinPath(pathBytes(live), bytesOf(path))) !== null);
+}
+
+/** Paths below `live` (byte text, relative) where something else is mounted; bind mounts of the same device, too. */
+function nestedMounts(live: string): string[] {
+  const unescaped = (path: string) =>
+    path.replace(/\\([0-7]{3})/g, (_, octal) => String.fromCharCode(parseInt(octal, 8)));
+  return readProcText("/proc/self/mountinfo").split("\n").map((line) => unescaped(line.split(" ")[4] ?? ""))
+    .map((mount) => relativeTo(byteText(pathBytes(live)), mount))
+    .filter((path): path is string => path !== null && path !== "");
+}
+
+const PROC_READ_BYTES = 64 * 1024;
+
+/** A file of /proc as byte text; it has no size, so it is read until nothing comes. */
+function readProcText(path: string): string {
+  const fd = openAt(AT_CWD, pathBytes(path), OPEN.read);
+  try {
+    const buffer = new Uint8Array(PROC_READ_BYTES);
+    let text = "";
+    for (let count = -1; count !== 0;) {
+      count = readAt(fd, buffer, text.length);
+      text += byteText(buffer.subarray(0, count));
+    }
+    return text;
+  } finally {
+    closeFd(fd);
+  }
 }
 
 /** Topmost paths below the root (byte text) that its patterns leave out, and our own stale folder: none may be lost. */
