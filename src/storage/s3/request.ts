@@ -59,7 +59,7 @@ export function requestUrl(target: S3Target, request: Pick<S3Request, "key" | "q
   if (target.forcePathStyle) {
     url.pathname = `${base}/${target.bucket}${request.key === "" ? "" : `/${request.key}`}`;
   } else {
-    url.hostname = `${target.bucket}.${url.hostname}`;
+    url.hostname = `${target.bucket}.${url.hostname}`; // of an IP address the setter keeps the old one: see s3_store.ts
     url.pathname = `${base}/${request.key}`;
   }
   for (const [name, value] of Object.entries(request.query ?? {})) url.searchParams.set(name, value);

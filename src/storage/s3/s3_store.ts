@@ -23,6 +23,7 @@ import { actionText, type OperationKind, outcomeUnknown, tooSlow } from "../stor
 import { connectionError, refusalError } from "./errors.ts";
 import {
   BadBody,
+  requestUrl,
   type S3Answer,
   type S3Credentials,
   type S3Request,
@@ -75,6 +76,29 @@ function parseEndpoint(endpoint: string): URL {
   );
 }
 
+/** Legacy names included; what would change the URL's path or host is not a bucket's name. */
+const BUCKET = /^[A-Za-z0-9][A-Za-z0-9._-]{0,254}$/;
+
+function assertTarget(target: S3Target): void {
+  if (!BUCKET.test(target.bucket)) {
+    throw new StateManagerError(
+      "config-invalid",
+      "open s3 store: the bucket's name has characters that none may have",
+      {
+        hint: "write storage.bucket as the name alone, without s3:// and without a path",
+      },
+    );
+  }
+  if (target.forcePathStyle || requestUrl(target, { key: "" }).hostname !== target.endpoint.hostname) return;
+  throw new StateManagerError(
+    "config-invalid",
+    "open s3 store: this endpoint can't have the bucket in its host name",
+    {
+      hint: "set storage.force_path_style to true",
+    },
+  );
+}
+
 function retryAfterOf(headers: Headers, wallMs: number): number | null {
   const text = headers.get("retry-after");
   if (text === null) return null;
@@ -101,6 +125,7 @@ class S3Store implements ObjectStore {
   constructor(options: S3StoreOptions) {
     const { bucket, region, forcePathStyle } = options;
     this.#target = { endpoint: parseEndpoint(options.endpoint), bucket, region, forcePathStyle };
+    assertTarget(this.#target);
     this.description = `s3 bucket ${JSON.stringify(bucket)} at ${this.#target.endpoint.origin}`;
     this.#client = createHttpClient({ caFile: options.caFile ?? null });
     this.#clock = options.clock;

@@ -1,0 +1,111 @@
+/** A real MinIO with one bucket, on free ports of loopback and a folder of its own. */
+
+import { freePort } from "./free_port.ts";
+
+export interface Minio {
+  readonly endpoint: string;
+  readonly accessKey: string;
+  readonly secretKey: string;
+  readonly bucket: string;
+  stop(): Promise<void>;
+}
+
+const ACCESS_KEY = "test-access-key";
+const SECRET_KEY = "test-secret-key";
+const BUCKET = "state-manager-test";
+/** Starting takes about a second; on a busy machine some more. */
+const START_LIMIT_MS = 30_000;
+const POLL_MS = 50;
+
+function isProgram(path: string): boolean {
+  try {
+    const { isFile, mode } = Deno.statSync(path);
+    return isFile && ((mode ?? 0) & 0o111) !== 0;
+  } catch {
+    return false;
+  }
+}
+
+/** STATE_MANAGER_TEST_MINIO, else the project's own copy, else PATH; null where there is none. */
+export function findMinio(): string | null {
+  const named = Deno.env.get("STATE_MANAGER_TEST_MINIO");
+  if (named !== undefined && named !== "") {
+    return isProgram(named) ? named : null;
+  }
+  const own = new URL("../../.cache/tools/minio", import.meta.url).pathname;
+  const folders = (Deno.env.get("PATH") ?? "").split(":").filter((folder) => folder !== "");
+  return [own, ...folders.map((folder) => `${folder}/minio`)].find(isProgram) ??
+    null;
+}
+
+/** Null where the program is not at hand. */
+export async function startMinio(): Promise<Minio | null> {
+  const program = findMinio();
+  if (program === null) return null;
+  const folder = await Deno.makeTempDir({ prefix: "state-manager-minio-" });
+  await Deno.mkdir(`${folder}/data/${BUCKET}`, { recursive: true });
+  const endpoint = `http://127.0.0.1:${freePort()}`;
+  const child = new Deno.Command(program, {
+    args: [
+      "server",
+      "--quiet",
+      "--address",
+      new URL(endpoint).host,
+      "--console-address",
+      `127.0.0.1:${freePort()}`,
+      `${folder}/data`,
+    ],
+    clearEnv: true,
+    env: {
+      MINIO_ROOT_USER: ACCESS_KEY,
+      MINIO_ROOT_PASSWORD: SECRET_KEY,
+      MINIO_BROWSER: "off",
+      MINIO_UPDATE: "off",
+      HOME: folder,
+    },
+    stdin: "null",
+    stdout: "null",
+    stderr: "null",
+  }).spawn();
+  let ended = false;
+  const status = child.status.then(() => void (ended = true));
+  const stop = async () => {
+    if (!ended) child.kill("SIGTERM");
+    await status;
+    await Deno.remove(folder, { recursive: true });
+  };
+  try {
+    await waitUntilReady(endpoint, () => ended);
+  } catch (error) {
+    await stop();
+    throw error;
+  }
+  return {
+    endpoint,
+    accessKey: ACCESS_KEY,
+    secretKey: SECRET_KEY,
+    bucket: BUCKET,
+    stop,
+  };
+}
+
+async function waitUntilReady(
+  endpoint: string,
+  hasEnded: () => boolean,
+): Promise<void> {
+  const end = performance.now() + START_LIMIT_MS;
+  for (;;) {
+    if (hasEnded()) throw new Error("start MinIO: it ended by itself");
+    try {
+      const response = await fetch(`${endpoint}/minio/health/cluster`);
+      await response.body?.cancel();
+      if (response.status === 200) return;
+    } catch {
+      // Not listening yet.
+    }
+    if (performance.now() > end) {
+      throw new Error(`start MinIO: not ready within ${START_LIMIT_MS} ms`);
+    }
+    await new Promise((resolve) => setTimeout(resolve, POLL_MS));
+  }
+}

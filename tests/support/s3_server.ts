@@ -1,0 +1,379 @@
+/**
+ * A small S3 service on loopback for tests: objects in memory, real signature checks, conditional writes, ranges,
+ * listings in pages, and faults as told. What it answers follows AWS's documentation and MinIO's behaviour.
+ */
+
+import { createHash } from "node:crypto";
+import {
+  serveWire,
+  type WireAnswer,
+  type WireReply,
+  type WireRequest,
+  type WireServer,
+} from "./http_wire.ts";
+import { type Account, verifySignature } from "./s3_signature.ts";
+
+export type S3Operation = "get" | "head" | "put" | "list" | "delete";
+
+export interface S3Fault {
+  /** Left out: all. */
+  readonly operation?: S3Operation;
+  readonly keyPrefix?: string;
+  /** Matching requests that it spares first. */
+  readonly skip?: number;
+  /** Requests that it hits; left out: all until `end()`. */
+  readonly count?: number;
+  /** Chance of hitting a matching request; needs `random`. */
+  readonly probability?: number;
+  readonly random?: () => number;
+  /** Answers this instead; with `when: "after"` the work is done first. */
+  readonly status?: number;
+  readonly code?: string;
+  readonly message?: string;
+  readonly headers?: Readonly<Record<string, string>>;
+  /** Body instead of an error document. */
+  readonly body?: string;
+  /** Ends the connection without an answer. */
+  readonly reset?: boolean;
+  /** When a status or a reset strikes (default "before" the work). */
+  readonly when?: "before" | "after";
+  /** Waits first, then works and answers. */
+  readonly delayMs?: number;
+  /** Does the work only after this time and does not answer until then: a commit after the client's time-out. */
+  readonly lateCommitMs?: number;
+  /** Does the work twice, as a proxy that resends does; the second result is the answer. */
+  readonly duplicate?: boolean;
+  /** Sends so many bytes of the body and ends the connection. */
+  readonly truncateAfter?: number;
+  readonly ignoreRange?: boolean;
+}
+
+export interface ActiveFault {
+  readonly hits: number;
+  end(): void;
+}
+
+export interface S3ServerOptions {
+  readonly bucket?: string;
+  readonly region?: string;
+  readonly accessKey?: string;
+  readonly secretKey?: string;
+  readonly sessionToken?: string;
+  /** Condition headers that it accepts and does nothing about. */
+  readonly ignoreConditions?: readonly ("if-none-match" | "if-match")[];
+  /** How many of several creators at once succeed, as on a store whose condition is not atomic. */
+  readonly racyCreates?: boolean;
+  /** Answers listings without regard to encoding-type, as versitygw does. */
+  readonly ignoreEncodingType?: boolean;
+}
+
+export interface ServedObject {
+  readonly body: Uint8Array<ArrayBuffer>;
+  readonly etag: string;
+  readonly modifiedMs: number;
+  readonly metadata: Readonly<Record<string, string>>;
+}
+
+export interface SeenRequest {
+  readonly operation: S3Operation;
+  readonly key: string;
+  readonly headers: Headers;
+}
+
+interface Running {
+  readonly fault: S3Fault;
+  seen: number;
+  hits: number;
+}
+
+const encoder = new TextEncoder();
+/** Between check and write of a store whose creates race: long enough for all requests of a test to get in. */
+const RACE_WINDOW_MS = 30;
+
+function escapeXml(text: string): string {
+  return text.replace(/[<>&"']|[^ -~]/gu, (c) => `&#${c.codePointAt(0)};`);
+}
+
+function formEncode(text: string): string {
+  return encodeURIComponent(text).replaceAll("%2F", "/").replaceAll("%20", "+");
+}
+
+function errorAnswer(
+  status: number,
+  code: string,
+  message = "fault of a test",
+): WireAnswer {
+  const body = `<?xml version="1.0" encoding="UTF-8"?>\n<Error><Code>${escapeXml(code)}</Code>` +
+    `<Message>${escapeXml(message)}</Message><RequestId>TEST</RequestId></Error>`;
+  return {
+    status,
+    headers: { "content-type": "application/xml" },
+    body: encoder.encode(body),
+  };
+}
+
+const pause = (ms: number) => new Promise<void>((resolve) => setTimeout(resolve, ms));
+
+export class S3Server {
+  readonly bucket: string;
+  readonly region: string;
+  readonly accessKey: string;
+  readonly secretKey: string;
+  readonly sessionToken: string | null;
+  /** What it keeps; tests may look and change. */
+  readonly objects = new Map<string, ServedObject>();
+  /** Every request whose signature was right, in order of arrival. */
+  readonly requests: SeenRequest[] = [];
+  /** Signature faults it saw, by code. */
+  readonly refusals: string[] = [];
+  readonly #options: S3ServerOptions;
+  readonly #faults = new Set<Running>();
+  readonly #late = new Set<Promise<void>>();
+  #wire: WireServer | undefined;
+
+  private constructor(options: S3ServerOptions) {
+    this.#options = options;
+    this.bucket = options.bucket ?? "test-bucket";
+    this.region = options.region ?? "us-east-1";
+    this.accessKey = options.accessKey ?? "test-access-key";
+    this.secretKey = options.secretKey ?? "test/secret+key";
+    this.sessionToken = options.sessionToken ?? null;
+  }
+
+  // deno-lint-ignore require-await
+  static async start(options: S3ServerOptions = {}): Promise<S3Server> {
+    const server = new S3Server(options);
+    server.#wire = serveWire((request) => server.#handle(request));
+    return server;
+  }
+
+  get #account(): Account {
+    const { accessKey, secretKey, sessionToken, region } = this;
+    return { accessKey, secretKey, sessionToken, region };
+  }
+
+  get endpoint(): string {
+    return `http://127.0.0.1:${this.#wire?.port}`;
+  }
+
+  /** Faults apply in the order in which they were added; the first that hits counts. */
+  fail(fault: S3Fault): ActiveFault {
+    const running: Running = { fault, seen: 0, hits: 0 };
+    this.#faults.add(running);
+    return {
+      get hits() {
+        return running.hits;
+      },
+      end: () => void this.#faults.delete(running),
+    };
+  }
+
+  /** Ends every connection; late commits happen before it resolves. */
+  async stop(): Promise<void> {
+    await this.#wire?.stop();
+    await Promise.all(this.#late);
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.stop();
+  }
+
+  async #handle(request: WireRequest): Promise<WireReply> {
+    const refused = verifySignature(request, this.#account, Date.now());
+    if (refused !== null) {
+      this.refusals.push(refused.code);
+      return errorAnswer(refused.status, refused.code);
+    }
+    const [, bucket = "", ...rest] = decodeURIComponent(request.path).split(
+      "/",
+    );
+    if (bucket !== this.bucket) return errorAnswer(404, "NoSuchBucket");
+    const key = rest.join("/");
+    const query = new URLSearchParams(request.query);
+    const operation = this.#operationOf(request, key);
+    const subject = operation === "list" ? query.get("prefix") ?? "" : key;
+    this.requests.push({ operation, key: subject, headers: request.headers });
+    return await this.#withFaults(
+      operation,
+      subject,
+      () => this.#work(operation, key, request, query),
+    );
+  }
+
+  #operationOf(request: WireRequest, key: string): S3Operation {
+    if (request.method === "GET") return key === "" ? "list" : "get";
+    return request.method === "PUT" ? "put" : request.method === "DELETE" ? "delete" : "head";
+  }
+
+  #strike(operation: S3Operation, key: string): S3Fault | undefined {
+    for (const running of this.#faults) {
+      const { fault } = running;
+      if (fault.operation !== undefined && fault.operation !== operation) {
+        continue;
+      }
+      if (!key.startsWith(fault.keyPrefix ?? "")) continue;
+      const {
+        skip = 0,
+        count = Infinity,
+        probability = 1,
+        random = Math.random,
+      } = fault;
+      if (
+        running.seen++ < skip || running.hits >= count ||
+        random() >= probability
+      ) continue;
+      running.hits++;
+      return fault;
+    }
+    return undefined;
+  }
+
+  async #withFaults(
+    operation: S3Operation,
+    key: string,
+    work: (fault?: S3Fault) => Promise<WireAnswer>,
+  ): Promise<WireReply> {
+    const fault = this.#strike(operation, key);
+    if (fault === undefined) return await work();
+    if (fault.delayMs !== undefined) await pause(fault.delayMs);
+    if (fault.lateCommitMs !== undefined) {
+      const late = pause(fault.lateCommitMs).then(async () => void await work(fault));
+      this.#late.add(late);
+      await late;
+      this.#late.delete(late);
+      return "reset";
+    }
+    const strikes = fault.reset === true || fault.status !== undefined;
+    if (strikes && fault.when !== "after") return this.#faultReply(fault);
+    if (fault.duplicate === true) await work(fault);
+    const answer = await work(fault);
+    if (strikes) return this.#faultReply(fault);
+    return fault.truncateAfter === undefined ? answer : { ...answer, cutAfter: fault.truncateAfter };
+  }
+
+  #faultReply(fault: S3Fault): WireReply {
+    if (fault.reset === true) return "reset";
+    const answer = errorAnswer(
+      fault.status ?? 500,
+      fault.code ?? "InternalError",
+      fault.message,
+    );
+    return {
+      ...answer,
+      headers: { ...answer.headers, ...fault.headers },
+      ...(fault.body === undefined ? {} : { body: encoder.encode(fault.body) }),
+    };
+  }
+
+  async #work(
+    operation: S3Operation,
+    key: string,
+    request: WireRequest,
+    query: URLSearchParams,
+  ): Promise<WireAnswer> {
+    if (operation === "list") return this.#list(query);
+    if (operation === "put") return await this.#put(key, request);
+    if (operation === "delete") {
+      this.objects.delete(key);
+      return { status: 204 };
+    }
+    const object = this.objects.get(key);
+    if (object === undefined) return errorAnswer(404, "NoSuchKey");
+    return operation === "head" ? this.#whole(object) : this.#get(object, request);
+  }
+
+  async #put(key: string, request: WireRequest): Promise<WireAnswer> {
+    const refusal = this.#conditionRefusal(key, request.headers);
+    if (this.#options.racyCreates === true) await pause(RACE_WINDOW_MS);
+    if (refusal !== null) return refusal;
+    const metadata: Record<string, string> = {};
+    for (const [name, value] of request.headers) {
+      if (name.startsWith("x-amz-meta-")) metadata[name] = value;
+    }
+    const etag = `"${createHash("md5").update(request.body).digest("hex")}"`;
+    this.objects.set(key, {
+      body: request.body,
+      etag,
+      modifiedMs: Date.now(),
+      metadata,
+    });
+    return { status: 200, headers: { etag } };
+  }
+
+  #conditionRefusal(key: string, headers: Headers): WireAnswer | null {
+    const ignored = this.#options.ignoreConditions ?? [];
+    const object = this.objects.get(key);
+    if (
+      headers.has("if-none-match") && !ignored.includes("if-none-match") &&
+      object !== undefined
+    ) {
+      return errorAnswer(412, "PreconditionFailed");
+    }
+    const match = headers.get("if-match");
+    if (match === null || ignored.includes("if-match")) return null;
+    if (object === undefined) return errorAnswer(404, "NoSuchKey");
+    return object.etag === match ? null : errorAnswer(412, "PreconditionFailed");
+  }
+
+  #whole(object: ServedObject): WireAnswer {
+    return {
+      status: 200,
+      headers: {
+        etag: object.etag,
+        "last-modified": new Date(object.modifiedMs).toUTCString(),
+        "accept-ranges": "bytes",
+        ...object.metadata,
+      },
+      body: object.body,
+    };
+  }
+
+  #get(object: ServedObject, request: WireRequest): WireAnswer {
+    const whole = this.#whole(object);
+    const range = /^bytes=(\d+)-(\d+)$/.exec(
+      request.headers.get("range") ?? "",
+    );
+    const ignored = [...this.#faults].some(({ fault }) => fault.ignoreRange === true);
+    if (range === null || ignored) return whole;
+    const [start = 0, last = 0] = range.slice(1).map(Number);
+    const size = object.body.length;
+    if (start >= size) return errorAnswer(416, "InvalidRange");
+    const end = Math.min(last + 1, size);
+    return {
+      status: 206,
+      headers: {
+        ...whole.headers,
+        "content-range": `bytes ${start}-${end - 1}/${size}`,
+      },
+      body: object.body.slice(start, end),
+    };
+  }
+
+  #list(query: URLSearchParams): WireAnswer {
+    const prefix = query.get("prefix") ?? "";
+    const after = query.get("continuation-token") ?? query.get("start-after") ??
+      "";
+    const limit = Number(query.get("max-keys") ?? 1000);
+    const encoded = query.get("encoding-type") === "url" &&
+      this.#options.ignoreEncodingType !== true;
+    const keys = [...this.objects.keys()].filter((key) => key.startsWith(prefix) && key > after).sort();
+    const contents = keys.slice(0, limit).map((key) => {
+      const object = this.objects.get(key);
+      const shown = encoded ? formEncode(key) : escapeXml(key);
+      return `<Contents><Key>${shown}</Key><LastModified>${
+        new Date(object?.modifiedMs ?? 0).toISOString()
+      }</LastModified><ETag>${
+        escapeXml(object?.etag ?? "")
+      }</ETag><Size>${object?.body.length}</Size></Contents>`;
+    });
+    const body = `<?xml version="1.0" encoding="UTF-8"?>\n` +
+      `<ListBucketResult xmlns="http://s3.amazonaws.com/doc/2006-03-01/"><Name>${this.bucket}</Name>` +
+      (encoded ? "<EncodingType>url</EncodingType>" : "") +
+      `<IsTruncated>${keys.length > limit}</IsTruncated>${contents.join("")}</ListBucketResult>`;
+    return {
+      status: 200,
+      headers: { "content-type": "application/xml" },
+      body: encoder.encode(body),
+    };
+  }
+}
