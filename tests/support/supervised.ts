@@ -20,6 +20,9 @@ import type {
 /** No condition here takes longer on a loaded machine; a test that waits this long has failed. */
 const PATIENCE_MS = 20_000;
 
+/** Opened once: it holds libc open for good, which a test's own check would take for a leak. */
+const clock = systemClock();
+
 export async function until(
   condition: () => boolean,
   what: string,
@@ -32,7 +35,7 @@ export async function until(
 }
 
 export class Supervised implements AsyncDisposable {
-  readonly clock = systemClock();
+  readonly clock = clock;
   readonly events: SupervisorEvent[] = [];
   readonly output: Parameters<OutputHandler>[0][] = [];
   readonly supervisor: Supervisor;
