@@ -31,7 +31,10 @@ export interface ManagerStatus {
   readonly pid: number;
   readonly started: string;
   readonly uptime_seconds: number;
-  readonly storage: { readonly description: string; readonly key_prefix: string } | null;
+  readonly storage: {
+    readonly description: string;
+    readonly key_prefix: string;
+  } | null;
   readonly lease: LeaseStatus | null;
   readonly processes: readonly ProcessStatus[];
   readonly files: readonly {
@@ -116,7 +119,10 @@ export interface Control {
   /** `POST /config` with a parsed JSON body: validate, probe, persist, start. Resolves once persisted. */
   configure(body: unknown): Promise<ManagerStatus>;
   /** `busy` when another one runs. Rejects unless it is durable. */
-  checkpoint(request: CheckpointRequest, work?: LongWork): Promise<CheckpointResult>;
+  checkpoint(
+    request: CheckpointRequest,
+    work?: LongWork,
+  ): Promise<CheckpointResult>;
   checkpoints(): Promise<readonly CheckpointRecord[]>;
   restore(request: RestoreRequest, work?: LongWork): Promise<RestoreResult>;
   releaseLease(): Promise<ManagerStatus>;

@@ -40,7 +40,9 @@ export function dataDirAt(path: string): DataDir {
  * Makes the data folder and takes its lock, so that two managers never share one.
  * Errors: `data-dir-unwritable` (78), `busy` (75) when another manager is alive in it.
  */
-export async function openDataDir(path: string): Promise<{ dir: DataDir; lock: FolderLock }> {
+export async function openDataDir(
+  path: string,
+): Promise<{ dir: DataDir; lock: FolderLock }> {
   const dir = dataDirAt(path);
   const hint = "make it writable for this user, or choose another with --data-dir or STATE_MANAGER_DATA_DIR";
   let lock: FolderLock | null;
@@ -54,15 +56,23 @@ export async function openDataDir(path: string): Promise<{ dir: DataDir; lock: F
     await ensureFolder(dir.scratch, 0o700);
   } catch (error) {
     if (isError(error, "disk-full")) throw error;
-    throw new StateManagerError("data-dir-unwritable", `open data folder ${path}: cannot be written`, {
-      hint,
-      cause: error,
-    });
+    throw new StateManagerError(
+      "data-dir-unwritable",
+      `open data folder ${path}: cannot be written`,
+      {
+        hint,
+        cause: error,
+      },
+    );
   }
   if (lock === null) {
-    throw new StateManagerError("busy", `open data folder ${path}: another manager uses it`, {
-      hint: "stop the other one, or give each its own --data-dir",
-    });
+    throw new StateManagerError(
+      "busy",
+      `open data folder ${path}: another manager uses it`,
+      {
+        hint: "stop the other one, or give each its own --data-dir",
+      },
+    );
   }
   return { dir, lock };
 }
@@ -82,7 +92,9 @@ export async function writeExitRecord(
     code: error?.code ?? null,
     hint: error?.hint ?? null,
   };
-  await writeFileAtomically(path, JSON.stringify(record, null, 1) + "\n").catch(() => {});
+  await writeFileAtomically(path, JSON.stringify(record, null, 1) + "\n").catch(
+    () => {},
+  );
 }
 
 /** True while `POST /release-lease` is in force, also after a restart of the manager. */
@@ -90,7 +102,11 @@ export async function isReleased(dir: DataDir): Promise<boolean> {
   return await readTextIfPresent(dir.releasedFlag) !== null;
 }
 
-export async function setReleased(dir: DataDir, released: boolean): Promise<void> {
-  if (released) await writeFileAtomically(dir.releasedFlag, "released by request\n");
-  else await removeIfPresent(dir.releasedFlag);
+export async function setReleased(
+  dir: DataDir,
+  released: boolean,
+): Promise<void> {
+  if (released) {
+    await writeFileAtomically(dir.releasedFlag, "released by request\n");
+  } else await removeIfPresent(dir.releasedFlag);
 }

@@ -24,7 +24,10 @@ const MarkerItemSchema = v.object({
   pending: v.nullable(v.string()),
 });
 
-const MarkerSchema = v.object({ v: v.literal(1), files: v.record(v.string(), MarkerItemSchema) });
+const MarkerSchema = v.object({
+  v: v.literal(1),
+  files: v.record(v.string(), MarkerItemSchema),
+});
 
 export type MarkerItem = v.InferOutput<typeof MarkerItemSchema>;
 export type Marker = v.InferOutput<typeof MarkerSchema>;
@@ -33,7 +36,11 @@ export const EMPTY_MARKER: Marker = { v: 1, files: {} };
 
 /** What a start does with one files root. `keep` and `adopt` also ship the local content soon after the start. */
 export type LineageDecision =
-  | { readonly kind: "restore"; readonly moveAside: boolean; readonly reason: string }
+  | {
+    readonly kind: "restore";
+    readonly moveAside: boolean;
+    readonly reason: string;
+  }
   | { readonly kind: "keep"; readonly reason: string }
   | { readonly kind: "adopt"; readonly reason: string }
   | { readonly kind: "empty"; readonly reason: string }
@@ -64,17 +71,31 @@ function heldLastByUs(marker: MarkerItem, head: Head): boolean {
 }
 
 /** True when the head's current content of the item is what the local content descends from. */
-function bucketIsNotAhead(name: string, marker: MarkerItem, head: Head): boolean {
-  if (head.current === marker.checkpoint || head.current === marker.pending) return true;
+function bucketIsNotAhead(
+  name: string,
+  marker: MarkerItem,
+  head: Head,
+): boolean {
+  if (head.current === marker.checkpoint || head.current === marker.pending) {
+    return true;
+  }
   // Another root's restore made a new checkpoint: ours is not behind if its own content there is the same.
   const known = head.checkpoints.find((record) => record.id === marker.checkpoint);
   const mine = known?.files[name]?.manifest_sha256;
-  return mine !== undefined && mine === currentRecord(head)?.files[name]?.manifest_sha256;
+  return mine !== undefined &&
+    mine === currentRecord(head)?.files[name]?.manifest_sha256;
 }
 
 /** True when this item was ours up to the head as it stands: the test for `keep`. */
-export function isOurs(name: string, marker: MarkerItem | null, repoId: string, head: Head | null): boolean {
-  if (marker === null || marker.repo_id !== repoId || head === null) return false;
+export function isOurs(
+  name: string,
+  marker: MarkerItem | null,
+  repoId: string,
+  head: Head | null,
+): boolean {
+  if (marker === null || marker.repo_id !== repoId || head === null) {
+    return false;
+  }
   return heldLastByUs(marker, head) && bucketIsNotAhead(name, marker, head);
 }
 
@@ -83,12 +104,20 @@ export function decideLineage(facts: LineageFacts): LineageDecision {
   const { name, marker, previousHead } = facts;
   const inBucket = currentRecord(previousHead)?.files[name] !== undefined;
   if (facts.localEmpty) {
-    if (!inBucket) return { kind: "empty", reason: "neither local data nor a checkpoint" };
-    if (facts.restoreNothing) return { kind: "empty", reason: "restore.on_start is none" };
+    if (!inBucket) {
+      return { kind: "empty", reason: "neither local data nor a checkpoint" };
+    }
+    if (facts.restoreNothing) {
+      return { kind: "empty", reason: "restore.on_start is none" };
+    }
     return { kind: "restore", moveAside: false, reason: "no local data" };
   }
-  if (!inBucket) return { kind: "adopt", reason: "local data, nothing in the bucket yet" };
-  if (facts.restoreNothing) return { kind: "keep", reason: "restore.on_start is none" };
+  if (!inBucket) {
+    return { kind: "adopt", reason: "local data, nothing in the bucket yet" };
+  }
+  if (facts.restoreNothing) {
+    return { kind: "keep", reason: "restore.on_start is none" };
+  }
   if (isOurs(name, marker, facts.repoId, previousHead)) {
     return { kind: "keep", reason: "nobody held the lease since we last did" };
   }
@@ -101,9 +130,15 @@ export function decideLineage(facts: LineageFacts): LineageDecision {
   }
   const origin = marker === null ? "no lineage marker here" : "marker of another repository";
   if (facts.onConflict === "bucket") {
-    return { kind: "restore", moveAside: true, reason: `${origin}; on_conflict: bucket` };
+    return {
+      kind: "restore",
+      moveAside: true,
+      reason: `${origin}; on_conflict: bucket`,
+    };
   }
-  if (facts.onConflict === "local") return { kind: "keep", reason: `${origin}; on_conflict: local` };
+  if (facts.onConflict === "local") {
+    return { kind: "keep", reason: `${origin}; on_conflict: local` };
+  }
   return { kind: "refuse", reason: origin };
 }
 
@@ -119,13 +154,18 @@ export function conflictError(
     {
       hint: "choose: restore.on_conflict=bucket moves the local data aside and restores, " +
         "restore.on_conflict=local keeps it as a new checkpoint; or empty the folder",
-      details: roots.map((root) => ({ pointer: `/files/${root.name}`, detail: root.reason })),
+      details: roots.map((root) => ({
+        pointer: `/files/${root.name}`,
+        detail: root.reason,
+      })),
     },
   );
 }
 
 /** Reads the marker. A damaged one counts as absent: every root is then of unknown origin, which asks the operator. */
-export async function readMarker(path: string): Promise<{ marker: Marker; damaged: boolean }> {
+export async function readMarker(
+  path: string,
+): Promise<{ marker: Marker; damaged: boolean }> {
   const text = await readTextIfPresent(path);
   if (text === null) return { marker: EMPTY_MARKER, damaged: false };
   try {
@@ -164,7 +204,10 @@ export class LineageFile {
   }
 
   /** Applies `change` to each named item that exists, in one write. */
-  async patch(names: readonly string[], change: Partial<MarkerItem>): Promise<void> {
+  async patch(
+    names: readonly string[],
+    change: Partial<MarkerItem>,
+  ): Promise<void> {
     const changes: Record<string, MarkerItem> = {};
     for (const name of names) {
       const item = this.item(name);

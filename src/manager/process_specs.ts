@@ -13,13 +13,18 @@ export function processEnvironment(
 ): Record<string, string> {
   const result: Record<string, string> = {};
   for (const [name, value] of Object.entries(environment)) {
-    if (!WITHHELD.test(name) || process.envFrom.includes(name)) result[name] = value;
+    if (!WITHHELD.test(name) || process.envFrom.includes(name)) {
+      result[name] = value;
+    }
   }
   return { ...result, ...process.env };
 }
 
 /** The specs of all processes that `stacks` names (or all, when it names the built-in stack). */
-export function processSpecs(config: Config, environment: Readonly<Record<string, string>>): ProcessSpec[] {
+export function processSpecs(
+  config: Config,
+  environment: Readonly<Record<string, string>>,
+): ProcessSpec[] {
   const all = config.stacks.includes("processes");
   return Object.entries(config.processes)
     .filter(([name]) => all || config.stacks.includes(name))

@@ -49,6 +49,8 @@ export interface ManagerOptions {
   readonly cwd?: string;
   /** Wraps the command, e.g. ["unshare", "--pid", "--fork", "--mount-proc"]. */
   readonly wrap?: readonly string[];
+  /** Path of the program as the wrapper sees it; null: the wrapper knows the whole command line itself. */
+  readonly program?: string | null;
   readonly port?: number;
   readonly uid?: number;
   readonly gid?: number;

@@ -1,0 +1,249 @@
+/**
+ * From options to a living manager and its exit code. The order is the argument: signals before all else (PID 1
+ * without listeners cannot be stopped), then the data folder's lock, the configuration, the API, the manager; and on the
+ * way out the API first, then what must be told.
+ */
+
+import { type ConfigFlags, findDataDir, loadConfig, persistConfig, validateBody } from "../config/mod.ts";
+import type { LoadedConfig } from "../config/mod.ts";
+import { openCatalog } from "../database/mod.ts";
+import { type DataDir, Manager, openDataDir, writeExitRecord } from "../manager/mod.ts";
+import { type Clock, systemClock } from "../platform/clock.ts";
+import { currentFolder, environmentVariables, inContainer, isRoot } from "../platform/environment.ts";
+import { asStateManagerError, StateManagerError } from "../platform/errors.ts";
+import { removeIfPresent, writeFileAtomically } from "../platform/files.ts";
+import { raiseFileLimit } from "../platform/libc_process.ts";
+import { configureLog, flushLog, log } from "../platform/log.ts";
+import { type Random, randomHex, systemRandom } from "../platform/random.ts";
+import { Secret } from "../platform/secret.ts";
+import { affectedSqlite, exitNow, keepAliveOnErrors, machineName, ownPid } from "../platform/self.ts";
+import { type HandledSignal, installSignals } from "../platform/signals.ts";
+import { standardError, standardOutput } from "../platform/standard_output.ts";
+import { createApp, isLoopback, type RunningServer, startServer } from "../server/mod.ts";
+import { endEverything, startReaper } from "../supervisor/mod.ts";
+
+/** Longest wait for requests under way at the end: the budget is spent by then. */
+const SERVER_STOP_MS = 200;
+/** Longest wait for our own output at the end. */
+const FLUSH_MS = 500;
+/** PID 1 gives what is left of others this long between TERM and KILL. */
+const LAST_GRACE_MS = 200;
+
+const logger = log("main");
+const STOP_SIGNALS: readonly HandledSignal[] = ["SIGTERM", "SIGINT", "SIGQUIT"];
+
+interface Parts {
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly flags: ConfigFlags;
+  readonly mode: "run" | "server";
+  /** Set as soon as there is a manager; signals before that are kept. */
+  readonly signals: SignalDesk;
+}
+
+/** Takes signals from the first instruction on, and hands them to the manager once there is one. */
+class SignalDesk {
+  #early: HandledSignal[] = [];
+  #manager: Manager | null = null;
+  onChild: () => void = () => {};
+
+  receive(signal: HandledSignal): void {
+    if (signal === "SIGCHLD") return this.onChild();
+    if (this.#manager === null) {
+      this.#early.push(signal);
+      return;
+    }
+    if (!STOP_SIGNALS.includes(signal)) return this.#manager.forward(signal);
+    const times = this.#manager.requestStop(signal);
+    logger.info(
+      `${signal}: ${
+        ["stopping", "no more grace for the programs", "leaving at once"][times - 1] ?? "leaving"
+      }`,
+    );
+    if (times >= 3) exitNow(130);
+  }
+
+  attach(manager: Manager): void {
+    this.#manager = manager;
+    for (const signal of this.#early.splice(0)) this.receive(signal);
+  }
+}
+
+/** Runs the manager to its end and gives the exit code of the process. Never throws. */
+export async function runManager(flags: ConfigFlags, mode: "serve" | "run"): Promise<number> {
+  const clock = systemClock();
+  const signals = new SignalDesk();
+  installSignals((signal) => signals.receive(signal));
+  configureLog({ format: "auto", level: "info" });
+  keepAliveOnErrors((error) =>
+    logger.error("unexpected error, going on", { error: asStateManagerError(error) })
+  );
+  raiseFileLimit();
+  const reaper = startReaper(clock);
+  signals.onChild = () => reaper.childExited();
+  const parts: Parts = {
+    clock,
+    random: systemRandom(),
+    flags,
+    mode: mode === "run" ? "run" : "server",
+    signals,
+  };
+  try {
+    return await live(parts);
+  } finally {
+    reaper.stop();
+    await endEverything(clock, { graceMs: LAST_GRACE_MS, selfPid: ownPid() });
+    await Promise.all([
+      flushLog(FLUSH_MS),
+      standardOutput().flush(FLUSH_MS),
+      standardError().flush(FLUSH_MS),
+    ]);
+  }
+}
+
+async function live(parts: Parts): Promise<number> {
+  const { clock, flags } = parts;
+  const environment = environmentVariables();
+  const folder = currentFolder();
+  // Its own error goes to the command line, which tells it and exits: there is no folder to keep an exit record in.
+  const path = findDataDir(flags, environment, { isRoot: isRoot(), inContainer: inContainer(), folder });
+  const { dir, lock } = await openDataDir(path);
+  await removeIfPresent(dir.exitRecord);
+  try {
+    const { exitCode, error } = await serve(parts, dir, { environment, flags, dataDir: path, folder });
+    await writeExitRecord(dir.exitRecord, exitCode, error ?? "ended", clock.wallMs());
+    if (error !== null) {
+      logger.error(`ending with ${exitCode}: ${error.message}`, { code: error.code, hint: error.hint });
+    } else logger.info(`ending with ${exitCode}`);
+    return exitCode;
+  } catch (error) {
+    await writeExitRecord(dir.exitRecord, asStateManagerError(error).meaning.exit, error, clock.wallMs());
+    throw error;
+  } finally {
+    lock.release();
+  }
+}
+
+type Surroundings = Parameters<typeof loadConfig>[0];
+
+async function serve(
+  parts: Parts,
+  dir: DataDir,
+  surroundings: Surroundings,
+): Promise<{ exitCode: number; error: StateManagerError | null }> {
+  const { clock, mode, random, signals } = parts;
+  const loaded = await loadConfig(surroundings);
+  if (mode === "run" && loaded.config === null) {
+    throw new StateManagerError(
+      "usage",
+      "run: no store is named, wanted --directory DIR or --bucket B --endpoint URL",
+      {
+        hint: "name a store by options, by STATE_MANAGER_STORAGE_… variables or in a file with --config",
+      },
+    );
+  }
+  configureLog(loaded.log);
+  const warnings = startWarnings();
+  for (const warning of [...warnings, ...loaded.warnings]) logger.warn(warning);
+  const manager = new Manager({
+    dir,
+    loaded,
+    configure: (body, probe) => configure(body, surroundings, clock, probe),
+    mode,
+    clock,
+    random,
+    pid: ownPid(),
+    hostname: machineName(),
+    setupToken: await setupToken(loaded, dir, random),
+    openCatalog: (config) =>
+      openCatalog({ path: config.catalog.path ?? dir.catalog, clock, log: log("catalog") }),
+    output: mode === "run" ? passOn : passOnNamed,
+    warnings,
+  });
+  signals.attach(manager);
+  const app = createApp({ control: manager, clock, random, log: log("http") });
+  const server = await listen(loaded, dir, app, clock);
+  try {
+    return await manager.run();
+  } finally {
+    await server.stop(SERVER_STOP_MS);
+  }
+}
+
+async function listen(
+  loaded: LoadedConfig,
+  dir: DataDir,
+  app: ReturnType<typeof createApp>,
+  clock: Clock,
+): Promise<RunningServer> {
+  const { listen, socket, tls } = loaded.server;
+  const server = await startServer({ app, clock, listen, tls, socket: { path: socket, dataDir: dir.path } });
+  logger.info("listening", { urls: server.urls });
+  return server;
+}
+
+/** `POST /config`: checked and probed before it is kept, kept before anything starts. */
+async function configure(
+  body: unknown,
+  surroundings: Surroundings,
+  clock: Clock,
+  probe: (config: NonNullable<LoadedConfig["config"]>) => Promise<void>,
+): Promise<LoadedConfig> {
+  const checked = await validateBody(body, surroundings);
+  if (checked.config === null) {
+    throw new StateManagerError("config-invalid", "configure: no storage, wanted a bucket or a directory", {
+      hint: "give storage.bucket with storage.endpoint, or storage.directory",
+      details: [{ pointer: "/storage", detail: "missing" }],
+    });
+  }
+  await probe(checked.config);
+  await persistConfig(checked.file, checked.raw, clock.wallMs());
+  return checked;
+}
+
+/** An unconfigured manager that listens beyond loopback with no token makes one, for one use. */
+async function setupToken(loaded: LoadedConfig, dir: DataDir, random: Random): Promise<Secret | null> {
+  const { listen, tokens } = loaded.server;
+  if (loaded.config !== null || tokens.length > 0 || isLoopback(listen.hostname)) return null;
+  const token = randomHex(random, 32);
+  const path = `${dir.path}/setup-token`;
+  await writeFileAtomically(path, token + "\n");
+  standardError().write(
+    new TextEncoder().encode(`set-up token for POST /config (also in ${path}): ${token}\n`),
+  );
+  return new Secret(token);
+}
+
+function startWarnings(): string[] {
+  const version = affectedSqlite();
+  if (version === null) return [];
+  return [
+    `the built-in SQLite ${version} has the WAL-reset bug (3.7.0 to 3.51.2): build with a newer runtime when you can`,
+  ];
+}
+
+type Line = Parameters<ConstructorParameters<typeof Manager>[0]["output"]>[0];
+
+const newline = new TextEncoder().encode("\n");
+
+function joined(...parts: readonly Uint8Array[]): Uint8Array {
+  const whole = new Uint8Array(parts.reduce((sum, part) => sum + part.length, 0));
+  let at = 0;
+  for (const part of parts) {
+    whole.set(part, at);
+    at += part.length;
+  }
+  return whole;
+}
+
+/** `run`: the program's output is ours, as it is. */
+function passOn(line: Line): void {
+  const sink = line.stream === "stdout" ? standardOutput() : standardError();
+  sink.write(line.partial ? line.text : joined(line.text, newline));
+}
+
+/** Several programs share our output: each line says whose it is. */
+function passOnNamed(line: Line): void {
+  const sink = line.stream === "stdout" ? standardOutput() : standardError();
+  sink.write(joined(new TextEncoder().encode(`${line.name} | `), line.text, newline));
+}

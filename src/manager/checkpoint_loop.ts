@@ -1,0 +1,84 @@
+/** Checkpoints by interval: the next one is due `intervalMs` after the last ended, sooner after one that failed. */
+
+import type { Clock } from "../platform/clock.ts";
+import { asStateManagerError } from "../platform/errors.ts";
+import type { Log } from "../platform/log.ts";
+import type { Checkpointer } from "./checkpointer.ts";
+
+export interface CheckpointLoopOptions {
+  readonly checkpointer: Checkpointer;
+  /** 0: only the first one after a start, where asked for. */
+  readonly intervalMs: number;
+  readonly clock: Clock;
+  readonly log: Log;
+}
+
+/** First wait after a failure; doubles up to the interval. */
+const FIRST_RETRY_MS = 5000;
+
+export class CheckpointLoop {
+  readonly #options: CheckpointLoopOptions;
+  #abort: AbortController | null = null;
+  #nextWallMs: number | null = null;
+
+  constructor(options: CheckpointLoopOptions) {
+    this.#options = options;
+  }
+
+  get nextWallMs(): number | null {
+    return this.#nextWallMs;
+  }
+
+  /** Begins, or goes on. `soon`: the first one at once, since local data may be ahead of the bucket. */
+  start(soon: boolean): void {
+    if (this.#abort !== null) return;
+    const abort = new AbortController();
+    this.#abort = abort;
+    this.#run(soon, abort.signal).catch(() => {}); // ends only by its signal
+  }
+
+  /** No new one begins; a running one goes on. */
+  stop(): void {
+    this.#abort?.abort();
+    this.#abort = null;
+    this.#nextWallMs = null;
+  }
+
+  async #run(soon: boolean, signal: AbortSignal): Promise<void> {
+    const { clock, intervalMs, log } = this.#options;
+    let waitMs = soon ? 0 : intervalMs;
+    let retryMs = FIRST_RETRY_MS;
+    if (!soon && intervalMs === 0) return;
+    while (true) {
+      this.#nextWallMs = clock.wallMs() + waitMs;
+      await clock.sleep(waitMs, { signal });
+      this.#nextWallMs = null;
+      const failure = await this.#once();
+      if (signal.aborted) return;
+      if (failure === null) {
+        if (intervalMs === 0) return;
+        waitMs = intervalMs;
+        retryMs = FIRST_RETRY_MS;
+      } else {
+        log.error("checkpoint failed, it is tried again", {
+          error: failure.message,
+          code: failure.code,
+          hint: failure.hint,
+        });
+        waitMs = Math.min(retryMs, intervalMs || retryMs);
+        retryMs = Math.min(retryMs * 2, 300_000);
+      }
+    }
+  }
+
+  async #once() {
+    const { checkpointer } = this.#options;
+    try {
+      await checkpointer.idle();
+      await checkpointer.create("interval", { comment: "", labels: {} });
+      return null;
+    } catch (error) {
+      return asStateManagerError(error);
+    }
+  }
+}

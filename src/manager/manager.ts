@@ -1,0 +1,374 @@
+/**
+ * The manager: the life of one process from start to exit code, and what the API may ask of it. It holds no state of
+ * the data itself; each period between taking and giving up the lease is one `Session`.
+ */
+
+import type { CheckpointRecord } from "../checkpoint/types.ts";
+import type { LoadedConfig } from "../config/mod.ts";
+import type { Config } from "../config/types.ts";
+import type { Catalog, CatalogEvent } from "../database/mod.ts";
+import { buildInfo } from "../platform/build_info.ts";
+import type { Clock } from "../platform/clock.ts";
+import { asStateManagerError, StateManagerError } from "../platform/errors.ts";
+import { log } from "../platform/log.ts";
+import { type Random, randomHex } from "../platform/random.ts";
+import type { Secret } from "../platform/secret.ts";
+import type {
+  AccessRules,
+  CheckpointRequest,
+  CheckpointResult,
+  Control,
+  HealthCheck,
+  LongWork,
+  ManagerState,
+  ManagerStatus,
+  RestoreRequest,
+  RestoreResult,
+} from "./control.ts";
+import { type DataDir, isReleased, setReleased } from "./data_dir.ts";
+import { Session, type SessionEnd } from "./session.ts";
+
+export interface ManagerOptions {
+  readonly dir: DataDir;
+  /** What the start found; null config: unconfigured. */
+  readonly loaded: LoadedConfig;
+  /** Validates a body for `POST /config` and keeps it; returns what is then in force. */
+  readonly configure: (
+    body: unknown,
+    probe: (config: Config) => Promise<void>,
+  ) => Promise<LoadedConfig>;
+  /** "run": the exit code is the command's. */
+  readonly mode: "run" | "server";
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly pid: number;
+  readonly hostname: string;
+  readonly setupToken: Secret | null;
+  /** Given once the first programs run: the catalog must not delay them. */
+  readonly openCatalog: (config: Config) => Catalog;
+  readonly output: (
+    line: {
+      name: string;
+      stream: "stdout" | "stderr";
+      text: Uint8Array;
+      partial: boolean;
+    },
+  ) => void;
+  readonly warnings: readonly string[];
+}
+
+const logger = log("manager");
+
+/** Resolves once, from outside. */
+interface Gate {
+  readonly promise: Promise<void>;
+  open(): void;
+}
+
+function gate(): Gate {
+  const { promise, resolve } = Promise.withResolvers<void>();
+  return { promise, open: resolve };
+}
+
+export class Manager implements Control {
+  readonly #options: ManagerOptions;
+  readonly #holder: string;
+  readonly #startedWallMs: number;
+  readonly #startedMonotonicMs: number;
+  #loaded: LoadedConfig;
+  #state: ManagerState = "unconfigured";
+  #reason: string | null = null;
+  #session: Session | null = null;
+  #catalog: Catalog | null = null;
+  #setupToken: Secret | null;
+  #configuring = false;
+  /** Configured over the API and not told to the catalog yet. */
+  #configured = false;
+  /** Events from before the catalog is open: lease and restore. */
+  readonly #early: CatalogEvent[] = [];
+  #stopSignals: string[] = [];
+  #wake = gate();
+  #released = false;
+  #ended = false;
+
+  constructor(options: ManagerOptions) {
+    this.#options = options;
+    this.#holder = randomHex(options.random);
+    this.#startedWallMs = options.clock.wallMs();
+    this.#startedMonotonicMs = options.clock.monotonicMs();
+    this.#loaded = options.loaded;
+    this.#setupToken = options.setupToken;
+  }
+
+  get holder(): string {
+    return this.#holder;
+  }
+
+  /** Lives until a stop is asked for, the programs end, or the lease is lost. Never rejects. */
+  async run(): Promise<{ exitCode: number; error: StateManagerError | null }> {
+    try {
+      this.#released = await isReleased(this.#options.dir);
+      return await this.#live();
+    } catch (error) {
+      const wrapped = asStateManagerError(error);
+      this.#setState("failed", wrapped.message);
+      return { exitCode: wrapped.meaning.exit, error: wrapped };
+    } finally {
+      this.#ended = true;
+      await this.#catalog?.close(CATALOG_CLOSE_MS);
+    }
+  }
+
+  async #live(): Promise<
+    { exitCode: number; error: StateManagerError | null }
+  > {
+    while (true) {
+      if (this.#stopSignals.length > 0) {
+        return { exitCode: this.#idleExitCode(), error: null };
+      }
+      const config = this.#loaded.config;
+      if (config === null) {
+        this.#setState("unconfigured", "no configuration: POST /config");
+        await this.#nextWake();
+        continue;
+      }
+      if (this.#released) {
+        this.#setState("released", "released by request: POST /acquire-lease");
+        await this.#nextWake();
+        continue;
+      }
+      const end = await this.#runSession(config);
+      if (end.kind === "ended") return end;
+      this.#released = true;
+    }
+  }
+
+  async #runSession(config: Config): Promise<SessionEnd> {
+    const session = new Session({
+      ...this.#options,
+      config,
+      environment: this.#loaded.environment,
+      credentials: () => this.#loaded.currentCredentials(),
+      holder: this.#holder,
+      onState: (state, reason) => this.#setState(state, reason),
+      record: (event) => this.#record(event),
+      onProgramsStarted: () => this.#openCatalog(config),
+      persistReleased: (released) => setReleased(this.#options.dir, released),
+    });
+    this.#session = session;
+    if (this.#stopSignals.length > 0) session.requestStop();
+    try {
+      return await session.run();
+    } finally {
+      this.#session = null;
+    }
+  }
+
+  /** After the first programs run: nothing waits for it. */
+  #openCatalog(config: Config): void {
+    if (this.#catalog !== null) return;
+    this.#catalog = this.#options.openCatalog(config);
+    for (const event of this.#early.splice(0)) this.#catalog.record(event);
+    if (this.#configured) {
+      this.#configured = false;
+      const detail = this.#loaded.redacted() ?? {};
+      this.#catalog.record({
+        kind: "config-version",
+        subject: "config",
+        summary: "configured over the API",
+        detail,
+      });
+    }
+  }
+
+  #record(event: CatalogEvent): void {
+    if (this.#catalog !== null) this.#catalog.record(event);
+    else if (this.#early.length < EARLY_EVENTS_LIMIT) this.#early.push(event);
+  }
+
+  async #nextWake(): Promise<void> {
+    await this.#wake.promise;
+    this.#wake = gate();
+  }
+
+  #setState(state: ManagerState, reason: string | null): void {
+    if (this.#state === state && this.#reason === reason) return;
+    this.#state = state;
+    this.#reason = reason;
+    logger.info(`state: ${state}`, reason === null ? {} : { reason });
+  }
+
+  /** SIGTERM and its like while no session runs. */
+  #idleExitCode(): number {
+    if (this.#options.mode === "server") return 0;
+    return this.#stopSignals[0] === "SIGINT" ? 130 : 143;
+  }
+
+  /** First: stop in order. Second: no grace for the programs, but still flush. Third: the caller exits at once. */
+  requestStop(signal: string): number {
+    this.#stopSignals.push(signal);
+    if (this.#stopSignals.length === 1) this.#session?.requestStop();
+    if (this.#stopSignals.length === 2) this.#session?.hurry();
+    this.#wake.open();
+    return this.#stopSignals.length;
+  }
+
+  forward(signal: Deno.Signal): void {
+    this.#session?.forward(signal);
+  }
+
+  // ---- Control
+
+  status(): ManagerStatus {
+    const { clock, pid, warnings } = this.#options;
+    const session = this.#session?.status() ?? null;
+    const build = buildInfo();
+    return {
+      state: this.#state,
+      reason: this.#reason,
+      version: build.version,
+      build: build.build,
+      name: this.#loaded.config?.name ?? null,
+      repo_id: session?.repoId ?? null,
+      holder: this.#holder,
+      pid,
+      started: new Date(this.#startedWallMs).toISOString(),
+      uptime_seconds: Math.round((clock.monotonicMs() - this.#startedMonotonicMs) / 10) / 100,
+      storage: session?.storage ?? null,
+      lease: session?.lease ?? null,
+      processes: session?.processes ?? [],
+      files: session?.files ?? [],
+      checkpoint: session?.checkpoint ??
+        {
+          current: null,
+          last_finished: null,
+          last_error: null,
+          running: false,
+          next: null,
+        },
+      warnings: [
+        ...warnings,
+        ...this.#loaded.warnings,
+        ...(session?.warnings ?? []),
+      ],
+    };
+  }
+
+  configuration(): Record<string, unknown> | null {
+    return this.#loaded.config === null ? null : this.#loaded.redacted();
+  }
+
+  async configure(body: unknown): Promise<ManagerStatus> {
+    if (this.#loaded.config !== null || this.#configuring) {
+      throw new StateManagerError(
+        "already-configured",
+        "configure: this manager is configured already",
+        {
+          hint:
+            "change the configuration file and restart; POST /config works once, on an unconfigured manager",
+        },
+      );
+    }
+    this.#configuring = true;
+    try {
+      this.#loaded = await this.#options.configure(
+        body,
+        (config) => Session.probe(config, this.#options),
+      );
+      this.#setupToken = null;
+      this.#wake.open();
+      return this.status();
+    } finally {
+      this.#configuring = false;
+    }
+  }
+
+  #running(action: string): Session {
+    const session = this.#session;
+    if (session === null) {
+      const hint = this.#loaded.config === null
+        ? "configure it first: POST /config"
+        : "take the lease first: POST /acquire-lease";
+      throw new StateManagerError(
+        "wrong-state",
+        `${action}: the state is ${this.#state}, wanted running`,
+        { hint },
+      );
+    }
+    return session;
+  }
+
+  async checkpoint(
+    request: CheckpointRequest,
+    work: LongWork = {},
+  ): Promise<CheckpointResult> {
+    return await this.#running("make checkpoint").checkpoint(request, work);
+  }
+
+  async checkpoints(): Promise<readonly CheckpointRecord[]> {
+    return await Promise.resolve(
+      this.#running("list checkpoints").checkpoints(),
+    );
+  }
+
+  async restore(
+    request: RestoreRequest,
+    work: LongWork = {},
+  ): Promise<RestoreResult> {
+    return await this.#running("restore").restore(request, work);
+  }
+
+  async releaseLease(): Promise<ManagerStatus> {
+    const session = this.#session;
+    if (session !== null) await session.release();
+    else if (this.#loaded.config === null) this.#running("release lease");
+    this.#released = true;
+    return this.status();
+  }
+
+  async acquireLease(): Promise<ManagerStatus> {
+    if (this.#loaded.config === null) this.#running("acquire lease");
+    await setReleased(this.#options.dir, false);
+    this.#released = false;
+    this.#wake.open();
+    return this.status();
+  }
+
+  health(): {
+    live: HealthCheck[];
+    started: HealthCheck[];
+    ready: HealthCheck[];
+  } {
+    const fenced = this.#state === "fenced";
+    const live: HealthCheck[] = [{
+      name: "lease",
+      ok: !fenced,
+      detail: fenced ? "fenced: the lease was lost" : "not fenced",
+    }];
+    const standby = this.#state === "waiting" &&
+      this.#loaded.config?.lease.standbyReady === true;
+    const ready: HealthCheck[] = [
+      {
+        name: "state",
+        ok: this.#state === "running" || standby,
+        detail: this.#state,
+      },
+      ...(standby ? [] : this.#session?.readiness() ?? []),
+    ];
+    return {
+      live,
+      started: [{ name: "api", ok: !this.#ended, detail: "serving" }],
+      ready,
+    };
+  }
+
+  access(): AccessRules {
+    const { tokens, behindTlsProxy } = this.#loaded.server;
+    return { tokens, setupToken: this.#setupToken, behindTlsProxy };
+  }
+}
+
+/** Longest wait for the catalog's queue at exit: it is never needed for recovery. */
+const CATALOG_CLOSE_MS = 300;
+/** A start has a handful; a manager that waits for days must not grow. */
+const EARLY_EVENTS_LIMIT = 100;

@@ -1,0 +1,317 @@
+/**
+ * Opens a session: the store, proven; the repository, ours; the lease, taken; the head, taken over.
+ * The order matters: nothing but the probe's own unique keys is written before the prefix is known to be ours, and
+ * the head is taken over (which fences every earlier holder) before anything local is decided or changed.
+ */
+
+import { Archiver, type HeadSession, openRepository, readHead, takeOverHead } from "../checkpoint/mod.ts";
+import type { FilesRoot, Head, RepositoryRecord } from "../checkpoint/types.ts";
+import type { StoreCredentials } from "../config/mod.ts";
+import type { Config, StorageConfig } from "../config/types.ts";
+import { fixedLease, type Lease, LeaseHolder, NO_LEASE_WARNING } from "../lease/mod.ts";
+import type { LeaseEvent, LeaseStatus, LeaseTerm } from "../lease/types.ts";
+import type { Clock } from "../platform/clock.ts";
+import { isError, StateManagerError } from "../platform/errors.ts";
+import { log } from "../platform/log.ts";
+import type { Random } from "../platform/random.ts";
+import { openStore, type OpenStoreOptions, probeStore } from "../storage/mod.ts";
+import type { ObjectStore } from "../storage/object_store.ts";
+import { Checkpointer } from "./checkpointer.ts";
+import type { CheckpointResult } from "./control.ts";
+import type { DataDir } from "./data_dir.ts";
+import { LineageFile } from "./lineage.ts";
+import { claimOurs, decideRoots, refuseConflicts, rollInterruptedSwap } from "./restorer.ts";
+
+export interface Opened {
+  readonly store: ObjectStore;
+  readonly repo: RepositoryRecord;
+  readonly lease: Lease;
+  readonly term: LeaseTerm;
+  readonly head: HeadSession;
+  /** The head as it stood before this term took it over; null: a new repository. */
+  readonly previousHead: Head | null;
+  readonly archiver: Archiver;
+  readonly checkpointer: Checkpointer;
+  readonly lineage: LineageFile;
+  readonly roots: readonly FilesRoot[];
+  readonly warnings: readonly string[];
+  close(): Promise<void>;
+}
+
+export interface OpeningOptions {
+  readonly config: Config;
+  readonly dir: DataDir;
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly hostname: string;
+  readonly pid: number;
+  readonly holder: string;
+  readonly credentials: () => StoreCredentials | null;
+  /** Called for each checkpoint that became durable. */
+  readonly onCheckpoint: (result: CheckpointResult) => void;
+  /** Aborts the wait. */
+  readonly signal: AbortSignal;
+  readonly onLeaseEvent: (event: LeaseEvent) => void;
+  readonly onWaiting: (reason: string | null) => void;
+  readonly onLease: (status: () => LeaseStatus | null) => void;
+}
+
+const logger = log("open");
+
+/** Pause between tries while the store is out of reach: grows to this. */
+const LONGEST_PAUSE_MS = 10_000;
+const FIRST_PAUSE_MS = 500;
+/** One round of probe and repository check. */
+const OPEN_TIMEOUT_MS = 30_000;
+
+/** The store options for one configuration, for this process and (as JSON over a pipe) for the archiver. */
+export function storeOptions(
+  storage: StorageConfig,
+  current: () => StoreCredentials | null = () => null,
+): OpenStoreOptions {
+  if (storage.kind === "directory") {
+    return {
+      kind: "directory",
+      directory: storage.directory,
+      keyPrefix: storage.keyPrefix,
+    };
+  }
+  const { accessKey, secretKey, sessionToken } = storage;
+  return {
+    kind: "s3",
+    bucket: storage.bucket,
+    endpoint: storage.endpoint,
+    region: storage.region,
+    credentials: () => current() ?? { accessKey, secretKey, sessionToken },
+    forcePathStyle: storage.forcePathStyle,
+    caFile: storage.caFile,
+    keyPrefix: storage.keyPrefix,
+  };
+}
+
+/** `POST /config`'s check of a store before anything is kept. */
+export async function probeConfiguredStore(
+  config: Config,
+  options: { readonly clock: Clock; readonly random: Random },
+): Promise<void> {
+  const store = openStore(storeOptions(config.storage), options);
+  try {
+    await probeStore(store, {
+      ...options,
+      signal: AbortSignal.timeout(OPEN_TIMEOUT_MS),
+    });
+  } finally {
+    await store.close();
+  }
+}
+
+/** The files roots that `stacks` names, with what inside them is never read nor deleted. */
+export function filesRoots(config: Config, dir: DataDir): FilesRoot[] {
+  const all = config.stacks.includes("files");
+  const own = [
+    dir.path,
+    ...(config.storage.kind === "directory" ? [config.storage.directory] : []),
+  ];
+  return Object.entries(config.files)
+    .filter(([name]) => all || config.stacks.includes(name))
+    .map(([name, files]) => ({
+      name,
+      path: files.path,
+      excludePaths: own.filter((path) => path === files.path || path.startsWith(files.path + "/")),
+      exclude: files.exclude,
+      includeDatabases: files.includeDatabases,
+    }));
+}
+
+/** Runs `attempt` until it succeeds, fails for good, or `lease.wait` is over; each failure is told. */
+async function whileUnreachable<T>(
+  options: OpeningOptions,
+  attempt: (signal: AbortSignal) => Promise<T>,
+): Promise<T> {
+  const { clock, config, signal, random } = options;
+  const { wait } = config.lease;
+  const endMs = wait === true ? Infinity : clock.monotonicMs() + (wait === false ? 0 : wait);
+  let pauseMs = FIRST_PAUSE_MS;
+  while (true) {
+    try {
+      return await attempt(
+        AbortSignal.any([signal, AbortSignal.timeout(OPEN_TIMEOUT_MS)]),
+      );
+    } catch (error) {
+      if (signal.aborted) throw signal.reason;
+      const temporary = isError(
+        error,
+        "store-unreachable",
+        "outcome-unknown",
+        "store-full",
+        "timeout",
+        "cancelled",
+      ) ||
+        (error instanceof DOMException && error.name === "TimeoutError");
+      if (!temporary) throw error;
+      const message = error instanceof Error ? error.message : String(error);
+      if (clock.monotonicMs() + pauseMs > endMs) {
+        if (isError(error)) throw error;
+        throw new StateManagerError(
+          "store-unreachable",
+          `open store: ${message}`,
+          { cause: error },
+        );
+      }
+      options.onWaiting(`store: ${message}`);
+      logger.warn("store out of reach, trying again", {
+        error: message,
+        pause_ms: Math.round(pauseMs),
+      });
+      await clock.sleep(pauseMs * (0.5 + random.float() / 2), { signal });
+      pauseMs = Math.min(LONGEST_PAUSE_MS, pauseMs * 2);
+    }
+  }
+}
+
+function leaseFor(
+  options: OpeningOptions,
+  plain: ObjectStore,
+  head: Head | null,
+): Lease {
+  const { config, clock, random } = options;
+  const tokenFloor = head?.epoch ?? 0;
+  if (config.lease.mode === "none") {
+    logger.warn(NO_LEASE_WARNING);
+    return fixedLease({
+      highestToken: tokenFloor,
+      random,
+      onEvent: options.onLeaseEvent,
+    });
+  }
+  return new LeaseHolder({
+    store: plain,
+    clock,
+    random,
+    ttlMs: config.lease.ttlMs,
+    renewMs: config.lease.renewMs,
+    tokenFloor,
+    info: {
+      host: options.hostname,
+      pid: String(options.pid),
+      manager: options.holder,
+    },
+    onEvent: options.onLeaseEvent,
+  });
+}
+
+/**
+ * Refuses while nothing has changed yet, claims what is ours, then fences every earlier holder by the head's epoch.
+ * If we die before the swap, the claim names an epoch that never was; after it, the claim says that it was us.
+ */
+async function takeOver(
+  options: Pick<Opened, "store" | "repo" | "lease" | "lineage" | "roots"> & {
+    config: Config;
+    token: number;
+  },
+): Promise<{ session: HeadSession; previous: Head | null }> {
+  const { store, repo, lease, token } = options;
+  const before = await readHead(store);
+  refuseConflicts(
+    options,
+    await decideRoots(options, before?.head ?? null),
+    before?.head ?? null,
+  );
+  await claimOurs(options, before?.head ?? null, token);
+  const session = await takeOverHead(store, {
+    repo,
+    token,
+    assertHeld: () => lease.assertHeld(),
+  });
+  return { session, previous: session.previous };
+}
+
+/** Opens everything; on failure all that was opened is closed and the lease, if taken, given back. */
+export async function openSession(options: OpeningOptions): Promise<Opened> {
+  const { config, dir, clock, random, signal } = options;
+  const stack = new AsyncDisposableStack();
+  try {
+    const lineage = new LineageFile(dir.lineage);
+    if (await lineage.load()) {
+      logger.warn(
+        "lineage marker damaged: local data counts as of unknown origin",
+        { path: dir.lineage },
+      );
+    }
+    await rollInterruptedSwap(dir, lineage);
+    const settings = storeOptions(config.storage, options.credentials);
+    const store = openStore(settings, { clock, random });
+    stack.defer(() => store.close());
+    // The lease does its own read-back and needs to see every single outcome: no retries below it.
+    const plain = openStore(settings, { clock, random, plain: true });
+    stack.defer(() => plain.close());
+
+    const { repo, head: seen } = await whileUnreachable(
+      options,
+      async (attempt) => {
+        await probeStore(store, { clock, random, signal: attempt });
+        const repo = await openRepository(store, {
+          name: config.name,
+          random,
+          signal: attempt,
+        });
+        return { repo, head: await readHead(store, { signal: attempt }) };
+      },
+    );
+
+    const lease = leaseFor(options, plain, seen?.head ?? null);
+    options.onLease(() => lease.status);
+    stack.use(lease);
+    const term = await lease.acquire({ wait: config.lease.wait, signal });
+    stack.defer(() => lease.release({ timeoutMs: RELEASE_AFTER_FAILURE_MS }).catch(() => {}));
+
+    const roots = filesRoots(config, dir);
+    const head = await takeOver({
+      config,
+      store,
+      repo,
+      lease,
+      lineage,
+      roots,
+      token: term.token,
+    });
+
+    const archiver = new Archiver({
+      store: settings,
+      dir,
+      clock,
+    });
+    stack.defer(() => archiver.close());
+    const checkpointer = new Checkpointer({
+      archiver,
+      head: head.session,
+      lease,
+      lineage,
+      roots,
+      clock,
+      random,
+      log: log("checkpoint"),
+      onFinished: options.onCheckpoint,
+    });
+    const opened = stack.move();
+    return {
+      store,
+      repo,
+      lease,
+      term,
+      head: head.session,
+      previousHead: head.previous,
+      archiver,
+      checkpointer,
+      lineage,
+      roots,
+      warnings: config.lease.mode === "none" ? [NO_LEASE_WARNING] : [],
+      close: () => opened.disposeAsync(),
+    };
+  } catch (error) {
+    await stack.disposeAsync();
+    throw error;
+  }
+}
+
+const RELEASE_AFTER_FAILURE_MS = 2000;

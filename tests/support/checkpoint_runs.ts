@@ -1,0 +1,146 @@
+/** Checkpoints made and restored in this process, on any store: the archiver's work without the archiver. */
+
+import {
+  createCheckpoint,
+  type CreateRequest,
+  type CreateResult,
+  type HeadFacts,
+} from "../../src/checkpoint/create.ts";
+import {
+  stageCheckpoint,
+  type StageResult,
+} from "../../src/checkpoint/restore.ts";
+import type {
+  ArchiveProgress,
+  CheckpointRecord,
+  FilesRoot,
+} from "../../src/checkpoint/types.ts";
+import { systemClock } from "../../src/platform/clock.ts";
+import { systemRandom, ulid } from "../../src/platform/random.ts";
+import { memoryStore } from "../../src/storage/memory_store.ts";
+import type {
+  ObjectStore,
+  StoredObject,
+} from "../../src/storage/object_store.ts";
+
+export function filesRoot(name: string, path: string): FilesRoot {
+  return { name, path, excludePaths: [], exclude: [], includeDatabases: true };
+}
+
+/** A store that tells of its puts and lets a test change what a get gives. */
+export function watchedStore(base: ObjectStore = memoryStore()) {
+  const puts: { key: string; bytes: number }[] = [];
+  const watch = {
+    beforePut: async (_key: string): Promise<void> => {},
+    onGet: (object: StoredObject): StoredObject => object,
+  };
+  const store: ObjectStore = {
+    ...base,
+    async put(key, body, options) {
+      await watch.beforePut(key);
+      options?.signal?.throwIfAborted();
+      puts.push({ key, bytes: body.length });
+      return await base.put(key, body, options);
+    },
+    get: async (key, options) => watch.onGet(await base.get(key, options)),
+  };
+  return { store, puts, watch };
+}
+
+export class CheckpointRuns implements AsyncDisposable {
+  readonly folder: string;
+  readonly files: string;
+  readonly store: ObjectStore;
+  readonly clock = systemClock();
+  readonly random = systemRandom();
+  head: HeadFacts = {
+    repo_id: "ab".repeat(16),
+    n: 1,
+    current: null,
+    indexes: [],
+  };
+  #stages = 0;
+
+  constructor(
+    store: ObjectStore,
+    folder = Deno.makeTempDirSync({ prefix: "sm-checkpoint-" }),
+  ) {
+    this.folder = folder;
+    this.files = `${folder}/files`;
+    this.store = store;
+    for (const name of ["files", "scratch"]) {
+      Deno.mkdirSync(`${folder}/${name}`, { recursive: true });
+    }
+  }
+
+  environment(signal = new AbortController().signal) {
+    const { clock, random, store } = this;
+    const cacheFolder = `${this.folder}/cache`;
+    const onProgress = (_: ArchiveProgress) => {};
+    return {
+      clock,
+      random,
+      store,
+      cacheFolder,
+      signal,
+      onProgress,
+      scratchFolder: `${this.folder}/scratch`,
+      madeBy: "test",
+    };
+  }
+
+  /** Makes a checkpoint and takes it into the head, unless nothing changed. */
+  async create(
+    more: Partial<CreateRequest> & { signal?: AbortSignal } = {},
+  ): Promise<CreateResult> {
+    const { signal, ...request } = more;
+    const result = await createCheckpoint({
+      id: ulid(this.clock.wallMs(), this.random),
+      kind: "interval",
+      time: this.clock.wallMs(),
+      comment: "",
+      labels: {},
+      token: 1,
+      head: this.head,
+      roots: [filesRoot("data", this.files)],
+      always: false,
+      devices: {},
+      ...request,
+    }, this.environment(signal));
+    if (result.record !== null) {
+      this.head = {
+        ...this.head,
+        n: this.head.n + 1,
+        current: result.record,
+        indexes: result.indexes,
+      };
+    }
+    return result;
+  }
+
+  /** Restores files root `name` of a checkpoint into a new folder. */
+  async stage(
+    record: CheckpointRecord | null = this.head.current,
+    name = "data",
+  ): Promise<StageResult & { path: string }> {
+    if (record === null) throw new Error("no checkpoint to restore");
+    const path = `${this.folder}/stage-${++this.#stages}`;
+    const request = {
+      record,
+      indexes: this.head.indexes,
+      roots: [{ name, stage: path }],
+    };
+    return { ...await stageCheckpoint(request, this.environment()), path };
+  }
+
+  /** Makes all times of the files so old that the scan cache may believe them. */
+  async age(): Promise<void> {
+    const script =
+      'find "$0" -depth -exec touch -h -d "2020-01-01 00:00:00.123456789" {} +';
+    await new Deno.Command("sh", { args: ["-c", script, this.files] }).output();
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await Deno.remove(this.folder, { recursive: true });
+  }
+}
