@@ -1,7 +1,26 @@
-/** Writes schema/config.schema.json from the schema that validates; a test says when it is stale. */
+/** Writes what is made from the schema that validates: schema/config.schema.json and the reference in the docs. */
 
 import { configJsonSchemaText } from "../src/config/mod.ts";
+import { configReference, REFERENCE_BEGIN, REFERENCE_END } from "./config_reference.ts";
 
-const target = new URL("../schema/config.schema.json", import.meta.url);
-await Deno.mkdir(new URL("./", target), { recursive: true });
-await Deno.writeTextFile(target, configJsonSchemaText());
+const root = new URL("../", import.meta.url);
+
+await Deno.writeTextFile(
+  new URL("schema/config.schema.json", root),
+  configJsonSchemaText(),
+);
+
+const page = new URL("docs/configuration.md", root);
+const text = await Deno.readTextFile(page);
+const begin = text.indexOf(REFERENCE_BEGIN);
+const end = text.indexOf(REFERENCE_END);
+if (begin < 0 || end < begin) {
+  throw new Error(
+    "write docs/configuration.md: the marks are gone, wanted both",
+  );
+}
+await Deno.writeTextFile(
+  page,
+  text.slice(0, begin) + configReference() +
+    text.slice(end + REFERENCE_END.length),
+);

@@ -72,6 +72,9 @@ export interface LoadedConfig {
 
 const MACHINE: FileAccess = { readText: readTextIfPresent, listFiles, fileMode };
 
+/** What `POST /config` sent: unlike a file, it must name a store. */
+const BODY = "body";
+
 /** The part that comes from a file or a body, before variables and flags. */
 interface Document {
   /** Undefined: none. */
@@ -165,8 +168,7 @@ async function assemble(
   const effective = parsed.result;
   if (effective !== null && parsed.complete) {
     warnings.push(...effective.tokens.warnings, ...effective.warnings);
-    const needsStore = options.flags.command !== undefined || !document.showValues;
-    if (needsStore && effective.config === null && problems.length === 0) {
+    if (document.source === BODY && effective.config === null && problems.length === 0) {
       problems.push({ at: ["storage"], detail: "got neither bucket nor directory, wanted one of them" });
     }
   }
@@ -257,6 +259,6 @@ export async function validateBody(body: unknown, options: LoadOptions): Promise
     shape.push({ at: [], detail: `got ${kindOf(body)}, wanted an object` });
   }
   if (shape.length > 0) throw configError(action, detailsOf(shape, {}));
-  const document = { value: body, source: "body", expand: false, showValues: false, action };
+  const document = { value: body, source: BODY, expand: false, showValues: false, action };
   return await assemble(document, options, path, escapeValue(body), []);
 }

@@ -64,7 +64,7 @@ const storageSchema = v.strictObject({
   ),
   force_path_style: described(
     "Path style",
-    "Put the bucket into the URL's path (default), not into its host name.",
+    "Put the bucket into the URL's path, not into its host name. Default: true.",
     booleanSchema,
   ),
   ca_file: described("CA file", "PEM file with further root certificates.", pathSchema("a PEM file")),
@@ -120,7 +120,11 @@ const checkpointSchema = v.strictObject({
     durationSchema(0, 30 * DAY_MS, "5m"),
   ),
   on_stop: described("On stop", "Make one when everything has stopped. Default: true.", booleanSchema),
-  consistency: described("Consistency", "Files are read while processes run.", choiceSchema(["live"])),
+  consistency: described(
+    "Consistency",
+    "Files are read while processes run. Default: live.",
+    choiceSchema(["live"]),
+  ),
 }, "an object");
 
 const restoreSchema = v.strictObject({
@@ -185,7 +189,7 @@ const leaseSchema = v.strictObject({
   ),
   hand_over: described(
     "Hand over",
-    "The lease is given up on request only: POST /release-lease, or SIGTERM.",
+    "The lease is given up on request only: POST /release-lease, or SIGTERM. Default: never.",
     choiceSchema(["never"]),
   ),
   standby_ready: described(
@@ -261,8 +265,16 @@ export const configSchema = v.strictObject({
     "Supervisor",
     "Defaults for all processes.",
     v.strictObject({
-      timeout_stop: described("Stop timeout", "Default: 90s.", durationSchema(0, DAY_MS, "90s")),
-      restart_delay: described("Restart delay", "Default: 1s.", durationSchema(10, HOUR_MS, "1s")),
+      timeout_stop: described(
+        "Stop timeout",
+        "That of every process without its own. Default: 90s.",
+        durationSchema(0, DAY_MS, "90s"),
+      ),
+      restart_delay: described(
+        "Restart delay",
+        "That of every process without its own. Default: 1s.",
+        durationSchema(10, HOUR_MS, "1s"),
+      ),
     }, "an object"),
   ),
   processes: described(
@@ -311,7 +323,11 @@ export const configSchema = v.strictObject({
         "auto: text on a terminal, else JSON. Default: auto.",
         choiceSchema(["text", "json", "auto"]),
       ),
-      level: described("Level", "Default: info.", choiceSchema(["debug", "info", "warn", "error"])),
+      level: described(
+        "Level",
+        "The least important lines that are written. Default: info.",
+        choiceSchema(["debug", "info", "warn", "error"]),
+      ),
     }, "an object"),
   ),
 }, "an object");

@@ -28,8 +28,12 @@ const environmentName = v.pipe(
 );
 
 const startLimitSchema = v.strictObject({
-  burst: described("Burst", "Failures.", integerSchema(1, 1000, "failures")),
-  interval: described("Interval", "Within this time.", durationSchema(SECOND_MS, 7 * DAY_MS, "5m")),
+  burst: described("Burst", "So many failures. Default: 10.", integerSchema(1, 1000, "failures")),
+  interval: described(
+    "Interval",
+    "In this time. Default: 5m, or more with long restart delays.",
+    durationSchema(SECOND_MS, 7 * DAY_MS, "5m"),
+  ),
 }, "an object");
 
 const commandText = v.pipe(

