@@ -10,7 +10,8 @@ export const LARGEST_CONFIG_CHARACTERS = 1024 * 1024;
 
 /** Keys that every JavaScript object seems to have; a check that took one for known would be a hole. */
 export function isForbiddenKey(key: string): boolean {
-  return key in Object.prototype || key === "prototype";
+  // By name as well: the runtime takes `__proto__` away from Object.prototype in some versions.
+  return key in Object.prototype || key === "__proto__" || key === "prototype";
 }
 
 function position(text: string, offset: number): string {

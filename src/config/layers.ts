@@ -137,7 +137,8 @@ function settingSource(settings: readonly Setting[]): (path: KeyPath) => string 
 export function pointerOf(problem: Problem, origins: Readonly<Record<string, Origin>>): string {
   if (typeof problem.at === "string") return problem.at;
   for (let length = problem.at.length; length > 0; length--) {
-    const origin = origins[problem.at.slice(0, length).join(".")];
+    const key = problem.at.slice(0, length).join(".");
+    const origin = Object.hasOwn(origins, key) ? origins[key] : undefined;
     if (origin !== undefined && origin.layer !== "file") return origin.source;
     if (origin !== undefined) return jsonPointer(problem.at);
   }

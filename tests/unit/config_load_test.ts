@@ -400,11 +400,12 @@ Deno.test("a body must name a store, be an object, and hold no placeholder", asy
     Object.values(await check({ files: deep })).some((detail) => /levels/.test(detail)),
   );
   const polluted = JSON.parse(
-    '{"processes": {"__proto__": {"command": ["x"]}, "constructor": {"command": ["x"]}}}',
+    '{"processes": {"__proto__": {"command": ["x"]}, "constructor": {"command": ["x"]}}, "toString": 1}',
   );
   assert.deepEqual(Object.keys(await check(polluted)), [
     "/processes/__proto__",
     "/processes/constructor",
+    "/toString",
   ]);
 });
 
