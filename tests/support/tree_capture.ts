@@ -1,0 +1,116 @@
+/** A tree as manifest and chunks in memory: the files side alone, with the simplest chunker there can be. */
+
+import { createHash } from "node:crypto";
+import { closeFd } from "../../src/platform/libc_files.ts";
+import { openForReading, openRootFolder } from "../../src/checkpoint/file_reader.ts";
+import { scanTree } from "../../src/checkpoint/scan.ts";
+import { type ChunkPosition, TreeStager } from "../../src/checkpoint/stage.ts";
+import type {
+  ContentPart,
+  FilesRoot,
+  FileWarning,
+  ManifestEntry,
+  TreeEntry,
+} from "../../src/checkpoint/types.ts";
+import { seededRandom } from "./tree_model.ts";
+
+export interface CapturedTree {
+  readonly entries: ManifestEntry[];
+  readonly chunks: Map<string, Uint8Array<ArrayBuffer>>;
+  readonly warnings: FileWarning[];
+}
+
+const CHUNK_BYTES = 64 * 1024;
+
+export function filesRoot(
+  path: string,
+  options: Partial<FilesRoot> = {},
+): FilesRoot {
+  return {
+    name: "data",
+    path,
+    exclude: [],
+    excludePaths: [],
+    includeDatabases: true,
+    ...options,
+  };
+}
+
+export function captureTree(root: FilesRoot): CapturedTree {
+  const chunks = new Map<string, Uint8Array<ArrayBuffer>>();
+  const warnings: FileWarning[] = [];
+  const seen = new Set<number>();
+  const folder = openRootFolder(root.path);
+  try {
+    const entries = [
+      ...scanTree(root, { onWarning: (warning) => warnings.push(warning) }),
+    ].map(({ entry }) => {
+      const follower = entry.linkGroup !== undefined &&
+        seen.has(entry.linkGroup);
+      if (entry.linkGroup !== undefined) seen.add(entry.linkGroup);
+      return {
+        entry,
+        parts: entry.type === "file" && !follower ? contentOf(folder, entry, chunks) : [],
+      };
+    });
+    return { entries, chunks, warnings };
+  } finally {
+    closeFd(folder);
+  }
+}
+
+function contentOf(
+  folder: number,
+  entry: TreeEntry,
+  chunks: Map<string, Uint8Array<ArrayBuffer>>,
+): ContentPart[] {
+  const file = openForReading(folder, entry);
+  try {
+    const parts: ContentPart[] = [];
+    for (const extent of file.extents()) {
+      if (extent.kind === "hole") {
+        parts.push({ kind: "hole", length: extent.length });
+        continue;
+      }
+      for (
+        let at = extent.offset;
+        at < extent.offset + extent.length;
+        at += CHUNK_BYTES
+      ) {
+        const bytes = new Uint8Array(
+          Math.min(CHUNK_BYTES, extent.offset + extent.length - at),
+        );
+        file.read(at, bytes);
+        const id = createHash("sha256").update(bytes).digest("hex");
+        chunks.set(id, bytes);
+        parts.push({ kind: "chunk", id, length: bytes.length });
+      }
+    }
+    return parts;
+  } finally {
+    file.close();
+  }
+}
+
+/** Stages a captured tree, with the chunks in an order of their own. */
+export function stageCaptured(
+  tree: CapturedTree,
+  target: string,
+  seed = 1,
+): FileWarning[] {
+  using stager = new TreeStager({ root: "data", target });
+  const wanted: ReadonlyMap<string, readonly ChunkPosition[]> = stager.begin(
+    tree.entries,
+  );
+  const random = seededRandom(seed);
+  const shuffled = [...wanted.keys()].map((id) => ({ id, at: random() })).sort((
+    a,
+    b,
+  ) => a.at - b.at);
+  for (const { id } of shuffled) {
+    const bytes = tree.chunks.get(id);
+    if (bytes === undefined) throw new Error(`no chunk ${id}`);
+    stager.deliver(id, bytes);
+  }
+  return stager.finish();
+}
