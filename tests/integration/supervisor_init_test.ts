@@ -154,7 +154,7 @@ Deno.test({
     await using init = new Init([...UNSHARE, ...DENO]);
     await init.fact("pid");
     await init.command("end");
-    assert.equal(await init.fact("ended"), true);
+    assert.ok(Number(await init.fact("ended")) >= 195, "no grace was given");
     assert.equal((await init.status()).code, 0);
   },
 });
