@@ -1,0 +1,208 @@
+/** Building a tree from a manifest and chunks in any order. */
+
+import assert from "node:assert/strict";
+import { TreeStager } from "../../src/checkpoint/stage.ts";
+import type { ManifestEntry, TreeEntry } from "../../src/checkpoint/types.ts";
+import { isError } from "../../src/platform/errors.ts";
+import { isRoot, pathBytes } from "../../src/platform/libc_files.ts";
+import {
+  captureTree,
+  filesRoot,
+  stageCaptured,
+} from "../support/tree_capture.ts";
+import { hashTree, makeTree, scratchFolder } from "../support/tree_model.ts";
+
+function entry(
+  path: string,
+  type: TreeEntry["type"],
+  more: Partial<TreeEntry> = {},
+): TreeEntry {
+  const owner = { uid: Deno.uid() ?? 0, gid: Deno.gid() ?? 0 };
+  return {
+    path: pathBytes(path),
+    type,
+    mode: 0o755,
+    ...owner,
+    mtimeNs: 1_000_000_007n,
+    size: 0,
+    ...more,
+  };
+}
+
+const line = (
+  one: TreeEntry,
+  parts: ManifestEntry["parts"] = [],
+): ManifestEntry => ({ entry: one, parts });
+const rootLine = line(entry("", "directory"));
+
+Deno.test("stage equals the tree it was captured from, whatever order the chunks come in", async () => {
+  for (const seed of [1, 2, 3]) {
+    await using folder = scratchFolder("stage-");
+    const live = `${folder.path}/live`;
+    Deno.mkdirSync(live);
+    makeTree(live, { seed, files: 300, asRoot: isRoot() });
+    const tree = captureTree(filesRoot(live));
+    assert.deepEqual(tree.warnings, [], `seed ${seed}`);
+    assert.deepEqual(
+      stageCaptured(tree, `${folder.path}/stage`, seed),
+      [],
+      `seed ${seed}`,
+    );
+    const [before, after] = [
+      await hashTree(live),
+      await hashTree(`${folder.path}/stage`),
+    ];
+    assert.deepEqual(after.lines, before.lines, `seed ${seed}`);
+    assert.equal(after.hash, before.hash);
+    const blocks = Deno.statSync(`${folder.path}/stage/hole-all`).blocks;
+    assert.equal(blocks, 0, "a hole takes no space");
+  }
+});
+
+Deno.test("stage keeps few files open", async () => {
+  await using folder = scratchFolder("stage-");
+  const [a, b] = ["a".repeat(64), "b".repeat(64)];
+  const lines = Array.from(
+    { length: 300 },
+    (_, i) =>
+      line(entry(`f${String(i).padStart(3, "0")}`, "file", { size: 2 }), [
+        { kind: "chunk", id: a, length: 1 },
+        { kind: "chunk", id: b, length: 1 },
+      ]),
+  );
+  const open = () => [...Deno.readDirSync("/proc/self/fd")].length;
+  const before = open();
+  using stager = new TreeStager({
+    root: "data",
+    target: `${folder.path}/stage`,
+  });
+  stager.begin([rootLine, ...lines]);
+  stager.deliver(b, pathBytes("B"));
+  assert.ok(open() - before < 80, `${open() - before} more open files`);
+  stager.deliver(a, pathBytes("A"));
+  stager.deliver("unknown", pathBytes("ignored"));
+  stager.finish();
+  assert.equal(open(), before);
+  for (const i of ["000", "150", "299"]) {
+    assert.equal(Deno.readTextFileSync(`${folder.path}/stage/f${i}`), "AB");
+  }
+});
+
+Deno.test("stage refuses a manifest that could write outside of it", async () => {
+  await using folder = scratchFolder("stage-");
+  const link = line(entry("d", "symlink", { target: pathBytes("/etc") }));
+  const bad: readonly [string, ManifestEntry[]][] = [
+    ["no root", [line(entry("a", "directory"))]],
+    ["dot dot", [rootLine, line(entry("..", "directory"))]],
+    ["dot dot inside", [
+      rootLine,
+      line(entry("a", "directory")),
+      line(entry("a/..", "directory")),
+    ]],
+    ["absolute", [rootLine, line(entry("/etc/x", "file"))]],
+    ["through a link", [rootLine, link, line(entry("d/passwd", "file"))]],
+    ["no parent", [rootLine, line(entry("x/y", "file"))]],
+    ["twice", [
+      rootLine,
+      line(entry("a", "file")),
+      line(entry("a", "directory")),
+    ]],
+    ["link without target", [rootLine, line(entry("a", "symlink"))]],
+    ["empty name", [
+      rootLine,
+      line(entry("a", "directory")),
+      line(entry("a/", "file")),
+    ]],
+    ["NUL", [rootLine, line(entry("a\0b", "file"))]],
+    ["wrong size", [
+      rootLine,
+      line(entry("a", "file", { size: 3 }), [{ kind: "hole", length: 2 }]),
+    ]],
+    ["second link with parts", [
+      rootLine,
+      line(entry("a", "file", { linkGroup: 1 })),
+      line(entry("b", "file", { linkGroup: 1, size: 1 }), [{
+        kind: "hole",
+        length: 1,
+      }]),
+    ]],
+  ];
+  for (const [what, manifest] of bad) {
+    using stager = new TreeStager({
+      root: "data",
+      target: `${folder.path}/stage`,
+    });
+    assert.throws(
+      () => stager.begin(manifest),
+      (error) => isError(error, "data-damaged"),
+      what,
+    );
+  }
+  assert.deepEqual([...Deno.readDirSync(folder.path)], []);
+});
+
+Deno.test("stage refuses chunks of a wrong length, and an end with chunks missing", async () => {
+  await using folder = scratchFolder("stage-");
+  using stager = new TreeStager({
+    root: "data",
+    target: `${folder.path}/stage`,
+  });
+  const id = "c".repeat(64);
+  stager.begin([
+    rootLine,
+    line(entry("a", "file", { size: 4 }), [{ kind: "chunk", id, length: 4 }]),
+  ]);
+  assert.throws(
+    () => stager.deliver(id, pathBytes("abc")),
+    (error) => isError(error, "data-damaged"),
+  );
+  assert.throws(
+    () => stager.finish(),
+    (error) => isError(error, "data-damaged"),
+  );
+});
+
+Deno.test("stage refuses a folder that is there", async () => {
+  await using folder = scratchFolder("stage-");
+  using stager = new TreeStager({ root: "data", target: folder.path });
+  assert.throws(
+    () => stager.begin([rootLine]),
+    (error) => isError(error, "local-io"),
+  );
+});
+
+Deno.test(
+  "stage says disk-full when the disk is full",
+  { ignore: !isRoot() },
+  async () => {
+    await using folder = scratchFolder("stage-");
+    const small = `${folder.path}/small`;
+    Deno.mkdirSync(small);
+    const run = (...args: string[]) =>
+      new Deno.Command(args[0] ?? "", { args: args.slice(1) }).outputSync()
+        .code;
+    if (
+      run("mount", "-t", "tmpfs", "-o", "size=64k", "none", small) !== 0
+    ) return; // no right to mount here
+    try {
+      const id = "d".repeat(64);
+      const size = 1024 * 1024;
+      using stager = new TreeStager({ root: "data", target: `${small}/stage` });
+      stager.begin([
+        rootLine,
+        line(entry("a", "file", { size }), [{
+          kind: "chunk",
+          id,
+          length: size,
+        }]),
+      ]);
+      assert.throws(
+        () => stager.deliver(id, new Uint8Array(size).fill(1)),
+        (error) => isError(error, "disk-full"),
+      );
+      stager.close();
+    } finally {
+      run("umount", small);
+    }
+  },
+);
