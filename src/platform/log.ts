@@ -35,13 +35,13 @@ let currentSink: OutputSink | undefined;
 /** The log of one part of the program, e.g. `log("lease")`. Silent until `configureLog` was called. */
 export function log(category: string): Log {
   const logger = getLogger([ROOT, category]);
-  // Wrapped, not spread: a getter that throws must meet plainFields, which survives it, not the caller.
-  return {
-    debug: (message, fields = {}) => logger.debug(message, { fields }),
-    info: (message, fields = {}) => logger.info(message, { fields }),
-    warn: (message, fields = {}) => logger.warn(message, { fields }),
-    error: (message, fields = {}) => logger.error(message, { fields }),
+  // Made plain before anything else looks at them: a getter or proxy that throws must not lose the line.
+  const at = (level: "debug" | "info" | "warn" | "error") => (message: string, fields: LogFields = {}) => {
+    if (logger.isEnabledFor(level === "warn" ? "warning" : level)) {
+      logger[level](message, { fields: plainFields(fields) });
+    }
   };
+  return { debug: at("debug"), info: at("info"), warn: at("warn"), error: at("error") };
 }
 
 /** What a line shows, before it has a format. */
