@@ -87,7 +87,7 @@ const lines = linesOf(Deno.stdin.readable);
 const setup: ContenderSetup = JSON.parse((await lines.next()).value ?? "null");
 const { folder } = setup;
 const holder = new LeaseHolder({
-  store: await openContendedStore(setup.store),
+  store: openContendedStore(setup.store),
   clock,
   random: systemRandom(),
   ttlMs: setup.ttlMs,
