@@ -9,11 +9,24 @@ export interface HttpClient {
   close(): void;
 }
 
-/** `caFile`: PEM with roots that count besides the built-in ones. */
-export function createHttpClient(options: { readonly caFile?: string | null } = {}): HttpClient {
-  const client = Deno.createHttpClient(
-    options.caFile === undefined || options.caFile === null ? {} : { caCerts: [readPem(options.caFile)] },
-  );
+export interface HttpClientOptions {
+  /** PEM with roots that count besides the built-in ones. */
+  readonly caFile?: string | null;
+  /**
+   * true: each request on a connection of its own. Deno's fetch (2.7 and later, denoland/deno#32566) silently sends
+   * a request again, of any method, when a reused connection ends without an answer, though the server may have done
+   * the work: what must arrive at most once needs a fresh connection, over HTTP/1.1.
+   */
+  readonly atMostOnce?: boolean;
+}
+
+export function createHttpClient(options: HttpClientOptions = {}): HttpClient {
+  const client = Deno.createHttpClient({
+    ...(options.caFile === undefined || options.caFile === null
+      ? {}
+      : { caCerts: [readPem(options.caFile)] }),
+    ...(options.atMostOnce === true ? { poolMaxIdlePerHost: 0, http2: false } : {}),
+  });
   return {
     fetch(url, init) {
       const own: RequestInit & { client: Deno.HttpClient } = { ...init, client, redirect: "manual" };

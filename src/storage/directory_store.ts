@@ -127,7 +127,7 @@ class DirectoryStore implements ObjectStore {
           throw outcomeUnknown(
             key,
             this.description,
-            "in place, but other writers were there at the same time",
+            "other writers went on before it could be seen who was first",
           );
         }
       }
@@ -146,11 +146,16 @@ class DirectoryStore implements ObjectStore {
     const { next } = version;
     if (next === null) return await this.#create(path, body, metadata, signal);
     const tag = randomHex(this.#random);
-    const header = encodeHeader({ tag, deleted: false, metadata });
+    const header = encodeHeader({
+      tag,
+      after: version.present ? version.etag : null,
+      deleted: false,
+      metadata,
+    });
     const outcome = await this.#tree.withTemporary(
       [header, body],
       signal,
-      (temporary) => advance(this.#tree, path, version, next, temporary),
+      (temporary) => advance(this.#tree, path, version, next, tag, temporary),
     );
     return { outcome, etag: tag };
   }
@@ -170,7 +175,7 @@ class DirectoryStore implements ObjectStore {
         const bytes = new TextEncoder().encode(JSON.stringify(metadata));
         await this.#tree.withTemporary([bytes], signal, (source) => renameStoreFile(source, sidecar));
       }
-      const outcome = await advanceFromNothing(this.#tree, path, temporary);
+      const outcome = await advanceFromNothing(this.#tree, path, temporary, info);
       if (described && outcome === "lost") await removeStoreEntry(sidecar);
       return { outcome, etag: plainTag(info) };
     });
@@ -200,11 +205,12 @@ class DirectoryStore implements ObjectStore {
           await this.#tree.syncParent(path);
           continue; // absent now, unless somebody swapped it at this moment: then mark that
         }
-        const mark = encodeHeader({ tag: randomHex(this.#random), deleted: true, metadata: {} });
+        const tag = randomHex(this.#random);
+        const mark = encodeHeader({ tag, after: version.etag, deleted: true, metadata: {} });
         const outcome = await this.#tree.withTemporary(
           [mark],
           signal,
-          (temporary) => advance(this.#tree, path, version, version.next, temporary),
+          (temporary) => advance(this.#tree, path, version, version.next, tag, temporary),
         );
         if (outcome === "lost") continue;
         // Deleted, for a moment at least. What the sweep leaves behind is hidden and means nothing.

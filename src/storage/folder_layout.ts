@@ -18,6 +18,8 @@ const GENERATION = /^[0-9]{20}$/;
 export interface GenerationHeader {
   /** Random per write, so that tags never repeat. */
   readonly tag: string;
+  /** Tag of the version that it follows; null after the mark of a delete. A writer sees by it that it was followed. */
+  readonly after: string | null;
   readonly deleted: boolean;
   readonly metadata: Readonly<Record<string, string>>;
 }
@@ -69,10 +71,11 @@ export function decodeHeader(
   if (end < 0) return null;
   const value = parseJson(bytes.subarray(0, end));
   if (typeof value !== "object" || value === null) return null;
-  if (!("tag" in value && "deleted" in value && "metadata" in value)) return null;
-  const { tag, deleted, metadata } = value;
-  if (typeof tag !== "string" || typeof deleted !== "boolean" || !isMetadata(metadata)) return null;
-  return { header: { tag, deleted, metadata }, lengthBytes: end + 1 };
+  if (!("tag" in value && "after" in value && "deleted" in value && "metadata" in value)) return null;
+  const { tag, after, deleted, metadata } = value;
+  if (typeof tag !== "string" || (typeof after !== "string" && after !== null)) return null;
+  if (typeof deleted !== "boolean" || !isMetadata(metadata)) return null;
+  return { header: { tag, after, deleted, metadata }, lengthBytes: end + 1 };
 }
 
 /** Metadata as its sidecar holds it; empty when unreadable: an object never fails for its metadata. */

@@ -54,7 +54,7 @@ export type Version =
     readonly header: GenerationHeader | null;
   };
 
-/** won: in place and durable. lost: not in place. unknown: it was in place, and may have been superseded since. */
+/** won: it was the object, durably, for a moment at least. lost: it never was. unknown: whoever would know is pruned. */
 export type Advance = "won" | "lost" | "unknown";
 
 /** Generations kept behind the newest: readers of one of them finish, and a reader that lists always meets one. */
@@ -84,7 +84,7 @@ async function newestGeneration(path: string): Promise<number | null> {
   return generationsIn(await readStoreFolder(generationsFolder(path)) ?? []).at(-1) ?? null;
 }
 
-function plainVersion(path: string, file: StoreFileInfo): Version {
+function plainVersion(path: string, file: StoreFileInfo): Version & { present: true } {
   // Numbers go on from the plain file's time: when an object was deleted, swept and made again, they don't repeat,
   // and a process that slept through all that can neither win nor prune with a number of the old life.
   const next = Math.max(0, file.modifiedMs) + 1;
@@ -132,22 +132,37 @@ export async function advanceFromNothing(
   tree: FolderTree,
   path: string,
   temporary: string,
+  info: StoreFileInfo,
 ): Promise<Advance> {
   const outcome = await linkStoreFile(temporary, path);
   if (outcome === "missing") throw new Error(`${temporary} was removed before it had its place`);
   // Also when we lose: who hears "it exists" may build on it, so it must not vanish in a power cut.
   await tree.syncParent(path);
   if (outcome === "exists") return "lost";
-  // A generation now: either the first swap of our own file, or we were stopped for long and our file is hidden.
-  return await newestGeneration(path) === null ? "won" : "unknown";
+  if (await newestGeneration(path) === null) return "won";
+  // Either it was swapped already, or we were stopped for long and our file is hidden behind generations.
+  const { next, etag } = plainVersion(path, info);
+  return await followed(path, next, etag);
 }
 
-/** Puts generation `next` in place, after `from`. `temporary` is synced and begins with a header. */
+/** What the version with number `successor` says about the one with tag `tag` before it. */
+async function followed(path: string, successor: number, tag: ETag): Promise<Advance> {
+  const read = await readStoreFile(
+    generationPath(path, successor),
+    () => ({ start: 0, end: LONGEST_HEADER_BYTES }),
+  );
+  const decoded = read === null ? null : decodeHeader(read.bytes);
+  if (decoded === null) return "unknown";
+  return decoded.header.after === tag ? "won" : "lost";
+}
+
+/** Puts generation `next` in place, after `from`. `temporary` is synced and begins with a header with this tag. */
 export async function advance(
   tree: FolderTree,
   path: string,
   from: Version,
   next: number,
+  tag: ETag,
   temporary: string,
 ): Promise<Advance> {
   const folder = generationsFolder(path);
@@ -161,9 +176,9 @@ export async function advance(
   }
   await tree.syncFolder(folder);
   if (outcome === "exists") return "lost";
-  if (await newestGeneration(path) !== next) return "unknown";
+  if (await newestGeneration(path) !== next) return await followed(path, next + 1, tag);
   if (from.present && !await isStillThere(from)) {
-    if (await newestGeneration(path) !== next) return "unknown";
+    if (await newestGeneration(path) !== next) return await followed(path, next + 1, tag);
     // Deleted, or deleted and made anew, while we were on our way. Ours was never the truth: away with it.
     await removeStoreEntry(generationPath(path, next));
     await tree.syncFolder(folder);

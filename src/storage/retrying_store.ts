@@ -1,7 +1,10 @@
 /**
  * Tries again what may pass: full jitter, a deadline over all tries, Retry-After honoured. A conditional put with an
  * unknown outcome is read back first and resent with the same bytes only while its condition still holds; since an
- * earlier try may still land, a refusal after such a try is read back as well before it is believed.
+ * earlier try may still land, a refusal after such a try is read back as well before it is believed. Equal bytes count
+ * as ours: a writer that must know itself apart from others has a nonce in the body. A plain refusal is believed.
+ * Another version there after a lost reply is `precondition-failed`, though ours may have stood there for a moment:
+ * either way the caller has to read what is there now.
  */
 
 import type { Clock } from "../platform/clock.ts";
@@ -142,21 +145,21 @@ class RetryingStore implements ObjectStore {
       } catch (error) {
         options.signal?.throwIfAborted();
         ambiguous ||= isError(error, "outcome-unknown");
-        if (ambiguous) {
-          const finding = await this.#readBack(key, body, condition, options, tries);
-          if (typeof finding === "object") return { etag: finding.landed };
-          if (finding === "changed") {
-            throw preconditionFailed(key, this.description, "another version is there", error);
-          }
-          // After a try that may still land, no answer but the object itself says that it did not.
-          const unknown = isError(error, "outcome-unknown")
-            ? error
-            : outcomeUnknown(key, this.description, "an earlier try may still land", error);
-          if (finding === "unknown") throw unknown;
-          await tries.next(unknown);
-        } else {
+        if (!ambiguous) {
           await tries.next(error);
+          continue;
         }
+        const finding = await this.#readBack(key, body, condition, options, tries);
+        if (typeof finding === "object") return { etag: finding.landed };
+        if (finding === "changed") {
+          throw preconditionFailed(key, this.description, "another version is there", error);
+        }
+        // After a try that may still land, no answer but the object itself says that it did not.
+        const unknown = isError(error, "outcome-unknown")
+          ? error
+          : outcomeUnknown(key, this.description, "an earlier try may still land", error);
+        if (finding === "unknown") throw unknown;
+        await tries.next(unknown);
       }
     }
   }

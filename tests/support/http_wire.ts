@@ -100,12 +100,12 @@ class Connection {
     };
     if (answer.status === 204) delete headers["content-length"];
     const lines = Object.entries(headers).map(([name, value]) => `${name}: ${value}\r\n`).join("");
-    await this.#write(
-      encoder.encode(`HTTP/1.1 ${answer.status} Status\r\n${lines}\r\n`),
-    );
-    if (withBody) {
-      await this.#write(body.subarray(0, answer.cutAfter ?? body.length));
-    }
+    const head = encoder.encode(`HTTP/1.1 ${answer.status} Status\r\n${lines}\r\n`);
+    const sent = withBody ? body.subarray(0, answer.cutAfter ?? body.length) : new Uint8Array();
+    const whole = new Uint8Array(head.length + sent.length); // in one write: two would wait for each other's ACK
+    whole.set(head);
+    whole.set(sent, head.length);
+    await this.#write(whole);
   }
 
   async #write(bytes: Uint8Array): Promise<void> {

@@ -119,6 +119,8 @@ class S3Store implements ObjectStore {
   readonly description: string;
   readonly #target: S3Target;
   readonly #client: HttpClient;
+  /** For conditional puts: sent twice, the second one's refusal would hide that the first one won. */
+  readonly #onceClient: HttpClient;
   readonly #clock: Clock;
   readonly #credentials: () => S3Credentials;
 
@@ -127,7 +129,9 @@ class S3Store implements ObjectStore {
     this.#target = { endpoint: parseEndpoint(options.endpoint), bucket, region, forcePathStyle };
     assertTarget(this.#target);
     this.description = `s3 bucket ${JSON.stringify(bucket)} at ${this.#target.endpoint.origin}`;
-    this.#client = createHttpClient({ caFile: options.caFile ?? null });
+    const caFile = options.caFile ?? null;
+    this.#client = createHttpClient({ caFile });
+    this.#onceClient = createHttpClient({ caFile, atMostOnce: true });
     this.#clock = options.clock;
     this.#credentials = options.credentials;
   }
@@ -228,6 +232,7 @@ class S3Store implements ObjectStore {
   // deno-lint-ignore require-await
   async close() {
     this.#client.close();
+    this.#onceClient.close();
   }
 
   async #send(
@@ -239,9 +244,10 @@ class S3Store implements ObjectStore {
     const { timeoutMs } = options;
     const limitMs = timeoutMs ?? STALL_LIMIT_MS + (request.body?.length ?? 0) / SLOWEST_UPLOAD_BYTES_PER_MS;
     const mostBytes = kind === "list" ? MOST_LISTING_BYTES : MAX_OBJECT_BYTES;
+    const conditional = request.headers?.["if-none-match"] ?? request.headers?.["if-match"];
     const sender = {
       target: this.#target,
-      client: this.#client,
+      client: conditional === undefined ? this.#client : this.#onceClient,
       clock: this.#clock,
       credentials: this.#credentials,
     };

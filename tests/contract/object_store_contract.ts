@@ -1,0 +1,345 @@
+/** The contract of ObjectStore as tests: one suite for every implementation and every stack of decorators. */
+
+import assert from "node:assert/strict";
+import { type ErrorCode, isError } from "../../src/platform/errors.ts";
+import { listAll, MAX_OBJECT_BYTES, type ObjectStore } from "../../src/storage/mod.ts";
+
+export interface ContractSubject {
+  readonly name: string;
+  readonly ignore?: boolean;
+  /** A fresh, empty store; `finish` frees all that it needed. */
+  open(): Promise<{ readonly store: ObjectStore; finish(): Promise<void> }>;
+}
+
+type Bytes = Uint8Array<ArrayBuffer>;
+type Check = (store: ObjectStore) => Promise<void>;
+
+export function bytesOf(text: string): Bytes {
+  return new TextEncoder().encode(text);
+}
+
+export function textOf(bytes: Uint8Array): string {
+  return new TextDecoder().decode(bytes);
+}
+
+/** Rejects with a StateManagerError of exactly this code. */
+export async function rejectsWith(code: ErrorCode, promise: Promise<unknown>): Promise<void> {
+  await assert.rejects(promise, (error: unknown) => {
+    assert.ok(isError(error), `wanted ${code}, got ${error}`);
+    assert.equal(error.code, code, error.message);
+    return true;
+  });
+}
+
+async function keysOf(store: ObjectStore, prefix: string): Promise<string[]> {
+  const keys: string[] = [];
+  for await (const { key } of listAll(store, prefix)) keys.push(key);
+  return keys;
+}
+
+const reading: Record<string, Check> = {
+  async "get returns what put stored, with size, tag, time and metadata"(store) {
+    const metadata = { "sm-token": "17", "sm-note": "two words" };
+    const { etag } = await store.put("dir/object.bin", bytesOf("hello"), { metadata });
+    const object = await store.get("dir/object.bin");
+    assert.equal(textOf(object.body), "hello");
+    assert.deepEqual(
+      { key: object.key, sizeBytes: object.sizeBytes, etag: object.etag, metadata: object.metadata },
+      { key: "dir/object.bin", sizeBytes: 5, etag, metadata },
+    );
+    const { body: _body, ...info } = object;
+    assert.deepEqual(await store.head("dir/object.bin"), info);
+  },
+  async "put stores an empty body"(store) {
+    const { etag } = await store.put("empty", new Uint8Array());
+    const object = await store.get("empty");
+    assert.deepEqual([object.body.length, object.sizeBytes, object.etag], [0, 0, etag]);
+  },
+  async "put keeps its own copy of the body"(store) {
+    const body = bytesOf("before");
+    await store.put("copy", body);
+    body.fill(0);
+    assert.equal(textOf((await store.get("copy")).body), "before");
+  },
+  async "put and get move a large body unchanged"(store) {
+    const body = new Uint8Array(5 * 1024 * 1024 + 3);
+    for (let i = 0; i < body.length; i += 1000) body[i] = i % 251;
+    await store.put("large", body);
+    assert.ok((await store.get("large")).body.every((byte, index) => byte === body[index]));
+  },
+  async "get with a range returns these bytes, cut at the object's end"(store) {
+    await store.put("range", bytesOf("0123456789"));
+    for (
+      const [start, end, wanted] of [[0, 1, "0"], [3, 6, "345"], [9, 10, "9"], [8, 99, "89"], [
+        0,
+        10,
+        "0123456789",
+      ]] as const
+    ) {
+      const object = await store.get("range", { range: { start, end } });
+      assert.deepEqual([textOf(object.body), object.sizeBytes], [wanted, 10]);
+    }
+  },
+  async "get with a range past the end or without length is invalid-request"(store) {
+    await store.put("range", bytesOf("0123456789"));
+    await store.put("empty", new Uint8Array());
+    for (
+      const range of [{ start: 10, end: 11 }, { start: 50, end: 60 }, { start: 4, end: 4 }, {
+        start: -1,
+        end: 2,
+      }]
+    ) {
+      await rejectsWith("invalid-request", store.get("range", { range }));
+    }
+    await rejectsWith("invalid-request", store.get("empty", { range: { start: 0, end: 1 } }));
+  },
+  async "get and head of what is not there are object-not-found"(store) {
+    await rejectsWith("object-not-found", store.get("none"));
+    await rejectsWith("object-not-found", store.head("none"));
+    await rejectsWith("object-not-found", store.get("none/below"));
+    await store.put("folder/object", bytesOf("x"));
+    await rejectsWith("object-not-found", store.get("folder"));
+  },
+};
+
+const writing: Record<string, Check> = {
+  async "put without a condition replaces body and metadata"(store) {
+    const first = await store.put("object", bytesOf("one"), { metadata: { a: "1" } });
+    const second = await store.put("object", bytesOf("three"), { metadata: { b: "2" } });
+    assert.notEqual(first.etag, second.etag);
+    const object = await store.get("object");
+    assert.deepEqual([textOf(object.body), object.etag, object.metadata], ["three", second.etag, { b: "2" }]);
+    await store.put("object", bytesOf("four"));
+    assert.deepEqual((await store.head("object")).metadata, {});
+  },
+  async "put if absent creates once"(store) {
+    const condition = { absent: true } as const;
+    const { etag } = await store.put("once", bytesOf("first"), { condition });
+    await rejectsWith("precondition-failed", store.put("once", bytesOf("second"), { condition }));
+    const object = await store.get("once");
+    assert.deepEqual([textOf(object.body), object.etag], ["first", etag]);
+    await store.delete("once");
+    await store.put("once", bytesOf("third"), { condition });
+    assert.equal(textOf((await store.get("once")).body), "third");
+  },
+  async "put if the tag matches swaps once"(store) {
+    const first = await store.put("swap", bytesOf("1"), { condition: { absent: true } });
+    const second = await store.put("swap", bytesOf("2"), { condition: { etag: first.etag } });
+    await rejectsWith(
+      "precondition-failed",
+      store.put("swap", bytesOf("x"), { condition: { etag: first.etag } }),
+    );
+    const third = await store.put("swap", bytesOf("3"), { condition: { etag: second.etag } });
+    const object = await store.get("swap");
+    assert.deepEqual([textOf(object.body), object.etag], ["3", third.etag]);
+    await rejectsWith(
+      "precondition-failed",
+      store.put("swap", bytesOf("y"), { condition: { absent: true } }),
+    );
+  },
+  async "put if the tag matches fails when the object is missing or deleted"(store) {
+    const { etag } = await store.put("gone", bytesOf("1"));
+    await rejectsWith("precondition-failed", store.put("never", bytesOf("x"), { condition: { etag } }));
+    await store.delete("gone");
+    await rejectsWith("precondition-failed", store.put("gone", bytesOf("x"), { condition: { etag } }));
+    assert.deepEqual(await keysOf(store, ""), []);
+  },
+  async "put lets exactly one of many creators at once win, and the object is that one's"(store) {
+    const tries = await Promise.allSettled(Array.from({ length: 10 }, async (_, i) => {
+      await store.put("race", bytesOf(`racer ${i}`), { condition: { absent: true } });
+      return i;
+    }));
+    const winners = tries.flatMap((result) => result.status === "fulfilled" ? [result.value] : []);
+    assert.equal(winners.length, 1);
+    assert.equal(textOf((await store.get("race")).body), `racer ${winners[0]}`);
+    for (const result of tries) {
+      if (result.status === "rejected") {
+        assert.ok(isError(result.reason, "precondition-failed"), String(result.reason));
+      }
+    }
+  },
+  async "put loses no increment of a counter that many swap at once"(store) {
+    await store.put("counter", bytesOf("0"));
+    const valueOf = (body: Uint8Array) => Number(textOf(body).split(" ")[0]);
+    let wins = 0;
+    let unknown = 0;
+    await Promise.all(Array.from({ length: 5 }, async (_, worker) => {
+      for (let done = 0; done < 4;) {
+        const object = await store.get("counter");
+        // The worker's name is the nonce: equal bytes would count as one's own after a lost reply.
+        const next = bytesOf(`${valueOf(object.body) + 1} by ${worker}`);
+        try {
+          await store.put("counter", next, { condition: { etag: object.etag } });
+          done++;
+          wins++;
+        } catch (error) {
+          if (isError(error, "outcome-unknown")) unknown++;
+          else if (!isError(error, "precondition-failed")) throw error;
+        }
+      }
+    }));
+    // No win may be missing. More than the wins: replies were lost, and what they told of was swapped by others.
+    const value = valueOf((await store.get("counter")).body);
+    assert.ok(value >= wins, `${value} with ${wins} wins, ${unknown} unknown`);
+    assert.ok(unknown < wins, `${unknown} outcomes unknown, ${wins} wins`);
+  },
+  async "delete removes the object whatever its past, and what is not there succeeds"(store) {
+    await store.put("plain", bytesOf("1"), { metadata: { a: "1" } });
+    await store.put("swapped", bytesOf("1"));
+    await store.put("swapped", bytesOf("2"));
+    for (const key of ["plain", "swapped", "never"]) {
+      await store.delete(key);
+      await store.delete(key);
+      await rejectsWith("object-not-found", store.get(key));
+    }
+    assert.deepEqual(await keysOf(store, ""), []);
+    await store.put("swapped", bytesOf("again"));
+    assert.equal(textOf((await store.get("swapped")).body), "again");
+  },
+};
+
+const listing: Record<string, Check> = {
+  async "list returns keys in byte order with size and tag, and no metadata"(store) {
+    const keys = [
+      "a",
+      "a-b/c",
+      "a.b",
+      "a0",
+      "B/x",
+      "b/1/z",
+      "b/1.z",
+      "b/10",
+      "b/2",
+      "zz/~".slice(0, 3) + "y",
+    ];
+    const tags = new Map<string, string>();
+    for (const key of keys) {
+      tags.set(key, (await store.put(key, bytesOf(key), { metadata: { m: "1" } })).etag);
+    }
+    const { objects, nextStartAfter } = await store.list({ prefix: "" });
+    assert.deepEqual(objects.map(({ key }) => key), keys.toSorted());
+    assert.equal(nextStartAfter, undefined);
+    for (const { key, sizeBytes, etag, metadata } of objects) {
+      assert.deepEqual([sizeBytes, etag, metadata], [key.length, tags.get(key), {}]);
+    }
+  },
+  async "list pages through everything once, whatever the page size"(store) {
+    const keys = ["p/a", "p/a/b".replace("a/b", "ab"), "p/b/1", "p/b/2", "p/b-1", "p/c/d/e", "q/1"];
+    for (const key of keys) await store.put(key, bytesOf("x"));
+    await store.put("p/b/2", bytesOf("swapped"));
+    for (let limit = 1; limit <= keys.length + 1; limit++) {
+      const seen: string[] = [];
+      let startAfter: string | undefined;
+      do {
+        const page = await store.list({
+          prefix: "",
+          limit,
+          ...(startAfter === undefined ? {} : { startAfter }),
+        });
+        assert.ok(page.objects.length <= limit);
+        seen.push(...page.objects.map(({ key }) => key));
+        startAfter = page.nextStartAfter;
+      } while (startAfter !== undefined);
+      assert.deepEqual(seen, keys.toSorted(), `limit ${limit}`);
+    }
+  },
+  async "list takes a prefix that ends inside a segment, and a start that is no key"(store) {
+    for (const key of ["log/a1", "log/a2", "log/b1", "logs", "lo"]) await store.put(key, bytesOf("x"));
+    assert.deepEqual(await keysOf(store, "log/a"), ["log/a1", "log/a2"]);
+    assert.deepEqual(await keysOf(store, "log"), ["log/a1", "log/a2", "log/b1", "logs"]);
+    assert.deepEqual(await keysOf(store, "log/a1"), ["log/a1"]);
+    assert.deepEqual(await keysOf(store, "none/"), []);
+    const { objects } = await store.list({ prefix: "log", startAfter: "log/a9" });
+    assert.deepEqual(objects.map(({ key }) => key), ["log/b1", "logs"]);
+  },
+  async "list refuses a page size outside 1 to 1000"(store) {
+    for (const limit of [0, 1001, 1.5]) {
+      await rejectsWith("invalid-request", store.list({ prefix: "", limit }));
+    }
+  },
+};
+
+const refusing: Record<string, Check> = {
+  async "every operation refuses keys outside the grammar"(store) {
+    const bad = [
+      "",
+      "/a",
+      "a/",
+      "a//b",
+      ".",
+      "..",
+      "a/../b",
+      "a/./b",
+      "a b",
+      "a+b",
+      "ä",
+      "a\u0000",
+      "a~",
+      "a%2Fb",
+    ];
+    for (const key of [...bad, "x".repeat(201), "x/".repeat(450) + "x", ".tmp/a"]) {
+      await rejectsWith("key-invalid", store.get(key));
+      await rejectsWith("key-invalid", store.head(key));
+      await rejectsWith("key-invalid", store.put(key, bytesOf("x")));
+      await rejectsWith("key-invalid", store.delete(key));
+    }
+    assert.deepEqual(await keysOf(store, ""), []);
+  },
+  async "keys of the longest segment and of every allowed character work"(store) {
+    const characters = "ABCXYZabcxyz0189._-";
+    const keys = ["x".repeat(200), `${characters}/${characters}`, "...", "-", "a/.hidden"];
+    for (const key of keys) await store.put(key, bytesOf(key));
+    for (const key of keys) {
+      await store.put(key, bytesOf(`${key}!`));
+      assert.equal(textOf((await store.get(key)).body), `${key}!`);
+    }
+    assert.deepEqual(await keysOf(store, ""), keys.toSorted());
+  },
+  async "put refuses bodies over 64 MiB and metadata that HTTP would change"(store) {
+    await rejectsWith("body-too-large", store.put("big", new Uint8Array(MAX_OBJECT_BYTES + 1)));
+    for (
+      const metadata of [{ "Upper": "x" }, { a: "ümlaut" }, { a: " blank" }, { a: "two  blanks" }, {
+        a: "x\ny",
+      }]
+    ) {
+      await rejectsWith("invalid-request", store.put("metadata", bytesOf("x"), { metadata }));
+    }
+    await rejectsWith(
+      "invalid-request",
+      store.put("metadata", bytesOf("x"), { metadata: { a: "x".repeat(2100) } }),
+    );
+    assert.deepEqual(await keysOf(store, ""), []);
+  },
+  async "every operation rejects with the signal's reason when it is aborted already"(store) {
+    const reason = new Error("no more");
+    const signal = AbortSignal.abort(reason);
+    const calls = [
+      () => store.get("a", { signal }),
+      () => store.head("a", { signal }),
+      () => store.put("a", bytesOf("x"), { signal }),
+      () => store.list({ prefix: "", signal }),
+      () => store.delete("a", { signal }),
+    ];
+    for (const call of calls) await assert.rejects(call(), (error) => error === reason);
+    assert.deepEqual(await keysOf(store, ""), []);
+  },
+};
+
+/** Registers the whole suite for one subject, a fresh store per test. */
+export function testObjectStore(subject: ContractSubject): void {
+  for (const [name, check] of Object.entries({ ...reading, ...writing, ...listing, ...refusing })) {
+    Deno.test({
+      name: `${subject.name}: ${name}`,
+      ignore: subject.ignore ?? false,
+      async fn() {
+        const { store, finish } = await subject.open();
+        try {
+          await check(store);
+        } finally {
+          await store.close();
+          await finish();
+        }
+      },
+    });
+  }
+}
