@@ -1,12 +1,7 @@
 /** Bad input: each gets a clear error with its exit code or problem type, and nothing is overwritten. */
 
 import assert from "node:assert/strict";
-import {
-  ManagerProcess,
-  runProgram,
-  scratchFolder,
-  waitFor,
-} from "../support/manager_process.ts";
+import { ManagerProcess, runProgram, scratchFolder, waitFor } from "../support/manager_process.ts";
 import { S3Server } from "../support/s3_server.ts";
 import { testOnStores, type TestStore } from "../support/test_stores.ts";
 
@@ -242,25 +237,19 @@ Deno.test("truncated and bit-flipped objects stop the restore with 65, and nothi
     manager.signal("SIGTERM");
     assert.equal(await manager.exit(), 143, manager.tail());
   }
-  const objects = Object.keys(snapshot(path)).filter((file) =>
-    /head|repo|roots|packs|index/.test(file)
-  );
+  const objects = Object.keys(snapshot(path)).filter((file) => /head|repo|roots|packs|index/.test(file));
   assert.ok(objects.length >= 5, objects.join("\n"));
   for (const [number, object] of objects.entries()) {
     const whole = Deno.readFileSync(object);
     for (const damage of ["truncated", "flipped"]) {
-      const bad = damage === "truncated"
-        ? whole.slice(0, whole.length >> 1)
-        : whole.slice();
+      const bad = damage === "truncated" ? whole.slice(0, whole.length >> 1) : whole.slice();
       if (damage === "flipped") {
         bad[whole.length >> 1] = (bad[whole.length >> 1] ?? 0) ^ 0x40;
       }
       Deno.writeFileSync(object, bad);
       const root = `${scratch.path}/b${number}${damage}`;
       const result = await runProgram(runArgs(root, store));
-      const where = `${damage} ${
-        object.slice(path.length)
-      }: ${result.code} ${result.stderr}`;
+      const where = `${damage} ${object.slice(path.length)}: ${result.code} ${result.stderr}`;
       // A flip inside a name or comment of readable JSON may be no damage at all; anything else is told as damage.
       assert.ok([65, 78].includes(result.code), where);
       assert.deepEqual([...Deno.readDirSync(`${root}/files`)], [], where);
@@ -335,7 +324,7 @@ Deno.test("a store with no space left fails the checkpoint clearly and the next 
     status: 507,
     code: "XMinioStorageFull",
     operation: "put",
-    keyContains: "checkpoints/",
+    keyPrefix: "checkpoints/",
   });
   const full = await manager.fetch("/checkpoint", { method: "POST" });
   assert.equal(full.status, 503);

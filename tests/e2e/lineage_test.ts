@@ -1,11 +1,7 @@
 /** Which data wins at a start: every row of the lineage table, with real managers. Nothing regresses, nothing is deleted. */
 
 import assert from "node:assert/strict";
-import {
-  ManagerProcess,
-  scratchFolder,
-  waitFor,
-} from "../support/manager_process.ts";
+import { ManagerProcess, scratchFolder, waitFor } from "../support/manager_process.ts";
 import { testOnStores, type TestStore } from "../support/test_stores.ts";
 
 const PROGRAM = ["--", "sleep", "100000"];
@@ -18,8 +14,7 @@ function machine(root: string, name: string, store: TestStore) {
   return {
     files,
     dataDir,
-    write: (file: string, text: string) =>
-      Deno.writeTextFileSync(`${files}/${file}`, text),
+    write: (file: string, text: string) => Deno.writeTextFileSync(`${files}/${file}`, text),
     read: (file: string) => {
       try {
         return Deno.readTextFileSync(`${files}/${file}`);
@@ -108,8 +103,7 @@ testOnStores(
       assert.deepEqual([a.read("x"), a.read("y")], ["2", "only here"]);
       await waitFor(
         "the rest to be shipped",
-        async () =>
-          (await manager.json("/checkpoints")).checkpoints.length === 2,
+        async () => (await manager.json("/checkpoints")).checkpoints.length === 2,
       );
       await manager.killTree();
     }
@@ -193,8 +187,7 @@ testOnStores(
       assert.equal((await manager.state("running")).files[0].origin, "adopted");
       await waitFor(
         "the adopted data to be shipped",
-        async () =>
-          (await manager.json("/checkpoints")).checkpoints.length === 1,
+        async () => (await manager.json("/checkpoints")).checkpoints.length === 1,
       );
       await manager.killTree();
     }

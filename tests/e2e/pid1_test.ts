@@ -9,13 +9,7 @@ import {
   scratchFolder,
   waitFor,
 } from "../support/manager_process.ts";
-import {
-  busybox,
-  isRoot,
-  makeSmallRoot,
-  runc,
-  unshare,
-} from "../support/small_root.ts";
+import { busybox, isRoot, makeSmallRoot, runc, unshare } from "../support/small_root.ts";
 
 const cannot = binaryPath === null || !isRoot || busybox === null ||
   unshare === null;

@@ -1,11 +1,7 @@
 /** The seed's promises, line by line, over HTTP as curl would: start unconfigured, configure once, checkpoint, restore, release. */
 
 import assert from "node:assert/strict";
-import {
-  ManagerProcess,
-  scratchFolder,
-  waitFor,
-} from "../support/manager_process.ts";
+import { ManagerProcess, scratchFolder, waitFor } from "../support/manager_process.ts";
 import { testOnStores } from "../support/test_stores.ts";
 
 testOnStores(
@@ -39,9 +35,9 @@ testOnStores(
       await using manager = start();
       const unconfigured = await manager.state("unconfigured");
       assert.equal(unconfigured.lease, null);
-      assert.equal((await manager.fetch("/livez")).status, 200);
-      assert.equal((await manager.fetch("/startupz")).status, 200);
-      assert.equal((await manager.fetch("/readyz")).status, 503);
+      assert.equal(await manager.statusOf("/livez"), 200);
+      assert.equal(await manager.statusOf("/startupz"), 200);
+      assert.equal(await manager.statusOf("/readyz"), 503);
       const early = await manager.fetch("/checkpoint", { method: "POST" });
       assert.equal(early.status, 409);
       assert.equal(
@@ -65,7 +61,7 @@ testOnStores(
       );
       await created.body?.cancel();
       await manager.state("running");
-      assert.equal((await manager.fetch("/readyz")).status, 200);
+      assert.equal(await manager.statusOf("/readyz"), 200);
       const again = await manager.fetch("/config", { json: configuration });
       assert.equal(again.status, 409);
       await again.body?.cancel();
@@ -105,8 +101,7 @@ testOnStores(
       await manager.state("running");
       await waitFor(
         "the program to start again",
-        () =>
-          Deno.readTextFileSync(`${files}/starts`).length > starts.length / 2,
+        () => Deno.readTextFileSync(`${files}/starts`).length > starts.length / 2,
       );
 
       // A restore is new history: everything before it can still be restored, also what was there right before.
@@ -132,8 +127,8 @@ testOnStores(
       await manager.json("/release-lease", { method: "POST" });
       await manager.state("released");
       await manager.json("/release-lease", { method: "POST" }); // idempotent
-      assert.equal((await manager.fetch("/livez")).status, 200);
-      assert.equal((await manager.fetch("/readyz")).status, 503);
+      assert.equal(await manager.statusOf("/livez"), 200);
+      assert.equal(await manager.statusOf("/readyz"), 503);
       manager.signal("SIGTERM");
       assert.equal(await manager.exit(), 0, manager.tail());
     }
@@ -141,7 +136,7 @@ testOnStores(
       await using manager = start(); // configured now, and still released
       await manager.state("released");
       assert.equal(
-        (await manager.fetch("/config", { json: configuration })).status,
+        await manager.statusOf("/config", { json: configuration }),
         409,
       );
       await manager.json("/acquire-lease", { method: "POST" });
@@ -182,11 +177,9 @@ testOnStores(
       () => Deno.readTextFileSync(`${scratch.path}/runs`).length >= 6,
     );
     const { processes } = await manager.json("/");
-    const crasher = processes.find((each: { name: string }) =>
-      each.name === "crasher"
-    );
+    const crasher = processes.find((each: { name: string }) => each.name === "crasher");
     assert.ok(crasher.restarts >= 1);
-    assert.deepEqual(crasher.lastExit, { kind: "exit", code: 3 });
+    assert.deepEqual(crasher.last_exit, { kind: "exit", code: 3 });
     assert.equal(
       processes.find((each: { name: string }) => each.name === "steady").state,
       "running",

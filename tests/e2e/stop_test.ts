@@ -1,12 +1,7 @@
 /** Stopping: the last state is in the store, exit codes are the program's, the budget holds. */
 
 import assert from "node:assert/strict";
-import {
-  ManagerProcess,
-  runProgram,
-  scratchFolder,
-  waitFor,
-} from "../support/manager_process.ts";
+import { ManagerProcess, runProgram, scratchFolder, waitFor } from "../support/manager_process.ts";
 import { testOnStores, type TestStore } from "../support/test_stores.ts";
 
 function start(
@@ -96,8 +91,7 @@ testOnStores(
   "the command's own end ends the manager with its code, after the last checkpoint",
   async (store) => {
     using scratch = scratchFolder();
-    const script =
-      `echo result > ${scratch.path}/files/out; echo to-stdout; echo to-stderr >&2; exit 42`;
+    const script = `echo result > ${scratch.path}/files/out; echo to-stdout; echo to-stderr >&2; exit 42`;
     await using manager = start(scratch.path, store, ["sh", "-c", script]);
     assert.equal(await manager.exit(), 42, manager.tail());
     assert.match(manager.stdout, /^to-stdout$/m);

@@ -3,19 +3,10 @@
 import assert from "node:assert/strict";
 import { systemClock } from "../../src/platform/clock.ts";
 import type { ProcessInfo } from "../../src/platform/proc.ts";
-import {
-  isAlive,
-  readProcesses,
-  readStartVariable,
-} from "../../src/platform/proc.ts";
+import { isAlive, readProcesses, readStartVariable } from "../../src/platform/proc.ts";
 import { systemRandom } from "../../src/platform/random.ts";
 import { Supervisor } from "../../src/supervisor/mod.ts";
-import type {
-  OutputHandler,
-  ProcessSpec,
-  ProcessStatus,
-  SupervisorEvent,
-} from "../../src/supervisor/mod.ts";
+import type { OutputHandler, ProcessSpec, ProcessStatus, SupervisorEvent } from "../../src/supervisor/mod.ts";
 
 /** No condition here takes longer on a loaded machine; a test that waits this long has failed. */
 const PATIENCE_MS = 20_000;
@@ -63,9 +54,7 @@ export class Supervised implements AsyncDisposable {
   }
 
   status(name: string): ProcessStatus {
-    const status = this.supervisor.status().find((process) =>
-      process.name === name
-    );
+    const status = this.supervisor.status().find((process) => process.name === name);
     assert.ok(status, `no process ${name}`);
     return status;
   }
@@ -76,9 +65,7 @@ export class Supervised implements AsyncDisposable {
 
   /** Lines of stdout of one process so far. */
   lines(name: string): string[] {
-    return this.output.filter((line) => line.name === name).map(({ text }) =>
-      new TextDecoder().decode(text)
-    );
+    return this.output.filter((line) => line.name === name).map(({ text }) => new TextDecoder().decode(text));
   }
 
   async untilLine(name: string, text: string): Promise<void> {
@@ -91,15 +78,11 @@ export class Supervised implements AsyncDisposable {
   /** What still runs of the process `name`, by the tag of its environment. */
   alive(name: string): ProcessInfo[] {
     return readProcesses().filter(isAlive)
-      .filter((info) =>
-        readStartVariable(info.pid, "SM_UNIT")?.startsWith(`${name}.`)
-      );
+      .filter((info) => readStartVariable(info.pid, "SM_UNIT")?.startsWith(`${name}.`));
   }
 
   names<T extends SupervisorEvent["type"]>(type: T): string[] {
-    return this.events.filter((event) => event.type === type).map((event) =>
-      event.name
-    );
+    return this.events.filter((event) => event.type === type).map((event) => event.name);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

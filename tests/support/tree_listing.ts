@@ -18,9 +18,7 @@ async function output(
 
 /** Paths as latin1, since names need not be UTF-8. */
 const records = (bytes: Uint8Array): string[] =>
-  new TextDecoder("latin1").decode(bytes).split("\0").filter((text) =>
-    text !== ""
-  );
+  new TextDecoder("latin1").decode(bytes).split("\0").filter((text) => text !== "");
 
 /**
  * Type, mode, owner, group, mtime with nanoseconds, size, target, hash of the content, and for hard links the first
@@ -58,9 +56,7 @@ export async function listTree(root: string): Promise<string[]> {
       links,
       inode = "",
     ] = line.split("\t");
-    const group = type === "f" && links !== "1"
-      ? firstOf.get(inode) ?? path
-      : "";
+    const group = type === "f" && links !== "1" ? firstOf.get(inode) ?? path : "";
     firstOf.set(inode, group);
     const bytes = type === "d" ? "" : size;
     return [
