@@ -19,7 +19,10 @@ import type {
 } from "./catalog_types.ts";
 
 /** The part of a Worker that the catalog uses, so that tests can bring one that hangs or dies. */
-export type CatalogThread = Pick<Worker, "postMessage" | "terminate" | "onmessage" | "onerror">;
+export type CatalogThread = Pick<
+  Worker,
+  "postMessage" | "terminate" | "onmessage" | "onerror"
+>;
 
 export interface CatalogOptions {
   /** Absolute path of the SQLite file; its folder exists and is where a native add-on may be unpacked. */
@@ -89,7 +92,8 @@ function insertOf(event: CatalogEvent, timeMs: number): CatalogInsert {
 
 function unusable(reason: string): StateManagerError {
   return new StateManagerError("local-io", `read history: ${reason}`, {
-    hint: "the log says what is wrong with the catalog; nothing else depends on it",
+    hint:
+      "the log says what is wrong with the catalog; nothing else depends on it",
   });
 }
 
@@ -98,7 +102,9 @@ class LocalCatalog implements Catalog {
   readonly #queue: CatalogInsert[] = [];
   readonly #histories: HistoryRequest[] = [];
   readonly #waiting = new Map<number, Waiting>();
+  /** Ends the pause after a failure: there is no later time to wait for. */
   readonly #closing = new AbortController();
+  readonly #ended = new AbortController();
   #thread: CatalogThread | undefined;
   #working: Promise<void> | undefined;
   #recorded = 0;
@@ -122,7 +128,9 @@ class LocalCatalog implements Catalog {
   record(event: CatalogEvent): void {
     if (this.#closed || this.#queue.length >= QUEUE_LIMIT) return this.#drop(1);
     try {
-      this.#queue.push(insertOf(event, Math.floor(this.#options.clock.wallMs())));
+      this.#queue.push(
+        insertOf(event, Math.floor(this.#options.clock.wallMs())),
+      );
       this.#recorded++;
     } catch {
       return this.#drop(1); // an event of the wrong shape, from code that casts
@@ -132,10 +140,17 @@ class LocalCatalog implements Catalog {
 
   history(query: HistoryQuery): Promise<CatalogRow[]> {
     if (this.#closed) return Promise.reject(unusable("the catalog is closed"));
-    if (this.#pausedBy !== null) return Promise.reject(unusable(this.#pausedBy));
+    if (this.#pausedBy !== null) {
+      return Promise.reject(unusable(this.#pausedBy));
+    }
     const limit = Math.max(1, Math.min(HISTORY_LIMIT, Math.floor(query.limit)));
     return new Promise((resolve, reject) => {
-      this.#histories.push({ query: { ...query, limit }, after: this.#recorded, resolve, reject });
+      this.#histories.push({
+        query: { ...query, limit },
+        after: this.#recorded,
+        resolve,
+        reject,
+      });
       this.#work();
     });
   }
@@ -143,17 +158,26 @@ class LocalCatalog implements Catalog {
   async close(deadlineMs: number): Promise<void> {
     if (this.#closed) return;
     this.#closed = true;
+    this.#closing.abort();
     const timer = new AbortController();
-    const deadline = this.#options.clock.sleep(deadlineMs, { signal: timer.signal }).catch(() => {});
+    const deadline = this.#options.clock.sleep(deadlineMs, {
+      signal: timer.signal,
+    }).catch(() => {});
     const finish = async () => {
       await this.#working;
       // A clean close folds the WAL in; without it the next open does.
-      if (this.#thread !== undefined) await this.#ask({ operation: "close" }).catch(() => {});
+      if (this.#thread !== undefined) {
+        await this.#ask({ operation: "close" }).catch(() => {});
+      }
     };
     await Promise.race([finish(), deadline]);
     timer.abort();
-    this.#closing.abort();
+    this.#ended.abort();
     this.#endThread("the catalog is closed");
+    this.#dropAll();
+  }
+
+  #dropAll(): void {
     this.#drop(this.#queue.length);
     this.#queue.length = 0;
     this.#rejectHistories("the catalog is closed");
@@ -174,7 +198,10 @@ class LocalCatalog implements Catalog {
   }
 
   async #loop(): Promise<void> {
-    while ((this.#queue.length > 0 || this.#histories.length > 0) && !this.#closing.signal.aborted) {
+    while (
+      (this.#queue.length > 0 || this.#histories.length > 0) &&
+      !this.#ended.signal.aborted
+    ) {
       try {
         await this.#step();
         this.#succeeded();
@@ -190,7 +217,11 @@ class LocalCatalog implements Catalog {
     if (this.#thread === undefined) await this.#startThread();
     const history = this.#histories[0];
     if (history !== undefined && history.after <= this.#settled) {
-      const reply = await this.#ask({ operation: "history", query: history.query, stamp: this.#stamp() });
+      const reply = await this.#ask({
+        operation: "history",
+        query: history.query,
+        stamp: this.#stamp(),
+      });
       if (this.#histories[0] === history) this.#histories.shift();
       if (reply.ok) history.resolve([...reply.rows]);
       else history.reject(unusable(reply.message));
@@ -198,8 +229,17 @@ class LocalCatalog implements Catalog {
     }
     const rows = this.#queue.splice(0, BATCH_LIMIT);
     try {
-      const reply = await this.#ask({ operation: "record", rows, stamp: this.#stamp() });
-      if (!reply.ok) throw new StateManagerError("local-io", `record events: ${reply.message}`);
+      const reply = await this.#ask({
+        operation: "record",
+        rows,
+        stamp: this.#stamp(),
+      });
+      if (!reply.ok) {
+        throw new StateManagerError(
+          "local-io",
+          `record events: ${reply.message}`,
+        );
+      }
     } catch (error) {
       this.#drop(rows.length);
       throw error;
@@ -211,25 +251,38 @@ class LocalCatalog implements Catalog {
   #succeeded(): void {
     this.#failures = 0;
     if (this.#unreported === 0) return;
-    this.#options.log.warn("events are missing in the catalog", { events: this.#unreported });
+    this.#options.log.warn("events are missing in the catalog", {
+      events: this.#unreported,
+    });
     this.#unreported = 0;
   }
 
   /** The Worker failed or the file refused: told once, then tried again after a pause that grows. */
   async #failed(error: unknown): Promise<void> {
-    if (this.#closing.signal.aborted) return;
+    if (this.#ended.signal.aborted) return;
     const { log, clock } = this.#options;
     this.#endThread("the catalog failed");
-    if (++this.#failures === 1) log.warn("the catalog does not work; trying again later", { error });
+    if (this.#closed) return this.#dropAll();
+    if (++this.#failures === 1) {
+      log.warn("the catalog does not work; trying again later", { error });
+    }
     this.#pausedBy = error instanceof Error ? error.message : String(error);
     this.#rejectHistories(this.#pausedBy);
-    const delayMs = Math.min(RETRY_MAX_DELAY_MS, RETRY_DELAY_MS * 2 ** (this.#failures - 1));
-    await clock.sleep(delayMs, { signal: this.#closing.signal }).catch(() => {});
+    const delayMs = Math.min(
+      RETRY_MAX_DELAY_MS,
+      RETRY_DELAY_MS * 2 ** (this.#failures - 1),
+    );
+    await clock.sleep(delayMs, { signal: this.#closing.signal }).catch(
+      () => {},
+    );
     this.#pausedBy = null;
   }
 
   #stamp(): string {
-    return new Date(this.#options.clock.wallMs()).toISOString().replaceAll(":", "");
+    return new Date(this.#options.clock.wallMs()).toISOString().replaceAll(
+      ":",
+      "",
+    );
   }
 
   async #startThread(): Promise<void> {
@@ -253,13 +306,20 @@ class LocalCatalog implements Catalog {
       rowsPerKind: rowsPerKind ?? ROWS_PER_KIND,
       stamp: this.#stamp(),
     });
-    if (!reply.ok) throw new StateManagerError("local-io", `open catalog ${path}: ${reply.message}`);
+    if (!reply.ok) {
+      throw new StateManagerError(
+        "local-io",
+        `open catalog ${path}: ${reply.message}`,
+      );
+    }
   }
 
   #endThread(reason: string): void {
     this.#thread?.terminate();
     this.#thread = undefined;
-    for (const waiting of this.#waiting.values()) waiting.reject(unusable(reason));
+    for (const waiting of this.#waiting.values()) {
+      waiting.reject(unusable(reason));
+    }
     this.#waiting.clear();
   }
 
@@ -271,11 +331,19 @@ class LocalCatalog implements Catalog {
       this.#waiting.set(id, { resolve, reject });
       this.#thread?.postMessage({ ...operation, id });
     });
-    const deadline = this.#options.clock.sleep(REQUEST_DEADLINE_MS, { signal: answered.signal })
-      .then(() => this.#endThread(`no answer within ${REQUEST_DEADLINE_MS / 1000} s`), () => {});
+    const deadline = this.#options.clock.sleep(REQUEST_DEADLINE_MS, {
+      signal: answered.signal,
+    })
+      .then(
+        () =>
+          this.#endThread(`no answer within ${REQUEST_DEADLINE_MS / 1000} s`),
+        () => {},
+      );
     try {
       const answer = await reply;
-      if (answer.ok) { for (const notice of answer.notices) this.#options.log.warn(notice); }
+      if (answer.ok) {
+        for (const notice of answer.notices) this.#options.log.warn(notice);
+      }
       return answer;
     } finally {
       answered.abort();

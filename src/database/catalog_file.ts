@@ -6,7 +6,12 @@
 import type { Client, Row } from "@libsql/client";
 import { isPresent, setAside } from "../platform/set_aside.ts";
 import { CATALOG_KINDS } from "./catalog_types.ts";
-import type { CatalogInsert, CatalogKind, CatalogRow, HistoryQuery } from "./catalog_types.ts";
+import type {
+  CatalogInsert,
+  CatalogKind,
+  CatalogRow,
+  HistoryQuery,
+} from "./catalog_types.ts";
 
 /** Each entry brings user_version from its index to the next. Never change one that was released: add another. */
 const MIGRATIONS: readonly (readonly string[])[] = [
@@ -34,17 +39,25 @@ function isDamage(error: unknown): boolean {
   if (error instanceof UnusableFile) return true;
   if (!(error instanceof Error)) return false;
   const code = "code" in error ? String(error.code) : "";
-  return /^SQLITE_(CORRUPT|NOTADB|FORMAT)/.test(code) || /malformed|not a database/i.test(error.message);
+  return /^SQLITE_(CORRUPT|NOTADB|FORMAT)/.test(code) ||
+    /malformed|not a database/i.test(error.message);
 }
 
 async function migrate(client: Client): Promise<void> {
-  const version = Number((await client.execute("PRAGMA user_version")).rows[0]?.[0] ?? 0);
+  const version = Number(
+    (await client.execute("PRAGMA user_version")).rows[0]?.[0] ?? 0,
+  );
   if (version > MIGRATIONS.length) {
-    throw new UnusableFile(`its version is ${version}, known are 0 to ${MIGRATIONS.length}`);
+    throw new UnusableFile(
+      `its version is ${version}, known are 0 to ${MIGRATIONS.length}`,
+    );
   }
   for (let next = version; next < MIGRATIONS.length; next++) {
     // One transaction with the version: if we die within, neither is there.
-    await client.batch([...MIGRATIONS[next] ?? [], `PRAGMA user_version = ${next + 1}`], "write");
+    await client.batch([
+      ...MIGRATIONS[next] ?? [],
+      `PRAGMA user_version = ${next + 1}`,
+    ], "write");
   }
 }
 
@@ -57,7 +70,9 @@ async function openOnce(path: string): Promise<Client> {
     await client.execute("PRAGMA journal_mode = WAL");
     await client.execute("PRAGMA synchronous = NORMAL"); // a power cut may lose the last events, not the file
     const check = await client.execute("PRAGMA quick_check(1)");
-    if (check.rows[0]?.[0] !== "ok") throw new UnusableFile(String(check.rows[0]?.[0]));
+    if (check.rows[0]?.[0] !== "ok") {
+      throw new UnusableFile(String(check.rows[0]?.[0]));
+    }
     await migrate(client);
     return client;
   } catch (error) {
@@ -109,7 +124,9 @@ export class CatalogFile {
     this.close();
     const text = reason instanceof Error ? reason.message : String(reason);
     setAside(this.#path, COMPANIONS, stamp);
-    this.#notices.push(`history begins anew: the catalog could not be used (${text}) and was moved aside`);
+    this.#notices.push(
+      `history begins anew: the catalog could not be used (${text}) and was moved aside`,
+    );
     this.#rowsSincePrune = PRUNE_EVERY_ROWS;
     this.#client = await openOnce(this.#path);
   }
@@ -120,12 +137,17 @@ export class CatalogFile {
       this.#notices.push("history begins anew: the catalog's file is gone");
     }
     if (this.#client === undefined) await this.open(stamp);
-    if (this.#client === undefined) throw new Error("use catalog: it is closed, wanted an open one");
+    if (this.#client === undefined) {
+      throw new Error("use catalog: it is closed, wanted an open one");
+    }
     return this.#client;
   }
 
   /** Runs `work` on an open file; once more on a new one when the file proves damaged. */
-  async #use<Result>(stamp: string, work: (client: Client) => Promise<Result>): Promise<Result> {
+  async #use<Result>(
+    stamp: string,
+    work: (client: Client) => Promise<Result>,
+  ): Promise<Result> {
     try {
       return await work(await this.#opened(stamp));
     } catch (error) {
@@ -139,11 +161,15 @@ export class CatalogFile {
   async record(rows: readonly CatalogInsert[], stamp: string): Promise<void> {
     await this.#use(stamp, async (client) => {
       const inserts = rows.map((row) => ({
-        sql: "INSERT INTO events (time_ms, kind, subject, summary, detail) VALUES (?, ?, ?, ?, ?)",
+        sql:
+          "INSERT INTO events (time_ms, kind, subject, summary, detail) VALUES (?, ?, ?, ?, ?)",
         args: [row.timeMs, row.kind, row.subject, row.summary, row.detail],
       }));
       const prune = this.#rowsSincePrune + rows.length >= PRUNE_EVERY_ROWS;
-      await client.batch([...inserts, ...(prune ? this.#prunes() : [])], "write");
+      await client.batch(
+        [...inserts, ...(prune ? this.#prunes() : [])],
+        "write",
+      );
       this.#rowsSincePrune = prune ? 0 : this.#rowsSincePrune + rows.length;
     });
   }
@@ -160,8 +186,13 @@ export class CatalogFile {
   async history(query: HistoryQuery, stamp: string): Promise<CatalogRow[]> {
     return await this.#use(stamp, async (client) => {
       const result = await client.execute({
-        sql: "SELECT * FROM events WHERE id < ?1 AND (?2 IS NULL OR kind = ?2) ORDER BY id DESC LIMIT ?3",
-        args: [query.before ?? Number.MAX_SAFE_INTEGER, query.kind ?? null, query.limit],
+        sql:
+          "SELECT * FROM events WHERE id < ?1 AND (?2 IS NULL OR kind = ?2) ORDER BY id DESC LIMIT ?3",
+        args: [
+          query.before ?? Number.MAX_SAFE_INTEGER,
+          query.kind ?? null,
+          query.limit,
+        ],
       });
       return result.rows.map(rowOf);
     });

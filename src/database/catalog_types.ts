@@ -62,8 +62,16 @@ export type CatalogOperation =
     readonly rowsPerKind: number;
     readonly stamp: string;
   }
-  | { readonly operation: "record"; readonly rows: readonly CatalogInsert[]; readonly stamp: string }
-  | { readonly operation: "history"; readonly query: HistoryQuery; readonly stamp: string }
+  | {
+    readonly operation: "record";
+    readonly rows: readonly CatalogInsert[];
+    readonly stamp: string;
+  }
+  | {
+    readonly operation: "history";
+    readonly query: HistoryQuery;
+    readonly stamp: string;
+  }
   | { readonly operation: "close" };
 
 export type CatalogRequest = CatalogOperation & { readonly id: number };
@@ -71,6 +79,10 @@ export type CatalogRequest = CatalogOperation & { readonly id: number };
 export type CatalogReply =
   & { readonly id: number }
   & (
-    | { readonly ok: true; readonly rows: readonly CatalogRow[]; readonly notices: readonly string[] }
+    | {
+      readonly ok: true;
+      readonly rows: readonly CatalogRow[];
+      readonly notices: readonly string[];
+    }
     | { readonly ok: false; readonly message: string }
   );

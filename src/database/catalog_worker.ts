@@ -5,7 +5,11 @@
 
 import { offerNativeFolder } from "../platform/native_folder.ts";
 import { CatalogFile } from "./catalog_file.ts";
-import type { CatalogReply, CatalogRequest, CatalogRow } from "./catalog_types.ts";
+import type {
+  CatalogReply,
+  CatalogRequest,
+  CatalogRow,
+} from "./catalog_types.ts";
 
 /** The part of a Worker's global that we use; the DOM's types describe a window. */
 interface WorkerScope {
@@ -25,8 +29,12 @@ async function answer(request: CatalogRequest): Promise<readonly CatalogRow[]> {
     return [];
   }
   if (file === undefined) throw new Error("use catalog: it was not opened");
-  if (request.operation === "record") await file.record(request.rows, request.stamp);
-  if (request.operation === "history") return await file.history(request.query, request.stamp);
+  if (request.operation === "record") {
+    await file.record(request.rows, request.stamp);
+  }
+  if (request.operation === "history") {
+    return await file.history(request.query, request.stamp);
+  }
   if (request.operation === "close") file.close();
   return [];
 }
@@ -35,7 +43,12 @@ async function handle(request: CatalogRequest): Promise<void> {
   const { id } = request;
   try {
     const rows = await answer(request);
-    scope.postMessage({ id, ok: true, rows, notices: file?.takeNotices() ?? [] });
+    scope.postMessage({
+      id,
+      ok: true,
+      rows,
+      notices: file?.takeNotices() ?? [],
+    });
   } catch (error) {
     const text = error instanceof Error ? error.message : String(error);
     scope.postMessage({ id, ok: false, message: text });
