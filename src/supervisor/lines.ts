@@ -32,6 +32,13 @@ export class LineSplitter {
     let from = 0;
     while (from < chunk.length) {
       const newline = chunk.indexOf(NEWLINE, from);
+      if (this.#length === 0 && newline >= 0 && newline - from <= LINE_LIMIT_BYTES) {
+        // The common case, a whole line at once: one copy instead of two.
+        const end = newline > from && chunk[newline - 1] === RETURN ? newline - 1 : newline;
+        this.#emit({ text: new Uint8Array(chunk.subarray(from, end)), partial: false });
+        from = newline + 1;
+        continue;
+      }
       this.#append(chunk.subarray(from, newline < 0 ? chunk.length : newline));
       if (newline < 0) return;
       this.#flushLine(false);
