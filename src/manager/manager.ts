@@ -157,9 +157,11 @@ export class Manager implements Control {
     });
     this.#session = session;
     if (this.#stopSignals.length > 0) session.requestStop();
+    const rotation = setInterval(() => this.#refreshCredentials(), CREDENTIALS_CHECK_MS);
     try {
       return await session.run();
     } finally {
+      clearInterval(rotation);
       this.#session = null;
     }
   }
@@ -184,6 +186,15 @@ export class Manager implements Control {
   #record(event: CatalogEvent): void {
     if (this.#catalog !== null) this.#catalog.record(event);
     else if (this.#early.length < EARLY_EVENTS_LIMIT) this.#early.push(event);
+  }
+
+  /** Mounted secrets rotate without a restart; on an error the old ones stay in use and it is tried again. */
+  #refreshCredentials(): void {
+    this.#loaded.refreshCredentials().then((changed) => {
+      if (changed) logger.info("storage credentials changed");
+    }, (error) => {
+      logger.warn("storage credentials not read again", { error: asStateManagerError(error).message });
+    });
   }
 
   async #nextWake(): Promise<void> {
@@ -372,3 +383,5 @@ export class Manager implements Control {
 const CATALOG_CLOSE_MS = 300;
 /** A start has a handful; a manager that waits for days must not grow. */
 const EARLY_EVENTS_LIMIT = 100;
+/** Rotated secrets are valid side by side for minutes at least; reading a small folder costs nothing. */
+const CREDENTIALS_CHECK_MS = 15_000;

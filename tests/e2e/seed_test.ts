@@ -61,7 +61,7 @@ testOnStores(
       );
       await created.body?.cancel();
       await manager.state("running");
-      assert.equal(await manager.statusOf("/readyz"), 200);
+      await waitFor("readiness", async () => await manager.statusOf("/readyz") === 200);
       const again = await manager.fetch("/config", { json: configuration });
       assert.equal(again.status, 409);
       await again.body?.cancel();
@@ -172,17 +172,14 @@ testOnStores(
       args: ["--data-dir", `${scratch.path}/data`],
     });
     await manager.state("running");
-    await waitFor(
-      "three runs",
-      () => Deno.readTextFileSync(`${scratch.path}/runs`).length >= 6,
-    );
-    const { processes } = await manager.json("/");
-    const crasher = processes.find((each: { name: string }) => each.name === "crasher");
-    assert.ok(crasher.restarts >= 1);
-    assert.deepEqual(crasher.last_exit, { kind: "exit", code: 3 });
-    assert.equal(
-      processes.find((each: { name: string }) => each.name === "steady").state,
-      "running",
-    );
+    await waitFor("three runs", () => Deno.readTextFileSync(`${scratch.path}/runs`).length >= 6);
+    const processes = await waitFor("the steady one to be up", async () => {
+      const list = (await manager.json("/")).processes;
+      return list.some((each: { state: string }) => each.state === "running") ? list : null;
+    });
+    const byName = (name: string) => processes.find((each: { name: string }) => each.name === name);
+    assert.ok(byName("crasher").restarts >= 1);
+    assert.deepEqual(byName("crasher").last_exit, { kind: "exit", code: 3 });
+    assert.equal(byName("steady").state, "running");
   },
 );

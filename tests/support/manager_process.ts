@@ -123,10 +123,12 @@ export class ManagerProcess {
   constructor(options: ManagerOptions) {
     const port = options.port ?? freePort();
     this.url = `http://127.0.0.1:${port}`;
-    const [command = "", ...args] = [
-      ...(options.wrap ?? []),
-      ...programCommand(options.args),
-    ];
+    const program = options.program === undefined
+      ? programCommand(options.args)
+      : options.program === null
+      ? []
+      : [options.program, ...options.args];
+    const [command = "", ...args] = [...(options.wrap ?? []), ...program];
     this.#child = new Deno.Command(command, {
       args,
       clearEnv: true,

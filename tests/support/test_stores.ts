@@ -86,11 +86,12 @@ const hasMinio = await (async () => {
 export function testOnStores(
   name: string,
   body: (store: TestStore) => Promise<void>,
+  ignore = false,
 ): void {
   for (const kind of [folder, minio]) {
     Deno.test({
       name: `${name}, on ${kind.name}`,
-      ignore: kind === minio && !hasMinio,
+      ignore: ignore || (kind === minio && !hasMinio),
       fn: () => kind.run(body),
     });
   }
