@@ -35,7 +35,9 @@ function targetOf(options: Options, [argument]: readonly string[]): Target {
   const given = [argument, options.text("checkpoint")].filter((text) => text !== undefined);
   const at = options.text("at");
   // Into a folder of its own nothing can be overwritten: the newest is what is meant.
-  if (given.length === 0 && at === undefined && options.text("to") !== undefined) return { checkpoint: "latest" };
+  if (given.length === 0 && at === undefined && options.text("to") !== undefined) {
+    return { checkpoint: "latest" };
+  }
   if (given.length + (at === undefined ? 0 : 1) !== 1) {
     throw usageError(
       "restore: say which state, once",

@@ -92,8 +92,7 @@ function insertOf(event: CatalogEvent, timeMs: number): CatalogInsert {
 
 function unusable(reason: string): StateManagerError {
   return new StateManagerError("local-io", `read history: ${reason}`, {
-    hint:
-      "the log says what is wrong with the catalog; nothing else depends on it",
+    hint: "the log says what is wrong with the catalog; nothing else depends on it",
   });
 }
 
@@ -335,8 +334,7 @@ class LocalCatalog implements Catalog {
       signal: answered.signal,
     })
       .then(
-        () =>
-          this.#endThread(`no answer within ${REQUEST_DEADLINE_MS / 1000} s`),
+        () => this.#endThread(`no answer within ${REQUEST_DEADLINE_MS / 1000} s`),
         () => {},
       );
     try {

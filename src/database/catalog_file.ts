@@ -6,12 +6,7 @@
 import type { Client, Row } from "@libsql/client";
 import { isPresent, setAside } from "../platform/set_aside.ts";
 import { CATALOG_KINDS } from "./catalog_types.ts";
-import type {
-  CatalogInsert,
-  CatalogKind,
-  CatalogRow,
-  HistoryQuery,
-} from "./catalog_types.ts";
+import type { CatalogInsert, CatalogKind, CatalogRow, HistoryQuery } from "./catalog_types.ts";
 
 /** Each entry brings user_version from its index to the next. Never change one that was released: add another. */
 const MIGRATIONS: readonly (readonly string[])[] = [
@@ -161,8 +156,7 @@ export class CatalogFile {
   async record(rows: readonly CatalogInsert[], stamp: string): Promise<void> {
     await this.#use(stamp, async (client) => {
       const inserts = rows.map((row) => ({
-        sql:
-          "INSERT INTO events (time_ms, kind, subject, summary, detail) VALUES (?, ?, ?, ?, ?)",
+        sql: "INSERT INTO events (time_ms, kind, subject, summary, detail) VALUES (?, ?, ?, ?, ?)",
         args: [row.timeMs, row.kind, row.subject, row.summary, row.detail],
       }));
       const prune = this.#rowsSincePrune + rows.length >= PRUNE_EVERY_ROWS;
@@ -186,8 +180,7 @@ export class CatalogFile {
   async history(query: HistoryQuery, stamp: string): Promise<CatalogRow[]> {
     return await this.#use(stamp, async (client) => {
       const result = await client.execute({
-        sql:
-          "SELECT * FROM events WHERE id < ?1 AND (?2 IS NULL OR kind = ?2) ORDER BY id DESC LIMIT ?3",
+        sql: "SELECT * FROM events WHERE id < ?1 AND (?2 IS NULL OR kind = ?2) ORDER BY id DESC LIMIT ?3",
         args: [
           query.before ?? Number.MAX_SAFE_INTEGER,
           query.kind ?? null,

@@ -5,11 +5,7 @@
 
 import { offerNativeFolder } from "../platform/native_folder.ts";
 import { CatalogFile } from "./catalog_file.ts";
-import type {
-  CatalogReply,
-  CatalogRequest,
-  CatalogRow,
-} from "./catalog_types.ts";
+import type { CatalogReply, CatalogRequest, CatalogRow } from "./catalog_types.ts";
 
 /** The part of a Worker's global that we use; the DOM's types describe a window. */
 interface WorkerScope {

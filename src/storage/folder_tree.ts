@@ -96,6 +96,7 @@ export class FolderTree {
   ): Promise<T> {
     await this.ensureFolder(this.#temporaries);
     await this.#sweepWhenDue();
+    signal.throwIfAborted();
     const temporary = `${this.#temporaries}/${randomHex(this.#random)}`;
     try {
       const info = await writeStoreFile(temporary, parts, signal);

@@ -16,6 +16,8 @@ const RESCAN_MS = 5_000;
 export interface Reaper {
   /** Tell it of SIGCHLD. */
   childExited(): void;
+  /** Looks now; SIGCHLD and a slow timer do it by themselves. */
+  scan(): void;
   /** Orphans reaped so far. */
   readonly reaped: number;
   stop(): void;
@@ -52,6 +54,7 @@ export function startReaper(clock: Clock): Reaper {
 
   return {
     childExited,
+    scan,
     get reaped() {
       return reaped;
     },

@@ -19,9 +19,7 @@ async function output(
   const text = new TextDecoder().decode(stdout);
   assert.ok(
     success,
-    `${command} ${args.join(" ")}\n${text.slice(-4000)}\n${
-      new TextDecoder().decode(stderr).slice(-4000)
-    }`,
+    `${command} ${args.join(" ")}\n${text.slice(-4000)}\n${new TextDecoder().decode(stderr).slice(-4000)}`,
   );
   return text.trim();
 }
@@ -73,8 +71,7 @@ async function place(tree: string, path: string, source = path): Promise<void> {
 }
 
 Deno.test({
-  name:
-    "Dockerfile builds an image whose manager runs a program and saves its files [needs buildah]",
+  name: "Dockerfile builds an image whose manager runs a program and saves its files [needs buildah]",
   ignore: !usable,
   async fn() {
     using scratch = scratchFolder();
@@ -161,8 +158,9 @@ Deno.test({
     assert.equal(config.Labels["org.opencontainers.image.version"], version);
 
     const container = await buildah("from", "--pull-never", image);
-    const inside = (...args: string[]) =>
-      buildah("run", "--isolation", "chroot", container, "--", ...args);
+    const mounted = await buildah("mount", container);
+    await Deno.mkdir(`${mounted}/srv/data`, { recursive: true });
+    const inside = (...args: string[]) => buildah("run", "--isolation", "chroot", container, "--", ...args);
     const program = "/usr/bin/state-manager";
     const where = ["--directory", "/tmp/store"];
     const run = [
@@ -186,7 +184,6 @@ Deno.test({
       true,
       JSON.stringify(listed),
     );
-    const mounted = await buildah("mount", container);
     assert.ok(await isFile(`${mounted}${CERTIFICATES}`));
   },
 });

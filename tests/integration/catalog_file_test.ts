@@ -113,9 +113,7 @@ Deno.test("catalog moves a damaged file aside, begins anew and keeps at most two
         .length,
       3,
     );
-    const aside = names(folder).filter((name) =>
-      /^catalog\.db\.damaged-[^-]*-[^-]*-[^-]*Z$/.test(name)
-    );
+    const aside = names(folder).filter((name) => /^catalog\.db\.damaged-[^-]*-[^-]*-[^-]*Z$/.test(name));
     assert.equal(aside.length, 2);
     assert.match(
       await Deno.readTextFile(`${folder}/${aside[1]}`),

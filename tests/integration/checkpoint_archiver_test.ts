@@ -1,13 +1,6 @@
 import assert from "node:assert/strict";
-import {
-  Archiver,
-  type ArchiverOptions,
-} from "../../src/checkpoint/archiver_client.ts";
-import {
-  type HeadSession,
-  openRepository,
-  takeOverHead,
-} from "../../src/checkpoint/mod.ts";
+import { Archiver, type ArchiverOptions } from "../../src/checkpoint/archiver_client.ts";
+import { type HeadSession, openRepository, takeOverHead } from "../../src/checkpoint/mod.ts";
 import { systemClock } from "../../src/platform/clock.ts";
 import { isError, StateManagerError } from "../../src/platform/errors.ts";
 import { systemRandom, ulid } from "../../src/platform/random.ts";
@@ -209,9 +202,7 @@ Deno.test("archiver that is aborted kills its child and gives the reason", async
     signal: abort.signal,
   });
   running.catch(() => {});
-  const pid = await eventually(async () =>
-    Number(await Deno.readTextFile(pidFile)) || null
-  );
+  const pid = await eventually(async () => Number(await Deno.readTextFile(pidFile)) || null);
   abort.abort(new StateManagerError("lease-lost", "test"));
   await assert.rejects(running, (error) => isError(error, "lease-lost"));
   assert.equal(

@@ -3,11 +3,7 @@ import { DatabaseSync } from "node:sqlite";
 import { readContent } from "../../src/checkpoint/content_reader.ts";
 import { chunkId } from "../../src/checkpoint/ids.ts";
 import { isError, StateManagerError } from "../../src/platform/errors.ts";
-import {
-  CheckpointRuns,
-  filesRoot,
-  watchedStore,
-} from "../support/checkpoint_runs.ts";
+import { CheckpointRuns, filesRoot, watchedStore } from "../support/checkpoint_runs.ts";
 import { listTree } from "../support/tree_listing.ts";
 
 const MIB = 1024 * 1024;
@@ -18,8 +14,7 @@ const noise = (length: number) => {
   }
   return bytes;
 };
-const sum = (puts: readonly { bytes: number }[]) =>
-  puts.reduce((all, put) => all + put.bytes, 0);
+const sum = (puts: readonly { bytes: number }[]) => puts.reduce((all, put) => all + put.bytes, 0);
 
 Deno.test("checkpoint of a tree of everything comes back equal", async () => {
   const { store } = watchedStore();
@@ -193,14 +188,12 @@ Deno.test("checkpoint that is cancelled or whose store fails leaves garbage only
   await using runs = new CheckpointRuns(store);
   await Deno.writeFile(`${runs.files}/big`, noise(40 * MIB));
   const abort = new AbortController();
-  watch.beforePut = () =>
-    Promise.resolve(abort.abort(new StateManagerError("cancelled", "test")));
+  watch.beforePut = () => Promise.resolve(abort.abort(new StateManagerError("cancelled", "test")));
   await assert.rejects(
     runs.create({ signal: abort.signal }),
     (error) => isError(error, "cancelled"),
   );
-  watch.beforePut = () =>
-    Promise.reject(new StateManagerError("store-full", "test"));
+  watch.beforePut = () => Promise.reject(new StateManagerError("store-full", "test"));
   await assert.rejects(runs.create(), (error) => isError(error, "store-full"));
   assert.ok(puts.every(({ key }) => key.startsWith("checkpoints/packs/")));
   watch.beforePut = () => Promise.resolve();

@@ -1,18 +1,10 @@
 import assert from "node:assert/strict";
 import { composeRestoreRoot } from "../../src/checkpoint/compose.ts";
-import {
-  listFiles,
-  planRestore,
-  restoreTo,
-} from "../../src/checkpoint/restore.ts";
+import { listFiles, planRestore, restoreTo } from "../../src/checkpoint/restore.ts";
 import { isError } from "../../src/platform/errors.ts";
 import { ulid } from "../../src/platform/random.ts";
 import type { StoredObject } from "../../src/storage/object_store.ts";
-import {
-  CheckpointRuns,
-  filesRoot,
-  watchedStore,
-} from "../support/checkpoint_runs.ts";
+import { CheckpointRuns, filesRoot, watchedStore } from "../support/checkpoint_runs.ts";
 import { listTree } from "../support/tree_listing.ts";
 
 /** A repository with one checkpoint of some text files and one of 3 MB. */
@@ -41,9 +33,7 @@ function damage(
   change: (body: Uint8Array<ArrayBuffer>) => Uint8Array<ArrayBuffer>,
 ) {
   return (object: StoredObject): StoredObject =>
-    pattern.test(object.key)
-      ? { ...object, body: change(object.body.slice()) }
-      : object;
+    pattern.test(object.key) ? { ...object, body: change(object.body.slice()) } : object;
 }
 
 const flip = (at: number) => (body: Uint8Array<ArrayBuffer>) => {
@@ -80,9 +70,8 @@ Deno.test("restore refuses a pack that was cut short", async () => {
 Deno.test("restore refuses when a pack is gone, and names it", async () => {
   const { runs, store, puts, record } = await withCheckpoint();
   await using _ = runs;
-  const pack =
-    puts.find(({ key, bytes }) => /packs/.test(key) && bytes > 1_000_000)
-      ?.key ?? "";
+  const pack = puts.find(({ key, bytes }) => /packs/.test(key) && bytes > 1_000_000)
+    ?.key ?? "";
   await store.delete(pack);
   await assert.rejects(runs.stage(record), damaged(new RegExp(pack), /big/));
 });
@@ -160,9 +149,8 @@ Deno.test("restore to a folder needs no manager, makes one folder per files root
     restoreTo(request, { ...runs.environment(), cacheFolder: null }),
     /EEXIST/,
   );
-  const names =
-    (await listFiles({ ...request, name: "data" }, runs.environment()))
-      .map((entry) => new TextDecoder().decode(entry.path));
+  const names = (await listFiles({ ...request, name: "data" }, runs.environment()))
+    .map((entry) => new TextDecoder().decode(entry.path));
   assert.deepEqual(
     names,
     (await listTree(runs.files)).map((line) => line.split(" ")[0]),

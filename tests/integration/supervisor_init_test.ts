@@ -6,8 +6,7 @@ import { sendSignal, spawnChild } from "../../src/platform/child_process.ts";
 import { readProcesses } from "../../src/platform/proc.ts";
 import { until } from "../support/supervised.ts";
 
-const FIXTURE =
-  new URL("../support/fixtures/init_main.ts", import.meta.url).pathname;
+const FIXTURE = new URL("../support/fixtures/init_main.ts", import.meta.url).pathname;
 const CONFIG = new URL("../deno.json", import.meta.url).pathname;
 const DENO = [
   Deno.execPath(),
@@ -69,9 +68,7 @@ class Init implements AsyncDisposable {
 
   /** The init itself, also below `unshare`. */
   get pid(): number {
-    const below = readProcesses().find((info) =>
-      info.parentPid === this.#child.pid && info.name === "deno"
-    );
+    const below = readProcesses().find((info) => info.parentPid === this.#child.pid && info.name === "deno");
     return below?.pid ?? this.#child.pid;
   }
 
@@ -94,8 +91,7 @@ for (
   ] as const
 ) {
   Deno.test({
-    name:
-      `init as ${kind} reaps 500 orphans and keeps the exit codes of its own children`,
+    name: `init as ${kind} reaps 500 orphans and keeps the exit codes of its own children`,
     ignore,
     fn: async () => {
       await using init = new Init(argv);
@@ -139,9 +135,7 @@ for (
       );
       await init.command("exit 0");
       assert.equal(await init.fact("code"), 0);
-      const heard = init.facts.flatMap((fact) =>
-        "signal" in fact ? [fact["signal"]] : []
-      );
+      const heard = init.facts.flatMap((fact) => "signal" in fact ? [fact["signal"]] : []);
       assert.deepEqual(heard.sort(), [...signals].sort());
     },
   });

@@ -9,9 +9,7 @@ import { Supervised, until } from "../support/supervised.ts";
 Deno.test("Supervisor keeps all 256 exit codes", async () => {
   const codes = Array.from({ length: 256 }, (_, code) => code);
   await using app = new Supervised(
-    ...codes.map((code) =>
-      shellSpec(`code${code}`, `exit ${code}`, { essential: false })
-    ),
+    ...codes.map((code) => shellSpec(`code${code}`, `exit ${code}`, { essential: false })),
   );
   const outcome = await app.start().supervisor.outcome;
   assert.equal(outcome.exitCode, 0);
@@ -154,8 +152,7 @@ Deno.test("Supervisor gives the process its environment and nothing of ours", as
 });
 
 Deno.test("Supervisor forwards only the signals that a process wants", async () => {
-  const script = (name: string) =>
-    `trap 'echo ${name}' USR1; echo up; while :; do sleep 0.02; done`;
+  const script = (name: string) => `trap 'echo ${name}' USR1; echo up; while :; do sleep 0.02; done`;
   await using app = new Supervised(
     shellSpec("wants", script("got it"), { forwardSignals: ["SIGUSR1"] }),
     shellSpec("refuses", script("got it")),
@@ -190,8 +187,7 @@ Deno.test("Supervisor's output that stalls nobody: a process that ends with a da
   // The daemon cleared its environment and cut its chain of parents: not ours to find, and not to be waited for.
   const folder = await Deno.makeTempDir();
   try {
-    const daemon =
-      `env -i /usr/bin/setsid /bin/sleep 30 & echo $! > ${folder}/pid`;
+    const daemon = `env -i /usr/bin/setsid /bin/sleep 30 & echo $! > ${folder}/pid`;
     await using app = new Supervised(
       shellSpec("daemonizer", `sh -c '${daemon}'; exit 0`),
     );

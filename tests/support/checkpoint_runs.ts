@@ -6,23 +6,13 @@ import {
   type CreateResult,
   type HeadFacts,
 } from "../../src/checkpoint/create.ts";
-import {
-  stageCheckpoint,
-  type StageResult,
-} from "../../src/checkpoint/restore.ts";
-import type {
-  ArchiveProgress,
-  CheckpointRecord,
-  FilesRoot,
-} from "../../src/checkpoint/types.ts";
+import { stageCheckpoint, type StageResult } from "../../src/checkpoint/restore.ts";
+import type { ArchiveProgress, CheckpointRecord, FilesRoot } from "../../src/checkpoint/types.ts";
 import { systemClock } from "../../src/platform/clock.ts";
 import { isRoot } from "../../src/platform/libc_files.ts";
 import { systemRandom, ulid } from "../../src/platform/random.ts";
 import { memoryStore } from "../../src/storage/memory_store.ts";
-import type {
-  ObjectStore,
-  StoredObject,
-} from "../../src/storage/object_store.ts";
+import type { ObjectStore, StoredObject } from "../../src/storage/object_store.ts";
 
 /** Made once: they load libc, which older runtimes count as a leak of the test that does it. */
 const clock = systemClock();
@@ -141,8 +131,7 @@ export class CheckpointRuns implements AsyncDisposable {
 
   /** Makes all times of the files so old that the scan cache may believe them. */
   async age(): Promise<void> {
-    const script =
-      'find "$0" -depth -exec touch -h -d "2020-01-01 00:00:00.123456789" {} +';
+    const script = 'find "$0" -depth -exec touch -h -d "2020-01-01 00:00:00.123456789" {} +';
     await new Deno.Command("sh", { args: ["-c", script, this.files] }).output();
   }
 

@@ -1,9 +1,6 @@
 import assert from "node:assert/strict";
 import { type CatalogThread, openCatalog } from "../../src/database/catalog.ts";
-import type {
-  CatalogReply,
-  CatalogRequest,
-} from "../../src/database/catalog_types.ts";
+import type { CatalogReply, CatalogRequest } from "../../src/database/catalog_types.ts";
 import type { CatalogEvent } from "../../src/database/mod.ts";
 import type { Log } from "../../src/platform/log.ts";
 import { Secret } from "../../src/platform/secret.ts";
@@ -87,9 +84,7 @@ Deno.test("catalog writes events in order and in batches", async () => {
   const { catalog, state } = scripted(accept);
   for (let n = 0; n < 450; n++) catalog.record(event(n));
   await settle();
-  const batches = state.told.flatMap((each) =>
-    each.operation === "record" ? [each.rows] : []
-  );
+  const batches = state.told.flatMap((each) => each.operation === "record" ? [each.rows] : []);
   assert.deepEqual(batches.map((rows) => rows.length), [200, 200, 50]);
   assert.deepEqual(
     batches.flat().map((row) => row.subject),

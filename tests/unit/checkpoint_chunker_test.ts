@@ -21,9 +21,7 @@ const MIB = 1024 * 1024;
 
 function idsOf(content: Uint8Array, sizes = DATA_CHUNKS): string[] {
   let at = 0;
-  return cutAll(content, sizes).map((length) =>
-    chunkId(content.subarray(at, at += length))
-  );
+  return cutAll(content, sizes).map((length) => chunkId(content.subarray(at, at += length)));
 }
 
 Deno.test("chunker covers the content with chunks between min and max", () => {
@@ -33,9 +31,7 @@ Deno.test("chunker covers the content with chunks between min and max", () => {
       lengths.reduce((sum, length) => sum + length, 0),
       content.length,
     );
-    lengths.slice(0, -1).forEach((length) =>
-      assert.ok(length >= SMALL.min && length <= SMALL.max)
-    );
+    lengths.slice(0, -1).forEach((length) => assert.ok(length >= SMALL.min && length <= SMALL.max));
     assert.ok((lengths.at(-1) ?? 0) <= SMALL.max);
   }));
 });

@@ -1,11 +1,6 @@
 import assert from "node:assert/strict";
 import fc from "fast-check";
-import {
-  decodeBytes,
-  encodeBytes,
-  loadCodec,
-  loadWasmCodec,
-} from "../../src/checkpoint/codec.ts";
+import { decodeBytes, encodeBytes, loadCodec, loadWasmCodec } from "../../src/checkpoint/codec.ts";
 import { damagedCopies, refuses } from "../support/damage.ts";
 
 const codecs = { native: await loadCodec(), wasm: await loadWasmCodec() };
@@ -72,9 +67,7 @@ Deno.test("codec refuses a frame that unpacks to more than declared, without mak
   const bomb = codecs.native.compress(new Uint8Array(64 * 1024 * 1024));
   for (const codec of [codecs.native, codecs.wasm]) {
     assert.ok(
-      refuses(() =>
-        decodeBytes(codec, { bytes: bomb, compressed: true }, 1000, "object")
-      ),
+      refuses(() => decodeBytes(codec, { bytes: bomb, compressed: true }, 1000, "object")),
     );
   }
 });

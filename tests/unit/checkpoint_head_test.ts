@@ -1,21 +1,8 @@
 import assert from "node:assert/strict";
 import fc from "fast-check";
-import {
-  findCheckpoint,
-  nextOrdinal,
-  readHead,
-  takeOverHead,
-} from "../../src/checkpoint/head.ts";
-import {
-  encodeJson,
-  HEAD_LIMIT_BYTES,
-  parseHead,
-} from "../../src/checkpoint/records.ts";
-import type {
-  CheckpointRecord,
-  Head,
-  RepositoryRecord,
-} from "../../src/checkpoint/types.ts";
+import { findCheckpoint, nextOrdinal, readHead, takeOverHead } from "../../src/checkpoint/head.ts";
+import { encodeJson, HEAD_LIMIT_BYTES, parseHead } from "../../src/checkpoint/records.ts";
+import type { CheckpointRecord, Head, RepositoryRecord } from "../../src/checkpoint/types.ts";
 import { isError, StateManagerError } from "../../src/platform/errors.ts";
 import { systemRandom, ulid } from "../../src/platform/random.ts";
 import { memoryStore } from "../../src/storage/memory_store.ts";

@@ -3,10 +3,7 @@ import fc from "fast-check";
 import { ChunkTable } from "../../src/checkpoint/chunk_table.ts";
 import { loadCodec } from "../../src/checkpoint/codec.ts";
 import { idToText, packName, sha256 } from "../../src/checkpoint/ids.ts";
-import {
-  decodeIndex,
-  encodeIndexes,
-} from "../../src/checkpoint/index_format.ts";
+import { decodeIndex, encodeIndexes } from "../../src/checkpoint/index_format.ts";
 import type { PackEntry } from "../../src/checkpoint/pack.ts";
 import { systemRandom, ulid } from "../../src/platform/random.ts";
 import { damagedCopies, refuses } from "../support/damage.ts";

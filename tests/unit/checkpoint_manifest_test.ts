@@ -2,17 +2,8 @@ import assert from "node:assert/strict";
 import { Buffer } from "node:buffer";
 import fc from "fast-check";
 import { chunkId } from "../../src/checkpoint/ids.ts";
-import {
-  comparePaths,
-  ManifestReader,
-  ManifestWriter,
-} from "../../src/checkpoint/manifest.ts";
-import type {
-  ContentPart,
-  FilesSummary,
-  ManifestEntry,
-  TreeEntry,
-} from "../../src/checkpoint/types.ts";
+import { comparePaths, ManifestReader, ManifestWriter } from "../../src/checkpoint/manifest.ts";
+import type { ContentPart, FilesSummary, ManifestEntry, TreeEntry } from "../../src/checkpoint/types.ts";
 import { isError } from "../../src/platform/errors.ts";
 import { damagedCopies, refuses } from "../support/damage.ts";
 

@@ -1,12 +1,7 @@
 import assert from "node:assert/strict";
 import fc from "fast-check";
 import { idToText, sha256 } from "../../src/checkpoint/ids.ts";
-import {
-  FLAG_META,
-  PACK_TARGET_BYTES,
-  PackBuilder,
-  readPackEntries,
-} from "../../src/checkpoint/pack.ts";
+import { FLAG_META, PACK_TARGET_BYTES, PackBuilder, readPackEntries } from "../../src/checkpoint/pack.ts";
 import { damagedCopies, refuses } from "../support/damage.ts";
 
 const blobs = fc.array(fc.uint8Array({ minLength: 1, maxLength: 500 }), {

@@ -1,8 +1,5 @@
 import assert from "node:assert/strict";
-import {
-  openRepository,
-  readRepository,
-} from "../../src/checkpoint/repository.ts";
+import { openRepository, readRepository } from "../../src/checkpoint/repository.ts";
 import { encodeJson } from "../../src/checkpoint/records.ts";
 import { isError } from "../../src/platform/errors.ts";
 import { systemRandom } from "../../src/platform/random.ts";
@@ -12,9 +9,7 @@ import { listAll, type ObjectStore } from "../../src/storage/object_store.ts";
 const random = systemRandom();
 
 async function keysOf(store: ObjectStore): Promise<string[]> {
-  return (await Array.fromAsync(listAll(store, ""))).map((object) =>
-    object.key
-  );
+  return (await Array.fromAsync(listAll(store, ""))).map((object) => object.key);
 }
 
 async function put(

@@ -5,11 +5,7 @@ import { TreeStager } from "../../src/checkpoint/stage.ts";
 import type { ManifestEntry, TreeEntry } from "../../src/checkpoint/types.ts";
 import { isError } from "../../src/platform/errors.ts";
 import { isRoot, pathBytes } from "../../src/platform/libc_files.ts";
-import {
-  captureTree,
-  filesRoot,
-  stageCaptured,
-} from "../support/tree_capture.ts";
+import { captureTree, filesRoot, stageCaptured } from "../support/tree_capture.ts";
 import { hashTree, makeTree, scratchFolder } from "../support/tree_model.ts";
 
 function entry(

@@ -81,9 +81,7 @@ Deno.test("ERROR_TABLE gives every code a status, an exit code of the documented
 
 Deno.test(`no source file has more than ${FILE_LIMIT_LINES} lines`, () => {
   for (
-    const path of SCANNED.flatMap((each) => [...files(each)]).filter((each) =>
-      /\.tsx?$/.test(each)
-    )
+    const path of SCANNED.flatMap((each) => [...files(each)]).filter((each) => /\.tsx?$/.test(each))
   ) {
     const lines = Deno.readTextFileSync(root + path).split("\n").length;
     assert.ok(lines <= FILE_LIMIT_LINES, `${path} has ${lines} lines`);
@@ -134,8 +132,7 @@ async function lint(file: string, source: string): Promise<string[]> {
 
 const WRONG_WAY: Readonly<Record<string, string>> = {
   "import": 'import { a } from "../manager/mod.ts"; a();',
-  "type import":
-    'import type { A } from "../manager/mod.ts"; export type B = A;',
+  "type import": 'import type { A } from "../manager/mod.ts"; export type B = A;',
   "named re-export": 'export { a } from "../manager/mod.ts";',
   "star re-export": 'export * from "../manager/mod.ts";',
   "dynamic import": 'await import("../manager/mod.ts");',
@@ -153,8 +150,7 @@ Deno.test("the import rule refuses an import from a sibling room", async () => {
 });
 
 Deno.test("the import rule allows imports downwards and from the same room", async () => {
-  const source =
-    'import { a } from "../lease/mod.ts"; import { b } from "./b.ts"; a(b);';
+  const source = 'import { a } from "../lease/mod.ts"; import { b } from "./b.ts"; a(b);';
   assert.deepEqual(await lint("manager/holder.ts", source), []);
 });
 

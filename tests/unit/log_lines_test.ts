@@ -1,12 +1,7 @@
 import assert from "node:assert/strict";
 import fc from "fast-check";
 import { StateManagerError } from "../../src/platform/errors.ts";
-import {
-  configureLog,
-  flushLog,
-  log,
-  type LogOptions,
-} from "../../src/platform/log.ts";
+import { configureLog, flushLog, log, type LogOptions } from "../../src/platform/log.ts";
 import { plainValue } from "../../src/platform/plain_value.ts";
 import { Secret } from "../../src/platform/secret.ts";
 import type { OutputSink } from "../../src/platform/standard_output.ts";
@@ -35,9 +30,7 @@ function written(call: () => void, options: Partial<LogOptions> = {}): string {
 }
 
 Deno.test("log writes one JSON line with the fields nested, so that none can pose as the level", () => {
-  const text = written(() =>
-    log("lease").warn("renewal failed", { level: "debug", time: 1, attempt: 3 })
-  );
+  const text = written(() => log("lease").warn("renewal failed", { level: "debug", time: 1, attempt: 3 }));
   assert.equal(text.split("\n").length, 2);
   const line = JSON.parse(text);
   assert.deepEqual({ ...line, time: "" }, {

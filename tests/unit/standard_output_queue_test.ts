@@ -1,8 +1,5 @@
 import assert from "node:assert/strict";
-import {
-  boundedOutput,
-  type OutputDevice,
-} from "../../src/platform/standard_output.ts";
+import { boundedOutput, type OutputDevice } from "../../src/platform/standard_output.ts";
 
 /** A device whose reader takes `room` bytes, then stalls until more room is given. */
 function fakeDevice(room: number) {

@@ -2,29 +2,11 @@
 
 import assert from "node:assert/strict";
 import fc from "fast-check";
-import type {
-  Effect,
-  Machine,
-  MachineEvent,
-} from "../../src/supervisor/machine.ts";
-import {
-  isEnded,
-  isLive,
-  newMachine,
-  nextTickMs,
-} from "../../src/supervisor/machine.ts";
+import type { Effect, Machine, MachineEvent } from "../../src/supervisor/machine.ts";
+import { isEnded, isLive, newMachine, nextTickMs } from "../../src/supervisor/machine.ts";
 import { restartDelayMs } from "../../src/supervisor/restart.ts";
-import {
-  DRAIN_OUTPUT_MS,
-  KILL_AGAIN_MS,
-  READY_AFTER_MS,
-  transition,
-} from "../../src/supervisor/states.ts";
-import type {
-  ExitCause,
-  ProcessSpec,
-  ProcessState,
-} from "../../src/supervisor/types.ts";
+import { DRAIN_OUTPUT_MS, KILL_AGAIN_MS, READY_AFTER_MS, transition } from "../../src/supervisor/states.ts";
+import type { ExitCause, ProcessSpec, ProcessState } from "../../src/supervisor/types.ts";
 import { processSpec } from "../support/process_specs.ts";
 
 const exit = (code: number): ExitCause => ({ kind: "exit", code });
