@@ -1,50 +1,61 @@
 /**
- * `deno task dev`: a manager on a folder store with a small sample program, so that lease, checkpoint and restore can
- * be seen at once. Everything it keeps is below ./.state-manager/dev; remove that folder to begin anew.
+ * `deno task dev`: the manager from source on a folder store in ./.state-manager, with a small program that counts.
+ * Stop it with Ctrl-C and start it again: it goes on. Delete .state-manager/dev/data, start: restored from the store.
  */
 
 const root = new URL("../", import.meta.url).pathname;
-const home = `${root}.state-manager/dev`;
-const address = Deno.env.get("STATE_MANAGER_SERVER_LISTEN") ?? "127.0.0.1:8080";
-const files = `${home}/files`;
-await Deno.mkdir(files, { recursive: true });
+const home = `${root}.state-manager`;
+const store = `${home}/dev-store`;
+const data = `${home}/dev/data`;
+const socketFolder = `${home}/dev/manager`;
 
-const hint = `
-The sample counts in ${files}/counter.db and writes ${files}/note.txt.
-In another terminal:
-
-  curl http://${address}/
-  curl -X POST http://${address}/checkpoint
-  curl -X POST http://${address}/restore -H 'content-type: application/json' -d '{"checkpoint":"latest"}'
-
-Ctrl-C stops it in order: program, last checkpoint, lease. Start it again and it goes on; remove
-${files} first and it restores. A kill -9 works, too.
-`;
-Deno.stderr.writeSync(new TextEncoder().encode(hint));
-
-// Signals go to the whole foreground group; this process only waits for the manager's end.
-for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) {
-  Deno.addSignalListener(signal, () => forward(signal));
+/** The contract's own port where it is free, so that what stands in the documentation works; else any. */
+function freePort(): number {
+  for (const port of [8080, 0]) {
+    try {
+      using listener = Deno.listen({ hostname: "127.0.0.1", port });
+      return listener.addr.port;
+    } catch (error) {
+      if (!(error instanceof Deno.errors.AddrInUse)) throw error;
+    }
+  }
+  throw new Error("find a free port: none on 127.0.0.1");
 }
-const manager = new Deno.Command(Deno.execPath(), {
+
+const port = freePort();
+const url = `http://127.0.0.1:${port}`;
+await Deno.mkdir(data, { recursive: true });
+
+const guide = `
+A manager with a sample program (tools/sample/counter.ts), its files in ${data},
+its store in ${store}. Try, in another terminal:
+
+  curl ${url}/                        # status; the same in a browser
+  curl -X POST ${url}/checkpoint      # a checkpoint, now
+  curl -X POST ${url}/restore -H 'content-type: application/json' -d '{"checkpoint": "latest"}'
+
+Ctrl-C stops it: the last state goes into the store first.
+`;
+await Deno.stderr.write(new TextEncoder().encode(`${guide}\n`));
+
+const self = [Deno.execPath(), "run", "--allow-all", "--quiet", "--config", `${root}deno.json`];
+const manager = new Deno.Command(self[0] ?? "deno", {
   args: [
-    ...["run", "-A", "--quiet", "--config", `${root}deno.json`, `${root}main.ts`],
-    ...["run", "--directory", `${home}/store`, "--files", `data=${files}`, "--data-dir", `${home}/data`],
-    ...["--listen", address, "--checkpoint-interval", "30s"],
+    ...self.slice(1),
+    `${root}main.ts`,
+    "run",
+    ...["--directory", store, "--files", `data=${data}`, "--data-dir", socketFolder],
+    ...["--listen", `127.0.0.1:${port}`, "--checkpoint-interval", "1m", "--lease-ttl", "10s"],
     "--",
-    ...[Deno.execPath(), "run", "-A", "--quiet", "--no-config", `${root}tools/sample_counter.ts`, files],
+    ...self,
+    `${root}tools/sample/counter.ts`,
+    data,
   ],
+  cwd: root,
   stdin: "null",
 }).spawn();
-
-/** A terminal's Ctrl-C reaches the manager by itself; a signal sent to this process alone does not. */
-function forward(signal: Deno.Signal): void {
-  if (signal === "SIGINT" && Deno.stdin.isTerminal()) return;
-  try {
-    manager.kill(signal);
-  } catch {
-    // It has ended.
-  }
-}
-
-Deno.exit((await manager.status).code);
+// A terminal sends Ctrl-C to the manager too; a signal to us alone is passed on. Either way the manager decides the end.
+Deno.addSignalListener("SIGINT", () => {});
+Deno.addSignalListener("SIGTERM", () => manager.kill("SIGTERM"));
+const { code } = await manager.status;
+Deno.exit(code);

@@ -112,6 +112,7 @@ function withFile<T>(path: PathBytes, use: (fd: number) => T): T {
 async function backupLive(path: string, copy: string, options: SnapshotOptions): Promise<void> {
   const database = new DatabaseSync(path, { readOnly: true });
   try {
+    database.exec("PRAGMA busy_timeout=0"); // the runtime's own is 5 s, all of it blocking: we pause between tries
     await beginRead(database, path, options);
     await backup(database, copy, { rate: -1 });
     database.exec("COMMIT");

@@ -214,7 +214,7 @@ async function takeOver(
   const before = await readHead(store);
   refuseConflicts(
     options,
-    await decideRoots(options, before?.head ?? null),
+    decideRoots(options, before?.head ?? null),
     before?.head ?? null,
   );
   await claimOurs(options, before?.head ?? null, token);

@@ -52,10 +52,10 @@ interface Staged {
 }
 
 /** What one start decides about each root, from the head before this term. */
-export async function decideRoots(
+export function decideRoots(
   options: Pick<RestorerOptions, "config" | "lineage" | "roots" | "repo">,
   previousHead: Head | null,
-): Promise<Map<string, LineageDecision>> {
+): Map<string, LineageDecision> {
   const { config, lineage, roots, repo } = options;
   const decisions = new Map<string, LineageDecision>();
   for (const root of roots) {
@@ -173,7 +173,7 @@ export class Restorer {
     await this.#finishIntent();
     await removeLeftovers(this.#options.roots);
     const { previousHead, roots } = this.#options;
-    this.#decisions = await decideRoots(this.#options, previousHead);
+    this.#decisions = decideRoots(this.#options, previousHead);
     for (const [name, decision] of this.#decisions) {
       logger.info(`files ${name}: ${decision.kind}`, {
         reason: decision.reason,

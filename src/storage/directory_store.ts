@@ -121,9 +121,9 @@ class DirectoryStore implements ObjectStore {
           throw preconditionFailed(key, this.description, fault);
         }
         const { outcome, etag } = await this.#replace(path, version, body, options.metadata ?? {}, signal);
-        // Without a condition it is enough to have been the newest for a moment.
-        if (outcome === "won" || (outcome === "unknown" && options.condition === undefined)) return { etag };
-        if (outcome === "unknown") {
+        if (outcome === "won") return { etag };
+        // Without a condition: once more, rather than answer for a version that perhaps nobody ever saw.
+        if (outcome === "unknown" && options.condition !== undefined) {
           throw outcomeUnknown(
             key,
             this.description,
@@ -212,7 +212,7 @@ class DirectoryStore implements ObjectStore {
           signal,
           (temporary) => advance(this.#tree, path, version, version.next, tag, temporary),
         );
-        if (outcome === "lost") continue;
+        if (outcome !== "won") continue;
         // Deleted, for a moment at least. What the sweep leaves behind is hidden and means nothing.
         return await sweepDeleted(this.#tree, path).catch(() => {});
       }

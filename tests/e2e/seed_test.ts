@@ -74,7 +74,7 @@ testOnStores(
         assert.ok(!manager.stderr.includes(secret));
       }
       assert.equal(
-        Deno.statSync(`${dataDir}/config.json`).mode! & 0o777,
+        (Deno.statSync(`${dataDir}/config.json`).mode ?? 0) & 0o777,
         0o600,
       );
 

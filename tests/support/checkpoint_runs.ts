@@ -8,7 +8,7 @@ import {
 } from "../../src/checkpoint/create.ts";
 import { stageCheckpoint, type StageResult } from "../../src/checkpoint/restore.ts";
 import type { ArchiveProgress, CheckpointRecord, FilesRoot } from "../../src/checkpoint/types.ts";
-import { systemClock } from "../../src/platform/clock.ts";
+import { type Clock, systemClock } from "../../src/platform/clock.ts";
 import { isRoot } from "../../src/platform/libc_files.ts";
 import { systemRandom, ulid } from "../../src/platform/random.ts";
 import { memoryStore } from "../../src/storage/memory_store.ts";
@@ -47,7 +47,7 @@ export class CheckpointRuns implements AsyncDisposable {
   readonly folder: string;
   readonly files: string;
   readonly store: ObjectStore;
-  readonly clock = clock;
+  clock: Clock = clock;
   readonly random = random;
   head: HeadFacts = {
     repo_id: "ab".repeat(16),
@@ -129,7 +129,12 @@ export class CheckpointRuns implements AsyncDisposable {
     return { ...await stageCheckpoint(request, this.environment()), path };
   }
 
-  /** Makes all times of the files so old that the scan cache may believe them. */
+  /** From now on the wall clock is ten seconds ahead, so that the scan cache may believe the files' times. */
+  later(): void {
+    this.clock = { ...clock, wallMs: () => clock.wallMs() + 10_000 };
+  }
+
+  /** Sets all times back to one and the same. */
   async age(): Promise<void> {
     const script = 'find "$0" -depth -exec touch -h -d "2020-01-01 00:00:00.123456789" {} +';
     await new Deno.Command("sh", { args: ["-c", script, this.files] }).output();

@@ -87,6 +87,10 @@ export async function waitFor<T>(
   );
 }
 
+/** What the public face documents; tests read it freely. */
+// deno-lint-ignore no-explicit-any
+export type Json = any;
+
 /** All descendants of `pid`, from /proc. */
 export function descendants(pid: number): number[] {
   const parents = new Map<number, number[]>();
@@ -198,11 +202,10 @@ export class ManagerProcess {
     return response.status;
   }
 
-  // deno-lint-ignore no-explicit-any -- tests read what the public face documents
   async json(
     path: string,
     init: RequestInit & { json?: unknown } = {},
-  ): Promise<any> {
+  ): Promise<Json> {
     const response = await this.fetch(path, init);
     const text = await response.text();
     assert.ok(
@@ -213,8 +216,7 @@ export class ManagerProcess {
   }
 
   /** A checkpoint now; waits while an automatic one is under way. */
-  // deno-lint-ignore no-explicit-any -- as above
-  async checkpoint(comment = ""): Promise<any> {
+  async checkpoint(comment = ""): Promise<Json> {
     return await waitFor("a checkpoint", async () => {
       const response = await this.fetch("/checkpoint", { json: { comment } });
       const body = await response.json();
@@ -224,8 +226,7 @@ export class ManagerProcess {
     }, 120_000);
   }
 
-  // deno-lint-ignore no-explicit-any -- as above
-  async state(wanted: string, timeoutMs = 30_000): Promise<any> {
+  async state(wanted: string, timeoutMs = 30_000): Promise<Json> {
     return await waitFor(
       `state ${wanted}`,
       async () => {
