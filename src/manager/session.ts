@@ -196,6 +196,8 @@ export class Session {
       onEvent: (event) => this.#onSupervisorEvent(event),
     });
     this.#supervisor = supervisor;
+    // The end of those that a restore stopped is not the end of these. Stops, jobs and fences are kept elsewhere too.
+    this.#wake = Promise.withResolvers();
     // The lease may have gone while the restore's last write ran: nothing starts without it.
     this.#need().lease.assertHeld();
     supervisor.start();
