@@ -113,6 +113,8 @@ const CODES_THAT_PASS = new Set([
   "Throttling",
 ]);
 const MOST_DETAIL_CHARACTERS = 200;
+/** Of an error's causes; deeper ones repeat the same. */
+const MOST_CAUSES = 4;
 
 /** The store's words for a message: bounded, printable, on one line. */
 function excerpt(text: string): string {
@@ -180,17 +182,25 @@ export function refusalError(refusal: Refusal): StateManagerError {
   });
 }
 
+/** What fetch says went wrong: in the message or, from Deno 2.7 on, in its causes. The URL is left out. */
+function connectionReason(error: unknown): string {
+  const texts: string[] = [];
+  for (let at = error; at instanceof Error && texts.length < MOST_CAUSES; at = at.cause) {
+    texts.push(at.message);
+  }
+  const text = texts.length === 0 ? String(error) : texts.join(": ");
+  const start = text.indexOf("client error");
+  return excerpt(start < 0 ? text.replace(/\(?https?:\S+/g, "") : text.slice(start));
+}
+
 /** A request that got no answer; of a put it matters whether it can have reached the store. */
 export function connectionError(
   refusal: Pick<Refusal, "kind" | "key" | "description">,
   error: unknown,
 ): StateManagerError {
   const { kind, key, description } = refusal;
-  // "client error (Connect)" is hyper's, "blocked" fetch's own (ports no browser may use): nothing was sent. The text
-  // before hyper's holds the URL.
-  const text = error instanceof Error ? error.message : String(error);
-  const at = text.indexOf("client error");
-  const reason = excerpt(at < 0 ? text.replace(/\(?https?:\S+/g, "") : text.slice(at));
+  // "client error (Connect)" is hyper's, "blocked" fetch's own (ports no browser may use): nothing was sent.
+  const reason = connectionReason(error);
   const cause = new StoreReply(0, "", reason);
   if (kind === "put" && !/\(Connect\)|are blocked/.test(reason)) {
     return outcomeUnknown(key, description, `the connection broke: ${reason}`, cause);

@@ -1,0 +1,367 @@
+/** The S3 store against a service that refuses, lies, breaks off and is slow: every answer has its one meaning. */
+
+import assert from "node:assert/strict";
+import { systemClock } from "../../src/platform/clock.ts";
+import { type ErrorCode, isError, StateManagerError } from "../../src/platform/errors.ts";
+import { Secret } from "../../src/platform/secret.ts";
+import { type ObjectStore, s3Store, type S3StoreOptions } from "../../src/storage/mod.ts";
+import { requestUrl } from "../../src/storage/s3/request.ts";
+import { retryAfterMs } from "../../src/storage/store_errors.ts";
+import { freePort } from "../support/free_port.ts";
+import { type S3Fault, S3Server, type S3ServerOptions } from "../support/s3_server.ts";
+
+const bytes = (text: string) => new TextEncoder().encode(text);
+const absent = { absent: true } as const;
+
+function storeOn(server: S3Server, changed: Partial<S3StoreOptions> = {}): ObjectStore {
+  const { accessKey, secretKey, sessionToken } = server;
+  return s3Store({
+    bucket: server.bucket,
+    endpoint: server.endpoint,
+    region: server.region,
+    forcePathStyle: true,
+    clock: systemClock(),
+    credentials: () => ({
+      accessKey: new Secret(accessKey),
+      secretKey: new Secret(secretKey),
+      sessionToken: sessionToken === null ? null : new Secret(sessionToken),
+    }),
+    ...changed,
+  });
+}
+
+async function onServer(
+  body: (server: S3Server, store: ObjectStore) => Promise<void>,
+  options: S3ServerOptions = {},
+): Promise<void> {
+  await using server = await S3Server.start(options);
+  const store = storeOn(server);
+  try {
+    await body(server, store);
+  } finally {
+    await store.close();
+  }
+}
+
+async function failure(promise: Promise<unknown>): Promise<StateManagerError> {
+  try {
+    await promise;
+  } catch (error) {
+    assert.ok(error instanceof StateManagerError, `not an error of ours: ${error}`);
+    return error;
+  }
+  throw new assert.AssertionError({ message: "succeeded, wanted a failure" });
+}
+
+type Expected = readonly [read: ErrorCode, write: ErrorCode, conditional: ErrorCode];
+
+const unreachable = "store-unreachable";
+const unknown = "outcome-unknown";
+const denied = "store-access-denied";
+
+/** What a service answers → what a get, a put and a conditional put make of it. */
+const ANSWERS: readonly (readonly [S3Fault, ...Expected])[] = [
+  [{ status: 503, code: "SlowDown" }, unreachable, unknown, unknown],
+  [{ status: 500, code: "InternalError" }, unreachable, unknown, unknown],
+  [{ status: 502, body: "<html>Bad Gateway</html>" }, unreachable, unknown, unknown],
+  [{ status: 504, body: "" }, unreachable, unknown, unknown],
+  [{ status: 408, code: "RequestTimeout" }, unreachable, unknown, unknown],
+  [{ status: 400, code: "RequestTimeout" }, unreachable, unknown, unknown],
+  [{ status: 429, code: "TooManyRequests" }, unreachable, unreachable, unreachable],
+  [{ status: 409, code: "ConditionalRequestConflict" }, "store-refused", unknown, unknown],
+  [
+    { status: 412, code: "PreconditionFailed" },
+    "store-refused",
+    "precondition-failed",
+    "precondition-failed",
+  ],
+  [{ status: 404, code: "NoSuchKey" }, "object-not-found", "store-not-found", "precondition-failed"],
+  [{ status: 404, code: "NoSuchBucket" }, "store-not-found", "store-not-found", "store-not-found"],
+  [{ status: 404, body: "not found" }, "object-not-found", "store-not-found", "precondition-failed"],
+  [{ status: 403, code: "InvalidAccessKeyId" }, denied, denied, denied],
+  [{ status: 403, code: "AccessDenied" }, denied, denied, denied],
+  [{ status: 400, code: "ExpiredToken" }, denied, denied, denied],
+  [{ status: 401, body: "" }, denied, denied, denied],
+  [{ status: 507, body: "" }, "store-full", "store-full", "store-full"],
+  [{ status: 507, code: "XMinioStorageFull" }, "store-full", "store-full", "store-full"],
+  [{ status: 403, code: "QuotaExceeded" }, "store-full", "store-full", "store-full"],
+  [{ status: 501, code: "NotImplemented" }, "store-refused", "store-refused", "store-unsafe"],
+  [{ status: 400, code: "InvalidArgument" }, "store-refused", "store-refused", "store-refused"],
+  [{ status: 301, code: "PermanentRedirect" }, "store-refused", "store-refused", "store-refused"],
+  [{ status: 307, body: "" }, "store-refused", "store-refused", "store-refused"],
+  [{ status: 403, body: "<Error><Code>Access" }, denied, denied, denied],
+  [{ reset: true }, unreachable, unknown, unknown],
+  [{ reset: true, when: "after" }, unreachable, unknown, unknown],
+];
+
+Deno.test("s3 store gives every refusal its one meaning, for reads, puts and conditional puts", () =>
+  onServer(async (server, store) => {
+    server.objects.set("seen", { body: bytes("x"), etag: '"1"', modifiedMs: 0, metadata: {} });
+    for (const [fault, read, write, conditional] of ANSWERS) {
+      const active = server.fail(fault);
+      const what = JSON.stringify(fault);
+      assert.equal((await failure(store.get("seen"))).code, read, `get: ${what}`);
+      assert.equal((await failure(store.put("a", bytes("x")))).code, write, `put: ${what}`);
+      const create = store.put(`b-${server.requests.length}`, bytes("x"), { condition: absent });
+      assert.equal((await failure(create)).code, conditional, `conditional put: ${what}`);
+      active.end();
+    }
+  }));
+
+Deno.test("s3 store says which part of the credentials is wrong, and never shows one", () =>
+  onServer(async (server) => {
+    const secret = "very/Secret+value";
+    const token = "session-Token-value";
+    const keys = (accessKey: string, secretKey: string, sessionToken: string | null = null) => () => ({
+      accessKey: new Secret(accessKey),
+      secretKey: new Secret(secretKey),
+      sessionToken: sessionToken === null ? null : new Secret(sessionToken),
+    });
+    const late = { ...systemClock(), wallMs: () => Date.now() - 20 * 60_000 };
+    const cases: readonly (readonly [Partial<S3StoreOptions>, ErrorCode, RegExp])[] = [
+      [{ credentials: keys("other-key-id", secret) }, denied, /access key.*InvalidAccessKeyId/],
+      [{ credentials: keys(server.accessKey, secret) }, denied, /secret key.*SignatureDoesNotMatch/],
+      [{ credentials: keys(server.accessKey, server.secretKey, token) }, denied, /session token/],
+      [{ clock: late }, denied, /clock/],
+      [{ region: "eu-central-1" }, "store-refused", /region/],
+      [{ bucket: "other" }, "store-not-found", /no such bucket/],
+    ];
+    for (const [changed, code, message] of cases) {
+      const store = storeOn(server, changed);
+      for (
+        const call of [
+          () => store.get("a"),
+          () => store.put("a", bytes("x")),
+          () => store.list({ prefix: "" }),
+        ]
+      ) {
+        const error = await failure(call());
+        assert.equal(error.code, code, error.message);
+        assert.match(error.message, message);
+        assert.ok(error.hint !== undefined);
+        const shown = Deno.inspect(error) + JSON.stringify(error) + error.message + error.hint;
+        for (const hidden of [secret, token, server.secretKey, "Signature="]) {
+          assert.ok(!shown.includes(hidden), `${hidden} in ${shown}`);
+        }
+      }
+      await store.close();
+    }
+  }));
+
+Deno.test("s3 store asks for the credentials anew for each request", () =>
+  onServer(async (server) => {
+    let secretKey = "not yet";
+    const store = storeOn(server, {
+      credentials: () => ({
+        accessKey: new Secret(server.accessKey),
+        secretKey: new Secret(secretKey),
+        sessionToken: null,
+      }),
+    });
+    assert.equal((await failure(store.put("a", bytes("x")))).code, denied);
+    secretKey = server.secretKey;
+    await store.put("a", bytes("x"));
+    await store.close();
+  }));
+
+Deno.test("s3 store hands on how long the store asked to wait", () =>
+  onServer(async (server, store) => {
+    const cases = [["7", 7_000], ["0", 0], ["100000", 300_000], ["soon", null]] as const;
+    for (const [text, wanted] of cases) {
+      const active = server.fail({ status: 503, code: "SlowDown", headers: { "retry-after": text } });
+      assert.equal(retryAfterMs(await failure(store.get("a"))), wanted);
+      active.end();
+    }
+    const inTen = new Date(Date.now() + 10_000).toUTCString();
+    server.fail({ status: 429, code: "SlowDown", headers: { "retry-after": inTen } });
+    const waitMs = retryAfterMs(await failure(store.put("a", bytes("x")))) ?? 0;
+    assert.ok(waitMs > 7_000 && waitMs <= 10_000, String(waitMs));
+  }));
+
+Deno.test("s3 store never takes a cut body for the object", () =>
+  onServer(async (server, store) => {
+    await store.put("a", new Uint8Array(100_000));
+    for (const truncateAfter of [0, 1, 50_000, 99_999]) {
+      const active = server.fail({ operation: "get", truncateAfter });
+      assert.equal((await failure(store.get("a"))).code, unreachable);
+      assert.equal((await failure(store.get("a", { range: { start: 0, end: 100_000 } }))).code, unreachable);
+      active.end();
+    }
+    const active = server.fail({ operation: "list", truncateAfter: 60 });
+    assert.equal((await failure(store.list({ prefix: "" }))).code, unreachable);
+    active.end();
+  }));
+
+Deno.test("s3 store gives the right bytes when the service ignores ranges", () =>
+  onServer(async (server, store) => {
+    await store.put("a", bytes("0123456789"));
+    server.fail({ ignoreRange: true, probability: 0, random: () => 1 });
+    const part = await store.get("a", { range: { start: 3, end: 5 } });
+    assert.deepEqual([new TextDecoder().decode(part.body), part.sizeBytes], ["34", 10]);
+    const past = store.get("a", { range: { start: 10, end: 12 } });
+    assert.equal((await failure(past)).code, "invalid-request");
+  }));
+
+Deno.test("s3 store refuses malformed and foreign listings instead of walking on", () =>
+  onServer(async (server, store) => {
+    const list = (inner: string) => `<ListBucketResult>${inner}</ListBucketResult>`;
+    const entry = (key: string) => `<Contents><Key>${key}</Key><Size>1</Size><ETag>e</ETag></Contents>`;
+    const bodies = [
+      "",
+      "<html><body>Welcome</body></html>",
+      "{}",
+      "<ListBucketResult><Contents>",
+      list("<Contents><Size>1</Size></Contents>"),
+      list("<Contents><Key>a</Key><Size>many</Size></Contents>"),
+      list(`<EncodingType>url</EncodingType>${entry("p/%ZZ")}`),
+      list("<IsTruncated>true</IsTruncated>"),
+      list(entry("other/key")),
+      list(entry("p/start")),
+      `<!DOCTYPE x [<!ENTITY a "${"a".repeat(1000)}">]>${list(entry("&a;"))}`,
+      `${"<a>".repeat(20_000)}`,
+    ];
+    for (const body of bodies) {
+      const active = server.fail({ operation: "list", status: 200, body });
+      const error = await failure(store.list({ prefix: "p/", startAfter: "p/start" }));
+      assert.equal(error.code, "store-refused", body.slice(0, 80));
+      active.end();
+    }
+    server.fail({ operation: "list", status: 200, body: list("") });
+    assert.deepEqual(await store.list({ prefix: "p/" }), { objects: [] });
+  }));
+
+for (const ignoreEncodingType of [false, true]) {
+  const how = ignoreEncodingType ? "as XML with references" : "url-encoded";
+  Deno.test(`s3 store reads foreign keys that arrive ${how}`, () =>
+    onServer(async (server, store) => {
+      const keys = ["a b", "a+b", "a&b<c>", "a%2Bb", "ä/ö", "quote\"'", "tab\tx"];
+      for (const key of keys) {
+        server.objects.set(key, { body: bytes("x"), etag: '"e"', modifiedMs: 5000, metadata: {} });
+      }
+      const { objects } = await store.list({ prefix: "" });
+      assert.deepEqual(
+        objects.map(({ key }) => key).toSorted(),
+        keys.toSorted(),
+      );
+      assert.ok(
+        objects.every(({ etag, sizeBytes, modifiedMs }) =>
+          etag === '"e"' && sizeBytes === 1 && modifiedMs === 5000
+        ),
+      );
+    }, { ignoreEncodingType }));
+}
+
+Deno.test("s3 store gives up at timeoutMs: a put's outcome is unknown, and it may land later", () =>
+  onServer(async (server, store) => {
+    server.fail({ lateCommitMs: 200, count: 1, operation: "put" });
+    const error = await failure(store.put("late", bytes("x"), { timeoutMs: 50, condition: absent }));
+    assert.equal(error.code, unknown);
+    assert.equal(server.objects.has("late"), false);
+    server.fail({ delayMs: 200, operation: "get" });
+    assert.equal((await failure(store.get("late", { timeoutMs: 50 }))).code, unreachable);
+    while (!server.objects.has("late")) await new Promise((resolve) => setTimeout(resolve, 5));
+  }));
+
+Deno.test("s3 store rejects with the signal's reason when it aborts under way", () =>
+  onServer(async (server, store) => {
+    server.fail({ delayMs: 300 });
+    const reason = new Error("enough");
+    for (
+      const call of [
+        (signal: AbortSignal) => store.get("a", { signal }),
+        (signal: AbortSignal) => store.put("a", bytes("x"), { signal }),
+        (signal: AbortSignal) => store.list({ prefix: "", signal }),
+      ]
+    ) {
+      const controller = new AbortController();
+      const running = call(controller.signal);
+      setTimeout(() => controller.abort(reason), 20);
+      await assert.rejects(running, (error) => error === reason);
+    }
+  }));
+
+Deno.test("s3 store sends a conditional put at most once when a reused connection breaks", () =>
+  onServer(async (server, store) => {
+    for (let round = 0; round < 10; round++) {
+      await store.put("warm", bytes("x"), { condition: { absent: true } }).catch(() => {});
+      await store.head("warm");
+      const sent = server.requests.length;
+      const active = server.fail({ operation: "put", reset: true, when: "after" });
+      const error = await failure(store.put(`once-${round}`, bytes("x"), { condition: absent }));
+      active.end();
+      assert.deepEqual([error.code, server.requests.length - sent], [unknown, 1]);
+    }
+  }));
+
+Deno.test("s3 store says that nothing was sent when it can't connect, also for a put", async () => {
+  const store = s3Store({
+    bucket: "b",
+    endpoint: `http://127.0.0.1:${freePort()}`,
+    region: "us-east-1",
+    forcePathStyle: true,
+    clock: systemClock(),
+    credentials: () => ({ accessKey: new Secret("a"), secretKey: new Secret("b"), sessionToken: null }),
+  });
+  for (const condition of [{}, { condition: absent }]) {
+    const error = await failure(store.put("a", bytes("x"), condition));
+    assert.equal(error.code, unreachable, error.message);
+    assert.match(error.message, /can't reach the store/);
+  }
+  await store.close();
+});
+
+Deno.test("s3 store bounds and cleans what a service says before it is shown", () =>
+  onServer(async (server, store) => {
+    server.fail({ status: 400, code: "Odd\u001b[31m", message: "x\n".repeat(100_000) });
+    const { message } = await failure(store.get("a"));
+    assert.ok(message.length < 500, String(message.length));
+    assert.match(message, /^[ -~]*$/);
+  }));
+
+Deno.test("s3 store refuses endpoints, buckets and styles that can't work, without echoing them", () => {
+  const open = (changed: Partial<S3StoreOptions>) =>
+    s3Store({
+      bucket: "bucket",
+      endpoint: "https://s3.example.com",
+      region: "us-east-1",
+      forcePathStyle: false,
+      clock: systemClock(),
+      credentials: () => ({ accessKey: new Secret("a"), secretKey: new Secret("b"), sessionToken: null }),
+      ...changed,
+    });
+  const cases: Partial<S3StoreOptions>[] = [
+    { endpoint: "s3.example.com" },
+    { endpoint: "ftp://s3.example.com" },
+    { endpoint: "https://user:hidden-word@s3.example.com" },
+    { endpoint: "http://127.0.0.1:9000" },
+    { bucket: "s3://bucket" },
+    { bucket: "a/b" },
+    { bucket: "" },
+    { caFile: "/nonexistent/ca.pem" },
+  ];
+  for (const changed of cases) {
+    assert.throws(
+      () => open(changed),
+      (error) =>
+        isError(error, "config-invalid") && error.hint !== undefined &&
+        !error.message.includes("hidden-word"),
+      JSON.stringify(changed),
+    );
+  }
+});
+
+Deno.test("requestUrl puts the bucket into the path or the host", () => {
+  const target = (endpoint: string, forcePathStyle: boolean) => ({
+    endpoint: new URL(endpoint),
+    bucket: "b.1",
+    region: "r",
+    forcePathStyle,
+  });
+  const url = (endpoint: string, forcePathStyle: boolean, key: string) =>
+    requestUrl(target(endpoint, forcePathStyle), { key }).href;
+  assert.equal(url("https://s3.example.com/", true, "a/b"), "https://s3.example.com/b.1/a/b");
+  assert.equal(url("https://s3.example.com:9/", true, ""), "https://s3.example.com:9/b.1");
+  assert.equal(url("https://s3.example.com:9", false, "a/b"), "https://b.1.s3.example.com:9/a/b");
+  assert.equal(url("https://s3.example.com/", false, ""), "https://b.1.s3.example.com/");
+  assert.equal(url("https://gate.example.com/base/", true, "k"), "https://gate.example.com/base/b.1/k");
+});
