@@ -112,7 +112,10 @@ export async function rollSwaps(journalPath: string): Promise<SwapOutcome | null
   return { journal, warnings };
 }
 
-/** Ends a swap that rolled to its end: deletes the old content (or leaves it in `.sm-restore-…/old`), then the journal. */
+/**
+ * Ends a swap that rolled to its end: deletes the old content (or leaves it in `.sm-restore-…/old`), then the journal.
+ * Before the programs start, since it sets the roots' times. If we die here, the next boot does the rest.
+ */
 export async function finishSwaps(
   journalPath: string,
   options: { readonly keepOld: boolean },
@@ -136,10 +139,8 @@ export async function finishSwaps(
 
 /** In mode "entries" the holder lies in the root: deleting it must not show in the root's time. */
 async function dispose(root: SwapRoot): Promise<void> {
-  const live = pathBytes(root.live);
-  const untouched = statIfPresent(AT_CWD, live)?.mtimeNs === BigInt(root.attributes.mtimeNs);
   await disposeHolder(root.holder);
-  if (untouched) withFolder(live, (fd) => setTimesOf(fd, root));
+  withFolder(pathBytes(root.live), (fd) => setTimesOf(fd, root));
 }
 
 function planRoot(root: FilesRoot, place: SwapPlace, id: string): SwapRoot {

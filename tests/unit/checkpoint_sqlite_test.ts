@@ -182,8 +182,9 @@ Deno.test("snapshot is one commit while other processes write", async () => {
     args: ["eval", "--no-config", script],
     stdout: "piped",
   }).spawn();
+  const output = writer.stdout.getReader();
   try {
-    await writer.stdout.getReader().read(); // it writes now
+    await output.read(); // it writes now
     for (let i = 0; i < 3; i++) {
       await take(scene);
       const copy = new DatabaseSync(scene.copy);
@@ -198,7 +199,7 @@ Deno.test("snapshot is one commit while other processes write", async () => {
   } finally {
     writer.kill("SIGKILL");
     await writer.status;
-    await writer.stdout.cancel().catch(() => {});
+    await output.cancel();
   }
 });
 
