@@ -289,7 +289,13 @@ function firstDifference(
   return `first difference at line ${index}:\nwanted ${wanted[index]}\ngot    ${got[index]}`;
 }
 
-/** A line of `hashTree` as it must be where nobody but the restoring user could own the entry. */
+/**
+ * A line of `hashTree` as it must be where nobody but the restoring user could own the entry: with that owner, setuid and
+ * setgid would give away other rights than they were made for, so they are left out.
+ */
 function ownedByNobody(line: string): string {
-  return line.replace(/^(.*? [a-z] [0-7]+) \d+ \d+ /, `$1 ${NOBODY} ${NOBODY} `);
+  return line.replace(
+    /^(.*? [a-z] )([0-7]+) \d+ \d+ /s,
+    (_, head, mode) => `${head}${(parseInt(mode, 8) & 0o1777).toString(8)} ${NOBODY} ${NOBODY} `,
+  );
 }

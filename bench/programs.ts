@@ -1,0 +1,97 @@
+/** The programs that the benchmark measures. */
+
+const root = new URL("../", import.meta.url).pathname;
+
+function binary(): string | undefined {
+  const named = Deno.env.get("STATE_MANAGER_BINARY");
+  if (named !== undefined) return named;
+  try {
+    return Deno.statSync(`${root}state-manager`).isFile ? `${root}state-manager` : undefined;
+  } catch {
+    return undefined;
+  }
+}
+
+/** argv of the program under test. */
+export function programCommand(args: readonly string[]): string[] {
+  const path = binary();
+  if (path !== undefined) return [path, ...args];
+  return [Deno.execPath(), "run", "-A", "--quiet", "--config", `${root}deno.json`, `${root}main.ts`, ...args];
+}
+
+/** Runs a command to its end and gives what it printed; fails with what it said where it fails. */
+export async function output(argv: readonly string[], env: Record<string, string> = {}): Promise<string> {
+  const [command = "", ...args] = argv;
+  const { success, stdout, stderr } = await new Deno.Command(command, { args, env, stdin: "null" }).output();
+  const text = new TextDecoder();
+  if (!success) throw new Error(`${argv.join(" ")}: ${text.decode(stderr).slice(-2000)}`);
+  return text.decode(stdout).trim();
+}
+
+const START_LIMIT_MS = 30_000;
+
+/** A manager on a folder store with a program that does nothing. */
+export class Manager {
+  readonly store: string;
+  readonly #url: string;
+  readonly #child: Deno.ChildProcess;
+
+  private constructor(store: string, url: string, child: Deno.ChildProcess) {
+    this.store = store;
+    this.#url = url;
+    this.#child = child;
+  }
+
+  static async start(home: string, data: string): Promise<Manager> {
+    await Deno.mkdir(home, { recursive: true });
+    const listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+    const { port } = listener.addr as Deno.NetAddr;
+    listener.close();
+    const store = `${home}/store`;
+    const [command = "", ...args] = programCommand([
+      ...["run", "--directory", store, "--data-dir", `${home}/manager`, "--listen", `127.0.0.1:${port}`],
+      ...["--files", `data=${data}`, "--checkpoint-interval", "24h", "--", "sleep", "86400"],
+    ]);
+    const quiet = { stdin: "null", stdout: "null", stderr: "null" } as const;
+    const manager = new Manager(
+      store,
+      `http://127.0.0.1:${port}`,
+      new Deno.Command(command, { args, ...quiet }).spawn(),
+    );
+    const end = performance.now() + START_LIMIT_MS;
+    while (
+      !await fetch(`${manager.#url}/readyz`).then(
+        (answer) => answer.body?.cancel().then(() => answer.ok),
+        () => false,
+      )
+    ) {
+      if (performance.now() > end) throw new Error(`start manager: not ready within ${START_LIMIT_MS} ms`);
+      await new Promise((resolve) => setTimeout(resolve, 50));
+    }
+    return manager;
+  }
+
+  get pid(): number {
+    return this.#child.pid;
+  }
+
+  async checkpoint(): Promise<void> {
+    const answer = await fetch(`${this.#url}/checkpoint`, { method: "POST" });
+    const text = await answer.text();
+    if (!answer.ok) throw new Error(`POST /checkpoint: ${answer.status} ${text}`);
+  }
+
+  async stop(): Promise<void> {
+    this.#child.kill("SIGTERM");
+    await this.#child.status;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    try {
+      this.#child.kill("SIGTERM");
+    } catch {
+      // It has ended.
+    }
+    await this.#child.status;
+  }
+}
