@@ -155,8 +155,12 @@ async function measureCheckpoints(scratch: string): Promise<void> {
   say(`  (restic encrypts, we don't; both stores are folders on the same disk)`);
   for (const step of STEPS) {
     const [a, b] = [median(ours.map((each) => each[step])), median(theirs.map((each) => each[step]))];
+    // A speed says something only where all bytes move.
+    const moved = step === "first" || step === "restore";
     const rate = (ms: number) =>
-      `${ms.toFixed(0).padStart(6)} ms ${(size.bytes / 2 ** 20 / ms * 1000).toFixed(0).padStart(5)} MiB/s`;
+      `${ms.toFixed(0).padStart(6)} ms${
+        moved ? `${(size.bytes / 2 ** 20 / ms * 1000).toFixed(0).padStart(5)} MiB/s` : " ".repeat(11)
+      }`;
     say(`  ${step.padEnd(12)} ours ${rate(a)}   restic ${rate(b)}   ratio ${(a / b).toFixed(2)}`);
   }
   say(`  stores after it: ${stores}`);
