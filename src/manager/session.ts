@@ -232,6 +232,12 @@ export class Session {
   async #stopPrograms(): Promise<SupervisorOutcome | null> {
     const supervisor = this.#supervisor;
     if (supervisor === null) return null;
+    if (this.#state === "frozen") {
+      // The lease is in doubt: to stop them in order they would have to run again. What they wrote is on the disk.
+      this.#setState("stopping", "frozen programs are killed");
+      await supervisor.kill();
+      return await supervisor.outcome;
+    }
     this.#setState("stopping", null);
     const { clock, config } = this.#options;
     const grace = Math.min(this.#deadlineMs, clock.monotonicMs() + LONGEST_STOP_MS) -
