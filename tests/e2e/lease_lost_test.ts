@@ -1,0 +1,86 @@
+/** What happens to running programs when the lease cannot be renewed, and when it is lost. */
+
+import assert from "node:assert/strict";
+import { ManagerProcess, scratchFolder, waitFor } from "../support/manager_process.ts";
+import { S3Server } from "../support/s3_server.ts";
+
+function start(root: string, server: S3Server, env: Record<string, string> = {}): ManagerProcess {
+  Deno.mkdirSync(`${root}/files`, { recursive: true });
+  return new ManagerProcess({
+    args: [
+      "run",
+      ...["--bucket", server.bucket, "--endpoint", server.endpoint, "--region", "us-east-1"],
+      ...["--files", `app=${root}/files`, "--data-dir", `${root}/data`],
+      ...["--lease-ttl", "3s", "--checkpoint-interval", "1h"],
+      "--",
+      ...[
+        "sh",
+        "-c",
+        `while :; do date +%s%N > ${root}/beat.new; mv ${root}/beat.new ${root}/beat; sleep 0.05; done`,
+      ],
+    ],
+    env: { AWS_ACCESS_KEY_ID: server.accessKey, AWS_SECRET_ACCESS_KEY: server.secretKey, ...env },
+  });
+}
+
+const beat = (root: string) => Deno.readTextFileSync(`${root}/beat`);
+
+async function moves(root: string): Promise<void> {
+  const before = await waitFor("a beat", () => beat(root));
+  await waitFor("another beat", () => beat(root) !== before);
+}
+
+Deno.test("programs are frozen before the lease ends, go on when it is proven ours, and are killed by a stop meanwhile", async () => {
+  using scratch = scratchFolder();
+  const root = scratch.path;
+  await using server = await S3Server.start({ bucket: "bucket" });
+  await using manager = start(root, server);
+  await manager.state("running");
+  await moves(root);
+
+  const outage = server.fail({ status: 503, code: "SlowDown" });
+  await manager.state("frozen");
+  const frozenAt = beat(root);
+  await new Promise((resolve) => setTimeout(resolve, 400)); // eight beats of a program that runs
+  assert.equal(beat(root), frozenAt);
+  assert.equal((await manager.json("/lease")).state, "suspended");
+  outage.end();
+  await manager.state("running");
+  await moves(root);
+
+  server.fail({ status: 503, code: "SlowDown" });
+  await manager.state("frozen");
+  const stoppedAt = beat(root);
+  manager.signal("SIGTERM");
+  assert.equal(await manager.exit(15_000), 74, manager.tail());
+  assert.equal(beat(root), stoppedAt, "nothing runs while the lease is in doubt");
+});
+
+Deno.test("with on_unreachable stop the programs are killed and the manager ends with 75", async () => {
+  using scratch = scratchFolder();
+  await using server = await S3Server.start({ bucket: "bucket" });
+  await using manager = start(scratch.path, server, { STATE_MANAGER_LEASE_ON_UNREACHABLE: "stop" });
+  await manager.state("running");
+  server.fail({ status: 503, code: "SlowDown" });
+  assert.equal(await manager.exit(15_000), 75, manager.tail());
+  const last = beat(scratch.path);
+  await new Promise((resolve) => setTimeout(resolve, 300));
+  assert.equal(beat(scratch.path), last);
+});
+
+Deno.test("a manager that was stopped past its lease ends with 75 and its programs die when another took over", async () => {
+  using scratch = scratchFolder();
+  await using server = await S3Server.start({ bucket: "bucket" });
+  await using first = start(`${scratch.path}/a`, server);
+  await first.state("running");
+  first.signal("SIGSTOP");
+  await using second = start(`${scratch.path}/b`, server);
+  await second.state("running");
+  first.signal("SIGCONT");
+  assert.equal(await first.exit(10_000), 75, first.tail());
+  const last = beat(`${scratch.path}/a`);
+  await new Promise((resolve) => setTimeout(resolve, 300));
+  assert.equal(beat(`${scratch.path}/a`), last);
+  assert.equal((await second.json("/lease")).token, 2);
+  await moves(`${scratch.path}/b`);
+});
