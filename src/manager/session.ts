@@ -5,9 +5,7 @@
  */
 
 import type { CheckpointRecord } from "../checkpoint/types.ts";
-import type { StoreCredentials } from "../config/mod.ts";
 import type { Config } from "../config/types.ts";
-import type { CatalogEvent } from "../database/mod.ts";
 import type { LeaseEvent, LeaseStatus } from "../lease/types.ts";
 import type { Clock } from "../platform/clock.ts";
 import { asStateManagerError, isError, StateManagerError } from "../platform/errors.ts";
@@ -26,44 +24,13 @@ import type {
   RestoreRequest,
   RestoreResult,
 } from "./control.ts";
-import type { DataDir } from "./data_dir.ts";
 import { currentRecord } from "./lineage.ts";
 import { type Opened, openSession, probeConfiguredStore } from "./opening.ts";
 import { processSpecs } from "./process_specs.ts";
 import { Restorer } from "./restorer.ts";
+import type { Job, SessionEnd, SessionOptions, Wakeup } from "./session_types.ts";
 
-export type SessionEnd =
-  | {
-    readonly kind: "ended";
-    readonly exitCode: number;
-    readonly error: StateManagerError | null;
-  }
-  | { readonly kind: "released" };
-
-export interface SessionOptions {
-  readonly config: Config;
-  readonly dir: DataDir;
-  readonly mode: "run" | "server";
-  readonly clock: Clock;
-  readonly random: Random;
-  readonly environment: Readonly<Record<string, string>>;
-  readonly credentials: () => StoreCredentials | null;
-  readonly holder: string;
-  readonly hostname: string;
-  readonly pid: number;
-  readonly output: (
-    line: {
-      name: string;
-      stream: "stdout" | "stderr";
-      text: Uint8Array;
-      partial: boolean;
-    },
-  ) => void;
-  readonly onState: (state: ManagerState, reason: string | null) => void;
-  readonly onProgramsStarted: () => void;
-  readonly record: (event: CatalogEvent) => void;
-  readonly persistReleased: (released: boolean) => Promise<void>;
-}
+export type { SessionEnd, SessionOptions } from "./session_types.ts";
 
 /** The part of the budget that is the release's alone. */
 const RELEASE_RESERVE_MS = 1000;
@@ -71,23 +38,6 @@ const RELEASE_RESERVE_MS = 1000;
 const RELEASE_MINIMUM_MS = 500;
 
 const logger = log("session");
-
-/** What ended the wait while the programs run. */
-type Wakeup =
-  | { readonly kind: "stop" }
-  | { readonly kind: "outcome"; readonly outcome: SupervisorOutcome }
-  | { readonly kind: "fenced"; readonly error: StateManagerError }
-  | { readonly kind: "job"; readonly job: Job };
-
-/** Work that needs the programs stopped, asked for over the API. */
-type Job =
-  | {
-    readonly kind: "restore";
-    readonly request: RestoreRequest;
-    readonly work: LongWork;
-    readonly done: PromiseWithResolvers<RestoreResult>;
-  }
-  | { readonly kind: "release"; readonly done: PromiseWithResolvers<void> };
 
 export class Session {
   readonly #options: SessionOptions;

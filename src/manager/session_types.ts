@@ -1,0 +1,61 @@
+/** Shapes of a session: what it needs, how it ends, and what wakes it while the programs run. */
+
+import type { StoreCredentials } from "../config/mod.ts";
+import type { Config } from "../config/types.ts";
+import type { CatalogEvent } from "../database/mod.ts";
+import type { Clock } from "../platform/clock.ts";
+import type { StateManagerError } from "../platform/errors.ts";
+import type { Random } from "../platform/random.ts";
+import type { SupervisorOutcome } from "../supervisor/types.ts";
+import type { LongWork, ManagerState, RestoreRequest, RestoreResult } from "./control.ts";
+import type { DataDir } from "./data_dir.ts";
+
+export type SessionEnd =
+  | {
+    readonly kind: "ended";
+    readonly exitCode: number;
+    readonly error: StateManagerError | null;
+  }
+  | { readonly kind: "released" };
+
+export interface SessionOptions {
+  readonly config: Config;
+  readonly dir: DataDir;
+  readonly mode: "run" | "server";
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly environment: Readonly<Record<string, string>>;
+  readonly credentials: () => StoreCredentials | null;
+  readonly holder: string;
+  readonly hostname: string;
+  readonly pid: number;
+  readonly output: (
+    line: {
+      name: string;
+      stream: "stdout" | "stderr";
+      text: Uint8Array;
+      partial: boolean;
+    },
+  ) => void;
+  readonly onState: (state: ManagerState, reason: string | null) => void;
+  readonly onProgramsStarted: () => void;
+  readonly record: (event: CatalogEvent) => void;
+  readonly persistReleased: (released: boolean) => Promise<void>;
+}
+
+/** What ended the wait while the programs run. */
+export type Wakeup =
+  | { readonly kind: "stop" }
+  | { readonly kind: "outcome"; readonly outcome: SupervisorOutcome }
+  | { readonly kind: "fenced"; readonly error: StateManagerError }
+  | { readonly kind: "job"; readonly job: Job };
+
+/** Work that needs the programs stopped, asked for over the API. */
+export type Job =
+  | {
+    readonly kind: "restore";
+    readonly request: RestoreRequest;
+    readonly work: LongWork;
+    readonly done: PromiseWithResolvers<RestoreResult>;
+  }
+  | { readonly kind: "release"; readonly done: PromiseWithResolvers<void> };
