@@ -11,8 +11,8 @@ import type { Clock } from "../platform/clock.ts";
 import { asStateManagerError, isError, StateManagerError } from "../platform/errors.ts";
 import { log } from "../platform/log.ts";
 import type { Random } from "../platform/random.ts";
-import { describeCause, Supervisor } from "../supervisor/mod.ts";
-import type { ProcessStatus, SupervisorEvent, SupervisorOutcome } from "../supervisor/types.ts";
+import { Supervisor } from "../supervisor/mod.ts";
+import type { ProcessStatus, SupervisorOutcome } from "../supervisor/types.ts";
 import { CheckpointLoop } from "./checkpoint_loop.ts";
 import type {
   CheckpointRequest,
@@ -26,6 +26,7 @@ import type {
 } from "./control.ts";
 import { currentRecord } from "./lineage.ts";
 import { type Opened, openSession, probeConfiguredStore } from "./opening.ts";
+import { tellProcessEvent } from "./process_events.ts";
 import { processSpecs } from "./process_specs.ts";
 import { Restorer } from "./restorer.ts";
 import type { Job, SessionEnd, SessionOptions, Wakeup } from "./session_types.ts";
@@ -143,7 +144,7 @@ export class Session {
       clock: this.#options.clock,
       random: this.#options.random,
       output: this.#options.output,
-      onEvent: (event) => this.#onSupervisorEvent(event),
+      onEvent: (event) => tellProcessEvent(event, this.#options.record),
     });
     this.#supervisor = supervisor;
     // The end of those that a restore stopped is not the end of these. Stops, jobs and fences are kept elsewhere too.
@@ -586,23 +587,6 @@ export class Session {
     this.#opened?.checkpointer.abort("the lease is lost");
     this.#fenced.abort(error);
     this.#wake.resolve({ kind: "fenced", error });
-  }
-
-  #onSupervisorEvent(event: SupervisorEvent): void {
-    if (event.type === "started") {
-      const summary = `${event.name} started as pid ${event.pid}`;
-      this.#options.record({ kind: "process-start", subject: event.name, summary, detail: { ...event } });
-    }
-    if (event.type === "exited") {
-      const summary = `${event.name}: ${describeCause(event.cause)}`;
-      this.#options.record({ kind: "process-exit", subject: event.name, summary, detail: { ...event } });
-      const fields = { pid: event.pid, uptime_ms: Math.round(event.uptimeMs), requested: event.requested };
-      if (event.requested) logger.info(summary, fields);
-      else logger.warn(summary, { ...fields, last_lines: event.lastLines });
-    }
-    if (event.type === "state" && event.reason !== null) {
-      logger.warn(`${event.name} is ${event.state}`, { reason: event.reason });
-    }
   }
 }
 

@@ -1,0 +1,25 @@
+/** What happens to the processes, told in the log and in the catalog. */
+
+import type { CatalogEvent } from "../database/mod.ts";
+import { log } from "../platform/log.ts";
+import { describeCause } from "../supervisor/mod.ts";
+import type { SupervisorEvent } from "../supervisor/types.ts";
+
+const logger = log("session");
+
+export function tellProcessEvent(event: SupervisorEvent, record: (event: CatalogEvent) => void): void {
+  if (event.type === "started") {
+    const summary = `${event.name} started as pid ${event.pid}`;
+    record({ kind: "process-start", subject: event.name, summary, detail: { ...event } });
+  }
+  if (event.type === "exited") {
+    const summary = `${event.name}: ${describeCause(event.cause)}`;
+    record({ kind: "process-exit", subject: event.name, summary, detail: { ...event } });
+    const fields = { pid: event.pid, uptime_ms: Math.round(event.uptimeMs), requested: event.requested };
+    if (event.requested) logger.info(summary, fields);
+    else logger.warn(summary, { ...fields, last_lines: event.lastLines });
+  }
+  if (event.type === "state" && event.reason !== null) {
+    logger.warn(`${event.name} is ${event.state}`, { reason: event.reason });
+  }
+}
