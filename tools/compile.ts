@@ -213,6 +213,7 @@ async function compile(output: string, includes: readonly string[]): Promise<voi
     "--no-config",
     "--no-lock",
     "--no-check",
+    "--no-code-cache",
     "--node-modules-dir=manual",
     `--v8-flags=--max-old-space-size=${HEAP_LIMIT_MIB}`,
     ...includes.flatMap((path) => ["--include", path]),
