@@ -27,7 +27,7 @@ const url = `http://127.0.0.1:${port}`;
 await Deno.mkdir(data, { recursive: true });
 
 const guide = `
-A manager with a sample program (tools/sample/counter.ts), its files in ${data},
+A manager with a sample program (tools/sample_counter.ts), its files in ${data},
 its store in ${store}. Try, in another terminal:
 
   curl ${url}/                        # status; the same in a browser
@@ -48,7 +48,7 @@ const manager = new Deno.Command(self[0] ?? "deno", {
     ...["--listen", `127.0.0.1:${port}`, "--checkpoint-interval", "1m", "--lease-ttl", "10s"],
     "--",
     ...self,
-    `${root}tools/sample/counter.ts`,
+    `${root}tools/sample_counter.ts`,
     data,
   ],
   cwd: root,

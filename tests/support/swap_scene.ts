@@ -1,9 +1,6 @@
 /** A live folder, and a restored tree staged for it: the scene of every swap test. */
 
-import {
-  findSwapPlace,
-  type SwapPlace,
-} from "../../src/checkpoint/swap_place.ts";
+import { findSwapPlace, type SwapPlace } from "../../src/checkpoint/swap_place.ts";
 import type { FilesRoot } from "../../src/checkpoint/types.ts";
 import { captureTree, filesRoot, stageCaptured } from "./tree_capture.ts";
 import { hashTree } from "./tree_model.ts";

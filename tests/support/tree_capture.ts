@@ -2,10 +2,7 @@
 
 import { createHash } from "node:crypto";
 import { closeFd } from "../../src/platform/libc_files.ts";
-import {
-  openForReading,
-  openRootFolder,
-} from "../../src/checkpoint/file_reader.ts";
+import { openForReading, openRootFolder } from "../../src/checkpoint/file_reader.ts";
 import { scanTree } from "../../src/checkpoint/scan.ts";
 import { type ChunkPosition, TreeStager } from "../../src/checkpoint/stage.ts";
 import type {
@@ -53,9 +50,7 @@ export function captureTree(root: FilesRoot): CapturedTree {
       if (entry.linkGroup !== undefined) seen.add(entry.linkGroup);
       return {
         entry,
-        parts: entry.type === "file" && !follower
-          ? contentOf(folder, entry, chunks)
-          : [],
+        parts: entry.type === "file" && !follower ? contentOf(folder, entry, chunks) : [],
       };
     });
     return { entries, chunks, warnings };

@@ -239,9 +239,7 @@ export async function hashTree(
 ): Promise<{ readonly hash: string; readonly lines: readonly string[] }> {
   const ignored = options.ignore ?? [];
   const lines = (await listTree(root)).filter((line) =>
-    !ignored.some((path) =>
-      line.startsWith(path + " ") || line.startsWith(path + "/")
-    )
+    !ignored.some((path) => line.startsWith(path + " ") || line.startsWith(path + "/"))
   );
   return {
     hash: createHash("sha256").update(lines.join("\n")).digest("hex"),
