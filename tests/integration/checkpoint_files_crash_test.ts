@@ -58,9 +58,7 @@ async function run(
     child,
     command,
   ];
-  const inject = kill === null
-    ? []
-    : ["-e", `inject=${kill.call}:signal=KILL:when=${kill.at}`];
+  const inject = kill === null ? [] : ["-e", `inject=${kill.call}:signal=KILL:when=${kill.at}`];
   const trace = [
     "-f",
     "-o",
@@ -104,11 +102,7 @@ async function assertRestored(
     const { lines } = await hashTree(root.path, { ignore });
     // A folder that is merged with a kept one gets its own time only in an uninterrupted run.
     const comparable = (list: readonly string[]) =>
-      list.map((line) =>
-        /^a(\/b)? d /.test(line)
-          ? line.split(" ").toSpliced(5, 1).join(" ")
-          : line
-      );
+      list.map((line) => /^a(\/b)? d /.test(line) ? line.split(" ").toSpliced(5, 1).join(" ") : line);
     assert.deepEqual(
       comparable(lines),
       comparable(wanted),
@@ -154,8 +148,7 @@ async function killedAt(kill: Kill): Promise<boolean> {
     await Deno.stat(`${folder.path}/swap.json`).then(() => false, () => true)
   ) {
     // Before the journal nothing live has changed; or all was over but the last sync.
-    const sorted = (files: Record<string, string>) =>
-      JSON.stringify(Object.entries(files).sort());
+    const sorted = (files: Record<string, string>) => JSON.stringify(Object.entries(files).sort());
     const now = sorted(readTree(scenes[0]?.root.path ?? ""));
     assert.ok(
       [OLD_FILES, NEW_FILES].some((files) => sorted(files) === now),

@@ -4,11 +4,7 @@ import assert from "node:assert/strict";
 import { finishSwaps, swapIn } from "../../src/checkpoint/swap.ts";
 import { findSwapPlace } from "../../src/checkpoint/swap_place.ts";
 import { isRoot } from "../../src/platform/libc_files.ts";
-import {
-  captureTree,
-  filesRoot,
-  stageCaptured,
-} from "../support/tree_capture.ts";
+import { captureTree, filesRoot, stageCaptured } from "../support/tree_capture.ts";
 import { hashTree, makeTree, scratchFolder } from "../support/tree_model.ts";
 
 const FILES = Number(Deno.env.get("TREE_FILES") ?? "2000");

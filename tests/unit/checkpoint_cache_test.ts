@@ -1,19 +1,11 @@
 /** Which files count as unchanged. */
 
 import assert from "node:assert/strict";
-import {
-  openScanCache,
-  RACY_NS,
-  type ScanCache,
-} from "../../src/checkpoint/scan_cache.ts";
+import { openScanCache, RACY_NS, type ScanCache } from "../../src/checkpoint/scan_cache.ts";
 import { type ScannedEntry, scanTree } from "../../src/checkpoint/scan.ts";
 import type { ContentPart } from "../../src/checkpoint/types.ts";
 import type { Clock } from "../../src/platform/clock.ts";
-import {
-  pathBytes,
-  setTimesAt,
-  withFolder,
-} from "../../src/platform/libc_files.ts";
+import { pathBytes, setTimesAt, withFolder } from "../../src/platform/libc_files.ts";
 import { filesRoot } from "../support/tree_capture.ts";
 import { scratchFolder } from "../support/tree_model.ts";
 

@@ -1,11 +1,7 @@
 /** What a files root leaves out. */
 
 import assert from "node:assert/strict";
-import {
-  excluderOf,
-  isOwnName,
-  relativeTo,
-} from "../../src/checkpoint/exclude.ts";
+import { excluderOf, isOwnName, relativeTo } from "../../src/checkpoint/exclude.ts";
 
 function matches(
   patterns: string[],

@@ -3,16 +3,9 @@
 import assert from "node:assert/strict";
 import { DatabaseSync } from "node:sqlite";
 import { byteText } from "../../src/checkpoint/byte_text.ts";
-import {
-  openForReading,
-  openRootFolder,
-} from "../../src/checkpoint/file_reader.ts";
+import { openForReading, openRootFolder } from "../../src/checkpoint/file_reader.ts";
 import { type ScanOptions, scanTree } from "../../src/checkpoint/scan.ts";
-import type {
-  FilesRoot,
-  FileWarning,
-  TreeEntry,
-} from "../../src/checkpoint/types.ts";
+import type { FilesRoot, FileWarning, TreeEntry } from "../../src/checkpoint/types.ts";
 import { isError } from "../../src/platform/errors.ts";
 import {
   closeFd,
@@ -43,8 +36,7 @@ function scan(
   return { entries: found.map(({ entry }) => entry), warnings };
 }
 
-const pathsOf = (entries: readonly TreeEntry[]) =>
-  entries.map((entry) => byteText(entry.path));
+const pathsOf = (entries: readonly TreeEntry[]) => entries.map((entry) => byteText(entry.path));
 
 Deno.test("scan lists whole paths in byte order, the root first", async () => {
   await using folder = scratchFolder("scan-");
@@ -153,8 +145,7 @@ Deno.test("scan knows a database and leaves its companions to the snapshot", asy
   assert.equal(found[1]?.entry.sqlite, true);
   assert.equal(found[1]?.wal?.size, Deno.statSync(path + "-wal").size);
   assert.equal(found[3]?.entry.sqlite, undefined);
-  const without =
-    scan(filesRoot(folder.path, { includeDatabases: false })).entries;
+  const without = scan(filesRoot(folder.path, { includeDatabases: false })).entries;
   assert.deepEqual(pathsOf(without), ["", "note-wal", "zeros"]);
   database.close();
 });
@@ -193,8 +184,7 @@ Deno.test("scan skips what vanishes while it walks", async () => {
 });
 
 Deno.test({
-  name:
-    "scan does not enter another filesystem, and keeps the folder it is mounted on",
+  name: "scan does not enter another filesystem, and keeps the folder it is mounted on",
   ignore: !isRoot(),
   async fn() {
     await using folder = scratchFolder("scan-");

@@ -5,12 +5,7 @@ import { DatabaseSync } from "node:sqlite";
 import { snapshotDatabase } from "../../src/checkpoint/sqlite_snapshot.ts";
 import type { Clock } from "../../src/platform/clock.ts";
 import { isError } from "../../src/platform/errors.ts";
-import {
-  AT_CWD,
-  isErrno,
-  pathBytes,
-  renameAt,
-} from "../../src/platform/libc_files.ts";
+import { AT_CWD, isErrno, pathBytes, renameAt } from "../../src/platform/libc_files.ts";
 import { scratchFolder } from "../support/tree_model.ts";
 
 /** Pauses take no time: what is tested is how often, not how long. */
@@ -33,8 +28,7 @@ function sceneIn(folder: string): Scene {
   const data = `${folder}/data`;
   Deno.mkdirSync(data);
   Deno.mkdirSync(`${folder}/scratch`);
-  const names = () =>
-    [...Deno.readDirSync(data)].map(({ name }) => name).sort();
+  const names = () => [...Deno.readDirSync(data)].map(({ name }) => name).sort();
   return {
     folder: data,
     path: `${data}/app.db`,
@@ -48,8 +42,7 @@ function sceneIn(folder: string): Scene {
   };
 }
 
-const take = (scene: Scene) =>
-  snapshotDatabase(pathBytes(scene.path), scene.copy, { clock });
+const take = (scene: Scene) => snapshotDatabase(pathBytes(scene.path), scene.copy, { clock });
 
 function count(path: string): number {
   const database = new DatabaseSync(path);
@@ -70,10 +63,8 @@ function open(path: string, setup: string): DatabaseSync {
   return database;
 }
 
-const WAL =
-  "PRAGMA journal_mode=WAL; PRAGMA wal_autocheckpoint=0; CREATE TABLE t(a, b)";
-const ROWS =
-  "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i+1 FROM n WHERE i<500)" +
+const WAL = "PRAGMA journal_mode=WAL; PRAGMA wal_autocheckpoint=0; CREATE TABLE t(a, b)";
+const ROWS = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i+1 FROM n WHERE i<500)" +
   " INSERT INTO t SELECT i, randomblob(500) FROM n";
 
 /** Runs `code` with a database open as `db` in a process of its own that then kills itself. */

@@ -1,21 +1,9 @@
 /** Making a staged tree live, and moving local data aside. */
 
 import assert from "node:assert/strict";
-import {
-  disposeHolder,
-  findLeftovers,
-  isEmptyRoot,
-} from "../../src/checkpoint/dispose.ts";
-import {
-  finishSwaps,
-  moveAside,
-  rollSwaps,
-  swapIn,
-} from "../../src/checkpoint/swap.ts";
-import {
-  checkLiveRoot,
-  findSwapPlace,
-} from "../../src/checkpoint/swap_place.ts";
+import { disposeHolder, findLeftovers, isEmptyRoot } from "../../src/checkpoint/dispose.ts";
+import { finishSwaps, moveAside, rollSwaps, swapIn } from "../../src/checkpoint/swap.ts";
+import { checkLiveRoot, findSwapPlace } from "../../src/checkpoint/swap_place.ts";
 import { type ErrorCode, isError } from "../../src/platform/errors.ts";
 import { isRoot } from "../../src/platform/libc_files.ts";
 import {
@@ -161,8 +149,7 @@ Deno.test(
         Deno.readTextFileSync(`${live}/a/nested/precious`),
         "other volume",
       );
-      const lines =
-        (await hashTree(live, { ignore: ["lost+found", "a/nested"] })).lines;
+      const lines = (await hashTree(live, { ignore: ["lost+found", "a/nested"] })).lines;
       assert.deepEqual(lines, scene.wanted);
       assert.deepEqual(findLeftovers(live), []);
     } finally {
@@ -181,9 +168,7 @@ Deno.test(
       Deno.mkdirSync(`${folder.path}/${name}`, { recursive: true });
     }
     writeTree(`${folder.path}/lower/data`, OLD_FILES);
-    const layers = ["lower", "upper", "work"].map((name) =>
-      `${name}dir=${folder.path}/${name}`
-    ).join(",");
+    const layers = ["lower", "upper", "work"].map((name) => `${name}dir=${folder.path}/${name}`).join(",");
     if (
       !tool(
         "mount",
