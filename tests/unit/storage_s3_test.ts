@@ -8,6 +8,7 @@ import { type ObjectStore, s3Store, type S3StoreOptions } from "../../src/storag
 import { requestUrl } from "../../src/storage/s3/request.ts";
 import { retryAfterMs } from "../../src/storage/store_errors.ts";
 import { freePort } from "../support/free_port.ts";
+import { VirtualClock } from "../support/virtual_clock.ts";
 import { type S3Fault, S3Server, type S3ServerOptions } from "../support/s3_server.ts";
 
 const bytes = (text: string) => new TextEncoder().encode(text);
@@ -51,6 +52,14 @@ async function failure(promise: Promise<unknown>): Promise<StateManagerError> {
     return error;
   }
   throw new assert.AssertionError({ message: "succeeded, wanted a failure" });
+}
+
+async function until(holds: () => boolean): Promise<void> {
+  const end = performance.now() + 20_000;
+  while (!holds()) {
+    assert.ok(performance.now() < end, "did not happen");
+    await new Promise((resolve) => setTimeout(resolve, 2));
+  }
 }
 
 type Expected = readonly [read: ErrorCode, write: ErrorCode, conditional: ErrorCode];
@@ -252,14 +261,29 @@ for (const ignoreEncodingType of [false, true]) {
 }
 
 Deno.test("s3 store gives up at timeoutMs: a put's outcome is unknown, and it may land later", () =>
-  onServer(async (server, store) => {
-    server.fail({ lateCommitMs: 200, count: 1, operation: "put" });
-    const error = await failure(store.put("late", bytes("x"), { timeoutMs: 50, condition: absent }));
-    assert.equal(error.code, unknown);
+  onServer(async (server) => {
+    const time = new VirtualClock();
+    const clock = {
+      wallMs: Date.now,
+      monotonicMs: () => time.monotonicMs(),
+      sleep: (...args: Parameters<VirtualClock["sleep"]>) => time.sleep(...args),
+    };
+    const store = storeOn(server, { clock });
+    const late = server.fail({ lateCommitMs: 100, operation: "put" });
+    const put = failure(store.put("late", bytes("x"), { timeoutMs: 2_000, condition: absent }));
+    await until(() => late.hits === 1);
+    await time.advance(2_000);
+    assert.equal((await put).code, unknown);
     assert.equal(server.objects.has("late"), false);
-    server.fail({ delayMs: 200, operation: "get" });
-    assert.equal((await failure(store.get("late", { timeoutMs: 50 }))).code, unreachable);
-    while (!server.objects.has("late")) await new Promise((resolve) => setTimeout(resolve, 5));
+
+    const slow = server.fail({ delayMs: 100, operation: "get" });
+    const get = failure(store.get("late", { timeoutMs: 2_000 }));
+    await until(() => slow.hits === 1);
+    await time.advance(2_000);
+    assert.equal((await get).code, unreachable);
+    await until(() => server.objects.has("late"));
+    assert.equal(time.sleeping, 0);
+    await store.close();
   }));
 
 Deno.test("s3 store rejects with the signal's reason when it aborts under way", () =>
