@@ -263,7 +263,11 @@ export async function openSession(options: OpeningOptions): Promise<Opened> {
     options.onLease(() => lease.status);
     stack.use(lease);
     const term = await lease.acquire({ wait: config.lease.wait, signal });
-    stack.defer(() => lease.release({ timeoutMs: RELEASE_AFTER_FAILURE_MS }).catch(() => {}));
+    // Only while opening: an open session releases by itself, in its place in the order of the stop.
+    let isOpen = false;
+    stack.defer(async () => {
+      if (!isOpen) await lease.release({ timeoutMs: RELEASE_AFTER_FAILURE_MS }).catch(() => {});
+    });
 
     const roots = filesRoots(config, dir);
     const head = await takeOver({
@@ -293,6 +297,7 @@ export async function openSession(options: OpeningOptions): Promise<Opened> {
       log: log("checkpoint"),
       onFinished: options.onCheckpoint,
     });
+    isOpen = true;
     const opened = stack.move();
     return {
       store,

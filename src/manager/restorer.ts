@@ -435,6 +435,13 @@ export class Restorer {
         stage: places.get(root.name)?.stage ?? "",
       })),
     }, work);
+    // Named one by one where the caller asked for them; the log gets enough to see what kind it is.
+    const shown = warnings.slice(0, LOGGED_WARNINGS).map(({ root, path, reason }) =>
+      `${root}/${path}: ${reason}`
+    );
+    if (warnings.length > 0) {
+      logger.warn("restored with warnings", { count: warnings.length, warnings: shown });
+    }
     return { totals, warnings, places };
   }
 
@@ -463,6 +470,8 @@ export class Restorer {
     await finishSwaps(dir.swapJournal, { keepOld: false });
   }
 }
+
+const LOGGED_WARNINGS = 20;
 
 /** The head after its intent was carried out. */
 function finishedIntent(head: Head): Head {

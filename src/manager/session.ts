@@ -35,6 +35,8 @@ export type { SessionEnd, SessionOptions } from "./session_types.ts";
 
 /** The part of the budget that is the release's alone. */
 const RELEASE_RESERVE_MS = 1000;
+/** Taken off the budget for what follows the release: the server, the catalog and our own output. */
+const EXIT_RESERVE_MS = 500;
 /** Shortest time a release gets even when the budget is spent: one request. */
 const RELEASE_MINIMUM_MS = 500;
 
@@ -193,7 +195,13 @@ export class Session {
     const { clock, config } = this.#options;
     const grace = Math.min(this.#deadlineMs, clock.monotonicMs() + LONGEST_STOP_MS) -
       config.shutdown.flushReserveMs;
-    await supervisor.stop({ deadlineMonotonicMs: grace });
+    try {
+      await supervisor.stop({ deadlineMonotonicMs: grace });
+    } catch (error) {
+      // Something outlived SIGKILL. What is on the disk is shipped all the same, as a crash would leave it.
+      logger.error("a program could not be ended", { error: asStateManagerError(error).message });
+      return null;
+    }
     return await supervisor.outcome;
   }
 
@@ -410,8 +418,9 @@ export class Session {
   /** SIGTERM: stop in order within the budget. */
   requestStop(): void {
     if (this.#deadlineMs === Infinity) {
-      this.#deadlineMs = this.#options.clock.monotonicMs() +
-        this.#options.config.shutdown.budgetMs;
+      const { budgetMs } = this.#options.config.shutdown;
+      this.#deadlineMs = this.#options.clock.monotonicMs() + budgetMs -
+        Math.min(EXIT_RESERVE_MS, budgetMs / 4);
     }
     this.#stop.abort(new StateManagerError("cancelled", "stop requested"));
     this.#wake.resolve({ kind: "stop" });

@@ -8,6 +8,8 @@ import { directoryStore, type ObjectStore } from "../../src/storage/mod.ts";
 
 const root = new URL("../../", import.meta.url).pathname;
 const writer = new URL("../support/store_writer.ts", import.meta.url).pathname;
+/** One for all tests: it opens a library that it never closes. */
+const machineClock = systemClock();
 const bytes = (text: string) => new TextEncoder().encode(text);
 const text = (body: Uint8Array) => new TextDecoder().decode(body);
 
@@ -17,7 +19,7 @@ async function inFolder(
 ): Promise<void> {
   const path = await Deno.makeTempDir({ prefix: "state-manager-folder-" });
   try {
-    const clock = { ...systemClock(), wallMs };
+    const clock = { ...machineClock, wallMs };
     await body(directoryStore({ path, clock, random: systemRandom() }), path);
   } finally {
     await Deno.remove(path, { recursive: true });
@@ -130,7 +132,7 @@ Deno.test("folder store lists foreign files but no temporaries, and removes thos
     const { objects } = await store.list({ prefix: "" });
     assert.deepEqual(objects.map(({ key }) => key), ["real", "with blank"]);
     const again = () =>
-      directoryStore({ path, clock: { ...systemClock(), wallMs: () => now }, random: systemRandom() });
+      directoryStore({ path, clock: { ...machineClock, wallMs: () => now }, random: systemRandom() });
     now += day / 2;
     await again().put("first", bytes("x"));
     assert.deepEqual(namesBelow(`${path}/.tmp`), ["crashed"]);
@@ -152,7 +154,7 @@ Deno.test("folder store refuses a key below another object's key and says why", 
 
 Deno.test("folder store lists nothing and finds nothing in a folder that does not exist, and makes none", () =>
   inFolder(async (_, path) => {
-    const store = directoryStore({ path: `${path}/none`, clock: systemClock(), random: systemRandom() });
+    const store = directoryStore({ path: `${path}/none`, clock: machineClock, random: systemRandom() });
     assert.deepEqual(await store.list({ prefix: "" }), { objects: [] });
     await assert.rejects(store.get("a"), (error) => isError(error, "object-not-found"));
     await store.delete("a");
@@ -162,7 +164,7 @@ Deno.test("folder store lists nothing and finds nothing in a folder that does no
 Deno.test("folder store answers within timeoutMs when the disk hangs: a put's outcome is unknown", async () => {
   // A clock that is past every deadline at once stands for a disk that never answers.
   let ms = 0;
-  const clock = { ...systemClock(), monotonicMs: () => (ms += 1000) };
+  const clock = { ...machineClock, monotonicMs: () => (ms += 1000) };
   const path = await Deno.makeTempDir();
   try {
     const store = directoryStore({ path, clock, random: systemRandom() });
@@ -229,7 +231,7 @@ function interruptedStore(path: string, meanwhile: () => void): ObjectStore {
     }
     return random.bytes(count);
   };
-  return directoryStore({ path, clock: systemClock(), random: { ...random, bytes: bytesOnce } });
+  return directoryStore({ path, clock: machineClock, random: { ...random, bytes: bytesOnce } });
 }
 
 const notWon = (error: unknown) => isError(error, "precondition-failed", "outcome-unknown");

@@ -11,6 +11,8 @@ import { freePort } from "../support/free_port.ts";
 import { VirtualClock } from "../support/virtual_clock.ts";
 import { type S3Fault, S3Server, type S3ServerOptions } from "../support/s3_server.ts";
 
+/** One for all tests: it opens a library that it never closes. */
+const machineClock = systemClock();
 const bytes = (text: string) => new TextEncoder().encode(text);
 const absent = { absent: true } as const;
 
@@ -21,7 +23,7 @@ function storeOn(server: S3Server, changed: Partial<S3StoreOptions> = {}): Objec
     endpoint: server.endpoint,
     region: server.region,
     forcePathStyle: true,
-    clock: systemClock(),
+    clock: machineClock,
     credentials: () => ({
       accessKey: new Secret(accessKey),
       secretKey: new Secret(secretKey),
@@ -126,7 +128,7 @@ Deno.test("s3 store says which part of the credentials is wrong, and never shows
       secretKey: new Secret(secretKey),
       sessionToken: sessionToken === null ? null : new Secret(sessionToken),
     });
-    const late = { ...systemClock(), wallMs: () => Date.now() - 20 * 60_000 };
+    const late = { ...machineClock, wallMs: () => Date.now() - 20 * 60_000 };
     const cases: readonly (readonly [Partial<S3StoreOptions>, ErrorCode, RegExp])[] = [
       [{ credentials: keys("other-key-id", secret) }, denied, /access key.*InvalidAccessKeyId/],
       [{ credentials: keys(server.accessKey, secret) }, denied, /secret key.*SignatureDoesNotMatch/],
@@ -323,7 +325,7 @@ Deno.test("s3 store says that nothing was sent when it can't connect, also for a
     endpoint: `http://127.0.0.1:${freePort()}`,
     region: "us-east-1",
     forcePathStyle: true,
-    clock: systemClock(),
+    clock: machineClock,
     credentials: () => ({ accessKey: new Secret("a"), secretKey: new Secret("b"), sessionToken: null }),
   });
   for (const condition of [{}, { condition: absent }]) {
@@ -349,7 +351,7 @@ Deno.test("s3 store refuses endpoints, buckets and styles that can't work, witho
       endpoint: "https://s3.example.com",
       region: "us-east-1",
       forcePathStyle: false,
-      clock: systemClock(),
+      clock: machineClock,
       credentials: () => ({ accessKey: new Secret("a"), secretKey: new Secret("b"), sessionToken: null }),
       ...changed,
     });
