@@ -10,7 +10,7 @@ import {
   retrying,
   s3Store,
 } from "../../src/storage/mod.ts";
-import { findMinio, startMinio } from "../support/minio.ts";
+import { findMinio, type Minio, startMinio } from "../support/minio.ts";
 import { S3Server, type S3ServerOptions } from "../support/s3_server.ts";
 import { testObjectStore } from "./object_store_contract.ts";
 
@@ -84,24 +84,26 @@ testObjectStore({
 });
 
 let prefixCount = 0;
-/** One MinIO for the whole file: it takes a second to start. Ended by the last test. */
-let minio: ReturnType<typeof startMinio> | undefined;
-const hasMinio = findMinio() !== null;
+/** One MinIO for the whole file: it takes a second to start. */
+let minio: Minio | null = null;
 
-testObjectStore({
-  name: "s3 store on MinIO [needs minio]",
-  ignore: !hasMinio,
-  async open() {
-    const service = await (minio ??= startMinio());
-    if (service === null) throw new Error("MinIO was found before and does not start now");
-    const keyPrefix = `contract/${++prefixCount}`;
-    return {
-      store: openStore({ ...optionsFor(service), keyPrefix }, effects),
-      finish: () => Promise.resolve(),
-    };
-  },
+Deno.test.beforeAll(async () => {
+  minio = await startMinio();
 });
 
 Deno.test.afterAll(async () => {
-  await (await minio)?.stop();
+  await minio?.stop();
+});
+
+testObjectStore({
+  name: "s3 store on MinIO [needs minio]",
+  ignore: findMinio() === null,
+  open() {
+    if (minio === null) throw new Error("MinIO was found before and does not start now");
+    const keyPrefix = `contract/${++prefixCount}`;
+    return Promise.resolve({
+      store: openStore({ ...optionsFor(minio), keyPrefix }, effects),
+      finish: () => Promise.resolve(),
+    });
+  },
 });
