@@ -26,6 +26,7 @@ import type {
   RestoreResult,
 } from "./control.ts";
 import { type DataDir, isReleased, setReleased } from "./data_dir.ts";
+import { probeConfiguredStore } from "./opening.ts";
 import { Session, type SessionEnd } from "./session.ts";
 
 export interface ManagerOptions {
@@ -284,7 +285,7 @@ export class Manager implements Control {
     try {
       this.#loaded = await this.#options.configure(
         body,
-        (config) => Session.probe(config, this.#options),
+        (config) => probeConfiguredStore(config, this.#options),
       );
       this.#setupToken = null;
       this.#wake.open();

@@ -5,14 +5,11 @@
  */
 
 import type { CheckpointRecord } from "../checkpoint/types.ts";
-import type { Config } from "../config/types.ts";
 import type { LeaseEvent, LeaseStatus } from "../lease/types.ts";
-import type { Clock } from "../platform/clock.ts";
 import { asStateManagerError, isError, StateManagerError } from "../platform/errors.ts";
 import { log } from "../platform/log.ts";
-import type { Random } from "../platform/random.ts";
 import { Supervisor } from "../supervisor/mod.ts";
-import type { ProcessStatus, SupervisorOutcome } from "../supervisor/types.ts";
+import type { SupervisorOutcome } from "../supervisor/types.ts";
 import { CheckpointLoop } from "./checkpoint_loop.ts";
 import type {
   CheckpointRequest,
@@ -20,16 +17,15 @@ import type {
   HealthCheck,
   LongWork,
   ManagerState,
-  ManagerStatus,
   RestoreRequest,
   RestoreResult,
 } from "./control.ts";
 import { currentRecord } from "./lineage.ts";
-import { type Opened, openSession, probeConfiguredStore } from "./opening.ts";
+import { type Opened, openSession } from "./opening.ts";
 import { tellProcessEvent } from "./process_events.ts";
 import { processSpecs } from "./process_specs.ts";
 import { Restorer } from "./restorer.ts";
-import type { Job, SessionEnd, SessionOptions, Wakeup } from "./session_types.ts";
+import type { Job, SessionEnd, SessionOptions, SessionStatus, Wakeup } from "./session_types.ts";
 
 export type { SessionEnd, SessionOptions } from "./session_types.ts";
 
@@ -59,14 +55,6 @@ export class Session {
 
   constructor(options: SessionOptions) {
     this.#options = options;
-  }
-
-  /** Opens the configured store and proves that it honours conditions; leaves nothing behind. */
-  static async probe(
-    config: Config,
-    options: { clock: Clock; random: Random },
-  ): Promise<void> {
-    await probeConfiguredStore(config, options);
   }
 
   async run(): Promise<SessionEnd> {
@@ -501,15 +489,7 @@ export class Session {
     }));
   }
 
-  status(): {
-    repoId: string | null;
-    storage: ManagerStatus["storage"];
-    lease: LeaseStatus | null;
-    processes: readonly ProcessStatus[];
-    files: ManagerStatus["files"];
-    checkpoint: ManagerStatus["checkpoint"];
-    warnings: readonly string[];
-  } {
+  status(): SessionStatus {
     const opened = this.#opened;
     const checkpointer = opened?.checkpointer;
     const iso = (wallMs: number | null | undefined) =>

@@ -3,11 +3,12 @@
 import type { StoreCredentials } from "../config/mod.ts";
 import type { Config } from "../config/types.ts";
 import type { CatalogEvent } from "../database/mod.ts";
+import type { LeaseStatus } from "../lease/types.ts";
 import type { Clock } from "../platform/clock.ts";
 import type { StateManagerError } from "../platform/errors.ts";
 import type { Random } from "../platform/random.ts";
-import type { SupervisorOutcome } from "../supervisor/types.ts";
-import type { LongWork, ManagerState, RestoreRequest, RestoreResult } from "./control.ts";
+import type { ProcessStatus, SupervisorOutcome } from "../supervisor/types.ts";
+import type { LongWork, ManagerState, ManagerStatus, RestoreRequest, RestoreResult } from "./control.ts";
 import type { DataDir } from "./data_dir.ts";
 
 export type SessionEnd =
@@ -41,6 +42,17 @@ export interface SessionOptions {
   readonly onProgramsStarted: () => void;
   readonly record: (event: CatalogEvent) => void;
   readonly persistReleased: (released: boolean) => Promise<void>;
+}
+
+/** A session's part of `GET /`. */
+export interface SessionStatus {
+  readonly repoId: string | null;
+  readonly storage: ManagerStatus["storage"];
+  readonly lease: LeaseStatus | null;
+  readonly processes: readonly ProcessStatus[];
+  readonly files: ManagerStatus["files"];
+  readonly checkpoint: ManagerStatus["checkpoint"];
+  readonly warnings: readonly string[];
 }
 
 /** What ended the wait while the programs run. */

@@ -41,7 +41,6 @@ class Turns {
       resolve();
     };
     const onAbort = () => {
-      
       reject(signal.reason);
     };
     this.#waiting.push(turn);
