@@ -41,6 +41,7 @@ class Turns {
       resolve();
     };
     const onAbort = () => {
+      this.#waiting.splice(this.#waiting.indexOf(turn), 1);
       reject(signal.reason);
     };
     this.#waiting.push(turn);
