@@ -84,7 +84,8 @@ async function newestGeneration(path: string): Promise<number | null> {
   return generationsIn(await readStoreFolder(generationsFolder(path)) ?? []).at(-1) ?? null;
 }
 
-function plainVersion(path: string, file: StoreFileInfo): Version & { present: true } {
+/** The version that a plain file is, where no generation hides it. */
+export function plainVersion(path: string, file: StoreFileInfo): Version & { present: true } {
   // Numbers go on from the plain file's time: when an object was deleted, swept and made again, they don't repeat,
   // and a process that slept through all that can neither win nor prune with a number of the old life.
   const next = Math.max(0, file.modifiedMs) + 1;
