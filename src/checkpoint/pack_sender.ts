@@ -94,7 +94,9 @@ export class PackSender {
     for (const kind of ["data", "meta"] as const) {
       const filling = this.#filling[kind];
       this.#filling[kind] = null;
-      if (filling !== null) this.#send(filling);
+      if (filling === null) continue;
+      await this.#ready(); // the last packs keep the bound, too
+      this.#send(filling);
     }
     await Promise.all(this.#inFlight);
     this.#signal.throwIfAborted();
