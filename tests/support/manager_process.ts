@@ -4,6 +4,9 @@
  */
 
 import assert from "node:assert/strict";
+import { freePort } from "./free_port.ts";
+
+export { freePort };
 
 const projectRoot = new URL("../../", import.meta.url).pathname;
 
@@ -23,13 +26,6 @@ export function programCommand(args: readonly string[]): string[] {
     `${projectRoot}main.ts`,
     ...args,
   ];
-}
-
-export function freePort(): number {
-  const listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
-  const { port } = listener.addr as Deno.NetAddr;
-  listener.close();
-  return port;
 }
 
 /** A scratch folder that is gone when the test is. */
