@@ -528,6 +528,7 @@ export class Session {
   // ---- events
 
   #onLeaseEvent(event: LeaseEvent): void {
+    if (event.type === "renewed") return; // each few seconds: no history
     this.#options.record({
       kind: "lease-term",
       subject: event.type === "acquired" ? String(event.term.token) : "",
