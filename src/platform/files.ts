@@ -80,6 +80,20 @@ export async function writeFileAtomically(
   }
 }
 
+/**
+ * Writes `content` so that a reader, and a process that dies at any instruction, sees the old file or the new one. Not
+ * durable: after a power cut it may be empty. For what means nothing after one. One writer at a time per path.
+ */
+export async function replaceFileUnsynced(path: string, content: string): Promise<void> {
+  const temporary = `${path}.next`;
+  try {
+    await Deno.writeTextFile(temporary, content, { mode: 0o600 });
+    await Deno.rename(temporary, path);
+  } catch (error) {
+    throw localFileError(`write ${path}`, error);
+  }
+}
+
 /** Removes a file or folder with all in it; what is not there is fine. */
 export async function removeIfPresent(path: string): Promise<void> {
   try {
