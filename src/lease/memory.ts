@@ -24,7 +24,7 @@ import type { LeaseMemory } from "./types.ts";
 
 /** What the caller has proven: it holds the lock, and whoever guarded its predecessor's programs is gone. */
 export interface MemoryProof {
-  /** platform/boot_id.ts */
+  /** `readBootId` of platform/proc.ts. */
   readonly bootId: string;
   /** platform/folder_lock.ts */
   readonly lockIdentity: string;
