@@ -15,6 +15,7 @@ export {
   takeOverHead,
   type TakeOverOptions,
 } from "./head.ts";
+export { emptyHead, TAKE_OVER_ATTEMPTS } from "./head_rules.ts";
 export { openRepository, type OpenRepositoryOptions, readRepository } from "./repository.ts";
 export {
   listFiles,
