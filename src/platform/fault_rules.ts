@@ -1,12 +1,8 @@
-/** Which operations a fault hits: one shape for the stores, the test service and the proxy in front of a real one. */
+/** Which operations a fault hits: one way to count for stores, file systems, and the services and proxies of tests. */
 
-import type { OperationKind } from "./store_errors.ts";
-
-export interface FaultMatch {
+export interface FaultMatch<Operation extends string> {
   /** Left out: every kind. */
-  readonly operation?: OperationKind;
-  /** A listing is known by the prefix that it lists. */
-  readonly keyPrefix?: string;
+  readonly operation?: Operation;
   /** Which of the matching operations it hits first, from 1 (default 1). */
   readonly nth?: number;
   /** How many it hits from there on (default 1); Infinity for all. */
@@ -16,6 +12,8 @@ export interface FaultMatch {
 export interface ActiveFault {
   /** Operations that this rule struck. */
   readonly hits: number;
+  /** Operations that it matched. */
+  readonly seen: number;
   end(): void;
 }
 
@@ -26,8 +24,14 @@ interface Entry<Rule> {
 }
 
 /** Rules in the order in which they were added: the first that hits counts, every matching one counts along. */
-export class FaultRules<Rule extends FaultMatch> {
+export class FaultRules<Operation extends string, Rule extends FaultMatch<Operation>> {
+  readonly #isAbout: (rule: Rule, operation: Operation, subject: string) => boolean;
   readonly #entries = new Set<Entry<Rule>>();
+
+  /** `isAbout`: whether a rule is about this subject (a key, a path). */
+  constructor(isAbout: (rule: Rule, operation: Operation, subject: string) => boolean) {
+    this.#isAbout = isAbout;
+  }
 
   add(rule: Rule): ActiveFault {
     const entry = { rule, seen: 0, hits: 0 };
@@ -36,15 +40,19 @@ export class FaultRules<Rule extends FaultMatch> {
       get hits() {
         return entry.hits;
       },
+      get seen() {
+        return entry.seen;
+      },
       end: () => void this.#entries.delete(entry),
     };
   }
 
-  strike(operation: OperationKind, key: string): Rule | undefined {
+  strike(operation: Operation, subject: string): Rule | undefined {
     let struck: Entry<Rule> | undefined;
     for (const entry of this.#entries) {
-      const { operation: wanted, keyPrefix = "", nth = 1, count = 1 } = entry.rule;
-      if ((wanted !== undefined && wanted !== operation) || !key.startsWith(keyPrefix)) continue;
+      const { operation: wanted, nth = 1, count = 1 } = entry.rule;
+      if (wanted !== undefined && wanted !== operation) continue;
+      if (!this.#isAbout(entry.rule, operation, subject)) continue;
       entry.seen++;
       if (entry.seen >= nth && entry.seen < nth + count) struck ??= entry;
     }
