@@ -23,7 +23,10 @@ export function localFileError(action: string, error: unknown): StateManagerErro
       ...cause,
     });
   }
-  return new StateManagerError("local-io", `${action}: ${text}`, cause);
+  return new StateManagerError("local-io", `${action}: ${text}`, {
+    hint: "check that disk (the kernel's log, its mount), then try again",
+    ...cause,
+  });
 }
 
 /** The whole file's bytes, or null when there is none. */
@@ -61,7 +64,11 @@ export async function readTextIfPresent(
 
 /** Makes the names in `path` durable: a rename, link or unlink there survives a power cut afterwards. */
 export async function syncFolder(path: string, files: LocalFiles = systemFiles): Promise<void> {
-  await files.syncFolder(path);
+  try {
+    await files.syncFolder(path);
+  } catch (error) {
+    throw localFileError(`sync folder ${path}`, error);
+  }
 }
 
 function parentOf(path: string): string {
@@ -109,6 +116,20 @@ async function writeAll(file: WritableFile, bytes: Uint8Array): Promise<void> {
 }
 
 /**
+ * A new file for a write of ours. Its name is ours alone while we live, but in a container every manager has the same
+ * process id: what one that was killed left under it must not fail the next one.
+ */
+async function createTemporary(path: string, mode: number, files: LocalFiles): Promise<WritableFile> {
+  try {
+    return await files.create(path, mode);
+  } catch (error) {
+    if (!(error instanceof Deno.errors.AlreadyExists)) throw error;
+    await files.remove(path);
+    return await files.create(path, mode);
+  }
+}
+
+/**
  * Writes `content` so that a reader, and a crash at any instruction, sees the old file or the new one, never a part:
  * temporary file, fsync, rename, fsync of the folder. If we die before the rename, only a `.tmp` file is left.
  */
@@ -122,7 +143,7 @@ export async function writeFileAtomically(
   const bytes = typeof content === "string" ? new TextEncoder().encode(content) : content;
   try {
     {
-      using file = await files.create(temporary, mode);
+      using file = await createTemporary(temporary, mode, files);
       await writeAll(file, bytes);
       await file.sync();
     }
@@ -142,6 +163,13 @@ export async function removeIfPresent(path: string, files: LocalFiles = systemFi
   } catch (error) {
     if (isMissing(error)) return;
     throw localFileError(`remove ${path}`, error);
+  }
+}
+
+/** Removes what killed processes left of their writes in `folder`, where nobody else writes now. */
+export async function sweepTemporaries(folder: string, files: LocalFiles = systemFiles): Promise<void> {
+  for (const name of await listFolder(folder, files)) {
+    if (/\.\d+\.\d+\.tmp$/.test(name)) await removeIfPresent(`${folder}/${name}`, files);
   }
 }
 
