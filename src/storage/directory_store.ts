@@ -20,6 +20,7 @@ import {
   metadataOf,
   removePlain,
   sweepDeleted,
+  Unsettled,
   type Version,
 } from "./folder_object.ts";
 import { FolderTree } from "./folder_tree.ts";
@@ -177,6 +178,7 @@ class DirectoryStore implements ObjectStore {
       if (described) {
         const bytes = new TextEncoder().encode(JSON.stringify(metadata));
         await this.#tree.withTemporary([bytes], signal, (source) => this.#tree.files.rename(source, sidecar));
+        await this.#tree.syncParent(path); // or a power cut might keep the object's name and not this one
       }
       const outcome = await advanceFromNothing(this.#tree, path, temporary, info);
       if (described && outcome === "lost") await removeStoreEntry(this.#tree.files, sidecar);
@@ -253,6 +255,9 @@ class DirectoryStore implements ObjectStore {
     if (isError(error)) return error;
     const action = actionText(kind, key, this.description);
     const text = error instanceof Error ? error.message : String(error);
+    if (error instanceof Unsettled && kind === "put") {
+      return outcomeUnknown(key, this.description, text, error.cause);
+    }
     switch (fileFault(error)) {
       case "full":
         return new StateManagerError("store-full", `${action}: no space left`, {

@@ -57,6 +57,18 @@ export type Version =
 /** won: it was the object, durably, for a moment at least. lost: it never was. unknown: whoever would know is pruned. */
 export type Advance = "won" | "lost" | "unknown";
 
+/** A file operation failed after the version may have become the object: only the object itself says whether it did. */
+export class Unsettled extends Error {}
+
+/** Runs what follows a link; whatever fails there, even for want of space, is no sign that nothing happened. */
+async function afterLink<T>(work: () => Promise<T>): Promise<T> {
+  try {
+    return await work();
+  } catch (error) {
+    throw new Unsettled(error instanceof Error ? error.message : String(error), { cause: error });
+  }
+}
+
 /** Generations kept behind the newest: readers of one of them finish, and a reader that lists always meets one. */
 const KEPT_GENERATIONS = 8;
 /** Rounds in which other processes may change the object under a reader before it gives up. */
@@ -145,13 +157,15 @@ export async function advanceFromNothing(
 ): Promise<Advance> {
   const outcome = await linkStoreFile(tree.files, temporary, path);
   if (outcome === "missing") throw new Error(`${temporary} was removed before it had its place`);
-  // Also when we lose: who hears "it exists" may build on it, so it must not vanish in a power cut.
-  await tree.syncParent(path);
-  if (outcome === "exists") return "lost";
-  if (await newestGeneration(tree, path) === null) return "won";
-  // Either it was swapped already, or we were stopped for long and our file is hidden behind generations.
-  const { next, etag } = plainVersion(path, info);
-  return await followed(tree, path, next, etag);
+  return await afterLink(async () => {
+    // Also when we lose: who hears "it exists" may build on it, so it must not vanish in a power cut.
+    await tree.syncParent(path);
+    if (outcome === "exists") return "lost";
+    if (await newestGeneration(tree, path) === null) return "won";
+    // Either it was swapped already, or we were stopped for long and our file is hidden behind generations.
+    const { next, etag } = plainVersion(path, info);
+    return await followed(tree, path, next, etag);
+  });
 }
 
 /** What the version with number `successor` says about the one with tag `tag` before it. */
@@ -185,17 +199,30 @@ export async function advance(
     }
     return "lost";
   }
-  await tree.syncFolder(folder);
-  if (outcome === "exists") return "lost";
+  return await afterLink(async () => {
+    await tree.syncFolder(folder);
+    if (outcome === "exists") return "lost";
+    return await won(tree, path, from, next, tag);
+  });
+}
+
+/** Whether the generation `next`, linked and durable, was the object. */
+async function won(
+  tree: FolderTree,
+  path: string,
+  from: Version,
+  next: number,
+  tag: ETag,
+): Promise<Advance> {
   if (await newestGeneration(tree, path) !== next) return await followed(tree, path, next + 1, tag);
   if (from.present && !await isStillThere(tree, from)) {
     if (await newestGeneration(tree, path) !== next) return await followed(tree, path, next + 1, tag);
     // Deleted, or deleted and made anew, while we were on our way. Ours was never the truth: away with it.
     await removeStoreEntry(tree.files, generationPath(path, next));
-    await tree.syncFolder(folder);
+    await tree.syncFolder(generationsFolder(path));
     return "lost";
   }
-  await prune(tree, path);
+  await prune(tree, path).catch(() => {}); // tried again by the next one: no reason to fail what was done
   return "won";
 }
 
@@ -219,7 +246,10 @@ export async function removePlain(tree: FolderTree, path: string): Promise<void>
   const file = await statStoreFile(tree.files, path);
   if (file === null) return;
   await removeStoreEntry(tree.files, path);
-  await removeStoreEntry(tree.files, metadataPath(path, file));
+  const metadata = metadataPath(path, file);
+  if (await statStoreFile(tree.files, metadata) === null) return;
+  await tree.syncParent(path); // the object's name is gone for good before what belongs to it
+  await removeStoreEntry(tree.files, metadata);
 }
 
 /**
