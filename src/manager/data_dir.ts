@@ -1,8 +1,16 @@
 /** Names of what the manager keeps in its data folder, and the record of how the last run ended. */
 
 import { asStateManagerError, isError, StateManagerError } from "../platform/errors.ts";
-import { ensureFolder, readTextIfPresent, removeIfPresent, writeFileAtomically } from "../platform/files.ts";
+import {
+  ensureFolder,
+  readTextIfPresent,
+  removeIfPresent,
+  sweepTemporaries,
+  syncFolder,
+  writeFileAtomically,
+} from "../platform/files.ts";
 import { type FolderLock, lockFolder } from "../platform/folder_lock.ts";
+import { type LocalFiles, systemFiles } from "../platform/local_files.ts";
 
 export interface DataDir {
   readonly path: string;
@@ -48,18 +56,20 @@ export async function openDataDir(
   path: string,
 ): Promise<{ dir: DataDir; lock: FolderLock }> {
   const dir = dataDirAt(path);
-  const hint = "make it writable for this user, or choose another with --data-dir or STATE_MANAGER_DATA_DIR";
   let lock: FolderLock | null;
+  const hint = "make it writable for this user, or choose another with --data-dir or STATE_MANAGER_DATA_DIR";
   try {
     await ensureFolder(path, 0o700);
     lock = lockFolder(dir.lock);
+    if (lock === null) throw inUse(path); // before anything is removed: it is the other one's
+    await sweepTemporaries(path);
     await writeFileAtomically(`${path}/.writable`, "");
     await removeIfPresent(`${path}/.writable`);
     await ensureFolder(dir.cache, 0o700);
     await removeIfPresent(dir.scratch); // whatever an earlier run left half done there is garbage by definition
     await ensureFolder(dir.scratch, 0o700);
   } catch (error) {
-    if (isError(error, "disk-full")) throw error;
+    if (isError(error, "disk-full", "busy")) throw error;
     throw new StateManagerError(
       "data-dir-unwritable",
       `open data folder ${path}: cannot be written`,
@@ -69,16 +79,13 @@ export async function openDataDir(
       },
     );
   }
-  if (lock === null) {
-    throw new StateManagerError(
-      "busy",
-      `open data folder ${path}: another manager uses it`,
-      {
-        hint: "stop the other one, or give each its own --data-dir",
-      },
-    );
-  }
   return { dir, lock };
+}
+
+function inUse(path: string): StateManagerError {
+  return new StateManagerError("busy", `open data folder ${path}: another manager uses it`, {
+    hint: "stop the other one, or give each its own --data-dir",
+  });
 }
 
 /** Keeps why the process ended, since exit codes 75 and 78 may be the program's own. Best effort: never throws. */
@@ -87,6 +94,7 @@ export async function writeExitRecord(
   code: number,
   reason: unknown,
   wallMs: number,
+  files: LocalFiles = systemFiles,
 ): Promise<void> {
   const error = reason instanceof Error ? asStateManagerError(reason) : null;
   const record = {
@@ -96,21 +104,23 @@ export async function writeExitRecord(
     code: error?.code ?? null,
     hint: error?.hint ?? null,
   };
-  await writeFileAtomically(path, JSON.stringify(record, null, 1) + "\n").catch(
+  await writeFileAtomically(path, JSON.stringify(record, null, 1) + "\n", { files }).catch(
     () => {},
   );
 }
 
 /** True while `POST /release-lease` is in force, also after a restart of the manager. */
-export async function isReleased(dir: DataDir): Promise<boolean> {
-  return await readTextIfPresent(dir.releasedFlag) !== null;
+export async function isReleased(dir: DataDir, files: LocalFiles = systemFiles): Promise<boolean> {
+  return await readTextIfPresent(dir.releasedFlag, files) !== null;
 }
 
+/** Durable in both directions. */
 export async function setReleased(
   dir: DataDir,
   released: boolean,
+  files: LocalFiles = systemFiles,
 ): Promise<void> {
-  if (released) {
-    await writeFileAtomically(dir.releasedFlag, "released by request\n");
-  } else await removeIfPresent(dir.releasedFlag);
+  if (released) return await writeFileAtomically(dir.releasedFlag, "released by request\n", { files });
+  await removeIfPresent(dir.releasedFlag, files);
+  await syncFolder(dir.path, files);
 }
