@@ -1,87 +1,22 @@
 /** The lease holder against a store in memory and a clock that the test moves. */
 
 import assert from "node:assert/strict";
-import { fixedLease, LeaseHolder, type LeaseHolderOptions } from "../../src/lease/mod.ts";
-import { decodeLease, encodeLease, type LeaseEvent, type LeaseRecord } from "../../src/lease/mod.ts";
-import { type ErrorCode, isError } from "../../src/platform/errors.ts";
+import { fixedLease, type LeaseEvent, LeaseHolder } from "../../src/lease/mod.ts";
+import { isError } from "../../src/platform/errors.ts";
 import { systemRandom } from "../../src/platform/random.ts";
-import { ScriptedStore } from "../support/scripted_store.ts";
-import { settled, VirtualClock } from "../support/virtual_clock.ts";
-
-const TTL_MS = 15_000;
-/** TTL · (1 + 2ρ) */
-const TAKE_OVER_MS = 15_600;
-/** TTL less the default margin. */
-const BELIEF_MS = 12_000;
-
-interface Bench {
-  readonly store: ScriptedStore;
-  readonly clock: VirtualClock;
-  readonly holder: LeaseHolder;
-  readonly events: LeaseEvent[];
-}
-
-function bench(options: Partial<LeaseHolderOptions> = {}): Bench {
-  const store = new ScriptedStore();
-  const clock = new VirtualClock();
-  const events: LeaseEvent[] = [];
-  const holder = new LeaseHolder({
-    store,
-    clock,
-    random: systemRandom(),
-    ttlMs: TTL_MS,
-    renewMs: 4_000,
-    info: { host: "test" },
-    onEvent: (event) => events.push(event),
-    ...options,
-  });
-  return { store, clock, holder, events };
-}
-
-/** What was told, renewals left out. */
-function news(events: readonly LeaseEvent[]): string[] {
-  return events.map((event) => event.type).filter((type) => type !== "renewed");
-}
-
-let count = 0;
-
-/** What somebody else's manager left in the store. */
-function foreign(change: Partial<LeaseRecord> = {}): string {
-  const record: LeaseRecord = {
-    v: 1,
-    token: 5,
-    holder: "other",
-    nonce: `nonce-${count++}`,
-    state: "held",
-    ttlMs: TTL_MS,
-    info: { host: "elsewhere" },
-    ...change,
-  };
-  return new TextDecoder().decode(encodeLease(record));
-}
-
-function recordIn(store: ScriptedStore): LeaseRecord {
-  return decodeLease(new TextEncoder().encode(store.text("lease.json") ?? ""));
-}
-
-function code(wanted: ErrorCode): (error: unknown) => boolean {
-  return (error) => isError(error, wanted);
-}
-
-/** Ends the holder whatever it is doing, and checks that it leaves no timer. */
-async function end({ holder, clock, store }: Bench): Promise<void> {
-  store.spoil = () => null;
-  const ended = holder[Symbol.asyncDispose]();
-  await clock.advance(60_000);
-  await ended;
-  assert.equal(clock.sleeping, 0, "a timer was left behind");
-}
-
-async function held(options: Partial<LeaseHolderOptions> = {}): Promise<Bench> {
-  const made = bench(options);
-  await made.holder.acquire({ wait: false });
-  return made;
-}
+import {
+  BELIEF_MS,
+  bench,
+  code,
+  end,
+  foreign,
+  held,
+  news,
+  recordIn,
+  TAKE_OVER_MS,
+  TTL_MS,
+} from "../support/lease_bench.ts";
+import { settled } from "../support/virtual_clock.ts";
 
 Deno.test("lease holder takes an absent lease at once, above the highest token in the data", async () => {
   const made = await held({ tokenFloor: 41 });
