@@ -22,11 +22,11 @@
 import { readTextIfPresent, replaceFileUnsynced } from "../platform/files.ts";
 import type { LeaseMemory } from "./types.ts";
 
-/** What the caller has proven: it holds the lock, and whoever guarded its predecessor's programs is gone. */
-export interface MemoryProof {
+/** Where a memory was written, and where alone it may be believed. */
+export interface MemoryPlace {
   /** `readBootId` of platform/proc.ts. */
   readonly bootId: string;
-  /** platform/folder_lock.ts */
+  /** Identity of the folder's lock, which the caller holds (platform/folder_lock.ts). */
   readonly lockIdentity: string;
 }
 
@@ -34,8 +34,10 @@ export interface LeaseMemoryOptions {
   readonly path: string;
   /** For people who read the file: which manager wrote it. Never decided by. */
   readonly holder: string;
-  /** Null when it could not be proven: nothing is inherited, and nothing written that a later one might believe. */
-  readonly proof: MemoryProof | null;
+  /** Null where it cannot be told: nothing is inherited, and nothing written that a later one might believe. */
+  readonly place: MemoryPlace | null;
+  /** The manager before on this folder and all its programs are proven dead. Else nothing is inherited. */
+  readonly predecessorIsDead: boolean;
 }
 
 /** Each crash before anything landed adds one; the oldest are dropped, which only costs a wait. */
@@ -45,18 +47,18 @@ const LONGEST_NONCE = 128;
 
 /** Reads what a predecessor left. Never fails: a file that is damaged, foreign or unreadable is no memory. */
 export async function openLeaseMemory(options: LeaseMemoryOptions): Promise<LeaseMemory> {
-  const { proof } = options;
-  if (proof === null) return { inherited: [], remember: () => Promise.resolve() };
-  const text = await readTextIfPresent(options.path).catch(() => null);
-  const inherited = text === null ? [] : inheritedFrom(text, proof);
-  return { inherited, remember: serialWriter((nonces) => write(options, proof, nonces)) };
+  const { place, predecessorIsDead } = options;
+  if (place === null) return { inherited: [], remember: () => Promise.resolve() };
+  const text = predecessorIsDead ? await readTextIfPresent(options.path).catch(() => null) : null;
+  const inherited = text === null ? [] : inheritedFrom(text, place);
+  return { inherited, remember: serialWriter((nonces) => write(options, place, nonces)) };
 }
 
-function write(options: LeaseMemoryOptions, proof: MemoryProof, nonces: readonly string[]): Promise<void> {
+function write(options: LeaseMemoryOptions, place: MemoryPlace, nonces: readonly string[]): Promise<void> {
   const record = {
     v: 1,
-    boot_id: proof.bootId,
-    lock: proof.lockIdentity,
+    boot_id: place.bootId,
+    lock: place.lockIdentity,
     holder: options.holder,
     nonces: nonces.slice(-MOST_NONCES),
   };
@@ -64,7 +66,7 @@ function write(options: LeaseMemoryOptions, proof: MemoryProof, nonces: readonly
 }
 
 /** The nonces in `text`; none when it is not a memory of this boot and this lock. */
-function inheritedFrom(text: string, proof: MemoryProof): readonly string[] {
+function inheritedFrom(text: string, place: MemoryPlace): readonly string[] {
   if (text.length > LONGEST_FILE) return [];
   let value: unknown;
   try {
@@ -74,7 +76,7 @@ function inheritedFrom(text: string, proof: MemoryProof): readonly string[] {
   }
   if (typeof value !== "object" || value === null) return [];
   const { v, boot_id, lock, nonces } = value as Record<string, unknown>;
-  if (v !== 1 || boot_id !== proof.bootId || lock !== proof.lockIdentity) return [];
+  if (v !== 1 || boot_id !== place.bootId || lock !== place.lockIdentity) return [];
   if (!Array.isArray(nonces) || nonces.length > MOST_NONCES) return [];
   const isNonce = (nonce: unknown): nonce is string =>
     typeof nonce === "string" && nonce.length > 0 && nonce.length <= LONGEST_NONCE;

@@ -17,6 +17,8 @@ export interface DataDir {
   readonly lineage: string;
   readonly swapJournal: string;
   readonly releasedFlag: string;
+  readonly yieldedFlag: string;
+  readonly leaseMemory: string;
   readonly exitRecord: string;
   readonly lock: string;
   readonly guardLock: string;
@@ -36,6 +38,8 @@ export function dataDirAt(path: string): DataDir {
     lineage: at("lineage.json"),
     swapJournal: at("swap.json"),
     releasedFlag: at("released"),
+    yieldedFlag: at("yielded"),
+    leaseMemory: at("lease-memory.json"),
     exitRecord: at("exit.json"),
     lock: at("manager.lock"),
     guardLock: at("guard.lock"),
@@ -66,8 +70,6 @@ export async function openDataDir(
     await writeFileAtomically(`${path}/.writable`, "");
     await removeIfPresent(`${path}/.writable`);
     await ensureFolder(dir.cache, 0o700);
-    await removeIfPresent(dir.scratch); // whatever an earlier run left half done there is garbage by definition
-    await ensureFolder(dir.scratch, 0o700);
   } catch (error) {
     if (isError(error, "disk-full", "busy")) throw error;
     throw new StateManagerError(
@@ -86,6 +88,15 @@ function inUse(path: string): StateManagerError {
   return new StateManagerError("busy", `open data folder ${path}: another manager uses it`, {
     hint: "stop the other one, or give each its own --data-dir",
   });
+}
+
+/**
+ * An empty scratch folder: whatever an earlier run left half done there is garbage by definition. Only once nothing of
+ * that run is alive, which might still write there.
+ */
+export async function clearScratch(dir: DataDir, files: LocalFiles = systemFiles): Promise<void> {
+  await removeIfPresent(dir.scratch, files);
+  await ensureFolder(dir.scratch, 0o700, files);
 }
 
 /** Keeps why the process ended, since exit codes 75 and 78 may be the program's own. Best effort: never throws. */
@@ -110,17 +121,30 @@ export async function writeExitRecord(
 }
 
 /** True while `POST /release-lease` is in force, also after a restart of the manager. */
-export async function isReleased(dir: DataDir, files: LocalFiles = systemFiles): Promise<boolean> {
-  return await readTextIfPresent(dir.releasedFlag, files) !== null;
+export function isReleased(dir: DataDir, files: LocalFiles = systemFiles): Promise<boolean> {
+  return isFlagSet(dir.releasedFlag, files);
+}
+
+export function setReleased(dir: DataDir, released: boolean, files: LocalFiles = systemFiles): Promise<void> {
+  return setFlag(dir, dir.releasedFlag, released ? "released by request" : null, files);
+}
+
+/** True from a hand-over on request until the next term of our own: one that yielded does not ask back. */
+export function hasYielded(dir: DataDir, files: LocalFiles = systemFiles): Promise<boolean> {
+  return isFlagSet(dir.yieldedFlag, files);
+}
+
+export function setYielded(dir: DataDir, yielded: boolean, files: LocalFiles = systemFiles): Promise<void> {
+  return setFlag(dir, dir.yieldedFlag, yielded ? "handed over on request" : null, files);
+}
+
+async function isFlagSet(path: string, files: LocalFiles): Promise<boolean> {
+  return await readTextIfPresent(path, files) !== null;
 }
 
 /** Durable in both directions. */
-export async function setReleased(
-  dir: DataDir,
-  released: boolean,
-  files: LocalFiles = systemFiles,
-): Promise<void> {
-  if (released) return await writeFileAtomically(dir.releasedFlag, "released by request\n", { files });
-  await removeIfPresent(dir.releasedFlag, files);
+async function setFlag(dir: DataDir, path: string, text: string | null, files: LocalFiles): Promise<void> {
+  if (text !== null) return await writeFileAtomically(path, text + "\n", { files });
+  await removeIfPresent(path, files);
   await syncFolder(dir.path, files);
 }

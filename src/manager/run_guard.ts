@@ -18,8 +18,10 @@ export interface RunGuard {
   readonly units: UnitWatch;
   /** Resolves when the guard holds its lock and the run id is durable: nothing may be spawned before. */
   ready(): Promise<void>;
-  /** What still runs at this moment of CLOCK_BOOTTIME is killed by the guard; null: none. */
-  deadline(killAtMs: number | null): void;
+  /** What still runs at this moment of CLOCK_BOOTTIME is killed by the guard; null: none. Resolves when it is told. */
+  deadline(killAtMs: number | null): Promise<void>;
+  /** Who hears that the guard killed what ran past its deadline; null: nobody. */
+  onKilled: (() => void) | null;
 }
 
 export interface RunGuardOptions {
@@ -39,12 +41,22 @@ export function startRun(options: RunGuardOptions): RunGuard & { end(): Promise<
     runId,
     manager: { pid, startTicks: readProcess(pid)?.startTicks ?? 0 },
   });
-  const guard = new Guard({ lockPath: dir.guardLock, runId, clock, log: log("guard"), environment });
+  const guard = new Guard({
+    lockPath: dir.guardLock,
+    runId,
+    clock,
+    log: log("guard"),
+    environment,
+    onReport: ({ type }) => {
+      if (type === "killed") run.onKilled?.();
+    },
+  });
   guard.start();
   const begun = record.begin();
   begun.catch(() => {}); // heard by whoever waits for `ready`
-  return {
+  const run: RunGuard & { end(): Promise<void> } = {
     runId,
+    onKilled: null,
     units: joinWatches(guard.units, record),
     ready: async () => {
       await Promise.all([guard.ready(), begun]);
@@ -56,4 +68,5 @@ export function startRun(options: RunGuardOptions): RunGuard & { end(): Promise<
       await record.end();
     },
   };
+  return run;
 }

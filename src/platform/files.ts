@@ -167,10 +167,10 @@ export async function replaceFileUnsynced(
 ): Promise<void> {
   const temporary = `${path}.tmp`;
   try {
-    await removeIfPresent(temporary, files); // of a writer that died
-    using file = await files.create(temporary, 0o600);
-    const bytes = new TextEncoder().encode(content);
-    for (let written = 0; written < bytes.length;) written += await file.write(bytes.subarray(written));
+    {
+      using file = await createTemporary(temporary, 0o600, files);
+      await writeAll(file, new TextEncoder().encode(content));
+    }
     await files.rename(temporary, path);
   } catch (error) {
     throw localFileError(`write ${path}`, error);

@@ -20,6 +20,7 @@ export class GuardLink {
   #queue: string[] = [];
   #queuedBytes = 0;
   #writing = false;
+  #sent: Promise<void> = Promise.resolve();
 
   /** `child` has its three pipes. `onOverflow`: it does not read; nothing more is queued. */
   constructor(child: Child & { readonly stdin: NonNullable<Child["stdin"]> }, onOverflow: () => void) {
@@ -36,7 +37,12 @@ export class GuardLink {
     if (this.#queuedBytes + text.length > QUEUE_LIMIT_BYTES) return this.#onOverflow();
     this.#queue.push(text);
     this.#queuedBytes += text.length;
-    if (!this.#writing) void this.#write();
+    if (!this.#writing) this.#sent = this.#write();
+  }
+
+  /** Resolves when all that was sent so far is in the pipe, or cannot get there any more. */
+  get sent(): Promise<void> {
+    return this.#sent;
   }
 
   kill(): void {

@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import type { LeaseMemory } from "../../src/lease/mod.ts";
 import { decodeLease, encodeLease, openLeaseMemory } from "../../src/lease/mod.ts";
-import { readBootId } from "../../src/platform/boot_id.ts";
+import { readBootId } from "../../src/platform/proc.ts";
 import { lockFolder } from "../../src/platform/folder_lock.ts";
 import {
   BELIEF_MS,
@@ -263,13 +263,14 @@ async function inFolder(body: (folder: string) => Promise<void>): Promise<void> 
   }
 }
 
-const PROOF = { bootId: "boot-1", lockIdentity: "1:2" };
+const PLACE = { bootId: "boot-1", lockIdentity: "1:2" };
 
 Deno.test("lease memory in a file is inherited under the same boot and the same lock only", async () => {
   await inFolder(async (folder) => {
     const path = `${folder}/lease_memory.json`;
-    const open = (proof: typeof PROOF | null) => openLeaseMemory({ path, holder: "m", proof });
-    const first = await open(PROOF);
+    const open = (place: typeof PLACE | null, predecessorIsDead = true) =>
+      openLeaseMemory({ path, holder: "m", place, predecessorIsDead });
+    const first = await open(PLACE);
     assert.deepEqual(first.inherited, []);
     await first.remember(["a", "b"]);
     assert.deepEqual(JSON.parse(await Deno.readTextFile(path)), {
@@ -279,17 +280,18 @@ Deno.test("lease memory in a file is inherited under the same boot and the same 
       holder: "m",
       nonces: ["a", "b"],
     });
-    assert.deepEqual((await open(PROOF)).inherited, ["a", "b"]);
-    assert.deepEqual((await open({ ...PROOF, bootId: "boot-2" })).inherited, []);
-    assert.deepEqual((await open({ ...PROOF, lockIdentity: "1:3" })).inherited, []);
-    const unproven = await open(null);
-    assert.deepEqual(unproven.inherited, []);
-    await unproven.remember(["c"]);
-    assert.deepEqual((await open(PROOF)).inherited, ["a", "b"], "the unproven wrote nothing");
+    assert.deepEqual((await open(PLACE)).inherited, ["a", "b"]);
+    assert.deepEqual((await open({ ...PLACE, bootId: "boot-2" })).inherited, []);
+    assert.deepEqual((await open({ ...PLACE, lockIdentity: "1:3" })).inherited, []);
+    assert.deepEqual((await open(PLACE, false)).inherited, [], "its writer may be alive");
+    const nowhere = await open(null);
+    assert.deepEqual(nowhere.inherited, []);
+    await nowhere.remember(["c"]);
+    assert.deepEqual((await open(PLACE)).inherited, ["a", "b"], "one that knows no place wrote nothing");
     await first.remember([]);
-    assert.deepEqual((await open(PROOF)).inherited, []);
+    assert.deepEqual((await open(PLACE)).inherited, []);
     await first.remember(Array.from({ length: 40 }, (_, i) => `n${i}`));
-    assert.equal((await open(PROOF)).inherited.at(-1), "n39", "the newest are kept");
+    assert.equal((await open(PLACE)).inherited.at(-1), "n39", "the newest are kept");
     assert.deepEqual(await Array.fromAsync(Deno.readDir(folder), ({ name }) => name), ["lease_memory.json"]);
   });
 });
@@ -313,21 +315,37 @@ Deno.test("lease memory in a file that is damaged is none", async () => {
     ];
     for (const text of texts) {
       await Deno.writeTextFile(path, text);
-      const { inherited } = await openLeaseMemory({ path, holder: "m", proof: PROOF });
+      const { inherited } = await openLeaseMemory({
+        path,
+        holder: "m",
+        place: PLACE,
+        predecessorIsDead: true,
+      });
       assert.deepEqual(inherited, [], text.slice(0, 80));
     }
     await Deno.writeTextFile(path, JSON.stringify(whole));
-    assert.deepEqual((await openLeaseMemory({ path, holder: "m", proof: PROOF })).inherited, ["a"]);
+    assert.deepEqual(
+      (await openLeaseMemory({ path, holder: "m", place: PLACE, predecessorIsDead: true })).inherited,
+      ["a"],
+    );
   });
 });
 
 Deno.test("lease memory in a file ends with the newest when many are written at once, and says when it cannot", async () => {
   await inFolder(async (folder) => {
     const path = `${folder}/lease_memory.json`;
-    const memory = await openLeaseMemory({ path, holder: "m", proof: PROOF });
+    const memory = await openLeaseMemory({ path, holder: "m", place: PLACE, predecessorIsDead: true });
     await Promise.all(Array.from({ length: 50 }, (_, i) => memory.remember([`n${i}`])));
-    assert.deepEqual((await openLeaseMemory({ path, holder: "m", proof: PROOF })).inherited, ["n49"]);
-    const nowhere = await openLeaseMemory({ path: `${folder}/none/x`, holder: "m", proof: PROOF });
+    assert.deepEqual(
+      (await openLeaseMemory({ path, holder: "m", place: PLACE, predecessorIsDead: true })).inherited,
+      ["n49"],
+    );
+    const nowhere = await openLeaseMemory({
+      path: `${folder}/none/x`,
+      holder: "m",
+      place: PLACE,
+      predecessorIsDead: true,
+    });
     await assert.rejects(nowhere.remember(["a"]), code("local-io"));
     await assert.rejects(nowhere.remember(["b"]), code("local-io"));
   });
