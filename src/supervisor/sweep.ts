@@ -55,10 +55,10 @@ export class Sweeper {
     if (runId !== null) {
       for (const info of findTagged((tag) => runIdOfTag(tag) === runId, table)) found.set(info.pid, info);
     }
-    found.delete(system.selfPid);
+    for (const spared of [0, 1, system.selfPid]) found.delete(spared);
     // A whole group at once first: one that forks all the time could outrun its members' list.
     for (const groupId of groups) system.killGroup(groupId);
-    for (const pid of found.keys()) if (pid > 1) system.killProcess(pid);
+    for (const pid of found.keys()) system.killProcess(pid);
     return [...found.values()];
   }
 
