@@ -1,6 +1,7 @@
 /** A dead manager leaves nothing running: seen on the real program, with kill -9 of the manager, its guard, and both. */
 
 import assert from "node:assert/strict";
+import { sendSignal } from "../../src/platform/child_process.ts";
 import { isAlive, readProcess, readProcesses } from "../../src/platform/proc.ts";
 import { descendants, ManagerProcess, scratchFolder, waitFor } from "../support/manager_process.ts";
 import { isRoot, unshare } from "../support/small_root.ts";
@@ -24,17 +25,26 @@ function guardsBelow(pid: number): number[] {
   });
 }
 
-/** Everybody who works for the folder `root`: its guards and programs have it in their arguments or environment. */
+/** Everybody who works for the folder `root`: in its arguments, environment or working folder. */
 function workersOf(root: string): number[] {
   return readProcesses().filter(isAlive).map(({ pid }) => pid).filter((pid) => {
     try {
       const text = Deno.readTextFileSync(`/proc/${pid}/cmdline`) +
-        Deno.readTextFileSync(`/proc/${pid}/environ`);
+        Deno.readTextFileSync(`/proc/${pid}/environ`) + Deno.readLinkSync(`/proc/${pid}/cwd`);
       return text.includes(root);
     } catch {
       return false;
     }
   });
+}
+
+/** A test that fails leaves nothing running either. */
+function endAll(root: string): Disposable {
+  return {
+    [Symbol.dispose]: () => {
+      for (const pid of workersOf(root)) sendSignal(pid, "SIGKILL");
+    },
+  };
 }
 
 /**
@@ -93,6 +103,7 @@ async function programOf(root: string, manager: ManagerProcess, number = 1): Pro
 Deno.test("manager killed with -9 leaves nothing running, and the next start finds nothing to end", async () => {
   using scratch = scratchFolder();
   const root = scratch.path;
+  using _left = endAll(root);
   {
     await using manager = start(root);
     const processes = await programOf(root, manager);
@@ -116,6 +127,7 @@ Deno.test("manager killed with -9 leaves nothing running, and the next start fin
 Deno.test("manager and guard killed with -9: the next start ends what they left before its program starts", async () => {
   using scratch = scratchFolder();
   const root = scratch.path;
+  using _left = endAll(root);
   let processes: number[];
   {
     await using manager = start(root);
@@ -139,6 +151,7 @@ Deno.test("manager and guard killed with -9: the next start ends what they left 
 Deno.test("guard killed with -9 is replaced while the program goes on, and the next guard does its work", async () => {
   using scratch = scratchFolder();
   const root = scratch.path;
+  using _left = endAll(root);
   await using manager = start(root);
   const processes = await programOf(root, manager);
   const [first = 0] = guardsBelow(manager.pid);
@@ -154,6 +167,7 @@ Deno.test("guard killed with -9 is replaced while the program goes on, and the n
 Deno.test("manager that stops in order leaves no guard, and says so for the next start", async () => {
   using scratch = scratchFolder();
   const root = scratch.path;
+  using _left = endAll(root);
   await using manager = start(root);
   await programOf(root, manager);
   const [guard = 0] = guardsBelow(manager.pid);
@@ -172,6 +186,7 @@ Deno.test({
   async fn() {
     using scratch = scratchFolder();
     const root = scratch.path;
+    using _left = endAll(root);
     // The first process of the namespace lives on, so nothing but the guard can end the program.
     const init = ["sh", "-c", '"$@" & wait; exec sleep 3632', "init"];
     await using outer = start(root, {

@@ -1,12 +1,12 @@
 /** The real guard process: what it kills when its manager dies, stops or overstays, and how it is replaced. */
 
 import assert from "node:assert/strict";
-import { type Child, spawnChild } from "../../src/platform/child_process.ts";
+import { type Child, sendSignal, spawnChild } from "../../src/platform/child_process.ts";
 import { systemClock } from "../../src/platform/clock.ts";
 import { selfCommand } from "../../src/platform/entry.ts";
 import { lockFolder } from "../../src/platform/folder_lock.ts";
 import { readLines } from "../../src/platform/line_reader.ts";
-import { isAlive, readProcess, readProcesses } from "../../src/platform/proc.ts";
+import { isAlive, readProcess, readProcesses, readStartVariable } from "../../src/platform/proc.ts";
 import { randomHex, systemRandom } from "../../src/platform/random.ts";
 import { type Guard, startGuard } from "../../src/supervisor/mod.ts";
 import { binaryPath, scratchFolder } from "../support/manager_process.ts";
@@ -26,6 +26,14 @@ function guardCommand(lockPath: string): { command: string; args: string[] } {
 function alive(pid: number): boolean {
   const info = readProcess(pid);
   return info !== null && isAlive(info);
+}
+
+function argumentsOf(pid: number): string[] {
+  try {
+    return Deno.readTextFileSync(`/proc/${pid}/cmdline`).split("\0");
+  } catch {
+    return []; // gone meanwhile
+  }
 }
 
 /** Libraries that FFI opens stay open for good, which a test's own check would take for a leak. */
@@ -77,6 +85,12 @@ class Scene implements AsyncDisposable {
       this.#guard?.units.forget(child.pid);
     }
     await this.#guard?.end();
+    // What a failed test left: whose tag is of this run, and guards of this lock.
+    for (const { pid } of readProcesses().filter(isAlive)) {
+      const isOurs = readStartVariable(pid, "SM_UNIT")?.endsWith(`.${this.runId}`) ||
+        argumentsOf(pid).some((argument) => argument.includes(this.lockPath));
+      if (isOurs) sendSignal(pid, "SIGKILL");
+    }
     this.#scratch[Symbol.dispose]();
   }
 }
@@ -110,10 +124,9 @@ async function foreignManager(scene: Scene, script: Record<string, unknown>): Pr
 }
 
 function guardsOf(manager: number): number[] {
-  return readProcesses().filter(({ pid, parentPid }) => {
-    if (parentPid !== manager) return false;
-    return Deno.readTextFileSync(`/proc/${pid}/cmdline`).split("\0").includes("__guard");
-  }).map(({ pid }) => pid);
+  return readProcesses()
+    .filter(({ pid, parentPid }) => parentPid === manager && argumentsOf(pid).includes("__guard"))
+    .map(({ pid }) => pid);
 }
 
 function isLockFree(path: string): boolean {
