@@ -65,11 +65,21 @@ class Scene implements AsyncDisposable {
   }
 
   spawn(...argv: readonly string[]): number {
+    return this.#spawn(argv, (tag) => ({ SM_UNIT: tag }));
+  }
+
+  /** Like a program that overwrote its environment: only what the guard was told can find it. */
+  spawnUntagged(...argv: readonly string[]): number {
+    return this.#spawn(argv, () => ({}));
+  }
+
+  #spawn(argv: readonly string[], env: (tag: string) => Record<string, string>): number {
     const tag = `app.${++this.#count}.${this.runId}`;
     const child = spawnChild({
       command: argv[0] ?? "",
       args: argv.slice(1),
-      env: { SM_UNIT: tag },
+      env: env(tag),
+      clearEnv: true,
       detached: true,
     });
     this.#children.push(child);
@@ -233,7 +243,7 @@ test("guard spares a program while its deadline is renewed, and kills it when th
 test("guard that is killed is replaced and knows everything anew", async () => {
   await using scene = new Scene();
   const guard = await scene.start();
-  const pid = scene.spawn("sleep", "3609");
+  const pid = scene.spawnUntagged("sleep", "3609");
   const first = scene.guardPid;
   Deno.kill(first, "SIGKILL");
   await until(
