@@ -6,6 +6,7 @@
 
 import type { Clock } from "../platform/clock.ts";
 import { StateManagerError } from "../platform/errors.ts";
+import { fileIdentity } from "../platform/files.ts";
 import { lockFolder } from "../platform/folder_lock.ts";
 import { log } from "../platform/log.ts";
 import { isAlive, ownPid, type ProcessInfo, readBootId, readProcess } from "../platform/proc.ts";
@@ -33,7 +34,7 @@ export interface Predecessor {
   readonly runId: string | null;
   /**
    * The manager before and all that it started are proven dead: both locks were free, its record is of this boot and
-   * no copy, and nothing of it is alive. Without it nothing may be concluded about what may still write.
+   * of this very folder, no copy, and nothing of it is alive. Without it nothing may be concluded about what may still write.
    */
   readonly provenDead: boolean;
   /** How many leftover processes were killed. */
@@ -77,9 +78,11 @@ export async function endPredecessor(options: PredecessorOptions): Promise<Prede
     );
     return { runId: record.runId, provenDead: false, killed: 0 };
   }
-  if (record.ended) return { runId: record.runId, provenDead: true, killed: 0 };
-  const killed = await endLeftovers(record, options);
-  return { runId: record.runId, provenDead: true, killed };
+  const killed = record.ended ? 0 : await endLeftovers(record, options);
+  // A copy beside the original on the same machine: in a PID namespace of its own the original's manager is not seen.
+  const isOriginal = record.lockIdentity !== null &&
+    record.lockIdentity === await fileIdentity(dir.guardLock);
+  return { runId: record.runId, provenDead: isOriginal, killed };
 }
 
 /** Its lock was on another file than ours, else we would not be here. */

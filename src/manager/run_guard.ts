@@ -36,7 +36,7 @@ export function startRun(options: RunGuardOptions): RunGuard & { end(): Promise<
   const { dir, clock, random, environment } = options;
   const runId = randomHex(random, RUN_ID_BYTES);
   const pid = ownPid();
-  const record = new UnitRecord(dir.units, {
+  const record = new UnitRecord(dir, {
     bootId: readBootId(),
     runId,
     manager: { pid, startTicks: readProcess(pid)?.startTicks ?? 0 },

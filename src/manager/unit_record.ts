@@ -5,9 +5,15 @@
  */
 
 import { assert } from "../platform/assert.ts";
-import { readTextIfPresent, replaceFileUnsynced, writeFileAtomically } from "../platform/files.ts";
+import {
+  fileIdentity,
+  readTextIfPresent,
+  replaceFileUnsynced,
+  writeFileAtomically,
+} from "../platform/files.ts";
 import { log } from "../platform/log.ts";
 import type { UnitWatch, WatchedUnit } from "../supervisor/mod.ts";
+import type { DataDir } from "./data_dir.ts";
 
 const VERSION = 1;
 
@@ -17,6 +23,8 @@ export interface RunRecord {
   /** Pids and start times mean something in this boot of the kernel only. Null: it could not be told. */
   readonly bootId: string | null;
   readonly runId: string;
+  /** Device and inode of the lock file beside it: in a copy of the folder they differ. Null: not known. */
+  readonly lockIdentity: string | null;
   /** The manager itself: while it lives, the folder this was read from is a copy of its. */
   readonly manager: { readonly pid: number; readonly startTicks: number };
   readonly units: readonly WatchedUnit[];
@@ -37,16 +45,18 @@ export async function readRunRecord(path: string): Promise<RunRecord | null | "d
 
 function parseRunRecord(value: Record<string, unknown>): RunRecord {
   assert(value["v"] === VERSION, `version is ${VERSION}`);
-  const { boot_id: bootId, run_id: runId, manager, units, ended } = value;
+  const { boot_id: bootId, run_id: runId, lock, manager, units, ended } = value;
   assert(bootId === null || typeof bootId === "string", "boot_id is a text or null");
   assert(typeof runId === "string" && /^[0-9a-f]{16,}$/.test(runId), "run_id is hexadecimal");
   assert(Array.isArray(units), "units is a list");
+  assert(lock === null || typeof lock === "string", "lock is a text or null");
   assert(typeof ended === "boolean", "ended is true or false");
   const { pid, start_ticks } = fieldsOf(manager);
   return {
     bootId,
     runId,
     ended,
+    lockIdentity: lock,
     manager: { pid: wholeNumber(pid), startTicks: wholeNumber(start_ticks) },
     units: units.map((unit) => {
       const { name, group_id, start_ticks, tag } = fieldsOf(unit);
@@ -66,12 +76,13 @@ function wholeNumber(value: unknown): number {
   return value;
 }
 
-function textOf({ bootId, runId, manager, units, ended }: RunRecord): string {
+function textOf({ bootId, runId, lockIdentity, manager, units, ended }: RunRecord): string {
   const record = {
     v: VERSION,
     boot_id: bootId,
     run_id: runId,
     ended,
+    lock: lockIdentity,
     manager: { pid: manager.pid, start_ticks: manager.startTicks },
     units: units.map(({ name, groupId, startTicks, tag }) => ({
       name,
@@ -84,27 +95,30 @@ function textOf({ bootId, runId, manager, units, ended }: RunRecord): string {
 }
 
 type Run = Pick<RunRecord, "bootId" | "runId" | "manager">;
+type Folder = Pick<DataDir, "units" | "guardLock">;
 
 /** Keeps the record of this run. */
 export class UnitRecord implements UnitWatch {
-  readonly #path: string;
+  readonly #folder: Folder;
+  #lockIdentity: string | null = null;
   readonly #run: Run;
   readonly #units = new Map<number, WatchedUnit>();
   #isDirty = false;
   #hasEnded = false;
   #writing: Promise<void> | null = null;
 
-  constructor(path: string, run: Run) {
-    this.#path = path;
+  constructor(folder: Folder, run: Run) {
+    this.#folder = folder;
     this.#run = run;
   }
 
   /**
-   * Replaces the record of the run before, whose leftovers must have been ended. Nothing may be spawned before this
+   * Replaces the record of the run before, whose leftovers must have been ended; the guard's lock file exists. Nothing may be spawned before this
    * resolves. If we die before: the old record, and nothing of ours was started.
    */
   async begin(): Promise<void> {
-    await writeFileAtomically(this.#path, this.#text());
+    this.#lockIdentity = await fileIdentity(this.#folder.guardLock);
+    await writeFileAtomically(this.#folder.units, this.#text());
   }
 
   watch(unit: WatchedUnit): void {
@@ -124,7 +138,8 @@ export class UnitRecord implements UnitWatch {
   }
 
   #text(): string {
-    return textOf({ ...this.#run, units: [...this.#units.values()], ended: this.#hasEnded });
+    const lockIdentity = this.#lockIdentity;
+    return textOf({ ...this.#run, lockIdentity, units: [...this.#units.values()], ended: this.#hasEnded });
   }
 
   /** Not in the turn of the spawn, and one write for all that came meanwhile. */
@@ -138,7 +153,7 @@ export class UnitRecord implements UnitWatch {
     while (this.#isDirty) {
       this.#isDirty = false;
       try {
-        await replaceFileUnsynced(this.#path, this.#text());
+        await replaceFileUnsynced(this.#folder.units, this.#text());
       } catch (error) {
         // The tags still tell; only a program that overwrote its environment would not be found.
         logger.warn("units not recorded", { error });
