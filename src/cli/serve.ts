@@ -8,6 +8,7 @@ import { type ConfigFlags, findDataDir, loadConfig, persistConfig, validateBody 
 import type { LoadedConfig } from "../config/mod.ts";
 import { openCatalog } from "../database/mod.ts";
 import {
+  clearScratch,
   type DataDir,
   endPredecessor,
   Manager,
@@ -17,6 +18,8 @@ import {
   writeExitRecord,
 } from "../manager/mod.ts";
 import { type Clock, systemClock } from "../platform/clock.ts";
+import { openLeaseMemory } from "../lease/mod.ts";
+import type { LeaseMemory } from "../lease/mod.ts";
 import { currentFolder, environmentVariables, inContainer, isRoot } from "../platform/environment.ts";
 import { asStateManagerError, StateManagerError } from "../platform/errors.ts";
 import { removeIfPresent, writeFileAtomically } from "../platform/files.ts";
@@ -25,7 +28,7 @@ import { configureLog, flushLog, log } from "../platform/log.ts";
 import { exitNow } from "../platform/parent_pipe.ts";
 import { type Random, randomHex, systemRandom } from "../platform/random.ts";
 import { Secret } from "../platform/secret.ts";
-import { ownPid } from "../platform/proc.ts";
+import { ownPid, readBootId } from "../platform/proc.ts";
 import { affectedSqlite, keepAliveOnErrors, machineName } from "../platform/self.ts";
 import { type HandledSignal, installSignals } from "../platform/signals.ts";
 import { standardError, standardOutput } from "../platform/standard_output.ts";
@@ -131,10 +134,23 @@ async function live(parts: Parts): Promise<number> {
   let run: ReturnType<typeof startRun> | null = null;
   try {
     // Before anything local is looked at: a program of the last run may still write to it.
-    await endPredecessor({ dir, clock, signal: parts.signals.stopAsked });
-    run = startRun({ dir, clock, random: parts.random, environment });
+    const predecessor = await endPredecessor({
+      dir,
+      lockIdentity: lock.identity,
+      clock,
+      signal: parts.signals.stopAsked,
+    });
+    await clearScratch(dir);
+    run = startRun({ dir, lockIdentity: lock.identity, clock, random: parts.random, environment });
     const surroundings = { environment, flags, dataDir: path, folder };
-    const { exitCode, error } = await serve({ ...parts, guard: run }, dir, surroundings);
+    const bootId = readBootId();
+    const leaseMemory = await openLeaseMemory({
+      path: dir.leaseMemory,
+      holder: `${machineName()} pid ${ownPid()}`,
+      place: bootId === null ? null : { bootId, lockIdentity: lock.identity },
+      predecessorIsDead: predecessor.provenDead,
+    });
+    const { exitCode, error } = await serve({ ...parts, guard: run, leaseMemory }, dir, surroundings);
     await writeExitRecord(dir.exitRecord, exitCode, error ?? "ended", clock.wallMs());
     if (error !== null) {
       logger.error(`ending with ${exitCode}: ${error.message}`, { code: error.code, hint: error.hint });
@@ -153,11 +169,11 @@ async function live(parts: Parts): Promise<number> {
 type Surroundings = Parameters<typeof loadConfig>[0];
 
 async function serve(
-  parts: Parts & { readonly guard: RunGuard },
+  parts: Parts & { readonly guard: RunGuard; readonly leaseMemory: LeaseMemory },
   dir: DataDir,
   surroundings: Surroundings,
 ): Promise<{ exitCode: number; error: StateManagerError | null }> {
-  const { clock, mode, random, signals, guard } = parts;
+  const { clock, mode, random, signals, guard, leaseMemory } = parts;
   const loaded = await loadConfig(surroundings);
   if (mode === "run" && loaded.config === null) {
     throw new StateManagerError(
@@ -181,6 +197,7 @@ async function serve(
     pid: ownPid(),
     hostname: machineName(),
     guard,
+    leaseMemory,
     setupToken: await setupToken(loaded, dir, random),
     openCatalog: (config) =>
       openCatalog({ path: config.catalog.path ?? dir.catalog, clock, log: log("catalog") }),

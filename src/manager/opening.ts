@@ -9,7 +9,7 @@ import type { FilesRoot, Head, RepositoryRecord } from "../checkpoint/types.ts";
 import type { StoreCredentials } from "../config/mod.ts";
 import type { Config, StorageConfig } from "../config/types.ts";
 import { fixedLease, type Lease, LeaseHolder, NO_LEASE_WARNING } from "../lease/mod.ts";
-import type { LeaseEvent, LeaseStatus, LeaseTerm } from "../lease/types.ts";
+import type { LeaseEvent, LeaseMemory, LeaseStatus, LeaseTerm } from "../lease/types.ts";
 import type { Clock } from "../platform/clock.ts";
 import { isError, StateManagerError } from "../platform/errors.ts";
 import { log } from "../platform/log.ts";
@@ -50,6 +50,8 @@ export interface OpeningOptions {
   readonly holder: string;
   readonly credentials: () => StoreCredentials | null;
   readonly guard: RunGuard;
+  readonly leaseMemory: LeaseMemory;
+  readonly yielded: boolean;
   /** Called for each checkpoint that became durable. */
   readonly onCheckpoint: (result: CheckpointResult) => void;
   /** Aborts the wait. */
@@ -194,6 +196,8 @@ function leaseFor(
     ttlMs: config.lease.ttlMs,
     renewMs: config.lease.renewMs,
     tokenFloor,
+    memory: options.leaseMemory,
+    handOver: { answer: config.lease.handOver === "on_request", ask: mayAsk(options) },
     info: {
       host: options.hostname,
       pid: String(options.pid),
@@ -201,6 +205,11 @@ function leaseFor(
     },
     onEvent: options.onLeaseEvent,
   });
+}
+
+/** One that has just yielded does not ask back: two replicas that were started by mistake would go on for ever. */
+function mayAsk({ config, yielded }: OpeningOptions): boolean {
+  return config.lease.handOver === "on_request" && !yielded;
 }
 
 /**

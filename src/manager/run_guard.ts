@@ -18,12 +18,16 @@ export interface RunGuard {
   readonly units: UnitWatch;
   /** Resolves when the guard holds its lock and the run id is durable: nothing may be spawned before. */
   ready(): Promise<void>;
-  /** What still runs at this moment of CLOCK_BOOTTIME is killed by the guard; null: none. */
-  deadline(killAtMs: number | null): void;
+  /** What still runs at this moment of CLOCK_BOOTTIME is killed by the guard; null: none. Resolves when it is told. */
+  deadline(killAtMs: number | null): Promise<void>;
+  /** Who hears that the guard killed what ran past its deadline; null: nobody. */
+  onKilled: (() => void) | null;
 }
 
 export interface RunGuardOptions {
   readonly dir: Pick<DataDir, "guardLock" | "units">;
+  /** Of manager.lock, which we hold. */
+  readonly lockIdentity: string;
   readonly clock: Clock;
   readonly random: Random;
   readonly environment: Readonly<Record<string, string>>;
@@ -31,20 +35,31 @@ export interface RunGuardOptions {
 
 /** Starts the guard and writes the record, side by side; `end` when all programs are stopped. Never throws. */
 export function startRun(options: RunGuardOptions): RunGuard & { end(): Promise<void> } {
-  const { dir, clock, random, environment } = options;
+  const { dir, lockIdentity, clock, random, environment } = options;
   const runId = randomHex(random, RUN_ID_BYTES);
   const pid = ownPid();
-  const record = new UnitRecord(dir, {
+  const record = new UnitRecord(dir.units, {
     bootId: readBootId(),
     runId,
+    lockIdentity,
     manager: { pid, startTicks: readProcess(pid)?.startTicks ?? 0 },
   });
-  const guard = new Guard({ lockPath: dir.guardLock, runId, clock, log: log("guard"), environment });
+  const guard = new Guard({
+    lockPath: dir.guardLock,
+    runId,
+    clock,
+    log: log("guard"),
+    environment,
+    onReport: ({ type }) => {
+      if (type === "killed") run.onKilled?.();
+    },
+  });
   guard.start();
   const begun = record.begin();
   begun.catch(() => {}); // heard by whoever waits for `ready`
-  return {
+  const run: RunGuard & { end(): Promise<void> } = {
     runId,
+    onKilled: null,
     units: joinWatches(guard.units, record),
     ready: async () => {
       await Promise.all([guard.ready(), begun]);
@@ -56,4 +71,5 @@ export function startRun(options: RunGuardOptions): RunGuard & { end(): Promise<
       await record.end();
     },
   };
+  return run;
 }

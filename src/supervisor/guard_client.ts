@@ -89,16 +89,17 @@ export class Guard implements AsyncDisposable {
    */
   async ready(): Promise<void> {
     await this.#ready.promise;
-    await this.#link?.written();
+    await this.#link?.sent;
   }
 
   /**
    * What runs at `killAtMs` on CLOCK_BOOTTIME is killed; a later deadline replaces it. Null: none (no lease, or nothing
-   * that could write runs).
+   * that could write runs). Resolves when it is in the guard's pipe, where our own death does not undo it.
    */
-  deadline(killAtMs: number | null): void {
+  deadline(killAtMs: number | null): Promise<void> {
     this.#deadlineMs = killAtMs;
     this.#tell({ type: "deadline", killAtMs });
+    return this.#link?.sent ?? Promise.resolve();
   }
 
   status(): GuardStatus {

@@ -39,9 +39,9 @@ export class GuardLink {
     this.#writing ??= this.#write();
   }
 
-  /** Resolves when all that was sent so far is in the pipe, or the child is gone. */
-  async written(): Promise<void> {
-    await this.#writing;
+  /** Resolves when all that was sent so far is in the pipe, or cannot get there any more. */
+  get sent(): Promise<void> {
+    return this.#writing ?? Promise.resolve();
   }
 
   kill(): void {
