@@ -6,7 +6,6 @@
 
 import type { Clock } from "../platform/clock.ts";
 import { StateManagerError } from "../platform/errors.ts";
-import { fileIdentity } from "../platform/files.ts";
 import { lockFolder } from "../platform/folder_lock.ts";
 import { log } from "../platform/log.ts";
 import { isAlive, ownPid, type ProcessInfo, readBootId, readProcess } from "../platform/proc.ts";
@@ -43,6 +42,8 @@ export interface Predecessor {
 
 export interface PredecessorOptions {
   readonly dir: Pick<DataDir, "path" | "guardLock" | "units">;
+  /** Of manager.lock, which the caller holds. */
+  readonly lockIdentity: string;
   readonly clock: Clock;
   /** Aborts the wait. */
   readonly signal: AbortSignal;
@@ -55,7 +56,7 @@ export interface PredecessorOptions {
  * leftover cannot be killed, the signal's reason.
  */
 export async function endPredecessor(options: PredecessorOptions): Promise<Predecessor> {
-  const { dir, bootId = readBootId() } = options;
+  const { dir, lockIdentity, bootId = readBootId() } = options;
   await waitForGuard(options);
   const record = await readRunRecord(dir.units);
   if (record === null) return { runId: null, provenDead: false, killed: 0 };
@@ -80,9 +81,7 @@ export async function endPredecessor(options: PredecessorOptions): Promise<Prede
   }
   const killed = record.ended ? 0 : await endLeftovers(record, options);
   // A copy beside the original on the same machine: in a PID namespace of its own the original's manager is not seen.
-  const isOriginal = record.lockIdentity !== null &&
-    record.lockIdentity === await fileIdentity(dir.guardLock);
-  return { runId: record.runId, provenDead: isOriginal, killed };
+  return { runId: record.runId, provenDead: record.lockIdentity === lockIdentity, killed };
 }
 
 /** Its lock was on another file than ours, else we would not be here. */

@@ -5,15 +5,9 @@
  */
 
 import { assert } from "../platform/assert.ts";
-import {
-  fileIdentity,
-  readTextIfPresent,
-  replaceFileUnsynced,
-  writeFileAtomically,
-} from "../platform/files.ts";
+import { readTextIfPresent, replaceFileUnsynced, writeFileAtomically } from "../platform/files.ts";
 import { log } from "../platform/log.ts";
 import type { UnitWatch, WatchedUnit } from "../supervisor/mod.ts";
-import type { DataDir } from "./data_dir.ts";
 
 const VERSION = 1;
 
@@ -23,8 +17,8 @@ export interface RunRecord {
   /** Pids and start times mean something in this boot of the kernel only. Null: it could not be told. */
   readonly bootId: string | null;
   readonly runId: string;
-  /** Device and inode of the lock file beside it: in a copy of the folder they differ. Null: not known. */
-  readonly lockIdentity: string | null;
+  /** Of manager.lock (platform/folder_lock.ts): in a copy of the folder it is another one. */
+  readonly lockIdentity: string;
   /** The manager itself: while it lives, the folder this was read from is a copy of its. */
   readonly manager: { readonly pid: number; readonly startTicks: number };
   readonly units: readonly WatchedUnit[];
@@ -49,7 +43,7 @@ function parseRunRecord(value: Record<string, unknown>): RunRecord {
   assert(bootId === null || typeof bootId === "string", "boot_id is a text or null");
   assert(typeof runId === "string" && /^[0-9a-f]{16,}$/.test(runId), "run_id is hexadecimal");
   assert(Array.isArray(units), "units is a list");
-  assert(lock === null || typeof lock === "string", "lock is a text or null");
+  assert(typeof lock === "string", "lock is a text");
   assert(typeof ended === "boolean", "ended is true or false");
   const { pid, start_ticks } = fieldsOf(manager);
   return {
@@ -94,31 +88,28 @@ function textOf({ bootId, runId, lockIdentity, manager, units, ended }: RunRecor
   return JSON.stringify(record) + "\n";
 }
 
-type Run = Pick<RunRecord, "bootId" | "runId" | "manager">;
-type Folder = Pick<DataDir, "units" | "guardLock">;
+type Run = Pick<RunRecord, "bootId" | "runId" | "lockIdentity" | "manager">;
 
 /** Keeps the record of this run. */
 export class UnitRecord implements UnitWatch {
-  readonly #folder: Folder;
-  #lockIdentity: string | null = null;
+  readonly #path: string;
   readonly #run: Run;
   readonly #units = new Map<number, WatchedUnit>();
   #isDirty = false;
   #hasEnded = false;
   #writing: Promise<void> | null = null;
 
-  constructor(folder: Folder, run: Run) {
-    this.#folder = folder;
+  constructor(path: string, run: Run) {
+    this.#path = path;
     this.#run = run;
   }
 
   /**
-   * Replaces the record of the run before, whose leftovers must have been ended; the guard's lock file exists. Nothing may be spawned before this
+   * Replaces the record of the run before, whose leftovers must have been ended. Nothing may be spawned before this
    * resolves. If we die before: the old record, and nothing of ours was started.
    */
   async begin(): Promise<void> {
-    this.#lockIdentity = await fileIdentity(this.#folder.guardLock);
-    await writeFileAtomically(this.#folder.units, this.#text());
+    await writeFileAtomically(this.#path, this.#text());
   }
 
   watch(unit: WatchedUnit): void {
@@ -138,8 +129,7 @@ export class UnitRecord implements UnitWatch {
   }
 
   #text(): string {
-    const lockIdentity = this.#lockIdentity;
-    return textOf({ ...this.#run, lockIdentity, units: [...this.#units.values()], ended: this.#hasEnded });
+    return textOf({ ...this.#run, units: [...this.#units.values()], ended: this.#hasEnded });
   }
 
   /** Not in the turn of the spawn, and one write for all that came meanwhile. */
@@ -153,7 +143,7 @@ export class UnitRecord implements UnitWatch {
     while (this.#isDirty) {
       this.#isDirty = false;
       try {
-        await replaceFileUnsynced(this.#folder.units, this.#text());
+        await replaceFileUnsynced(this.#path, this.#text());
       } catch (error) {
         // The tags still tell; only a program that overwrote its environment would not be found.
         logger.warn("units not recorded", { error });

@@ -11,6 +11,7 @@ import { randomHex, systemRandom } from "../../src/platform/random.ts";
 import { scratchFolder } from "../support/manager_process.ts";
 
 const clock = systemClock();
+const LOCK = "2049:17";
 
 function test(name: string, fn: (place: Place) => Promise<void>): void {
   Deno.test({
@@ -34,10 +35,6 @@ class Place implements AsyncDisposable {
     units: `${this.#scratch.path}/units.json`,
   };
 
-  constructor() {
-    lockFolder(this.dir.guardLock)?.release(); // the run before made the file
-  }
-
   /** Tagged with `tag`; "none": like a program that overwrote its environment. */
   spawn(tag = `app.1.${this.runId}`): number {
     const env: Record<string, string> = tag === "none" ? {} : { SM_UNIT: tag };
@@ -46,8 +43,10 @@ class Place implements AsyncDisposable {
     return child.pid;
   }
 
-  record({ manager = { pid: 1 << 22, startTicks: 1 }, bootId = readBootId() } = {}): UnitRecord {
-    return new UnitRecord(this.dir, { bootId, runId: this.runId, manager });
+  record(
+    { manager = { pid: 1 << 22, startTicks: 1 }, bootId = readBootId(), lockIdentity = LOCK } = {},
+  ): UnitRecord {
+    return new UnitRecord(this.dir.units, { bootId, runId: this.runId, lockIdentity, manager });
   }
 
   unit(pid: number, startTicks = readProcess(pid)?.startTicks ?? 0) {
@@ -55,7 +54,7 @@ class Place implements AsyncDisposable {
   }
 
   end(guardLimitMs = 20_000, signal = new AbortController().signal): Promise<Predecessor> {
-    return endPredecessor({ dir: this.dir, clock, signal, guardLimitMs });
+    return endPredecessor({ dir: this.dir, lockIdentity: LOCK, clock, signal, guardLimitMs });
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -117,11 +116,9 @@ test("endPredecessor leaves everything alone when the recorded manager lives: th
 });
 
 test("endPredecessor proves nothing in a copy of the folder, though no manager is in sight", async (place) => {
-  const record = place.record();
+  const record = place.record({ lockIdentity: "2049:18" });
   await record.begin();
   await record.end();
-  await Deno.copyFile(place.dir.guardLock, `${place.dir.guardLock}.copy`);
-  await Deno.rename(`${place.dir.guardLock}.copy`, place.dir.guardLock);
   assert.deepEqual(await place.end(), { runId: place.runId, provenDead: false, killed: 0 });
 });
 
