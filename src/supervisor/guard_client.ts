@@ -89,7 +89,7 @@ export class Guard implements AsyncDisposable {
    */
   async ready(): Promise<void> {
     await this.#ready.promise;
-    await this.#link?.sent;
+    await this.#link?.written();
   }
 
   /**
