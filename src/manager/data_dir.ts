@@ -11,6 +11,8 @@ export interface DataDir {
   readonly releasedFlag: string;
   readonly exitRecord: string;
   readonly lock: string;
+  readonly guardLock: string;
+  readonly units: string;
   readonly cache: string;
   readonly scratch: string;
   readonly stale: string;
@@ -28,6 +30,8 @@ export function dataDirAt(path: string): DataDir {
     releasedFlag: at("released"),
     exitRecord: at("exit.json"),
     lock: at("manager.lock"),
+    guardLock: at("guard.lock"),
+    units: at("units.json"),
     cache: at("cache"),
     scratch: at("scratch"),
     stale: at("stale"),

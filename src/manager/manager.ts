@@ -27,6 +27,7 @@ import type {
 } from "./control.ts";
 import { type DataDir, isReleased, setReleased } from "./data_dir.ts";
 import { probeConfiguredStore } from "./opening.ts";
+import type { RunGuard } from "./run_guard.ts";
 import { Session, type SessionEnd } from "./session.ts";
 
 export interface ManagerOptions {
@@ -44,6 +45,7 @@ export interface ManagerOptions {
   readonly random: Random;
   readonly pid: number;
   readonly hostname: string;
+  readonly guard: RunGuard;
   readonly setupToken: Secret | null;
   /** Given once the first programs run: the catalog must not delay them. */
   readonly openCatalog: (config: Config) => Catalog;

@@ -4,3 +4,5 @@ export type { Control, ManagerState, ManagerStatus } from "./control.ts";
 export { type DataDir, isReleased, openDataDir, writeExitRecord } from "./data_dir.ts";
 export { Manager, type ManagerOptions } from "./manager.ts";
 export { storeOptions } from "./opening.ts";
+export { endPredecessor, type Predecessor, type PredecessorOptions } from "./predecessor.ts";
+export { type RunGuard, startRun } from "./run_guard.ts";

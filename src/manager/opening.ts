@@ -16,10 +16,12 @@ import { log } from "../platform/log.ts";
 import type { Random } from "../platform/random.ts";
 import { openStore, type OpenStoreOptions, probeStore } from "../storage/mod.ts";
 import type { ObjectStore } from "../storage/object_store.ts";
+import { childWatches } from "../supervisor/mod.ts";
 import { Checkpointer } from "./checkpointer.ts";
 import type { CheckpointResult } from "./control.ts";
 import type { DataDir } from "./data_dir.ts";
 import { LineageFile } from "./lineage.ts";
+import type { RunGuard } from "./run_guard.ts";
 import { claimOurs, decideRoots, refuseConflicts, rollInterruptedSwap } from "./restorer.ts";
 
 export interface Opened {
@@ -47,6 +49,7 @@ export interface OpeningOptions {
   readonly pid: number;
   readonly holder: string;
   readonly credentials: () => StoreCredentials | null;
+  readonly guard: RunGuard;
   /** Called for each checkpoint that became durable. */
   readonly onCheckpoint: (result: CheckpointResult) => void;
   /** Aborts the wait. */
@@ -284,6 +287,7 @@ export async function openSession(options: OpeningOptions): Promise<Opened> {
       store: settings,
       dir,
       clock,
+      watchChild: childWatches({ name: "archiver", runId: options.guard.runId, units: options.guard.units }),
     });
     stack.defer(() => archiver.close());
     const checkpointer = new Checkpointer({

@@ -73,6 +73,7 @@ export class Session {
   async #start(): Promise<void> {
     const options = this.#options;
     this.#setState("waiting", null);
+    options.guard.deadline(null);
     this.#opened = await openSession({
       ...options,
       signal: this.#stop.signal,
@@ -85,6 +86,7 @@ export class Session {
         options.record({ kind: "checkpoint", subject: checkpoint.id, summary, detail });
       },
     });
+    await options.guard.ready();
     this.#setState("restoring", null);
     this.#restorer = new Restorer({ ...options, ...this.#opened });
     const signal = AbortSignal.any([this.#stop.signal, this.#fenced.signal]);
@@ -134,6 +136,8 @@ export class Session {
       clock: this.#options.clock,
       random: this.#options.random,
       output: this.#options.output,
+      runId: this.#options.guard.runId,
+      units: this.#options.guard.units,
       onEvent: (event) => tellProcessEvent(event, this.#options.record),
     });
     this.#supervisor = supervisor;
@@ -527,7 +531,9 @@ export class Session {
 
   // ---- events
 
+  /** What the guard is told of the lease's time belongs here: this hears of every change of it, in order. */
   #onLeaseEvent(event: LeaseEvent): void {
+    if (event.type === "renewed") return; // each few seconds: no history
     this.#options.record({
       kind: "lease-term",
       subject: event.type === "acquired" ? String(event.term.token) : "",

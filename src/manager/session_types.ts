@@ -10,6 +10,7 @@ import type { Random } from "../platform/random.ts";
 import type { ProcessStatus, SupervisorOutcome } from "../supervisor/types.ts";
 import type { LongWork, ManagerState, ManagerStatus, RestoreRequest, RestoreResult } from "./control.ts";
 import type { DataDir } from "./data_dir.ts";
+import type { RunGuard } from "./run_guard.ts";
 
 export type SessionEnd =
   | {
@@ -30,6 +31,7 @@ export interface SessionOptions {
   readonly holder: string;
   readonly hostname: string;
   readonly pid: number;
+  readonly guard: RunGuard;
   readonly output: (
     line: {
       name: string;

@@ -80,6 +80,20 @@ export async function writeFileAtomically(
   }
 }
 
+/**
+ * Writes `content` so that a reader, and a crash of this process at any instruction, sees the old file or the new one.
+ * Not durable, and cheap: after a crash of the *machine* the file may be old, empty or gone. One writer at a time.
+ */
+export async function replaceFileUnsynced(path: string, content: string): Promise<void> {
+  const temporary = `${path}.tmp`;
+  try {
+    await Deno.writeTextFile(temporary, content, { mode: 0o600 });
+    await Deno.rename(temporary, path);
+  } catch (error) {
+    throw localFileError(`write ${path}`, error);
+  }
+}
+
 /** Removes a file or folder with all in it; what is not there is fine. */
 export async function removeIfPresent(path: string): Promise<void> {
   try {
