@@ -22,7 +22,7 @@ import {
 import type { ComposeRequest } from "./compose.ts";
 import type { CreateRequest, CreateResult, HeadFacts } from "./create.ts";
 import { nextOrdinal } from "./head.ts";
-import type { StageResult } from "./restore.ts";
+import type { StageResult, StageTarget } from "./restore.ts";
 import type { ArchiveProgress, ArchiveTotals, CheckpointRecord, Head } from "./types.ts";
 
 /** After its stdin was closed the child has this long to end by itself. */
@@ -105,12 +105,12 @@ export class Archiver {
     return result;
   }
 
-  /** Brings files roots into stages that do not exist yet. */
+  /** Brings files roots into stages that do not exist yet; `former` ones of the same restore are used up. */
   async stage(
     request: {
       readonly head: Head;
       readonly record: CheckpointRecord;
-      readonly roots: readonly { readonly name: string; readonly stage: string }[];
+      readonly roots: readonly StageTarget[];
     },
     work: ArchiverWork = {},
   ): Promise<StageResult> {

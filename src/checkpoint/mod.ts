@@ -36,4 +36,4 @@ export {
   type SwapOutcome,
   type SwapRequest,
 } from "./swap.ts";
-export { excludedIn, findSwapPlace, HOLDER_PREFIX, type SwapMode, type SwapPlace } from "./swap_place.ts";
+export { excludedIn, findSwapPlace, type SwapMode, type SwapPlace } from "./swap_place.ts";

@@ -113,6 +113,8 @@ export interface ArchiveTotals {
   readonly bytesRead: number;
   /** Bytes sent to, or fetched from, the store. */
   readonly bytesTransferred: number;
+  /** Bytes of files that an interrupted restore of the same checkpoint had brought already; verified, not fetched. */
+  readonly bytesReused: number;
   readonly durationMs: number;
 }
 
