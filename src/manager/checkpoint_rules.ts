@@ -13,20 +13,28 @@ export const CHECKPOINT: readonly TermStep[] = [
 ];
 
 /**
- * An earlier swap that we were told had failed may have landed: a checkpoint, which the marker then calls pending, or the
- * intent of a restore that was given up. `pending` has room for one, so this comes before the next is written there.
+ * An earlier swap that we were told had failed may have landed: a checkpoint, which the marker then calls pending, or
+ * the intent of a restore. `pending` has room for one, so this comes before the next is written there.
+ * An intent is finished when the files were swapped, since the local tree is what it says; else it is dropped: the
+ * programs go on with the old tree, which the head still calls current.
  */
 export function settled(facts: TermFacts): Answer {
   const { head, marker, roots } = facts;
   if (head === null) return { facts, steps: [] };
-  const id = head.current;
-  const names = roots.map(({ name }) => name)
-    .filter((name) => id !== null && marker.files[name]?.pending === id);
+  const all = roots.map(({ name }) => name);
+  const { current, intent } = head;
+  const names = all.filter((name) => current !== null && marker.files[name]?.pending === current);
   const steps: TermStep[] = [];
-  if (id !== null && names.length > 0) {
-    steps.push({ type: "write-marker", change: { kind: "content", names, id } });
+  if (current !== null && names.length > 0) {
+    steps.push({ type: "write-marker", change: { kind: "content", names, id: current } });
   }
-  if (head.intent !== null) steps.push({ type: "swap-head", change: { kind: "drop-intent" } });
+  if (intent === null) return { facts, steps };
+  const { id } = intent.record;
+  if (!all.some((name) => marker.files[name]?.checkpoint === id)) {
+    return { facts, steps: [...steps, { type: "swap-head", change: { kind: "drop-intent" } }] };
+  }
+  steps.push({ type: "swap-head", change: { kind: "finish-intent" } });
+  steps.push({ type: "write-marker", change: { kind: "content", names: all, id } });
   return { facts, steps };
 }
 

@@ -187,8 +187,8 @@ export class Checkpointer {
   ): Promise<void> {
     const { head, lineage, roots } = this.#options;
     const names = roots.map((root) => root.name);
-    await lineage.patch(names, { pending: record.id });
+    await lineage.apply({ kind: "pending", names, id: record.id });
     await head.commit(change);
-    await lineage.patch(names, { checkpoint: record.id, pending: null });
+    await lineage.apply({ kind: "content", names, id: record.id });
   }
 }

@@ -40,7 +40,7 @@ export const EMPTY_MARKER: Marker = { v: 1, files: {} };
 
 /** A change of the marker as data; each is one durable write. Items that do not exist are left out, but for `own`. */
 export type MarkerChange =
-  /** The head is about to be taken over under `token`. */
+  /** The head is about to be taken over under `token`; what is not named is not ours at it, and loses its claims. */
   | { readonly kind: "claim"; readonly names: readonly string[]; readonly token: number }
   /** A swap that makes checkpoint `id` of the local content is about to be sent. */
   | { readonly kind: "pending"; readonly names: readonly string[]; readonly id: string }
@@ -54,17 +54,21 @@ const CLAIMS_LIMIT = 32;
 
 export function changeMarker(marker: Marker, change: MarkerChange): Marker {
   if (change.kind === "own") return { v: 1, files: { ...marker.files, ...change.items } };
-  const files = { ...marker.files };
-  for (const name of change.names) {
-    const item = files[name];
-    if (item !== undefined) files[name] = changeItem(item, change);
-  }
-  return { v: 1, files };
+  const files = Object.entries(marker.files).map(([name, item]) => [name, changeItem(name, item, change)]);
+  return { v: 1, files: Object.fromEntries(files) };
 }
 
-function changeItem(item: MarkerItem, change: Exclude<MarkerChange, { kind: "own" }>): MarkerItem {
+function changeItem(
+  name: string,
+  item: MarkerItem,
+  change: Exclude<MarkerChange, { kind: "own" }>,
+): MarkerItem {
+  const named = change.names.includes(name);
+  if (!named && change.kind !== "claim") return item;
   switch (change.kind) {
     case "claim": {
+      // The head has moved on from what the earlier claims were made on: their take-overs cannot land any more.
+      if (!named) return { ...item, claimed: null, claimed_before: [] };
       const before = item.claimed === null ? [] : [item.claimed];
       const claims = [...item.claimed_before ?? [], ...before].filter((token) => token !== change.token);
       return { ...item, claimed: change.token, claimed_before: claims.slice(-CLAIMS_LIMIT) };

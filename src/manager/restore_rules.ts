@@ -5,7 +5,6 @@
  */
 
 import { assert } from "../platform/assert.ts";
-import { settled } from "./checkpoint_rules.ts";
 import { REPAIR } from "./start_rules.ts";
 import type { Answer, TermFacts, TermStep } from "./term_machine.ts";
 
@@ -41,28 +40,7 @@ export function composed(facts: TermFacts): Answer {
 /** The intent may have landed, or land yet, though we were told otherwise: nothing starts before that is known. */
 export const RECOVER: readonly TermStep[] = [
   ...REPAIR,
-  { type: "remove-leftovers" },
+  { type: "remove-leftovers", keep: [] },
   { type: "settle-head" },
-  { type: "decide", question: "failed-restore" },
+  { type: "decide", question: "settled" },
 ];
-
-/**
- * Swapped: the local tree is what the intent says, so it is finished. Not swapped: the programs go on with the old
- * tree, which the head still calls current, so it is dropped.
- */
-export function failedRestore(facts: TermFacts): Answer {
-  const { head, marker, roots } = facts;
-  const intent = head?.intent ?? null;
-  if (intent === null) return settled(facts);
-  const { id } = intent.record;
-  if (!roots.some(({ name }) => marker.files[name]?.checkpoint === id)) {
-    return { facts, steps: [{ type: "swap-head", change: { kind: "drop-intent" } }] };
-  }
-  return {
-    facts,
-    steps: [
-      { type: "swap-head", change: { kind: "finish-intent" } },
-      { type: "write-marker", change: { kind: "content", names: roots.map(({ name }) => name), id } },
-    ],
-  };
-}

@@ -118,7 +118,7 @@ export async function claimOurs(
   const { lineage, roots, repo } = options;
   const ours = roots.filter((root) => isOurs(root.name, lineage.item(root.name), repo.repo_id, head));
   if (ours.length > 0) {
-    await lineage.patch(ours.map((root) => root.name), { claimed: token });
+    await lineage.apply({ kind: "claim", names: ours.map((root) => root.name), token });
   }
 }
 
@@ -147,7 +147,7 @@ export async function rollInterruptedSwap(dir: DataDir, lineage: LineageFile): P
   const { id, roots } = rolled.journal;
   const names = roots.map((root) => root.name);
   logger.warn("a restore that was interrupted is finished", { checkpoint: id, roots: names });
-  await lineage.patch(names, { checkpoint: id, pending: null });
+  await lineage.apply({ kind: "content", names, id });
   await finishSwaps(dir.swapJournal, { keepOld: false });
 }
 
@@ -253,23 +253,26 @@ export class Restorer {
   async #markAll(): Promise<void> {
     const { lineage, roots, repo, head } = this.#options;
     const current = head.head.current;
-    await lineage.update(Object.fromEntries(roots.map((root) => {
-      const kept = lineage.item(root.name);
-      const decision = this.#decisions.get(root.name)?.kind;
-      // Adopted, or kept against the table's advice: it descends from what is there now, its content comes next.
-      const descends = decision === "restore" || decision === "adopt" ||
-        kept === null || kept.repo_id !== repo.repo_id;
-      return [root.name, {
-        repo_id: repo.repo_id,
-        path: root.path,
-        token: head.token,
-        claimed: null,
-        checkpoint: descends
-          ? current
-          : (kept.pending !== null && kept.pending === current ? current : kept.checkpoint),
-        pending: null,
-      }];
-    })));
+    await lineage.apply({
+      kind: "own",
+      items: Object.fromEntries(roots.map((root) => {
+        const kept = lineage.item(root.name);
+        const decision = this.#decisions.get(root.name)?.kind;
+        // Adopted, or kept against the table's advice: it descends from what is there now, its content comes next.
+        const descends = decision === "restore" || decision === "adopt" ||
+          kept === null || kept.repo_id !== repo.repo_id;
+        return [root.name, {
+          repo_id: repo.repo_id,
+          path: root.path,
+          token: head.token,
+          claimed: null,
+          checkpoint: descends
+            ? current
+            : (kept.pending !== null && kept.pending === current ? current : kept.checkpoint),
+          pending: null,
+        }];
+      })),
+    });
   }
 
   /** `restore.on_start: <id or time>`: once, as new history; the head remembers that it was done. */
@@ -412,10 +415,7 @@ export class Restorer {
     // From here on it is finished, by us or by the next holder.
     await this.#swap(id, chosen, staged);
     await head.commit((before) => finishedIntent(before));
-    await lineage.patch(roots.map((root) => root.name), {
-      checkpoint: id,
-      pending: null,
-    });
+    await lineage.apply({ kind: "content", names: roots.map((root) => root.name), id });
     logger.info("restored to the past as new history", {
       source: source.id,
       checkpoint: id,
@@ -493,10 +493,7 @@ export class Restorer {
     for (const warning of outcome.warnings) {
       logger.warn("restored with a gap", { ...warning });
     }
-    await lineage.patch(roots.map((root) => root.name), {
-      checkpoint: id,
-      pending: null,
-    });
+    await lineage.apply({ kind: "content", names: roots.map((root) => root.name), id });
     await finishSwaps(dir.swapJournal, { keepOld: false });
   }
 }

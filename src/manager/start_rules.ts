@@ -3,7 +3,9 @@
  * begins at the top again, must end right. Pure.
  */
 
-import type { Head } from "../checkpoint/types.ts";
+import { findCheckpoint } from "../checkpoint/mod.ts";
+import type { CheckpointRecord, Head } from "../checkpoint/types.ts";
+import { isError } from "../platform/errors.ts";
 import { finishedIntent } from "./head_changes.ts";
 import {
   conflictError,
@@ -57,12 +59,12 @@ export function claims(facts: TermFacts): Answer {
   }
   const names = facts.roots.map(({ name }) => name)
     .filter((name) => isOurs(name, markerOf(facts, name), facts.repoId, facts.head));
+  const change = { kind: "claim", names, token: facts.token } as const;
+  const claimed = Object.values(facts.marker.files).some((item) => item.claimed !== null);
   return {
     facts: { ...facts, attempts: facts.attempts + 1 },
     steps: [
-      ...(names.length === 0
-        ? []
-        : [{ type: "write-marker", change: { kind: "claim", names, token: facts.token } } as const]),
+      ...(names.length > 0 || claimed ? [{ type: "write-marker", change } as const] : []),
       { type: "take-over-head" },
     ],
   };
@@ -71,7 +73,7 @@ export function claims(facts: TermFacts): Answer {
 /** Everything that must be right before the first program starts. */
 export const PREPARE: readonly TermStep[] = [
   { type: "decide", question: "begun-restore" },
-  { type: "remove-leftovers" },
+  { type: "decide", question: "leftovers" },
   { type: "look-at-roots" },
   { type: "decide", question: "roots" },
   { type: "decide", question: "ownership" },
@@ -81,6 +83,37 @@ export const PREPARE: readonly TermStep[] = [
 export function begunRestore(facts: TermFacts): Answer {
   const begun = facts.head !== null && facts.head.intent !== null;
   return { facts, steps: begun ? [{ type: "swap-head", change: { kind: "finish-intent" } }] : [] };
+}
+
+/** What the last start had staged and this one may stage again is used up, the rest goes. */
+export function leftovers(facts: TermFacts): Answer {
+  try {
+    const records = [currentRecord(facts.head), onStartSource(facts.head, facts.settings.onStart)];
+    const keep = records.flatMap((record) => record === null ? [] : [stageId(record)]);
+    return { facts, steps: [{ type: "remove-leftovers", keep }] };
+  } catch (error) {
+    if (!isError(error, "checkpoint-not-found")) throw error;
+    return { facts, steps: [], refusal: refusalOf(error) };
+  }
+}
+
+/**
+ * What stages of a checkpoint are called. A restore to the past is staged before its own record exists: whoever finishes
+ * it finds what was staged by the name of the source.
+ */
+export function stageId(record: CheckpointRecord): string {
+  return record.restored_from ?? record.id;
+}
+
+/** Null when `restore.on_start` asks for none, or was applied. Throws `checkpoint-not-found`. */
+export function onStartSource(head: Head | null, onStart: string): CheckpointRecord | null {
+  if (head === null || onStart === "latest" || onStart === "none") return null;
+  if (onStart === head.on_start_applied) return null;
+  const atMs = Date.parse(onStart);
+  return findCheckpoint(
+    head,
+    /^\d{4}-/.test(onStart) && !Number.isNaN(atMs) ? { atMs } : { checkpoint: onStart },
+  );
 }
 
 /**

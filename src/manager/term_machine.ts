@@ -71,8 +71,8 @@ export type TermEffect =
   | { readonly type: "finish-swap" }
   /** Durable. */
   | { readonly type: "write-marker"; readonly change: MarkerChange }
-  /** Stages that no journal names. */
-  | { readonly type: "remove-leftovers" }
+  /** Stages that no journal names, but those of the checkpoints `keep`: a stage goes on with what is there. */
+  | { readonly type: "remove-leftovers"; readonly keep: readonly string[] }
   /** Learns `empty`. */
   | { readonly type: "look-at-roots" }
   /** Durable. */
@@ -100,12 +100,12 @@ export type Question =
   | "rolled"
   | "claims"
   | "begun-restore"
+  | "leftovers"
   | "roots"
   | "ownership"
   | "settled"
   | "uploaded"
-  | "composed"
-  | "failed-restore";
+  | "composed";
 
 export type TermStep = TermEffect | { readonly type: "decide"; readonly question: Question };
 

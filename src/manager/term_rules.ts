@@ -7,8 +7,18 @@ import { TAKE_OVER_ATTEMPTS } from "../checkpoint/mod.ts";
 import { assert } from "../platform/assert.ts";
 import { CHECKPOINT, settled, uploaded } from "./checkpoint_rules.ts";
 import { changeMarker, EMPTY_MARKER } from "./lineage.ts";
-import { composed, failedRestore, RECOVER, restore } from "./restore_rules.ts";
-import { afterRoll, begunRestore, claims, OPEN, ownership, PREPARE, REPAIR, roots } from "./start_rules.ts";
+import { composed, RECOVER, restore } from "./restore_rules.ts";
+import {
+  afterRoll,
+  begunRestore,
+  claims,
+  leftovers,
+  OPEN,
+  ownership,
+  PREPARE,
+  REPAIR,
+  roots,
+} from "./start_rules.ts";
 import type {
   Answer,
   Procedure,
@@ -25,12 +35,12 @@ const ANSWERS: Readonly<Record<Question, (facts: TermFacts) => Answer>> = {
   "rolled": afterRoll,
   claims,
   "begun-restore": begunRestore,
+  leftovers,
   roots,
   ownership,
   settled,
   uploaded,
   composed,
-  "failed-restore": failedRestore,
 };
 
 /** Nothing known yet: what a repair needs, and what the caller spreads the rest over. */
