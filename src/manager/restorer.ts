@@ -19,7 +19,7 @@ import {
 } from "../checkpoint/mod.ts";
 import type { ArchiveTotals, CheckpointRecord, FilesRoot, FileWarning } from "../checkpoint/types.ts";
 import { assert } from "../platform/assert.ts";
-import { StateManagerError } from "../platform/errors.ts";
+import { asStateManagerError, StateManagerError } from "../platform/errors.ts";
 import { ensureFolder } from "../platform/files.ts";
 import { log } from "../platform/log.ts";
 import { ulid } from "../platform/random.ts";
@@ -239,9 +239,25 @@ export class Restorer {
     return { ...result, safety };
   }
 
-  /** After a restore that failed: what was begun is finished, what was only staged goes. Before any program starts. */
-  async recover(): Promise<void> {
-    await runTerm("recover", this.#facts(), this.#steps(this.#stager({})));
+  /**
+   * After a restore that failed: what was begun is finished, what was only staged goes. Nothing may start before it is
+   * known what the restore left in the head, so it is tried again while that may help; the lease bounds the wait.
+   */
+  async recover(signal: AbortSignal): Promise<void> {
+    const { clock } = this.#options;
+    while (true) {
+      try {
+        await runTerm("recover", this.#facts(), this.#steps(this.#stager({})));
+        return;
+      } catch (error) {
+        const failure = asStateManagerError(error);
+        if (!failure.retryable) throw failure;
+        logger.warn("what the failed restore left is not known yet, trying again", {
+          error: failure.message,
+        });
+        await clock.sleep(RECOVER_AGAIN_MS, { signal });
+      }
+    }
   }
 
   async #restoreTo(
@@ -346,6 +362,7 @@ export class Restorer {
 }
 
 const LOGGED_WARNINGS = 20;
+const RECOVER_AGAIN_MS = 1000;
 
 function asideName(wallMs: number): string {
   return new Date(wallMs).toISOString().replaceAll(/[:.]/g, "-");

@@ -266,25 +266,7 @@ export class Session {
       logger.error("restore failed: programs start again on what is there", {
         error: asStateManagerError(error).message,
       });
-      await this.#recover();
-    }
-  }
-
-  /** Nothing starts before it is known what the failed restore left in the head; the lease bounds the wait for it. */
-  async #recover(): Promise<void> {
-    const { clock } = this.#options;
-    const signal = AbortSignal.any([this.#stop.signal, this.#fenced.signal]);
-    while (true) {
-      try {
-        return await this.#restorer?.recover();
-      } catch (error) {
-        const failure = asStateManagerError(error);
-        if (!failure.retryable) throw failure;
-        logger.warn("what the failed restore left is not known yet, trying again", {
-          error: failure.message,
-        });
-        await clock.sleep(RECOVER_AGAIN_MS, { signal });
-      }
+      await this.#restorer?.recover(AbortSignal.any([this.#stop.signal, this.#fenced.signal]));
     }
   }
 
@@ -601,7 +583,6 @@ export class Session {
 }
 
 const DEADLINE_CHECK_MS = 50;
-const RECOVER_AGAIN_MS = 1000;
 /** A look at all processes, while nothing else is to be done. */
 const FREEZE_AGAIN_MS = 500;
 /** After a hand-over that failed since the store did not take the last state. */
