@@ -128,7 +128,7 @@ async function removeLeftovers(
   keep: ReadonlySet<string> = new Set(),
 ): Promise<void> {
   for (const root of roots) {
-    for (const holder of findLeftovers(root.path, keep)) await disposeHolder(holder);
+    for (const holder of await findLeftovers(root.path, keep)) await disposeHolder(holder);
   }
 }
 
@@ -232,7 +232,7 @@ export class Restorer {
       const folder = `${this.#options.dir.stale}/${time}`;
       await ensureFolder(folder, 0o700);
       const live = staged.places.get(root.name)?.live ?? root.path;
-      const where = moveAside({ live, aside: `${folder}/${root.name}`, time, keep: root.excludePaths });
+      const where = await moveAside({ live, aside: `${folder}/${root.name}`, time, keep: root.excludePaths });
       logger.warn(
         `files ${root.name}: diverged, the local data was moved aside`,
         { path: where },
