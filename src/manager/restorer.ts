@@ -147,7 +147,7 @@ export class Restorer {
     const folder = `${this.#options.dir.stale}/${time}`;
     await ensureFolder(folder, 0o700);
     const live = stager.staged?.places.get(name)?.live ?? root.path;
-    const where = moveAside({ live, aside: `${folder}/${name}`, time, keep: root.excludePaths });
+    const where = await moveAside({ live, aside: `${folder}/${name}`, time, keep: root.excludePaths });
     logger.warn(`files ${name}: diverged, the local data was moved aside`, { path: where });
     this.#record(name, "diverged: local data moved aside", { path: where });
   }

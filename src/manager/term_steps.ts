@@ -88,6 +88,6 @@ export async function removeLeftovers(
   keep: ReadonlySet<string> = new Set(),
 ): Promise<void> {
   for (const root of roots) {
-    for (const holder of findLeftovers(root.path, keep)) await disposeHolder(holder);
+    for (const holder of await findLeftovers(root.path, keep)) await disposeHolder(holder);
   }
 }
