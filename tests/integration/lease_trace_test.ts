@@ -130,7 +130,8 @@ testOnStores("every turn that real holders took replays through the rules of the
     const traces: LeaseTurn[][] = Array.from({ length: HOLDERS }, () => []);
     const hits = await Promise.all(traces.map((turns) => contend(store, tokens, turns)));
     for (const turns of traces) replay(turns);
-    assert.deepEqual(tokens, tokens.map((_, index) => index + 1), "tokens go up by one");
+    // Not by one: a claim whose answer was lost for too long is a term that nobody heard of.
+    assert.deepEqual(tokens, [...new Set(tokens)].toSorted((a, b) => a - b), "tokens only grow");
     const all = traces.flat();
     const count = (is: (turn: LeaseTurn) => boolean) => all.filter(is).length;
     const seen = {
