@@ -107,7 +107,7 @@ Deno.test("lease holder in doubt waits for the store, and no longer than its ter
   assert.equal(confirmed, false);
   assert.deepEqual(news(events), ["acquired"]);
   store.spoil = () => null;
-  await clock.advance(2_000);
+  await clock.advance(2_600); // a pause, a look, a pause and the write: at most two pauses of 1.25 s
   await waiting;
   holder.assertHeld();
 

@@ -221,7 +221,8 @@ Deno.test("lease holder goes on without a memory that fails or does not answer, 
 
 Deno.test("lease holder given up while its memory is slow sends nothing any more", async () => {
   const stuck = new TestMemory();
-  stuck.answer = () => new Promise(() => {});
+  const slow = Promise.withResolvers<void>();
+  stuck.answer = () => slow.promise;
   const made = bench({ memory: stuck });
   const cancel = new AbortController();
   const rejected = assert.rejects(made.holder.acquire({ wait: true, signal: cancel.signal }), /enough/);
@@ -232,6 +233,8 @@ Deno.test("lease holder given up while its memory is slow sends nothing any more
   const released = assert.rejects(made.holder.release({ timeoutMs: 100 }), code("timeout"));
   await made.clock.advance(100);
   await released;
+  slow.resolve(); // too late: the claim is nobody's any more
+  await settled();
   await made.clock.advance(10_000);
   assert.equal(made.store.puts.length, 0);
   await end(made);
