@@ -345,8 +345,13 @@ export class Restorer {
     return { totals, warnings, places };
   }
 
-  async #swap(id: string, roots: readonly FilesRoot[], { staged }: Stager): Promise<void> {
-    const { dir, lease } = this.#options;
+  async #swap(id: string, roots: readonly FilesRoot[], { staged, work }: Stager): Promise<void> {
+    const { clock, dir, lease } = this.#options;
+    // No program runs: a store that is out of reach for a while is no reason to give up what was staged.
+    while (lease.status.state === "suspended") {
+      work.signal?.throwIfAborted();
+      await clock.sleep(LEASE_CHECK_MS);
+    }
     await lease.confirmHeld();
     lease.assertHeld();
     const outcome = await swapIn({
@@ -362,6 +367,7 @@ export class Restorer {
 }
 
 const LOGGED_WARNINGS = 20;
+const LEASE_CHECK_MS = 50;
 const RECOVER_AGAIN_MS = 1000;
 
 function asideName(wallMs: number): string {

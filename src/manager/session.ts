@@ -110,6 +110,7 @@ export class Session {
     const opened = this.#need();
     let shipSoon = this.#restorer?.mustShip ?? false;
     while (true) {
+      await this.#leaseKnown();
       this.#startPrograms();
       this.#loop?.start(shipSoon);
       const wakeup = await this.#nextWakeup();
@@ -148,7 +149,7 @@ export class Session {
     this.#supervisor = supervisor;
     // The end of those that a restore stopped is not the end of these. Stops, jobs and fences are kept elsewhere too.
     this.#wake = Promise.withResolvers();
-    // The lease may have gone while the restore's last write ran: nothing starts without it.
+    // Looked at once more, by the clock itself: nothing starts without the lease.
     this.#need().lease.assertHeld();
     supervisor.start();
     if (specs.length > 0) {
@@ -181,8 +182,8 @@ export class Session {
   }
 
   /**
-   * The programs ended while the lease is suspended: whether what they left may be shipped is known when it is proven
-   * ours again. Rejects when it is not.
+   * The lease is suspended and no program runs, since they ended or did not start yet: what may be done is known when it
+   * is proven ours again. Rejects when it is not. A stop ends the wait.
    */
   async #leaseKnown(): Promise<void> {
     const { clock } = this.#options;
@@ -534,6 +535,8 @@ export class Session {
   #onSuspended(error: string): void {
     this.#loop?.stop();
     this.#opened?.checkpointer.abort("the lease could not be renewed");
+    // No program runs and every write asks for the lease: it may come back.
+    if (this.#state === "restoring") return;
     const running = this.#state === "running" &&
       this.#options.config.lease.onUnreachable === "freeze";
     if (!running) return this.#fence(error);

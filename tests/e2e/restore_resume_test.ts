@@ -16,7 +16,9 @@ function start(root: string, store: TestStore): ManagerProcess {
   return new ManagerProcess({
     args: [
       ...["run", ...store.args, "--files", `app=${root}/files`, "--data-dir", `${root}/data`],
-      ...["--checkpoint-interval", "1h", "--lease-ttl", "3s", "--", "sleep", "100000"],
+      ...["--checkpoint-interval", "1h", "--lease-ttl", "3s"],
+      // The last checkpoint is of hundreds of megabytes.
+      ...["--shutdown-budget", "100s", "--", "sleep", "100000"],
     ],
     env: store.env,
   });
