@@ -4,7 +4,14 @@
  * way out the API first, then what must be told.
  */
 
-import { type ConfigFlags, findDataDir, loadConfig, persistConfig, validateBody } from "../config/mod.ts";
+import {
+  type ConfigFlags,
+  findDataDir,
+  isLoopback,
+  loadConfig,
+  persistConfig,
+  validateBody,
+} from "../config/mod.ts";
 import type { LoadedConfig } from "../config/mod.ts";
 import { openCatalog } from "../database/mod.ts";
 import { type DataDir, Manager, openDataDir, writeExitRecord } from "../manager/mod.ts";
@@ -20,7 +27,7 @@ import { Secret } from "../platform/secret.ts";
 import { affectedSqlite, keepAliveOnErrors, machineName, ownPid } from "../platform/self.ts";
 import { type HandledSignal, installSignals } from "../platform/signals.ts";
 import { standardError, standardOutput } from "../platform/standard_output.ts";
-import { createApp, isLoopback, type RunningServer, startServer } from "../server/mod.ts";
+import { createApp, type RunningServer, startServer } from "../server/mod.ts";
 import { endEverything, startReaper } from "../supervisor/mod.ts";
 
 /** Longest wait for requests under way at the end: the budget is spent by then. */
