@@ -21,6 +21,7 @@ import {
   successor,
   TAKE_OVER_ATTEMPTS,
 } from "./head_rules.ts";
+import { parseCheckpointReference } from "./checkpoint_reference.ts";
 import { HEAD_KEY } from "./ids.ts";
 import { encodeJson, HEAD_LIMIT_BYTES, parseHead, RECORD_LIMIT_BYTES } from "./records.ts";
 import type { CheckpointRecord, Head, RepositoryRecord } from "./types.ts";
@@ -44,31 +45,32 @@ export function nextOrdinal(head: Head): number {
   return all.reduce((most, record) => Math.max(most, record.n), 0) + 1;
 }
 
+/** What a checkpoint is found in. */
+export type CheckpointList = Pick<Head, "checkpoints" | "current">;
 export type CheckpointTarget = { readonly checkpoint: string } | { readonly atMs: number };
 
 /**
  * The checkpoint that is meant: an id, an ordinal (`12` or `v12`), "latest" (the current state), or the newest one not
  * after a wall time. Safety checkpoints are found by id or ordinal only. Error: `checkpoint-not-found`.
  */
-export function findCheckpoint(head: Head, target: CheckpointTarget): CheckpointRecord {
+export function findCheckpoint(head: CheckpointList, target: CheckpointTarget): CheckpointRecord {
   const found = "atMs" in target ? newestAt(head, target.atMs) : named(head, target.checkpoint);
   if (found !== undefined) return found;
   const what = "atMs" in target
     ? `none is as old as ${new Date(target.atMs).toISOString()}`
     : "no such id or ordinal";
   throw new StateManagerError("checkpoint-not-found", `find checkpoint: ${what}`, {
-    hint: "list the checkpoints for those that exist",
+    hint: "list the checkpoints for those that exist; name one by id, by ordinal (3 or v3) or as latest",
   });
 }
 
-function named(head: Head, text: string): CheckpointRecord | undefined {
-  if (text === "latest") return head.checkpoints.find((record) => record.id === head.current);
-  const ordinal = /^v?(\d{1,15})$/.exec(text)?.[1];
-  if (ordinal !== undefined) return head.checkpoints.find((record) => record.n === Number(ordinal));
-  return head.checkpoints.find((record) => record.id === text.toLowerCase());
+function named(head: CheckpointList, text: string): CheckpointRecord | undefined {
+  const reference = parseCheckpointReference(text);
+  const id = reference === "latest" ? head.current : reference;
+  return head.checkpoints.find((record) => record.id === id || String(record.n) === id);
 }
 
-function newestAt(head: Head, atMs: number): CheckpointRecord | undefined {
+function newestAt(head: CheckpointList, atMs: number): CheckpointRecord | undefined {
   return head.checkpoints.filter((record) => record.kind !== "safety" && record.time <= atMs)
     .reduce<CheckpointRecord | undefined>(
       (best, record) => best === undefined || record.n > best.n ? record : best,

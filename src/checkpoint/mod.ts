@@ -3,6 +3,7 @@
 export { Archiver, type ArchiverOptions, type ArchiverWork, type NewCheckpoint } from "./archiver_client.ts";
 export type { ArchiverStore } from "./archiver_protocol.ts";
 export { archiverMain } from "./archiver.ts";
+export { parseCheckpointReference } from "./checkpoint_reference.ts";
 export { composeRestoreRoot } from "./compose.ts";
 export type { CreateResult } from "./create.ts";
 export {

@@ -1,8 +1,9 @@
 /** `state-manager checkpoint list` and `show`: from the manager, or straight from the store. */
 
+import { findCheckpoint, parseCheckpointReference } from "../checkpoint/mod.ts";
 import type { CheckpointRecord, Head } from "../checkpoint/types.ts";
-import { isError, StateManagerError } from "../platform/errors.ts";
-import { checkpointView, findCheckpoint, parseCheckpointReference } from "../server/mod.ts";
+import { isError } from "../platform/errors.ts";
+import { checkpointView } from "../server/mod.ts";
 import { type JsonObject, openClient } from "./client.ts";
 import { type Context, type ExitCode, type Options, say, usageError } from "./context.ts";
 import { namesStore } from "./store_options.ts";
@@ -35,11 +36,7 @@ export async function showCheckpoint(
     },
     async () => {
       const { head } = await readHeadOffline(context, options);
-      const record = findCheckpoint(head.checkpoints, head.current, reference);
-      if (record !== undefined) return markedView(record, head.current);
-      throw new StateManagerError("checkpoint-not-found", "show the checkpoint: there is none of this id", {
-        hint: "state-manager checkpoint list shows them",
-      });
+      return markedView(findCheckpoint(head, { checkpoint: reference }), head.current);
     },
   );
   context.terminal.out(options.flag("json") ? json(checkpoint) : showText(checkpoint));

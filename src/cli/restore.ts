@@ -1,6 +1,7 @@
 /** `state-manager restore`: through the running manager, or with `--to` straight from the store into a new folder. */
 
-import { parseCheckpointReference, parseTime } from "../server/mod.ts";
+import { parseCheckpointReference } from "../checkpoint/mod.ts";
+import { parseTime } from "../server/mod.ts";
 import { tellFileWarnings } from "./checkpoint_create.ts";
 import { type JsonObject, openClient } from "./client.ts";
 import { confirm, type Context, type ExitCode, type Options, usageError } from "./context.ts";

@@ -4,7 +4,14 @@
  * configuration, the API, the manager; and on the way out the API first, then what must be told, then the guard.
  */
 
-import { type ConfigFlags, findDataDir, loadConfig, persistConfig, validateBody } from "../config/mod.ts";
+import {
+  type ConfigFlags,
+  findDataDir,
+  isLoopback,
+  loadConfig,
+  persistConfig,
+  validateBody,
+} from "../config/mod.ts";
 import type { LoadedConfig } from "../config/mod.ts";
 import { openCatalog } from "../database/mod.ts";
 import {
@@ -32,7 +39,7 @@ import { ownPid, readBootId } from "../platform/proc.ts";
 import { affectedSqlite, keepAliveOnErrors, machineName } from "../platform/self.ts";
 import { type HandledSignal, installSignals } from "../platform/signals.ts";
 import { standardError, standardOutput } from "../platform/standard_output.ts";
-import { createApp, isLoopback, type RunningServer, startServer } from "../server/mod.ts";
+import { createApp, type RunningServer, startServer } from "../server/mod.ts";
 import { endEverything, startReaper } from "../supervisor/mod.ts";
 
 /** Longest wait for requests under way at the end: the budget is spent by then. */

@@ -14,8 +14,8 @@ export function parseListen(text: string): { readonly hostname: string; readonly
   return { hostname: bare, port };
 }
 
-/** True when only this machine can reach the address. */
+/** True for the addresses that only this machine can reach. `localhost` resolves to one of them by RFC 6761. */
 export function isLoopback(hostname: string): boolean {
-  return hostname === "localhost" || hostname === "::1" ||
-    /^127\.\d{1,3}\.\d{1,3}\.\d{1,3}$/.test(hostname);
+  const name = hostname.toLowerCase().replace(/^\[(.*)\]$/, "$1");
+  return name === "localhost" || name === "::1" || /^127\.\d{1,3}\.\d{1,3}\.\d{1,3}$/.test(name);
 }

@@ -1,8 +1,7 @@
 /** HTTP: the control interface over TCP, TLS and a unix socket. */
 
 export { type App, type AppOptions, createApp } from "./app.ts";
-export { findCheckpoint, parseCheckpointReference } from "./checkpoint_reference.ts";
-export { isLoopback, type RunningServer, type ServerOptions, startServer } from "./server.ts";
+export { type RunningServer, type ServerOptions, startServer } from "./server.ts";
 export { parseTime } from "./schemas.ts";
 export {
   checkpointResultView,

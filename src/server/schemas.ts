@@ -4,7 +4,7 @@
  */
 
 import * as v from "valibot";
-import { parseCheckpointReference } from "./checkpoint_reference.ts";
+import { parseCheckpointReference } from "../checkpoint/mod.ts";
 
 /** Room for a sentence or two; the comment is in every listing. */
 const MAX_COMMENT_LENGTH = 1000;

@@ -3,6 +3,7 @@
  * graceful shutdown waits for them, then the listeners, and never longer than the caller allows.
  */
 
+import { isLoopback } from "../config/mod.ts";
 import type { Clock } from "../platform/clock.ts";
 import { StateManagerError } from "../platform/errors.ts";
 import { readTextIfPresent, removeIfPresent } from "../platform/files.ts";
@@ -107,13 +108,6 @@ export async function startServer(
     throw error;
   }
   return { urls, socketPath, port, stop };
-}
-
-/** True for the addresses that only this machine can reach. `localhost` resolves to one of them by RFC 6761. */
-export function isLoopback(hostname: string): boolean {
-  const name = hostname.toLowerCase().replace(/^\[(.*)\]$/, "$1");
-  return name === "localhost" || name === "::1" ||
-    /^127\.\d{1,3}\.\d{1,3}\.\d{1,3}$/.test(name);
 }
 
 function urlHost(hostname: string): string {

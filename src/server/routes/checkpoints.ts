@@ -8,7 +8,7 @@ import type { Clock } from "../../platform/clock.ts";
 import { isError, StateManagerError } from "../../platform/errors.ts";
 import type { Log } from "../../platform/log.ts";
 import { invalid, readBody } from "../body.ts";
-import { findCheckpoint, parseCheckpointReference } from "../checkpoint_reference.ts";
+import { findCheckpoint, parseCheckpointReference } from "../../checkpoint/mod.ts";
 import type { ServerContext, ServerEnv } from "../env.ts";
 import { IdempotencyKeys } from "../idempotency.ts";
 import { jsonResponse, waitFor } from "../long_work.ts";
@@ -90,19 +90,8 @@ export function addCheckpointRoutes(
 
   app.get("/checkpoints/:id", async function showCheckpoint(c) {
     const currentId = control.status().checkpoint.current?.id ?? null;
-    const reference = parseCheckpointReference(c.req.param("id"));
-    const found = reference === null
-      ? undefined
-      : findCheckpoint(await control.checkpoints(), currentId, reference);
-    if (found === undefined) {
-      throw new StateManagerError(
-        "checkpoint-not-found",
-        "show the checkpoint: there is none of this id",
-        {
-          hint: "GET /checkpoints lists them; name one by id, by ordinal (3 or v3) or as latest",
-        },
-      );
-    }
+    const list = { checkpoints: await control.checkpoints(), current: currentId };
+    const found = findCheckpoint(list, { checkpoint: c.req.param("id") });
     return jsonResponse({ status: 200, body: markedView(found, currentId) });
   });
 }

@@ -1,7 +1,5 @@
 /** How people name a checkpoint: its id, its ordinal (`3` or `v3`), or `latest`. */
 
-import type { CheckpointRecord } from "../checkpoint/types.ts";
-
 /** `latest`, the id in lower case, or the ordinal as plain digits; null when it can be none of these. */
 export function parseCheckpointReference(text: string): string | null {
   const lower = text.toLowerCase();
@@ -9,14 +7,4 @@ export function parseCheckpointReference(text: string): string | null {
   const ordinal = /^v?0*([1-9][0-9]{0,14})$/.exec(lower)?.[1];
   if (ordinal !== undefined) return ordinal;
   return /^[0-7][0-9a-hjkmnp-tv-z]{25}$/.test(lower) ? lower : null;
-}
-
-/** The record that a parsed reference names. `currentId` is what `latest` means: the current state, not the newest. */
-export function findCheckpoint(
-  records: readonly CheckpointRecord[],
-  currentId: string | null,
-  reference: string,
-): CheckpointRecord | undefined {
-  const id = reference === "latest" ? currentId : reference;
-  return records.find((record) => record.id === id || String(record.n) === id);
 }
