@@ -2,17 +2,11 @@
 
 import type { Clock } from "../platform/clock.ts";
 import { type ErrorCode, StateManagerError } from "../platform/errors.ts";
+import { type FaultMatch, FaultRules } from "./fault_rules.ts";
 import type { ObjectStore, PutOptions } from "./object_store.ts";
 import { actionText, type OperationKind } from "./store_errors.ts";
 
-export interface FaultRule {
-  /** Left out: every kind. */
-  readonly operation?: OperationKind;
-  readonly keyPrefix?: string;
-  /** Which of the matching operations it hits first, from 1 (default 1). */
-  readonly nth?: number;
-  /** How many it hits from there on (default 1); Infinity for all. */
-  readonly count?: number;
+export interface FaultRule extends FaultMatch {
   /** The error; left out: the operation goes on (delayed, or with its conditions ignored). */
   readonly error?: ErrorCode;
   /** "before": nothing happens. "after": it happens and the reply is lost. Default "before". */
@@ -30,30 +24,13 @@ export interface FaultyStore extends ObjectStore {
   readonly hits: number;
 }
 
-interface ActiveRule {
-  readonly rule: FaultRule;
-  seen: number;
-}
-
 export function faulty(
   store: ObjectStore,
   options: { readonly clock: Clock; readonly rules?: readonly FaultRule[] },
 ): FaultyStore {
-  const active = new Set<ActiveRule>((options.rules ?? []).map((rule) => ({ rule, seen: 0 })));
+  const rules = new FaultRules<FaultRule>();
+  for (const rule of options.rules ?? []) rules.add(rule);
   let hits = 0;
-
-  /** The first rule that hits this operation; every matching rule counts it. */
-  function strike(kind: OperationKind, key: string): FaultRule | undefined {
-    let struck: FaultRule | undefined;
-    for (const entry of active) {
-      const { operation, keyPrefix = "", nth = 1, count = 1 } = entry.rule;
-      if ((operation !== undefined && operation !== kind) || !key.startsWith(keyPrefix)) continue;
-      entry.seen++;
-      if (entry.seen >= nth && entry.seen < nth + count) struck ??= entry.rule;
-    }
-    if (struck !== undefined) hits++;
-    return struck;
-  }
 
   async function perform<T>(
     kind: OperationKind,
@@ -61,7 +38,8 @@ export function faulty(
     signal: AbortSignal | undefined,
     call: (rule: FaultRule | undefined) => Promise<T>,
   ): Promise<T> {
-    const rule = strike(kind, key);
+    const rule = rules.strike(kind, key);
+    if (rule !== undefined) hits++;
     if (rule?.delayMs !== undefined) {
       await options.clock.sleep(rule.delayMs, signal === undefined ? {} : { signal });
     }
@@ -81,9 +59,7 @@ export function faulty(
       return hits;
     },
     inject(rule) {
-      const entry = { rule, seen: 0 };
-      active.add(entry);
-      return () => void active.delete(entry);
+      return rules.add(rule).end;
     },
     get: (key, request = {}) => perform("get", key, request.signal, () => store.get(key, request)),
     head: (key, request = {}) => perform("head", key, request.signal, () => store.head(key, request)),

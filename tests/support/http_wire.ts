@@ -9,6 +9,8 @@ export interface WireRequest {
   readonly path: string;
   readonly query: string;
   readonly headers: Headers;
+  /** The head as it came, with the empty line that ends it. */
+  readonly head: Uint8Array<ArrayBuffer>;
   readonly body: Uint8Array<ArrayBuffer>;
 }
 
@@ -20,8 +22,14 @@ export interface WireAnswer {
   readonly cutAfter?: number;
 }
 
+/** Bytes that are a whole answer already; `last` ends the connection after them. */
+export interface WireBytes {
+  readonly bytes: Uint8Array;
+  readonly last: boolean;
+}
+
 /** What the handler wants to happen: an answer, or the end of the connection without one. */
-export type WireReply = WireAnswer | "reset";
+export type WireReply = WireAnswer | WireBytes | "reset";
 
 export interface WireServer {
   readonly port: number;
@@ -61,9 +69,8 @@ class Connection {
     ) {
       if (!await this.#more()) return null;
     }
-    const [first = "", ...lines] = decoder.decode(
-      this.#pending.subarray(0, end),
-    ).split("\r\n");
+    const head = this.#pending.slice(0, end + 4);
+    const [first = "", ...lines] = decoder.decode(head.subarray(0, end)).split("\r\n");
     this.#pending = this.#pending.slice(end + 4);
     const [method = "", target = ""] = first.split(" ");
     const headers = new Headers();
@@ -88,6 +95,7 @@ class Connection {
       path,
       query: mark < 0 ? "" : target.slice(mark + 1),
       headers,
+      head,
       body,
     };
   }
@@ -105,10 +113,10 @@ class Connection {
     const whole = new Uint8Array(head.length + sent.length); // in one write: two would wait for each other's ACK
     whole.set(head);
     whole.set(sent, head.length);
-    await this.#write(whole);
+    await this.write(whole);
   }
 
-  async #write(bytes: Uint8Array): Promise<void> {
+  async write(bytes: Uint8Array): Promise<void> {
     for (let written = 0; written < bytes.length;) {
       written += await this.#socket.write(bytes.subarray(written));
     }
@@ -130,6 +138,11 @@ export function serveWire(
         if (request === null) return;
         const reply = await handle(request);
         if (reply === "reset") return;
+        if ("bytes" in reply) {
+          await connection.write(reply.bytes);
+          if (reply.last) return;
+          continue;
+        }
         await connection.answer(reply, request.method !== "HEAD");
         if (reply.cutAfter !== undefined) return;
       }

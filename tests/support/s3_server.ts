@@ -114,6 +114,20 @@ function errorAnswer(
 
 const pause = (ms: number) => new Promise<void>((resolve) => setTimeout(resolve, ms));
 
+/** What a request is about; `subject` is what a rule's key prefix is compared with. */
+export function s3Request(request: WireRequest) {
+  const [, bucket = "", ...rest] = decodeURIComponent(request.path).split("/");
+  const key = rest.join("/");
+  const query = new URLSearchParams(request.query);
+  const operation = operationOf(request.method, key);
+  return { bucket, key, query, operation, subject: operation === "list" ? query.get("prefix") ?? "" : key };
+}
+
+function operationOf(method: string, key: string): S3Operation {
+  if (method === "GET") return key === "" ? "list" : "get";
+  return method === "PUT" ? "put" : method === "DELETE" ? "delete" : "head";
+}
+
 export class S3Server {
   readonly bucket: string;
   readonly region: string;
@@ -184,25 +198,14 @@ export class S3Server {
       this.refusals.push(refused.code);
       return errorAnswer(refused.status, refused.code);
     }
-    const [, bucket = "", ...rest] = decodeURIComponent(request.path).split(
-      "/",
-    );
+    const { bucket, key, query, operation, subject } = s3Request(request);
     if (bucket !== this.bucket) return errorAnswer(404, "NoSuchBucket");
-    const key = rest.join("/");
-    const query = new URLSearchParams(request.query);
-    const operation = this.#operationOf(request, key);
-    const subject = operation === "list" ? query.get("prefix") ?? "" : key;
     this.requests.push({ operation, key: subject, headers: request.headers });
     return await this.#withFaults(
       operation,
       subject,
       () => this.#work(operation, key, request, query),
     );
-  }
-
-  #operationOf(request: WireRequest, key: string): S3Operation {
-    if (request.method === "GET") return key === "" ? "list" : "get";
-    return request.method === "PUT" ? "put" : request.method === "DELETE" ? "delete" : "head";
   }
 
   #strike(operation: S3Operation, key: string): S3Fault | undefined {
