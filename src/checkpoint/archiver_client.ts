@@ -22,7 +22,7 @@ import {
 import type { ComposeRequest } from "./compose.ts";
 import type { CreateRequest, CreateResult, HeadFacts } from "./create.ts";
 import { nextOrdinal } from "./head.ts";
-import type { StageResult } from "./restore.ts";
+import type { StageResult, StageTarget } from "./restore.ts";
 import type { ArchiveProgress, ArchiveTotals, CheckpointRecord, Head } from "./types.ts";
 
 /** After its stdin was closed the child has this long to end by itself. */
@@ -40,7 +40,20 @@ export interface ArchiverOptions {
   /** argv of the child; the default is this program. */
   readonly command?: { readonly command: string; readonly args: readonly string[] };
   readonly silenceLimitMs?: number;
+  /** Made anew for each child, before its spawn. */
+  readonly watchChild?: () => ChildLife;
 }
+
+/** Who must know of one child: the manager sees to it that none outlives it. */
+export interface ChildLife {
+  /** Added to the child's environment. */
+  readonly env: Readonly<Record<string, string>>;
+  /** Called in the turn that spawned it; it leads its own group. */
+  started(pid: number): void;
+  gone(pid: number): void;
+}
+
+const UNWATCHED: ChildLife = { env: {}, started: () => {}, gone: () => {} };
 
 export interface ArchiverWork {
   readonly signal?: AbortSignal;
@@ -92,12 +105,12 @@ export class Archiver {
     return result;
   }
 
-  /** Brings files roots into stages that do not exist yet. */
+  /** Brings files roots into stages that do not exist yet; `former` ones of the same restore are used up. */
   async stage(
     request: {
       readonly head: Head;
       readonly record: CheckpointRecord;
-      readonly roots: readonly { readonly name: string; readonly stage: string }[];
+      readonly roots: readonly StageTarget[];
     },
     work: ArchiverWork = {},
   ): Promise<StageResult> {
@@ -181,7 +194,10 @@ class Conversation {
     this.#signal.throwIfAborted();
     const argv = this.#options.command ?? selfCommand(["__archive"]);
     // Detached: a Ctrl-C on the terminal is for the manager, which ends the archiver in its own time.
-    const child = spawnChild({ ...argv, stdin: "piped", stdout: "piped", stderr: "piped", detached: true });
+    const life = this.#options.watchChild?.() ?? UNWATCHED;
+    const pipes = { stdin: "piped", stdout: "piped", stderr: "piped" } as const;
+    const child = spawnChild({ ...argv, ...pipes, env: life.env, detached: true });
+    life.started(child.pid);
     const errors = lastText(child.stderr);
     const input = child.stdin?.getWriter();
     const end = () => this.#end(child, input);
@@ -200,6 +216,7 @@ class Conversation {
       this.#signal.removeEventListener("abort", end);
       this.#end(child, input);
       await child.status;
+      life.gone(child.pid);
       await errors;
     }
   }

@@ -302,6 +302,7 @@ class Creation {
       bytes: sum((reader) => reader.bytes),
       bytesRead: sum((reader) => reader.bytesRead),
       bytesTransferred: this.#sender.bytesSent + this.#otherBytesSent,
+      bytesReused: 0,
       durationMs: this.#environment.clock.monotonicMs() - this.#startedMs,
     };
   }

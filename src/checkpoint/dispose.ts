@@ -13,6 +13,7 @@ import {
   openAt,
   type PathBytes,
   pathBytes,
+  realFolder,
   removeFolderAt,
   setModeAt,
   statAt,
@@ -21,28 +22,30 @@ import {
   withFolder,
 } from "../platform/libc_files.ts";
 import { isOwnName } from "./exclude.ts";
-import { HOLDER_PREFIX } from "./swap_place.ts";
+import { FORMER_PREFIX, HOLDER_PREFIX, idBeside, idInside, splitOwnPath } from "./holder.ts";
 
 /** Entries removed between two breaths: about a millisecond of work. */
 const REMOVALS_PER_TURN = 200;
 
 /** Removes a `.sm-restore-…` folder with all in it. What is mounted inside stays, and is an error. */
-export async function disposeHolder(holder: string): Promise<void> {
-  const cut = holder.lastIndexOf("/");
-  const name = holder.slice(cut + 1);
-  if (!name.startsWith(HOLDER_PREFIX)) {
-    throw new StateManagerError(
-      "internal",
-      `delete ${holder}: not a folder of ours, wanted ${HOLDER_PREFIX}…`,
-    );
-  }
-  const parent = pathBytes(holder.slice(0, cut) || "/");
+export function disposeHolder(holder: string): Promise<void> {
+  return dispose(holder, HOLDER_PREFIX);
+}
+
+/** The same for one former stage inside of a holder. */
+export function disposeFormer(former: string): Promise<void> {
+  return dispose(former, FORMER_PREFIX);
+}
+
+async function dispose(path: string, prefix: string): Promise<void> {
+  const own = splitOwnPath(path, prefix);
+  const [parent, name] = [pathBytes(own.parent), pathBytes(own.name)];
   const parentFd = openAt(AT_CWD, parent, OPEN.read | OPEN.directory);
   try {
-    const stat = statIfPresent(parentFd, pathBytes(name));
+    const stat = statIfPresent(parentFd, name);
     if (stat === null) return;
     let count = 0;
-    for (const _removed of removal(parentFd, pathBytes(name), stat.dev)) {
+    for (const _removed of removal(parentFd, name, stat.dev)) {
       if (++count % REMOVALS_PER_TURN === 0) await new Promise((resolve) => setTimeout(resolve, 0));
     }
   } finally {
@@ -84,16 +87,28 @@ function openWritable(folderFd: number, name: PathBytes): number {
   return openAt(folderFd, name, flags);
 }
 
-/** Folders of ours beside and inside `live` that an interrupted restore left; delete them when no journal names them. */
-export function findLeftovers(live: string): string[] {
-  const trimmed = live.replace(/\/+$/, "");
+/**
+ * Folders of ours beside and inside `live` that an interrupted restore left, but those of the restores `keep`; delete
+ * them when no journal names them.
+ */
+export function findLeftovers(live: string, keep: ReadonlySet<string> = new Set()): string[] {
+  const trimmed = realPath(live.replace(/\/+$/, ""));
   const cut = trimmed.lastIndexOf("/");
-  const parent = trimmed.slice(0, cut);
-  const beside = namesIn(parent || "/").filter((name) =>
-    name.startsWith(HOLDER_PREFIX) && name.endsWith(`-${trimmed.slice(cut + 1)}`)
-  );
-  const inside = namesIn(trimmed).filter((name) => name.startsWith(HOLDER_PREFIX));
+  const [parent, base] = [trimmed.slice(0, cut), trimmed.slice(cut + 1)];
+  const gone = (id: string | null) => id !== null && !keep.has(id);
+  const beside = namesIn(parent || "/").filter((name) => gone(idBeside(name, base)));
+  const inside = namesIn(trimmed).filter((name) => gone(idInside(name)));
   return [...beside.map((name) => `${parent}/${name}`), ...inside.map((name) => `${trimmed}/${name}`)];
+}
+
+/** A root may be a symlink: its holders are where it leads. */
+function realPath(path: string): string {
+  try {
+    return new TextDecoder().decode(realFolder(pathBytes(path)));
+  } catch (error) {
+    if (isErrno(error, "ENOENT", "ENOTDIR", "EACCES")) return path;
+    throw error;
+  }
 }
 
 function namesIn(folder: string): string[] {

@@ -2,25 +2,30 @@
  * `head.json`, the one mutable object besides the lease: which checkpoints exist and which is the current state. Every
  * change is a compare-and-swap on the tag of what was read, made under the lease, with an epoch that never falls. Taking
  * the head over writes our token into it: from then on the swaps of every earlier holder fail.
+ * head_rules.ts decides, this executes.
  * If we die before a swap lands, the repository is as before and what was uploaded is garbage; after it, all of it counts.
  */
 
-import { Buffer } from "node:buffer";
 import { assert } from "../platform/assert.ts";
-import { isError, StateManagerError } from "../platform/errors.ts";
-import type { ETag, ObjectStore, RequestOptions } from "../storage/object_store.ts";
+import { type ErrorCode, isError, StateManagerError } from "../platform/errors.ts";
+import type { ObjectStore, RequestOptions } from "../storage/object_store.ts";
+import {
+  emptyHead,
+  type HeadEffect,
+  type HeadEvent,
+  type HeadMachine,
+  type HeadOutcome,
+  type HeadState,
+  initialHead,
+  stepHead,
+  successor,
+  TAKE_OVER_ATTEMPTS,
+} from "./head_rules.ts";
 import { HEAD_KEY } from "./ids.ts";
-import { encodeJson, FORMAT, HEAD_LIMIT_BYTES, parseHead, RECORD_LIMIT_BYTES } from "./records.ts";
+import { encodeJson, HEAD_LIMIT_BYTES, parseHead, RECORD_LIMIT_BYTES } from "./records.ts";
 import type { CheckpointRecord, Head, RepositoryRecord } from "./types.ts";
 
-/** A head as read, with the tag that the next swap is conditional on. */
-export interface HeadState {
-  readonly head: Head;
-  readonly etag: ETag;
-}
-
-/** Times that a take-over reads and swaps again: the former holder can win a few swaps before ours lands, not more. */
-const TAKE_OVER_ATTEMPTS = 8;
+export type { HeadState } from "./head_rules.ts";
 
 /** Null when there is none yet. */
 export async function readHead(store: ObjectStore, options: RequestOptions = {}): Promise<HeadState | null> {
@@ -31,21 +36,6 @@ export async function readHead(store: ObjectStore, options: RequestOptions = {})
     if (isError(error, "object-not-found")) return null;
     throw error;
   }
-}
-
-export function emptyHead(repo: RepositoryRecord): Head {
-  return {
-    format: FORMAT,
-    repo_id: repo.repo_id,
-    epoch: 0,
-    seq: 0,
-    current: null,
-    checkpoints: [],
-    indexes: [],
-    intent: null,
-    on_start_applied: null,
-    doomed: [],
-  };
 }
 
 /** Ordinal of the next checkpoint. The newest is never dropped from the list, so no ordinal comes twice. */
@@ -86,13 +76,6 @@ function newestAt(head: Head, atMs: number): CheckpointRecord | undefined {
     );
 }
 
-function lost(action: string, what: string, cause?: unknown): StateManagerError {
-  return new StateManagerError("lease-lost", `${action}: ${what}`, {
-    hint: "another manager has taken over; what it committed stands",
-    ...(cause === undefined ? {} : { cause }),
-  });
-}
-
 /** What must hold between a head and the one that replaces it; a violation is a bug of ours. */
 function checkChange(before: Head, after: Head): void {
   assert(
@@ -130,47 +113,29 @@ function encodeHead(head: Head): Uint8Array<ArrayBuffer> {
   return bytes;
 }
 
-async function swap(
-  store: ObjectStore,
-  etag: ETag | null,
-  next: Head,
-  options: RequestOptions = {},
-): Promise<HeadState> {
-  const condition = etag === null ? { absent: true } as const : { etag };
-  const stored = await store.put(HEAD_KEY, encodeHead(next), { ...options, condition });
-  return { head: next, etag: stored.etag };
-}
-
-export interface TakeOverOptions extends RequestOptions {
+export interface HeadOptions extends RequestOptions {
   readonly repo: RepositoryRecord;
   /** Fencing token of our term. */
   readonly token: number;
-  /** Throws unless the lease is ours with margin; called right before every put. */
-  readonly assertHeld: () => void;
+  /** Tells our swaps apart from those of any other term or process; the default is enough where tokens are unique. */
+  readonly writer?: string;
+  /** Throws, or rejects, unless the lease is ours with margin; called right before every put. */
+  readonly assertHeld: () => void | Promise<void>;
 }
+
+export type TakeOverOptions = HeadOptions;
 
 /**
  * Writes our token into the head. Errors: `lease-lost` when a later term did so already; `repository-mismatch` when the
  * head is another repository's.
  */
 export async function takeOverHead(store: ObjectStore, options: TakeOverOptions): Promise<HeadSession> {
-  const { repo, token, assertHeld } = options;
+  const session = new HeadSession(store, options);
   for (let attempt = 1;; attempt++) {
-    const before = await readHead(store, options);
-    if (before !== null && before.head.repo_id !== repo.repo_id) {
-      throw new StateManagerError(
-        "repository-mismatch",
-        `take over head.json: it belongs to repository ${before.head.repo_id}, wanted ${repo.repo_id}`,
-        { hint: "repo.json and head.json come from different repositories: put the right pair back" },
-      );
-    }
-    const head = before?.head ?? emptyHead(repo);
-    if (head.epoch > token) throw lost("take over head.json", `term ${head.epoch} has it, ours is ${token}`);
-    assertHeld();
+    await session.look();
     try {
-      const next = { ...head, epoch: token, seq: head.seq + 1 };
-      const state = await swap(store, before?.etag ?? null, next, options);
-      return new HeadSession({ store, token, assertHeld, state, previous: before?.head ?? null });
+      await session.takeOver();
+      return session;
     } catch (error) {
       // The former holder swapped between our read and our put: read again, its work counts.
       if (!isError(error, "precondition-failed") || attempt === TAKE_OVER_ATTEMPTS) throw error;
@@ -178,95 +143,166 @@ export async function takeOverHead(store: ObjectStore, options: TakeOverOptions)
   }
 }
 
-/** The head during one term. Changes go one after the other. */
+/** The head during one term: looked at, taken over, then changed. One thing after the other. */
 export class HeadSession {
   readonly token: number;
-  /** The head as the former holder left it; null: there was none. */
-  readonly previous: Head | null;
   readonly #store: ObjectStore;
-  readonly #assertHeld: () => void;
-  #state: HeadState;
+  readonly #assertHeld: () => void | Promise<void>;
+  readonly #options: RequestOptions;
+  #machine: HeadMachine;
   #last: Promise<unknown> = Promise.resolve();
-  #lost: StateManagerError | null = null;
-  /** Bodies of puts since the last known state whose outcome is not known; a late one of these is not a loss. */
-  #unsettled: Uint8Array<ArrayBuffer>[] = [];
 
-  /** Use `takeOverHead`. */
-  constructor(options: {
-    readonly store: ObjectStore;
-    readonly token: number;
-    readonly assertHeld: () => void;
-    readonly state: HeadState;
-    readonly previous: Head | null;
-  }) {
-    this.#store = options.store;
-    this.#assertHeld = options.assertHeld;
-    this.#state = options.state;
-    this.token = options.token;
-    this.previous = options.previous;
+  constructor(store: ObjectStore, options: HeadOptions) {
+    const { repo, token, writer, assertHeld, ...requests } = options;
+    this.token = token;
+    this.#store = store;
+    this.#assertHeld = assertHeld;
+    this.#options = requests;
+    this.#machine = initialHead({ repoId: repo.repo_id, token, writer: writer ?? `term-${token}` });
   }
 
+  /** What is known to be there; before anything was, the empty head. */
   get head(): Head {
-    return this.#state.head;
+    return this.#machine.base?.head ?? emptyHead(this.#machine.term.repoId);
+  }
+
+  /** The head as the former holder left it; null: there was none. */
+  get previous(): Head | null {
+    return this.#machine.previous;
+  }
+
+  /** True while a swap of ours may still land that is not in `head`. */
+  get unsettled(): boolean {
+    return this.#machine.unsettled.length > 0;
+  }
+
+  /** Reads the head before it is taken over; null: there is none yet. Errors as `takeOverHead`. */
+  look(): Promise<Head | null> {
+    return this.#queue(async () => {
+      if (this.#machine.standing !== "ours") await this.#run({ type: "look" }, "take over", this.#options);
+      return this.#machine.standing === "ours" ? this.previous : this.#machine.base?.head ?? null;
+    });
+  }
+
+  /**
+   * Swaps our token into what `look` found. `precondition-failed` when there was another version by then: look again,
+   * for what was decided may not hold for it.
+   */
+  takeOver(): Promise<void> {
+    return this.#queue(() => this.#run({ type: "take-over" }, "take over", this.#options));
   }
 
   /**
    * Swaps the head for `change(head)`; epoch and seq are set here. `lease-lost` when somebody else changed it: nobody
    * but the holder may, so we are not it any more, and every later commit fails the same way. After any other error
-   * `head` says what is known to be there: read it before the next try.
+   * `head` says what is known to be there: read it before the next try, and `settle` where it must not change any more.
    */
   commit(change: (head: Head) => Head, options: RequestOptions = {}): Promise<void> {
-    const run = this.#last.then(() => this.#commit(change, options));
+    return this.#queue(() => {
+      if (this.#machine.standing === "lost") return this.#run({ type: "settle" }, "commit", options);
+      const before = this.head;
+      const next = change(before);
+      const made = successor(this.#machine, next);
+      checkChange(before, made);
+      encodeHead(made); // too large fails here, before anything is sent
+      return this.#run({ type: "commit", next }, "commit", options);
+    });
+  }
+
+  /**
+   * When it resolves, `head` is what is there and no earlier swap of ours can land any more. Needed after a commit of
+   * unknown outcome before anything is begun that relies on its having failed.
+   */
+  settle(options: RequestOptions = {}): Promise<void> {
+    return this.#queue(() => this.#run({ type: "settle" }, "settle", options));
+  }
+
+  #queue<T>(work: () => Promise<T>): Promise<T> {
+    const run = this.#last.then(work);
     this.#last = run.catch(() => {});
     return run;
   }
 
-  async #commit(change: (head: Head) => Head, options: RequestOptions): Promise<void> {
-    if (this.#lost !== null) throw this.#lost;
-    const before = this.#state.head;
-    assert(before.epoch === this.token, "the head is ours");
-    const next = { ...change(before), epoch: this.token, seq: before.seq + 1 };
-    checkChange(before, next);
-    const bytes = encodeHead(next);
-    this.#assertHeld();
-    try {
-      const condition = { etag: this.#state.etag };
-      const { etag } = await this.#store.put(HEAD_KEY, bytes, { ...options, condition });
-      this.#state = { head: next, etag };
-      this.#unsettled = [];
-    } catch (error) {
-      this.#unsettled.push(bytes);
-      if (await this.#settle(error, options) !== bytes) throw error;
+  /** From what is asked for to its outcome: one effect at a time. */
+  async #run(asked: HeadEvent, verb: string, options: RequestOptions): Promise<void> {
+    const errors: unknown[] = [];
+    let event = asked;
+    while (true) {
+      const { state, effects } = stepHead(this.#machine, event);
+      this.#machine = state;
+      const [effect] = effects;
+      assert(effect !== undefined && effects.length === 1, "a turn of the head has one effect");
+      if (effect.type === "settled") return conclude(effect.outcome, `${verb} head.json`, errors);
+      const answer = await this.#perform(effect, asked.type === "look", options);
+      if (answer.error !== undefined) errors.push(answer.error);
+      event = answer.event;
     }
   }
 
-  /**
-   * A put failed and may have landed, or may land yet. Reads back what is there: one of ours (which is returned and
-   * becomes the state), still the former one, or somebody else's (`lease-lost`).
-   */
-  async #settle(error: unknown, options: RequestOptions): Promise<Uint8Array | null> {
+  async #perform(
+    effect: Exclude<HeadEffect, { type: "settled" }>,
+    mayEnd: boolean,
+    options: RequestOptions,
+  ): Promise<{ readonly event: HeadEvent; readonly error?: unknown }> {
+    // What became of a put is looked up even when the wait for it was ended.
     const { signal: _ended, ...rest } = options;
-    const now = await this.#store.get(HEAD_KEY, rest).catch(() => null);
-    if (now === null) {
-      if (isError(error, "precondition-failed")) throw this.#lose(error);
-      return null;
+    switch (effect.type) {
+      case "get":
+        try {
+          const found = await readHead(this.#store, mayEnd ? options : rest);
+          return { event: { type: "read", found } };
+        } catch (error) {
+          return { event: { type: "read-failed", code: codeOf(error) }, error };
+        }
+      case "prove":
+        try {
+          await this.#assertHeld();
+          return { event: { type: "proven" } };
+        } catch (error) {
+          return { event: { type: "unproven", code: codeOf(error) }, error };
+        }
+      case "put":
+        try {
+          const condition = effect.base === null ? { absent: true } as const : { etag: effect.base };
+          const body = encodeHead(effect.head);
+          const { etag } = await this.#store.put(HEAD_KEY, body, { ...options, condition });
+          return { event: { type: "written", etag } };
+        } catch (error) {
+          const refused = isError(error, "precondition-failed");
+          return { event: refused ? { type: "refused" } : { type: "unknown", code: codeOf(error) }, error };
+        }
     }
-    const ours = this.#unsettled.find((bytes) => equalBytes(bytes, now.body));
-    if (ours !== undefined) {
-      this.#state = { head: parseHead(ours), etag: now.etag };
-      this.#unsettled = [];
-      return ours;
-    }
-    if (now.etag !== this.#state.etag) throw this.#lose(error);
-    return null;
-  }
-
-  #lose(cause: unknown): StateManagerError {
-    this.#lost = lost("commit head.json", "it was changed by another writer", cause);
-    return this.#lost;
   }
 }
 
-function equalBytes(a: Uint8Array, b: Uint8Array): boolean {
-  return a.length === b.length && Buffer.compare(a, b) === 0;
+/** Anything that is not ours is the reason of an abort. */
+function codeOf(error: unknown): ErrorCode {
+  return isError(error) ? error.code : "cancelled";
 }
+
+/** Throws unless the outcome is good; an error of the store is thrown as it came. */
+function conclude(outcome: HeadOutcome, action: string, errors: readonly unknown[]): void {
+  switch (outcome.kind) {
+    case "done":
+      return;
+    case "lost":
+      throw new StateManagerError("lease-lost", `${action}: ${outcome.reason}`, {
+        hint: "another manager has taken over; what it committed stands",
+        ...(errors.length === 0 ? {} : { cause: errors.at(-1) }),
+      });
+    case "failed": {
+      const told = errors.findLast((error) => codeOf(error) === outcome.code);
+      if (outcome.reason === null && told !== undefined) throw told;
+      throw new StateManagerError(
+        outcome.code,
+        `${action}: ${outcome.reason ?? "its outcome is not known"}`,
+        {
+          ...(outcome.code === "repository-mismatch" ? { hint: MISMATCH_HINT } : {}),
+          ...(errors.length === 0 ? {} : { cause: errors.at(-1) }),
+        },
+      );
+    }
+  }
+}
+
+const MISMATCH_HINT = "repo.json and head.json come from different repositories: put the right pair back";

@@ -15,6 +15,7 @@ export {
   takeOverHead,
   type TakeOverOptions,
 } from "./head.ts";
+export { emptyHead, TAKE_OVER_ATTEMPTS } from "./head_rules.ts";
 export { openRepository, type OpenRepositoryOptions, readRepository } from "./repository.ts";
 export {
   listFiles,
@@ -35,4 +36,4 @@ export {
   type SwapOutcome,
   type SwapRequest,
 } from "./swap.ts";
-export { excludedIn, findSwapPlace, HOLDER_PREFIX, type SwapMode, type SwapPlace } from "./swap_place.ts";
+export { excludedIn, findSwapPlace, type SwapMode, type SwapPlace } from "./swap_place.ts";

@@ -78,12 +78,17 @@ const headSchema = v.object({
     key: v.pipe(v.string(), v.check(isIndexKey, "is the key of an index object")),
     sha256: hash,
   })),
-  intent: v.nullable(v.object({ record: recordSchema, on_start: v.nullable(v.string()) })),
+  intent: v.nullable(v.object({
+    record: recordSchema,
+    on_start: v.nullable(v.string()),
+    files: v.exactOptional(v.array(itemName)),
+  })),
   on_start_applied: v.nullable(v.string()),
   doomed: v.array(v.object({
     pack: v.pipe(v.string(), v.check(isPackName, "is the name of a pack")),
     since: count,
   })),
+  nonce: v.exactOptional(v.pipe(v.string(), v.maxLength(200))),
 });
 
 /** One files root inside a root object. */

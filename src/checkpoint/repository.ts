@@ -18,8 +18,8 @@ export interface OpenRepositoryOptions extends RequestOptions {
   readonly parents?: readonly ObjectStore[];
 }
 
-/** What may be there before `repo.json`: the lease of somebody who is just making it, and what a store probe left. */
-const HARMLESS = /^(lease\.json|\.?probe[-/.].*)$/;
+/** What may be there before `repo.json`: the lease, a request for it, and what a store probe left. */
+const HARMLESS = /^(lease\.json|hand-over\.json|\.?probe[-/.].*)$/;
 
 /** Null when there is none. */
 async function readIfPresent(store: ObjectStore, options: RequestOptions): Promise<RepositoryRecord | null> {

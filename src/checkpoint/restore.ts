@@ -1,6 +1,7 @@
 /**
  * Brings the files of a checkpoint from the store into stages: folders beside the live ones (or anywhere, offline).
- * Nothing live is touched here; if we die, only the stages are left. Every chunk is verified before it is written.
+ * Nothing live is touched here; if we die, only the stages are left, and the next stage of the same checkpoint takes
+ * over what is right in them. Every chunk is verified before it is written, or where it is found.
  */
 
 import type { Clock } from "../platform/clock.ts";
@@ -10,6 +11,8 @@ import { showPath } from "../platform/libc_files.ts";
 import type { ObjectStore } from "../storage/object_store.ts";
 import { fetchChunks, planFetch } from "./chunk_fetcher.ts";
 import { type Codec, loadCodec } from "./codec.ts";
+import { disposeFormer } from "./dispose.ts";
+import { FormerStage } from "./former_stage.ts";
 import { type IndexRef, loadIndexes } from "./index_store.ts";
 import { Pacer } from "./pacer.ts";
 import type { FilesItem, RootObject } from "./records.ts";
@@ -29,7 +32,14 @@ export interface StageRequest {
   /** The head's live indexes. */
   readonly indexes: readonly IndexRef[];
   /** Files roots to bring back, each into a folder that does not exist yet. */
-  readonly roots: readonly { readonly name: string; readonly stage: string }[];
+  readonly roots: readonly StageTarget[];
+}
+
+export interface StageTarget {
+  readonly name: string;
+  readonly stage: string;
+  /** Stages of the same restore that were left unfinished, newest first: used up and deleted. */
+  readonly former?: readonly string[];
 }
 
 export interface StageResult {
@@ -101,7 +111,7 @@ export async function stageCheckpoint(
   const { clock, signal, onProgress } = environment;
   const startedMs = clock.monotonicMs();
   const pacer = new Pacer({ clock, signal, onProgress });
-  const totals = { entries: 0, bytes: 0, bytesRead: 0, bytesTransferred: 0 };
+  const totals = { entries: 0, bytes: 0, bytesRead: 0, bytesTransferred: 0, bytesReused: 0 };
   pacer.begin("plan", null);
   const opened = await openCheckpoint(request.record, request.indexes, environment, (bytes) => {
     totals.bytesTransferred += bytes;
@@ -109,8 +119,10 @@ export async function stageCheckpoint(
   const items = request.roots.map((root) => ({ ...root, item: itemOf(opened.root, root.name) }));
   pacer.begin("fetch", items.reduce((sum, { item }) => sum + item.bytes, 0));
   const warnings: FileWarning[] = [];
-  for (const { name, stage, item } of items) {
-    warnings.push(...await stageRoot(name, stage, item, opened, pacer));
+  for (const { item, ...target } of items) {
+    const staged = await stageRoot(target, item, opened, pacer);
+    warnings.push(...staged.warnings);
+    totals.bytesReused += staged.bytesReused;
     totals.entries += item.entries;
     totals.bytes += item.bytes;
   }
@@ -118,16 +130,19 @@ export async function stageCheckpoint(
 }
 
 async function stageRoot(
-  name: string,
-  stage: string,
+  { name, stage, former = [] }: StageTarget,
   item: FilesItem,
   opened: Opened,
   pacer: Pacer,
-): Promise<FileWarning[]> {
+): Promise<{ readonly warnings: readonly FileWarning[]; readonly bytesReused: number }> {
   const entries = await readManifest(item, name, opened);
   using stager = new TreeStager({ root: name, target: stage });
   const wanted = stager.begin(entries);
   pacer.count(entries.length, 0);
+  let bytesReused = 0;
+  for (const path of former) bytesReused += await resumeFormer(stager, path, pacer);
+  // What can be used has moved; the rest goes before anything is fetched, so that the disk holds the tree once.
+  for (const path of former) await disposeFormer(path);
   await fetchChunks(planFetch(opened.table, [...wanted.keys()]), {
     ...opened,
     deliver(id, bytes) {
@@ -138,7 +153,20 @@ async function stageRoot(
     pace: () => pacer.turn(),
     usersOf: usersOf(entries),
   });
-  return stager.finish();
+  return { warnings: stager.finish(), bytesReused };
+}
+
+async function resumeFormer(stager: TreeStager, path: string, pacer: Pacer): Promise<number> {
+  using former = FormerStage.open(path);
+  if (former === null) return 0;
+  let reused = 0;
+  for (const bytes of stager.resume(former)) {
+    reused += bytes;
+    pacer.count(0, bytes);
+    const pause = pacer.turn();
+    if (pause !== null) await pause;
+  }
+  return reused;
 }
 
 /** What a restore would fetch, without doing it: totals with the bytes of the requests as `bytesTransferred`. */
@@ -152,7 +180,7 @@ export async function planRestore(
 ): Promise<ArchiveTotals> {
   const startedMs = environment.clock.monotonicMs();
   const opened = await openCheckpoint(request.record, request.indexes, environment, () => {});
-  const totals = { entries: 0, bytes: 0, bytesRead: 0, bytesTransferred: 0 };
+  const totals = { entries: 0, bytes: 0, bytesRead: 0, bytesTransferred: 0, bytesReused: 0 };
   for (const name of request.names) {
     const item = itemOf(opened.root, name);
     const entries = await readManifest(item, name, opened);

@@ -30,8 +30,10 @@ import {
   syncFd,
   syncFilesystem,
   truncateFd,
+  unlinkAt,
   writeAt,
 } from "../platform/libc_files.ts";
+import { type FormerStage, heldChunks } from "./former_stage.ts";
 import { checkManifest, manifestDamaged } from "./manifest_check.ts";
 import type { FileWarning, ManifestEntry, TreeEntry } from "./types.ts";
 
@@ -60,9 +62,13 @@ interface PendingFile {
   /** Positions that still wait for their chunk. */
   missing: number;
   created: boolean;
+  /** Offsets of chunks that a former stage held already. */
+  held: ReadonlySet<number>;
 }
 
-/** One stage in the making: `begin`, `deliver` each wanted chunk once, `finish`; `close` in any case. */
+const NOTHING: ReadonlySet<number> = new Set();
+
+/** One stage in the making: `begin`, `resume` as often as there are former ones, `deliver` each wanted chunk, `finish`. */
 export class TreeStager {
   readonly #options: StageOptions;
   readonly #target: PathBytes;
@@ -122,9 +128,51 @@ export class TreeStager {
       }
       offset += part.length;
     }
-    const file = { entry, missing, created: false };
+    const file = { entry, missing, created: false, held: NOTHING };
     this.#pending.set(index, file);
     if (missing === 0) this.#complete(index, file);
+  }
+
+  /**
+   * Goes on with files of a former stage, as far as reading them back proves their content; what is missing in them
+   * stays wanted. Run it to its end before the first `deliver`. Yields the bytes of each part that need not come.
+   */
+  *resume(former: FormerStage): Generator<number> {
+    const groups = new Map<number, number>();
+    for (const { entry: { linkGroup } } of this.#entries) {
+      if (linkGroup !== undefined) groups.set(linkGroup, (groups.get(linkGroup) ?? 0) + 1);
+    }
+    for (const [index, file] of [...this.#pending]) {
+      const { entry } = file;
+      if (file.created) continue;
+      const links = entry.linkGroup === undefined ? 1 : groups.get(entry.linkGroup) ?? 1;
+      const fd = former.take(this.#folder, entry, links);
+      if (fd === null) continue;
+      this.#makeRoom();
+      this.#openFiles.set(index, fd);
+      const held = yield* heldChunks(fd, this.#entries[index]?.parts ?? []);
+      if (held === null) {
+        this.#shut(index);
+        unlinkAt(this.#folder, entry.path);
+        continue;
+      }
+      file.created = true;
+      file.held = held;
+      file.missing -= held.size;
+      if (file.missing === 0) this.#complete(index, file);
+    }
+    this.#dropHeld();
+  }
+
+  #dropHeld(): void {
+    for (const [id, positions] of this.#wanted) {
+      const open = positions.filter(({ entry, offset }) => {
+        const file = this.#pending.get(entry);
+        return file !== undefined && !file.held.has(offset);
+      });
+      if (open.length === 0) this.#wanted.delete(id);
+      else this.#wanted.set(id, open);
+    }
   }
 
   /** Writes one chunk everywhere it belongs. A chunk that nobody wants, or wants no more, is ignored. */
@@ -156,8 +204,7 @@ export class TreeStager {
       this.#openFiles.set(index, cached);
       return cached;
     }
-    const oldest = this.#openFiles.keys().next();
-    if (this.#openFiles.size >= OPEN_FILES_MAX && !oldest.done) this.#shut(oldest.value);
+    this.#makeRoom();
     const flags = file.created ? OPEN.write : OPEN.write | OPEN.create | OPEN.exclusive;
     const fd = openAt(this.#folder, file.entry.path, flags | OPEN.noFollow, 0o600);
     this.#openFiles.set(index, fd);
@@ -167,6 +214,11 @@ export class TreeStager {
       if (file.entry.size > 0) truncateFd(fd, file.entry.size, file.entry.path);
     }
     return fd;
+  }
+
+  #makeRoom(): void {
+    const oldest = this.#openFiles.keys().next();
+    if (this.#openFiles.size >= OPEN_FILES_MAX && !oldest.done) this.#shut(oldest.value);
   }
 
   #shut(index: number): void {
@@ -272,7 +324,7 @@ export class TreeStager {
     const from = openAt(this.#folder, carrier.path, OPEN.read | OPEN.noFollow);
     try {
       const size = statFd(from).size;
-      const file = { entry: { ...entry, size }, missing: 0, created: false };
+      const file = { entry: { ...entry, size }, missing: 0, created: false, held: NOTHING };
       const to = this.#open(-1, file);
       const buffer = new Uint8Array(COPY_BYTES);
       for (let at = 0; at < size;) {

@@ -30,13 +30,13 @@ import {
 } from "../platform/libc_files.ts";
 import { bytesOf, byteText } from "./byte_text.ts";
 import { disposeHolder } from "./dispose.ts";
+import { HOLDER_PREFIX } from "./holder.ts";
 import { copyAttributes, moveEntries } from "./move_entries.ts";
 import {
   anyPresent,
   checkLiveRoot,
   excludedIn,
   followRoot,
-  HOLDER_PREFIX,
   stayingPaths,
   type SwapPlace,
 } from "./swap_place.ts";

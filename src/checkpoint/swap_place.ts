@@ -24,6 +24,8 @@ import {
 } from "../platform/libc_files.ts";
 import { bytesOf, byteText, joinPath } from "./byte_text.ts";
 import { type Excluder, excluderOf, isOwnName, keptPaths, relativeTo } from "./exclude.ts";
+import { disposeHolder } from "./dispose.ts";
+import { holderBeside, holderInside, makeHolder, OLD_NAME, reopenHolder, STAGE_NAME } from "./holder.ts";
 import type { FilesRoot } from "./types.ts";
 
 /** exchange: the whole folder changes its name at once. entries: one rename per entry, where that is impossible. */
@@ -37,13 +39,13 @@ export interface SwapPlace {
   readonly holder: string;
   /** Where TreeStager builds; does not exist yet. */
   readonly stage: string;
+  /** Stages of the same restore that a stop or a crash left unfinished, newest first; to be verified before use. */
+  readonly former: readonly string[];
   /** Where the old content goes; does not exist yet. */
   readonly old: string;
   /** Paths relative to the root, byte text, that stay: the data dir, a folder store, nested mounts. */
   readonly keep: readonly string[];
 }
-
-export const HOLDER_PREFIX = ".sm-restore-";
 
 /** Refuses a root that must never be replaced. `keep` are absolute paths inside or outside of it. */
 export function checkLiveRoot(live: string, keep: readonly string[] = []): void {
@@ -61,7 +63,10 @@ export function checkLiveRoot(live: string, keep: readonly string[] = []): void 
   }
 }
 
-/** Finds the place for restore `id` of one root, whose `excludePaths` are what must stay. */
+/**
+ * Finds the place for restore `id` of one root, whose `excludePaths` are what must stay. A restore of the same id that
+ * was interrupted while it staged has left its holder: it is taken over.
+ */
 export async function findSwapPlace(root: FilesRoot, id: string): Promise<SwapPlace> {
   const live = await resolvedLive(root.path);
   const excludePaths = root.excludePaths.map((path) => followRoot(root.path, live, path));
@@ -73,16 +78,31 @@ export async function findSwapPlace(root: FilesRoot, id: string): Promise<SwapPl
   const wholeMoves = stat === null ||
     (!stat.mountRoot && !anyPresent(live, inPlace) && sameDevice(parent, stat.dev));
   if (wholeMoves) {
-    const holder = `${parent === "/" ? "" : parent}/${HOLDER_PREFIX}${id}-${live.slice(cut + 1)}`;
-    if (makeHolder(holder)) return placeIn("exchange", live, holder, inPlace);
+    const holder = holderBeside(live, id);
+    const former = await openHolderIfPermitted(holder);
+    if (former !== null) return placeIn("exchange", live, { holder, former, keep: inPlace });
   }
-  const holder = `${live}/${HOLDER_PREFIX}${id}`;
-  makeFolderAt(AT_CWD, pathBytes(holder), 0o700);
-  return placeIn("entries", live, holder, inPlace);
+  const holder = holderInside(live, id);
+  return placeIn("entries", live, { holder, former: await openHolder(holder), keep: inPlace });
 }
 
-function placeIn(mode: SwapMode, live: string, holder: string, keep: readonly string[]): SwapPlace {
-  return { mode, live, holder, stage: `${holder}/new`, old: `${holder}/old`, keep };
+function placeIn(
+  mode: SwapMode,
+  live: string,
+  place: Pick<SwapPlace, "holder" | "former" | "keep">,
+): SwapPlace {
+  const { holder } = place;
+  return { mode, live, stage: `${holder}/${STAGE_NAME}`, old: `${holder}/${OLD_NAME}`, ...place };
+}
+
+/** Makes the holder or takes over what is there; the former stages in it. */
+async function openHolder(holder: string): Promise<readonly string[]> {
+  if (makeHolder(holder)) return [];
+  const former = reopenHolder(holder);
+  if (former !== null) return former;
+  await disposeHolder(holder);
+  makeFolderAt(AT_CWD, pathBytes(holder), 0o700);
+  return [];
 }
 
 async function resolvedLive(path: string): Promise<string> {
@@ -114,13 +134,12 @@ function sameDevice(path: string, dev: bigint): boolean {
   return statAt(AT_CWD, pathBytes(path)).dev === dev;
 }
 
-/** False where this user may not write in the parent: then the stage lies inside the root. */
-function makeHolder(holder: string): boolean {
+/** Null where this user may not write in the parent: then the stage lies inside the root. */
+async function openHolderIfPermitted(holder: string): Promise<readonly string[] | null> {
   try {
-    makeFolderAt(AT_CWD, pathBytes(holder), 0o700);
-    return true;
+    return await openHolder(holder);
   } catch (error) {
-    if (isErrno(error, "EACCES", "EPERM", "EROFS")) return false;
+    if (isErrno(error, "EACCES", "EPERM", "EROFS")) return null;
     throw error;
   }
 }

@@ -59,6 +59,8 @@ export interface RestoreIntent {
   readonly record: CheckpointRecord;
   /** Value of `restore.on_start` that asked for it, null when the API did. */
   readonly on_start: string | null;
+  /** Files roots whose content is brought back. Absent: an older version wrote it, and any root may be one. */
+  readonly files?: readonly string[];
 }
 
 /** `head.json`: the only mutable object besides the lease; every change is a swap that carries a token >= the last one. */
@@ -80,6 +82,8 @@ export interface Head {
   readonly on_start_applied: string | null;
   /** Names of packs that garbage collection may delete (checkpoint.md rules A to C); a name here is never used again. */
   readonly doomed: readonly { readonly pack: string; readonly since: number }[];
+  /** New with each swap: its writer knows it again. Absent in a head that an older version wrote. */
+  readonly nonce?: string;
 }
 
 /** One files root as the archiver needs it. */
@@ -109,6 +113,8 @@ export interface ArchiveTotals {
   readonly bytesRead: number;
   /** Bytes sent to, or fetched from, the store. */
   readonly bytesTransferred: number;
+  /** Bytes of files that an interrupted restore of the same checkpoint had brought already; verified, not fetched. */
+  readonly bytesReused: number;
   readonly durationMs: number;
 }
 

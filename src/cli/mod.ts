@@ -1,5 +1,5 @@
 /**
- * The command line: `main(argv)` gives the exit code and never throws. Children of this program (`__archive`) are
+ * The command line: `main(argv)` gives the exit code and never throws. Children of this program (`__archive`, `__guard`) are
  * told apart before anything else is loaded, since they start often and must start fast.
  */
 
@@ -12,6 +12,10 @@ export async function main(argv: readonly string[]): Promise<ExitCode> {
   if (argv[0] === "__archive") {
     const { archiverMain } = await import("../checkpoint/mod.ts");
     return await archiverMain();
+  }
+  if (argv[0] === "__guard" && argv[1] !== undefined) {
+    const { guardMain } = await import("../supervisor/guard.ts");
+    return guardMain(argv[1]);
   }
   return await runCommand(argv, await systemContext());
 }

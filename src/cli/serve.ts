@@ -1,14 +1,25 @@
 /**
  * From options to a living manager and its exit code. The order is the argument: signals before all else (PID 1
- * without listeners cannot be stopped), then the data folder's lock, the configuration, the API, the manager; and on the
- * way out the API first, then what must be told.
+ * without listeners cannot be stopped), then the data folder's lock, the end of what an earlier run left, the guard, the
+ * configuration, the API, the manager; and on the way out the API first, then what must be told, then the guard.
  */
 
 import { type ConfigFlags, findDataDir, loadConfig, persistConfig, validateBody } from "../config/mod.ts";
 import type { LoadedConfig } from "../config/mod.ts";
 import { openCatalog } from "../database/mod.ts";
-import { type DataDir, Manager, openDataDir, writeExitRecord } from "../manager/mod.ts";
+import {
+  clearScratch,
+  type DataDir,
+  endPredecessor,
+  Manager,
+  openDataDir,
+  type RunGuard,
+  startRun,
+  writeExitRecord,
+} from "../manager/mod.ts";
 import { type Clock, systemClock } from "../platform/clock.ts";
+import { openLeaseMemory } from "../lease/mod.ts";
+import type { LeaseMemory } from "../lease/mod.ts";
 import { currentFolder, environmentVariables, inContainer, isRoot } from "../platform/environment.ts";
 import { asStateManagerError, StateManagerError } from "../platform/errors.ts";
 import { removeIfPresent, writeFileAtomically } from "../platform/files.ts";
@@ -17,7 +28,8 @@ import { configureLog, flushLog, log } from "../platform/log.ts";
 import { exitNow } from "../platform/parent_pipe.ts";
 import { type Random, randomHex, systemRandom } from "../platform/random.ts";
 import { Secret } from "../platform/secret.ts";
-import { affectedSqlite, keepAliveOnErrors, machineName, ownPid } from "../platform/self.ts";
+import { ownPid, readBootId } from "../platform/proc.ts";
+import { affectedSqlite, keepAliveOnErrors, machineName } from "../platform/self.ts";
 import { type HandledSignal, installSignals } from "../platform/signals.ts";
 import { standardError, standardOutput } from "../platform/standard_output.ts";
 import { createApp, isLoopback, type RunningServer, startServer } from "../server/mod.ts";
@@ -46,10 +58,19 @@ interface Parts {
 class SignalDesk {
   #early: HandledSignal[] = [];
   #manager: Manager | null = null;
+  readonly #stopAsked = new AbortController();
   onChild: () => void = () => {};
+
+  /** Aborted by the first signal that asks for a stop. */
+  get stopAsked(): AbortSignal {
+    return this.#stopAsked.signal;
+  }
 
   receive(signal: HandledSignal): void {
     if (signal === "SIGCHLD") return this.onChild();
+    if (STOP_SIGNALS.includes(signal)) {
+      this.#stopAsked.abort(new StateManagerError("cancelled", `start: ended by ${signal}`));
+    }
     if (this.#manager === null) {
       this.#early.push(signal);
       return;
@@ -110,8 +131,21 @@ async function live(parts: Parts): Promise<number> {
   const path = findDataDir(flags, environment, { isRoot: isRoot(), inContainer: inContainer(), folder });
   const { dir, lock } = await openDataDir(path);
   await removeIfPresent(dir.exitRecord);
+  let run: ReturnType<typeof startRun> | null = null;
   try {
-    const { exitCode, error } = await serve(parts, dir, { environment, flags, dataDir: path, folder });
+    // Before anything local is looked at: a program of the last run may still write to it.
+    const predecessor = await endPredecessor({ dir, clock, signal: parts.signals.stopAsked });
+    await clearScratch(dir);
+    run = startRun({ dir, clock, random: parts.random, environment });
+    const surroundings = { environment, flags, dataDir: path, folder };
+    const bootId = readBootId();
+    const leaseMemory = await openLeaseMemory({
+      path: dir.leaseMemory,
+      holder: `${machineName()} pid ${ownPid()}`,
+      place: bootId === null ? null : { bootId, lockIdentity: lock.identity },
+      predecessorIsDead: predecessor.provenDead,
+    });
+    const { exitCode, error } = await serve({ ...parts, guard: run, leaseMemory }, dir, surroundings);
     await writeExitRecord(dir.exitRecord, exitCode, error ?? "ended", clock.wallMs());
     if (error !== null) {
       logger.error(`ending with ${exitCode}: ${error.message}`, { code: error.code, hint: error.hint });
@@ -121,6 +155,8 @@ async function live(parts: Parts): Promise<number> {
     await writeExitRecord(dir.exitRecord, asStateManagerError(error).meaning.exit, error, clock.wallMs());
     throw error;
   } finally {
+    // All programs are stopped. What could not be ended is the guard's from here on; it keeps its lock for it.
+    await run?.end();
     lock.release();
   }
 }
@@ -128,11 +164,11 @@ async function live(parts: Parts): Promise<number> {
 type Surroundings = Parameters<typeof loadConfig>[0];
 
 async function serve(
-  parts: Parts,
+  parts: Parts & { readonly guard: RunGuard; readonly leaseMemory: LeaseMemory },
   dir: DataDir,
   surroundings: Surroundings,
 ): Promise<{ exitCode: number; error: StateManagerError | null }> {
-  const { clock, mode, random, signals } = parts;
+  const { clock, mode, random, signals, guard, leaseMemory } = parts;
   const loaded = await loadConfig(surroundings);
   if (mode === "run" && loaded.config === null) {
     throw new StateManagerError(
@@ -155,6 +191,8 @@ async function serve(
     random,
     pid: ownPid(),
     hostname: machineName(),
+    guard,
+    leaseMemory,
     setupToken: await setupToken(loaded, dir, random),
     openCatalog: (config) =>
       openCatalog({ path: config.catalog.path ?? dir.catalog, clock, log: log("catalog") }),

@@ -145,6 +145,7 @@ function leaseOf(parsed: ParsedConfig): LeaseConfig {
     renewMs: lease.renew ?? Math.min(LEASE_RENEW_MS, Math.round(ttlMs * LEASE_RENEW_MS / LEASE_TTL_MS)),
     wait: lease.wait ?? true,
     onUnreachable: lease.on_unreachable ?? "freeze",
+    handOver: lease.hand_over ?? "on_request",
     standbyReady: lease.standby_ready ?? false,
   };
 }

@@ -8,6 +8,7 @@ import {
   removeIfPresent,
   writeFileAtomically,
 } from "../platform/files.ts";
+import { type LocalFiles, systemFiles } from "../platform/local_files.ts";
 import { parseJsonc } from "./jsonc.ts";
 
 /** Previous files that are kept; more would be litter. */
@@ -19,13 +20,13 @@ function split(path: string): { folder: string; name: string } {
 }
 
 /** Best effort: a backup too many hurts nobody. */
-async function pruneBackups(path: string): Promise<void> {
+async function pruneBackups(path: string, files: LocalFiles): Promise<void> {
   const { folder, name } = split(path);
-  const names = (await listFolder(folder))
+  const names = (await listFolder(folder, files))
     .filter((other) => other.startsWith(`${name}.`) && /^\.\d{8}T\d{9}Z\.bak$/.test(other.slice(name.length)))
     .sort();
   for (const old of names.slice(0, Math.max(0, names.length - KEPT_BACKUPS))) {
-    await removeIfPresent(`${folder}/${old}`);
+    await removeIfPresent(`${folder}/${old}`, files);
   }
 }
 
@@ -34,11 +35,16 @@ async function pruneBackups(path: string): Promise<void> {
  * previous file is still in force, at worst with a copy of itself beside it.
  * Errors: `config-unwritable`, also when a file stands there that does not parse: somebody's work is never overwritten.
  */
-export async function persistConfig(path: string, raw: unknown, wallMs: number): Promise<void> {
+export async function persistConfig(
+  path: string,
+  raw: unknown,
+  wallMs: number,
+  files: LocalFiles = systemFiles,
+): Promise<void> {
   const hint = "make the folder writable for this user, or name another file with --config";
   try {
-    await ensureFolder(split(path).folder, 0o700);
-    const previous = await readTextIfPresent(path);
+    await ensureFolder(split(path).folder, 0o700, files);
+    const previous = await readTextIfPresent(path, files);
     if (previous !== null) {
       if (parseJsonc(previous, path).problems.length > 0) {
         throw new StateManagerError(
@@ -50,10 +56,10 @@ export async function persistConfig(path: string, raw: unknown, wallMs: number):
         );
       }
       const stamp = new Date(wallMs).toISOString().replace(/[-:.]/g, "");
-      await writeFileAtomically(`${path}.${stamp}.bak`, previous, { mode: 0o600 });
-      await pruneBackups(path).catch(() => {});
+      await writeFileAtomically(`${path}.${stamp}.bak`, previous, { mode: 0o600, files });
+      await pruneBackups(path, files).catch(() => {});
     }
-    await writeFileAtomically(path, `${JSON.stringify(raw, null, 2)}\n`, { mode: 0o600 });
+    await writeFileAtomically(path, `${JSON.stringify(raw, null, 2)}\n`, { mode: 0o600, files });
   } catch (error) {
     if (isError(error, "config-unwritable", "disk-full")) throw error;
     const text = error instanceof Error ? error.message : String(error);

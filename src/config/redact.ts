@@ -88,6 +88,7 @@ export function redactedConfig(config: Config): Record<string, unknown> {
       renew: formatDuration(lease.renewMs),
       wait: typeof lease.wait === "number" ? formatDuration(lease.wait) : lease.wait,
       on_unreachable: lease.onUnreachable,
+      hand_over: lease.handOver,
       standby_ready: lease.standbyReady,
     },
     catalog: present({ path: config.catalog.path }),

@@ -189,8 +189,9 @@ const leaseSchema = v.strictObject({
   ),
   hand_over: described(
     "Hand over",
-    "The lease is given up on request only: POST /release-lease, or SIGTERM. Default: never.",
-    choiceSchema(["never"]),
+    "on_request: a manager that waits asks the one that holds the lease, which stops in order and hands it over. " +
+      "never: it neither asks nor answers. Default: on_request.",
+    choiceSchema(["on_request", "never"]),
   ),
   standby_ready: described(
     "Standby is ready",

@@ -83,6 +83,7 @@ export interface LeaseConfig {
   /** true: wait for ever; false: give up at once (exit 75); a number: milliseconds. */
   readonly wait: boolean | number;
   readonly onUnreachable: "freeze" | "stop";
+  readonly handOver: "on_request" | "never";
   readonly standbyReady: boolean;
 }
 

@@ -50,7 +50,6 @@ export const UNAVAILABLE: readonly Unavailable[] = [
     except: ["required", "none"],
     instead: 'use "required": the manager waits for the lease',
   },
-  { key: "lease.hand_over", except: ["never"], instead: "hand over by POST /release-lease, or by SIGTERM" },
   { key: "catalog.sync_url", instead: "the catalog is a local file" },
   { key: "catalog.auth_token", instead: "the catalog is a local file" },
   { key: "catalog.sync_interval", instead: "the catalog is a local file" },
@@ -60,7 +59,6 @@ export const UNAVAILABLE: readonly Unavailable[] = [
 const KNOWN_VALUES: Readonly<Record<string, readonly string[]>> = {
   "checkpoint.consistency": ["freeze", "hooks"],
   "lease.mode": ["follow"],
-  "lease.hand_over": ["on_request"],
 };
 
 function isObject(value: unknown): value is Readonly<Record<string, unknown>> {

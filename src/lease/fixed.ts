@@ -16,7 +16,7 @@ export interface FixedLeaseOptions {
   readonly onEvent: (event: LeaseEvent) => void;
 }
 
-/** A lease that is always ours when asked for. `remainingMs` is null: it never ends by itself. */
+/** A lease that is always ours when asked for. `remainingMs` is null and no "renewed" is told: it never ends by itself. */
 export function fixedLease(options: FixedLeaseOptions): Lease {
   const { random, onEvent } = options;
   const holder = randomHex(random);
@@ -54,6 +54,9 @@ export function fixedLease(options: FixedLeaseOptions): Lease {
     },
     assertHeld(): void {
       if (term === null) throw new StateManagerError("lease-not-held", `use lease: it is ${state}`);
+    },
+    confirmHeld(): Promise<void> {
+      return new Promise((resolve) => resolve(lease.assertHeld()));
     },
     release(): Promise<void> {
       if (term !== null) {

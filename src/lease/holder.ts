@@ -6,15 +6,26 @@
  */
 
 import type { Clock } from "../platform/clock.ts";
-import { StateManagerError } from "../platform/errors.ts";
+import { asStateManagerError, StateManagerError } from "../platform/errors.ts";
+import { log } from "../platform/log.ts";
 import { type Random, randomHex } from "../platform/random.ts";
 import type { ObjectStore } from "../storage/object_store.ts";
-import { heldBy, initialLease, isHeld, isTrusted, nextWakeMs } from "./machine.ts";
-import type { LeaseMachine, LeaseSettings, MachineEffect, MachineEvent } from "./machine.ts";
+import { HandOverRunner } from "./hand_over_runner.ts";
+import { heldBy, initialLease, isHeld, isInDoubt, isTrusted, nextWakeMs, nonces } from "./machine.ts";
+import type { LeaseMachine, LeaseSettings, LeaseTurn, MachineEffect, MachineEvent } from "./machine.ts";
 import { clipInfo, MAX_TTL_MS } from "./record.ts";
-import { type LeaseRequests, perform } from "./requests.ts";
+import { type LeaseRequests, perform, type RequestEffect, withinTime } from "./requests.ts";
 import { step } from "./rules.ts";
-import type { AcquireOptions, Lease, LeaseEvent, LeaseStatus, LeaseTerm } from "./types.ts";
+import type {
+  AcquireOptions,
+  Lease,
+  LeaseEvent,
+  LeaseMemory,
+  LeaseStatus,
+  LeaseTerm,
+  ReleaseOptions,
+} from "./types.ts";
+import { WallClockWatch } from "./wall_clock_watch.ts";
 
 export interface LeaseHolderOptions {
   /** The plain store (see above); `key` is relative to it. */
@@ -37,6 +48,15 @@ export interface LeaseHolderOptions {
   readonly tokenFloor?: number;
   /** Called in order, after the state has changed; "lost" after `signal` has aborted. Must not throw. */
   readonly onEvent: (event: LeaseEvent) => void;
+  /**
+   * `answer`: the holder looks for requests of others (event "asked"). `ask`: while it waits it asks for each foreign
+   * term, once. Read at each use. Default: neither.
+   */
+  readonly handOver?: { readonly answer: boolean; readonly ask: boolean };
+  /** For a fast return after a crash; left out: a restart waits for the TTL. */
+  readonly memory?: LeaseMemory;
+  /** Gets every turn of the rules, for traces. Must not throw, nor call this lease. */
+  readonly onTurn?: (turn: LeaseTurn) => void;
 }
 
 /** Time to freeze some hundred processes, with room for a slow timer. */
@@ -47,6 +67,11 @@ const LONGEST_REQUEST_MS = 2_500;
 const LONGEST_POLL_MS = 1_000;
 /** A claim refused so often is not going to be written; with `wait: false` any failure counts. */
 const TRIES_OF_THE_IMPATIENT = 3;
+/**
+ * A small file's write takes under 1 ms; a disk that is slower is not waited for, at most half of the request's time.
+ * A memory that comes too late costs a wait after a crash, never more (memory.ts says why).
+ */
+const LONGEST_REMEMBER_MS = 500;
 /** A release is a put, and at worst its read-back, a resend and another read-back. */
 const RELEASE_REQUESTS = 4;
 
@@ -61,16 +86,27 @@ interface Acquisition {
   reached: boolean;
 }
 
+const logger = log("lease");
+
 export class LeaseHolder implements Lease {
   readonly #options: LeaseHolderOptions;
   readonly #settings: LeaseSettings;
   readonly #requests: LeaseRequests;
+  readonly #handOver: HandOverRunner;
+  readonly #wallClock: WallClockWatch;
   #state: LeaseMachine;
   #term = new AbortController();
   #acquisition: Acquisition | null = null;
   /** The request under way; a result that comes for another one is dropped. */
   #request: AbortController | null = null;
   #timer: AbortController | null = null;
+  /** Nonce of the last write that was begun; a resend has the same. */
+  #lastNonce = "";
+  /** True until a memory that failed works again, so that it is said once. */
+  #forgetful = false;
+  #forgetting: Promise<void> = Promise.resolve();
+  /** Resolves with the next turn. */
+  #turned = Promise.withResolvers<void>();
   /** Resolves when the machine has come to rest. */
   #resting = Promise.withResolvers<void>();
 
@@ -100,9 +136,19 @@ export class LeaseHolder implements Lease {
       renewMs,
       marginMs,
       pollMs: options.pollMs ?? Math.min(LONGEST_POLL_MS, ttlMs / 10),
+      requestTimeoutMs,
       info: clipInfo(options.info),
     };
-    this.#state = initialLease(options.tokenFloor ?? 0);
+    this.#handOver = new HandOverRunner({
+      store,
+      clock,
+      random: options.random,
+      lease: this.#settings,
+      handOver: () => this.#options.handOver,
+      onAsked: (by) => this.#options.onEvent({ type: "asked", by }),
+    });
+    this.#wallClock = new WallClockWatch(clock);
+    this.#state = initialLease(options.tokenFloor ?? 0, options.memory?.inherited ?? []);
     this.#term.abort(notHeld("the lease was not acquired yet"));
     this.#resting.resolve();
   }
@@ -130,10 +176,21 @@ export class LeaseHolder implements Lease {
   }
 
   assertHeld(minimumMs = 0): void {
+    this.#watchWallClock();
     const state = this.#state;
-    if (isHeld(state, this.#now()) && this.#remainingMs() >= minimumMs) return;
-    throw this.#loss() ??
-      notHeld(`the lease is ${this.#stateName()}, ${Math.floor(this.#remainingMs())} ms remain`);
+    const nowMs = this.#now();
+    if (isHeld(state, nowMs) && this.#remainingMs() >= minimumMs) return;
+    const why = isInDoubt(state, nowMs)
+      ? "the wall clock jumped ahead, the store has not proven since that the lease is still ours"
+      : `the lease is ${this.#stateName()}, ${Math.floor(this.#remainingMs())} ms remain`;
+    throw this.#loss() ?? notHeld(why);
+  }
+
+  async confirmHeld(minimumMs = 0): Promise<void> {
+    this.#watchWallClock();
+    // Ends at the deadline at the latest: the rules suspend the term then, in a turn of their own.
+    while (isInDoubt(this.#state, this.#now())) await this.#turned.promise;
+    this.assertHeld(minimumMs);
   }
 
   async acquire(options: AcquireOptions): Promise<LeaseTerm> {
@@ -172,13 +229,13 @@ export class LeaseHolder implements Lease {
     }
   }
 
-  async release(options: { readonly timeoutMs?: number } = {}): Promise<void> {
+  async release(options: ReleaseOptions = {}): Promise<void> {
     const timeoutMs = options.timeoutMs ?? RELEASE_REQUESTS * this.#requests.timeoutMs;
     if (this.#acquisition !== null) {
       this.#abandon(this.#acquisition, cancelled());
     }
     if (this.#state.phase === "resting") return;
-    this.#dispatch({ type: "release" });
+    this.#dispatch({ type: "release", ...(options.to === undefined ? {} : { to: options.to }) });
     const ended = await this.#settle(timeoutMs);
     if (!ended) {
       throw new StateManagerError("timeout", `release lease: not confirmed within ${timeoutMs} ms`, {
@@ -192,6 +249,7 @@ export class LeaseHolder implements Lease {
   async [Symbol.asyncDispose](): Promise<void> {
     await this.release().catch(() => {}); // the TTL covers what a release could not do
     await this.#resting.promise;
+    await this.#forgetting;
   }
 
   #loss(): StateManagerError | null {
@@ -217,21 +275,42 @@ export class LeaseHolder implements Lease {
     return isHeld(state, this.#now()) ? "held" : "suspended";
   }
 
-  /** One turn: the new state first, then the timer and the request, and at last the news, whose hearers may call us. */
+  #watchWallClock(): void {
+    if (this.#wallClock.jumped() && this.#state.phase !== "resting") this.#turn({ type: "doubt" });
+  }
+
   #dispatch(event: MachineEvent): void {
+    this.#watchWallClock();
+    this.#turn(event);
+  }
+
+  /** One turn: the new state first, then the timer and the request, and at last the news, whose hearers may call us. */
+  #turn(event: MachineEvent): void {
     const { random } = this.#options;
+    const settings = this.#settings;
+    const before = this.#state;
     const turn = { nowMs: this.#now(), nonce: randomHex(random), jitter: random.float() };
-    const { state, effects } = step(this.#settings, this.#state, event, turn);
-    const started = this.#state.phase === "resting" && state.phase !== "resting";
-    const ended = this.#state.phase !== "resting" && state.phase === "resting";
+    const after = step(settings, before, event, turn);
+    this.#options.onTurn?.({ settings, state: before, event, turn, after });
+    const { state, effects } = after;
+    const started = before.phase === "resting" && state.phase !== "resting";
+    const ended = before.phase !== "resting" && state.phase === "resting";
     this.#state = state;
     if (started) this.#resting = Promise.withResolvers();
     if (state.phase === "resting" || state.request === "none") this.#endRequest();
     for (const effect of effects) this.#startRequest(effect);
     this.#armTimer();
+    const renewed = effects.some((effect) => effect.type === "tell" && effect.event.type === "renewed");
+    if (renewed) this.#wallClock.proven();
     for (const effect of effects) this.#tell(effect);
     this.#judgeWait(event);
+    this.#handOver.leaseMoved(this.#state, renewed);
+    // Given up, or not ours to know: what we wrote, or a predecessor, may still stand there.
+    if (ended && before.phase === "owning" && event.type !== "give-up") this.#forget();
     if (ended) this.#resting.resolve();
+    const { resolve } = this.#turned;
+    this.#turned = Promise.withResolvers();
+    resolve();
   }
 
   #armTimer(): void {
@@ -256,11 +335,57 @@ export class LeaseHolder implements Lease {
   #startRequest(effect: MachineEffect): void {
     if (effect.type !== "get" && effect.type !== "put") return;
     const request = this.#request = new AbortController();
-    perform(this.#requests, effect, request.signal).then((event) => {
-      if (this.#request !== request) return; // the machine has moved on
+    this.#send(effect, request.signal).then((event) => {
+      if (event === null || this.#request !== request) return; // the machine has moved on
       this.#request = null;
       this.#dispatch(event);
     });
+  }
+
+  /** Null: not sent, nobody wants it any more. */
+  #send(effect: RequestEffect, signal: AbortSignal): Promise<MachineEvent | null> {
+    if (effect.type === "get" || effect.record.nonce === this.#lastNonce) {
+      return perform(this.#requests, effect, signal);
+    }
+    this.#lastNonce = effect.record.nonce;
+    this.#wallClock.sent();
+    // A released record is anybody's: it needs no memory.
+    if (this.#options.memory === undefined || effect.record.state === "released") {
+      return perform(this.#requests, effect, signal);
+    }
+    return this.#rememberAndSend(effect, signal);
+  }
+
+  /** If we die before the put, the memory names what stands there; after it, what stands there or comes. */
+  async #rememberAndSend(effect: RequestEffect, signal: AbortSignal): Promise<MachineEvent | null> {
+    const { timeoutMs } = this.#requests;
+    const sinceMs = this.#now();
+    await this.#remember(nonces(this.#state), Math.min(LONGEST_REMEMBER_MS, timeoutMs / 2), signal);
+    if (signal.aborted) return null; // a put that left now would be a claim that nobody follows up
+    const leftMs = Math.max(timeoutMs / 2, timeoutMs - (this.#now() - sinceMs));
+    return await perform({ ...this.#requests, timeoutMs: leftMs }, effect, signal);
+  }
+
+  /** Bounded, and never rejects: without a memory a restart waits for the TTL. */
+  async #remember(kept: readonly string[], timeoutMs: number, signal: AbortSignal): Promise<void> {
+    const { memory, clock } = this.#options;
+    if (memory === undefined) return;
+    const failure = await withinTime<string | null>(
+      { clock, timeoutMs },
+      signal,
+      () => memory.remember(kept).then(() => null, (error) => asStateManagerError(error).message),
+      () => `not written within ${timeoutMs} ms`,
+    );
+    if (failure !== null && !this.#forgetful) {
+      logger.warn("lease not noted in the data folder: after a crash this one waits for the TTL", {
+        error: failure,
+      });
+    }
+    this.#forgetful = failure !== null;
+  }
+
+  #forget(): void {
+    this.#forgetting = this.#remember([], LONGEST_REMEMBER_MS, NEVER);
   }
 
   #tell(effect: MachineEffect): void {
@@ -352,6 +477,8 @@ export class LeaseHolder implements Lease {
     });
   }
 }
+
+const NEVER = new AbortController().signal;
 
 function notHeld(why: string): StateManagerError {
   return new StateManagerError("lease-not-held", `use lease: ${why}`);

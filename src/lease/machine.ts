@@ -19,6 +19,8 @@ export interface LeaseSettings {
   readonly marginMs: number;
   /** Between two looks at somebody else's lease, and before a retry; ± 25 % of jitter. */
   readonly pollMs: number;
+  /** Longest wait for one request. */
+  readonly requestTimeoutMs: number;
   readonly info: Readonly<Record<string, string>>;
 }
 
@@ -46,11 +48,15 @@ export interface Attempt {
   readonly firstSentMs: number;
   /** What the next turn that is due does. */
   readonly next: "send" | "read";
+  /** The clocks cast doubt after it was first sent: that it landed proves nothing about now. */
+  readonly doubted: boolean;
 }
 
 export interface Common {
   /** A new term's token is above this: the highest seen in the data or in any record. */
   readonly highestToken: number;
+  /** Nonces of a predecessor that is proven dead with its programs: a held record with one of them is free. */
+  readonly inherited: readonly string[];
   readonly lastError: string | null;
 }
 
@@ -87,15 +93,22 @@ export interface Owning extends Active {
   /** False while a landed claim is already past its deadline: it must be renewed before anybody hears of the term. */
   readonly announced: boolean;
   readonly suspended: boolean;
+  /** `deadlineMs` may be wrong: the clocks disagree since our last write landed. Only a newer one proves the term. */
+  readonly inDoubt: boolean;
   /** A release is wanted; nothing may be written under the term any more. */
   readonly ending: boolean;
+  /** Holder id that the release is meant for; null: anybody. */
+  readonly releaseTo: string | null;
 }
 
 export type LeaseMachine = Resting | Contending | Owning;
 
 export type MachineEvent =
   | { readonly type: "acquire" }
-  | { readonly type: "release" }
+  /** `to`: the holder id that may claim at once, others wait a grace. */
+  | { readonly type: "release"; readonly to?: string }
+  /** The wall clock ran ahead of the monotonic one: time may have passed that the latter did not count. */
+  | { readonly type: "doubt" }
   /** The time for a release ran out. */
   | { readonly type: "give-up" }
   | { readonly type: "tick" }
@@ -121,14 +134,48 @@ export interface Step {
   readonly effects: readonly MachineEffect[];
 }
 
+/** One turn as it was taken: `step(settings, state, event, turn)` gives `after` again. */
+export interface LeaseTurn {
+  readonly settings: LeaseSettings;
+  readonly state: LeaseMachine;
+  readonly event: MachineEvent;
+  readonly turn: Turn;
+  readonly after: Step;
+}
+
 /** The machine at rest; `highestToken` is the highest token found in the data, 0 for none. */
-export function initialLease(highestToken: number): LeaseMachine {
-  return { phase: "resting", as: "idle", highestToken, lastError: null };
+export function initialLease(highestToken: number, inherited: readonly string[] = []): LeaseMachine {
+  return { phase: "resting", as: "idle", highestToken, inherited, lastError: null };
 }
 
 /** How long one tag must stand unchanged before it may be taken over, in the waiter's own time. */
 export function takeOverAfterMs(ttlMs: number): number {
   return ttlMs * (1 + 2 * CLOCK_DRIFT);
+}
+
+/** How long a record released to one holder is left to it, from another one's first sight of it: it looks twice. */
+export function graceMs(settings: LeaseSettings): number {
+  return 2 * settings.pollMs + settings.requestTimeoutMs;
+}
+
+/** When a guard kills what still runs: half of the margin after the holder should have fenced itself. */
+export function killAtMs(settings: LeaseSettings, deadlineMs: number): number {
+  return deadlineMs + settings.marginMs / 2;
+}
+
+/**
+ * Nonces of held records of ours, or of a predecessor whose place we are taking, that may stand in the store now. The
+ * newest come last.
+ */
+export function nonces(state: LeaseMachine): readonly string[] {
+  if (state.phase === "resting") return [];
+  const { attempt } = state;
+  const sent = attempt === null || attempt.purpose === "release" ? [] : [attempt.record.nonce];
+  if (state.phase === "owning") return [...new Set([state.own.record.nonce, ...sent])];
+  const base = attempt?.base?.record.nonce;
+  // A claim on a predecessor's record: that may still stand there, or a later write of its may land before ours.
+  const ofPredecessor = base !== undefined && state.inherited.includes(base) ? state.inherited : [];
+  return [...ofPredecessor, ...sent];
 }
 
 /** When the next "tick" is due by itself; null: only an event moves the machine. */
@@ -142,7 +189,12 @@ export function nextWakeMs(state: LeaseMachine): number | null {
 
 /** True while the term may be used: `nowMs` is what the clock says at this instant, not at the last event. */
 export function isHeld(state: LeaseMachine, nowMs: number): boolean {
-  return state.phase === "owning" && isTrusted(state) && nowMs < state.deadlineMs;
+  return state.phase === "owning" && isTrusted(state) && !state.inDoubt && nowMs < state.deadlineMs;
+}
+
+/** True while the term is only waiting for a fresh proof by the store. */
+export function isInDoubt(state: LeaseMachine, nowMs: number): boolean {
+  return state.phase === "owning" && isTrusted(state) && state.inDoubt && nowMs < state.deadlineMs;
 }
 
 /** Who has it, as far as a contender knows. */
@@ -153,7 +205,7 @@ export function heldBy(state: LeaseMachine): LeaseStatus["heldBy"] {
   return { holder: record.holder, token: record.token, info: { ...record.info } };
 }
 
-/** True while nothing but time stands against using the term. */
+/** True while nothing but time and doubt stand against using the term. */
 export function isTrusted(state: Owning): boolean {
   return state.announced && !state.suspended && !state.ending;
 }

@@ -1,10 +1,10 @@
 /**
- * `lease.json` as bytes: what is written, and a bounded, strict reading of what is found. A record that cannot be
+ * `lease.json` and `hand-over.json` as bytes. The first: what is written, and a bounded, strict reading of what is found. A record that cannot be
  * understood is never overwritten: it may be a newer version's, and then its holder is alive.
  */
 
 import { StateManagerError } from "../platform/errors.ts";
-import type { LeaseRecord } from "./types.ts";
+import type { HandOverRequest, LeaseRecord } from "./types.ts";
 
 /** A record is about 400 bytes; the fullest `info` that `clipInfo` lets through, all of it escaped, is under 50 KiB. */
 const MAX_RECORD_BYTES = 64 * 1024;
@@ -17,8 +17,8 @@ const MAX_INFO_LENGTH = 256;
 
 /** The bytes of `record`; equal records give equal bytes, so that a resend is the same write. */
 export function encodeLease(record: LeaseRecord): Uint8Array<ArrayBuffer> {
-  const { v, token, holder, nonce, state, ttlMs, info } = record;
-  return new TextEncoder().encode(JSON.stringify({ v, token, holder, nonce, state, ttlMs, info }) + "\n");
+  const { v, token, holder, nonce, state, ttlMs, info, to } = record;
+  return new TextEncoder().encode(JSON.stringify({ v, token, holder, nonce, state, ttlMs, info, to }) + "\n");
 }
 
 /** Cuts what people wrote to what a record may carry. */
@@ -41,7 +41,7 @@ export function decodeLease(body: Uint8Array): LeaseRecord {
     throw damaged("not JSON", error);
   }
   if (!isObject(value)) throw damaged("not a JSON object");
-  const { v, token, holder, nonce, state, ttlMs, info } = value;
+  const { v, token, holder, nonce, state, ttlMs, info, to } = value;
   if (typeof v === "number" && v > 1) {
     throw new StateManagerError("format-too-new", `read lease: its format is ${v}, this version knows 1`, {
       hint: "run the newer version of state-manager that wrote it",
@@ -54,7 +54,32 @@ export function decodeLease(body: Uint8Array): LeaseRecord {
   if (state !== "held" && state !== "released") throw damaged("`state` is neither held nor released");
   if (!isInteger(ttlMs, 1, MAX_TTL_MS)) throw damaged("`ttlMs` is not 1 ms to 24 h");
   if (!isInfo(info)) throw damaged("`info` is not a small map of texts");
-  return { v: 1, token, holder, nonce, state, ttlMs, info };
+  if (to !== undefined && !isId(to)) throw damaged("`to` is not an id");
+  return { v: 1, token, holder, nonce, state, ttlMs, info, ...(to === undefined ? {} : { to }) };
+}
+
+/** The longest `hand-over.json` that is read. */
+export const MAX_HAND_OVER_BYTES = MAX_RECORD_BYTES;
+
+export function encodeHandOver(request: HandOverRequest): Uint8Array<ArrayBuffer> {
+  const { v, token, asker, nonce, info } = request;
+  return new TextEncoder().encode(JSON.stringify({ v, token, asker, nonce, info }) + "\n");
+}
+
+/** Reads a request; null for anything that is not one of version 1: it is a wish of somebody, nothing depends on it. */
+export function decodeHandOver(body: Uint8Array): HandOverRequest | null {
+  if (body.length > MAX_HAND_OVER_BYTES) return null;
+  let value: unknown;
+  try {
+    value = JSON.parse(new TextDecoder("utf-8", { fatal: true }).decode(body));
+  } catch {
+    return null;
+  }
+  if (!isObject(value)) return null;
+  const { v, token, asker, nonce, info } = value;
+  if (v !== 1 || !isInteger(token, 1, Number.MAX_SAFE_INTEGER)) return null;
+  if (!isId(asker) || !isId(nonce) || !isInfo(info)) return null;
+  return { v: 1, token, asker, nonce, info };
 }
 
 function damaged(what: string, cause?: unknown): StateManagerError {

@@ -19,26 +19,42 @@ export type RequestEffect = Extract<MachineEffect, { readonly type: "get" | "put
  * Sends it once. Never rejects, and answers in time even where the store ignores its signal; the store may then still
  * carry a put out, which is what "unknown" says.
  */
-export async function perform(
+export function perform(
   requests: LeaseRequests,
   effect: RequestEffect,
   signal: AbortSignal,
 ): Promise<MachineEvent> {
-  const { clock, timeoutMs } = requests;
+  const { timeoutMs } = requests;
+  return withinTime(
+    requests,
+    signal,
+    (either) => effect.type === "get" ? get(requests, either) : put(requests, effect, either),
+    () => {
+      const error = new StateManagerError("store-unreachable", `${WHAT}: no answer in ${timeoutMs} ms`);
+      return failed(effect.type, error);
+    },
+  );
+}
+
+/** What `act` resolves to, or `tooLate` when that takes longer than `timeoutMs`; its signal aborts then. */
+export async function withinTime<T>(
+  { clock, timeoutMs }: Pick<LeaseRequests, "clock" | "timeoutMs">,
+  signal: AbortSignal,
+  act: (signal: AbortSignal) => Promise<T>,
+  tooLate: () => T,
+): Promise<T> {
   const over = new AbortController();
   const either = AbortSignal.any([signal, over.signal]);
-  const outcome = effect.type === "get" ? get(requests, either) : put(requests, effect, either);
-  const tooLate = clock.sleep(timeoutMs, { signal: either }).then(
-    () =>
-      failed(
-        effect.type,
-        new StateManagerError("store-unreachable", `${WHAT}: no answer in ${timeoutMs} ms`),
-      ),
+  const outcome = act(either);
+  const late = clock.sleep(timeoutMs, { signal: either }).then(
+    tooLate,
     () => outcome, // answered before, or not wanted any more
   );
-  const event = await Promise.race([outcome, tooLate]);
-  over.abort(new StateManagerError("cancelled", `${WHAT}: cancelled`));
-  return event;
+  try {
+    return await Promise.race([outcome, late]);
+  } finally {
+    over.abort(new StateManagerError("cancelled", `${WHAT}: cancelled`));
+  }
 }
 
 const WHAT = "reach lease";

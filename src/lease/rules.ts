@@ -9,12 +9,17 @@
  *   was first sent, so the holder has stopped by then, whatever the clocks say and however late a request lands.
  * - A write of unknown outcome is read back. It is resent with the same bytes, never with a new nonce: so at most one
  *   write of ours is under way, and one read tells landed, not landed yet, or somebody else's.
- * - If we die at any point here, the record in the store stays what it was, and the next one waits a TTL.
+ * - If we die at any point here, the record in the store stays what it was, and the next one waits a TTL; unless it is
+ *   our own successor and can prove that we and our programs are dead: then nobody believes in that record any more,
+ *   and it claims at once. A late write of ours, landing before that claim, makes it fail; after it, fails itself.
+ * - The wall clock running ahead of the monotonic one may mean time that only the former counted (a machine that was
+ *   frozen from outside). Then only the landing of a write that was *first sent afterwards* proves the term again: a
+ *   record that still has our older nonce may be claimed by another the moment after.
  */
 
 import type { StateManagerError } from "../platform/errors.ts";
 import type { ETag } from "../storage/object_store.ts";
-import { heldBy, isTrusted, takeOverAfterMs } from "./machine.ts";
+import { graceMs, heldBy, isTrusted, killAtMs, takeOverAfterMs } from "./machine.ts";
 import type {
   Attempt,
   Common,
@@ -44,10 +49,11 @@ export function step(settings: LeaseSettings, state: LeaseMachine, event: Machin
   }
 }
 
-function newContender({ highestToken }: Common, turn: Turn): Contending {
+function newContender({ highestToken, inherited }: Common, turn: Turn): Contending {
   return {
     phase: "contending",
     highestToken,
+    inherited,
     lastError: null,
     request: "get",
     attempt: null,
@@ -58,8 +64,9 @@ function newContender({ highestToken }: Common, turn: Turn): Contending {
   };
 }
 
-function rest({ highestToken, lastError }: Common, as: Resting["as"], effects: MachineEffect[] = []): Step {
-  return { state: { phase: "resting", as, highestToken, lastError }, effects };
+function rest(common: Common, as: Resting["as"], effects: MachineEffect[] = []): Step {
+  const { highestToken, inherited, lastError } = common;
+  return { state: { phase: "resting", as, highestToken, inherited, lastError }, effects };
 }
 
 // What contender and owner share: one attempt, sent, read back, resent.
@@ -72,7 +79,7 @@ function begin(
   settings: LeaseSettings,
   state: Contending | Owning,
   turn: Turn,
-  write: { purpose: Attempt["purpose"]; base: Found | null; token: number },
+  write: { purpose: Attempt["purpose"]; base: Found | null; token: number; to?: string | null },
 ): Step {
   const record: LeaseRecord = {
     v: 1,
@@ -82,9 +89,10 @@ function begin(
     state: write.purpose === "release" ? "released" : "held",
     ttlMs: settings.ttlMs,
     info: settings.info,
+    ...(typeof write.to === "string" ? { to: write.to } : {}),
   };
   const { purpose, base } = write;
-  const attempt: Attempt = { purpose, record, base, firstSentMs: turn.nowMs, next: "read" };
+  const attempt: Attempt = { purpose, record, base, firstSentMs: turn.nowMs, next: "read", doubted: false };
   return {
     state: { ...state, request: "put", attempt },
     effects: [{ type: "put", record, base }],
@@ -131,6 +139,12 @@ function stepContending(settings: LeaseSettings, state: Contending, event: Machi
     case "release":
       if (attempt === null) return rest(state, "idle");
       return settleSoon({ ...state, abandoned: true }, attempt);
+    case "doubt":
+      // Without a claim under way there is nothing to doubt: time that was not counted only makes us wait longer.
+      return {
+        state: attempt === null ? state : { ...state, attempt: { ...attempt, doubted: true } },
+        effects: [],
+      };
     case "give-up":
       return rest(state, "idle");
     case "unreadable":
@@ -174,7 +188,7 @@ function settleSoon(state: Contending | Owning, attempt: Attempt): Step {
 function observe(settings: LeaseSettings, before: Contending, found: Found | null, turn: Turn): Step {
   const readyMs = before.seen !== null && before.seen.found?.etag === found?.etag
     ? before.seen.readyMs
-    : turn.nowMs + waitMs(before.seen?.found ?? null, found);
+    : turn.nowMs + waitMs(settings, before, found);
   const state: Contending = {
     ...before,
     request: "none",
@@ -194,10 +208,18 @@ function observe(settings: LeaseSettings, before: Contending, found: Found | nul
   };
 }
 
-/** Nothing there or released: no wait. A record that vanished from under its holder: the holder may not know yet. */
-function waitMs(before: Found | null, found: Found | null): number {
-  const holding = found ?? before;
-  return holding?.record.state === "held" ? takeOverAfterMs(holding.record.ttlMs) : 0;
+/**
+ * Nothing there, released, or held by a predecessor that is proven dead: no wait. Released to another one: a grace, in
+ * which that one is quicker. A record that vanished from under its holder: the holder may not know yet.
+ */
+function waitMs(settings: LeaseSettings, before: Contending, found: Found | null): number {
+  const { record } = found ?? before.seen?.found ?? { record: null };
+  if (record === null) return 0;
+  if (record.state === "released") {
+    return record.to === undefined || record.to === settings.holder ? 0 : graceMs(settings);
+  }
+  if (found !== null && before.inherited.includes(record.nonce)) return 0;
+  return takeOverAfterMs(record.ttlMs);
 }
 
 function claim(settings: LeaseSettings, state: Contending, turn: Turn): Step {
@@ -211,6 +233,7 @@ function won(settings: LeaseSettings, state: Contending, attempt: Attempt, etag:
   const owning: Owning = {
     phase: "owning",
     highestToken: record.token,
+    inherited: state.inherited,
     lastError: null,
     request: "none",
     attempt,
@@ -225,7 +248,9 @@ function won(settings: LeaseSettings, state: Contending, attempt: Attempt, etag:
     deadlineMs: -Infinity,
     announced: false,
     suspended: false,
+    inDoubt: false,
     ending: state.abandoned,
+    releaseTo: null,
   };
   return landed(settings, owning, attempt, etag, turn);
 }
@@ -238,8 +263,14 @@ function stepOwning(settings: LeaseSettings, state: Owning, event: MachineEvent,
     case "acquire":
       return { state, effects: [] };
     case "release": {
-      const ending: Owning = { ...state, ending: true };
+      const ending: Owning = { ...state, ending: true, releaseTo: event.to ?? state.releaseTo };
       return attempt === null ? renewOrRelease(settings, ending, turn) : settleSoon(ending, attempt);
+    }
+    case "doubt": {
+      const inDoubt: Owning = { ...state, inDoubt: true };
+      if (attempt === null) return renewOrRelease(settings, inDoubt, turn);
+      const doubted: Attempt = { ...attempt, doubted: true };
+      return settleSoon({ ...inDoubt, attempt: doubted }, doubted);
     }
     case "give-up":
       return rest(state, "idle");
@@ -275,7 +306,8 @@ function stepOwning(settings: LeaseSettings, state: Owning, event: MachineEvent,
 
 function renewOrRelease(settings: LeaseSettings, state: Owning, turn: Turn): Step {
   const purpose = state.ending ? "release" : "renew";
-  return begin(settings, state, turn, { purpose, base: state.own, token: state.term.token });
+  const to = state.ending ? state.releaseTo : null;
+  return begin(settings, state, turn, { purpose, base: state.own, token: state.term.token, to });
 }
 
 /** A write of ours is known to be the record now. */
@@ -289,19 +321,25 @@ function landed(settings: LeaseSettings, before: Owning, attempt: Attempt, etag:
     attempt: null,
     lastError: null,
     own: { etag, record: attempt.record },
-    deadlineMs: attempt.firstSentMs + settings.ttlMs - settings.marginMs,
+    // A doubted write proves nothing about now, so it moves no deadline either.
+    deadlineMs: attempt.doubted
+      ? before.deadlineMs
+      : attempt.firstSentMs + settings.ttlMs - settings.marginMs,
+    inDoubt: attempt.doubted,
     dueMs: attempt.firstSentMs + settings.renewMs,
   };
   // The answer came too late to be used: a new nonce, whose success again proves that nobody came between.
-  if (state.ending || turn.nowMs >= state.deadlineMs) return renewOrRelease(settings, state, turn);
-  const told: LeaseEvent | null = !state.announced
-    ? { type: "acquired", term: state.term }
-    : state.suspended
-    ? { type: "regained" }
-    : null;
+  if (state.ending || state.inDoubt || turn.nowMs >= state.deadlineMs) {
+    return renewOrRelease(settings, state, turn);
+  }
+  const news: LeaseEvent[] = [];
+  if (!state.announced) news.push({ type: "acquired", term: state.term });
+  else if (state.suspended) news.push({ type: "regained" });
+  const fenceAtMs = state.deadlineMs;
+  news.push({ type: "renewed", fenceAtMs, killAtMs: killAtMs(settings, fenceAtMs) });
   return {
     state: { ...state, announced: true, suspended: false },
-    effects: told === null ? [] : [{ type: "tell", event: told }],
+    effects: news.map((event) => ({ type: "tell", event })),
   };
 }
 

@@ -1,16 +1,28 @@
 /** Names of what the manager keeps in its data folder, and the record of how the last run ended. */
 
 import { asStateManagerError, isError, StateManagerError } from "../platform/errors.ts";
-import { ensureFolder, readTextIfPresent, removeIfPresent, writeFileAtomically } from "../platform/files.ts";
+import {
+  ensureFolder,
+  readTextIfPresent,
+  removeIfPresent,
+  sweepTemporaries,
+  syncFolder,
+  writeFileAtomically,
+} from "../platform/files.ts";
 import { type FolderLock, lockFolder } from "../platform/folder_lock.ts";
+import { type LocalFiles, systemFiles } from "../platform/local_files.ts";
 
 export interface DataDir {
   readonly path: string;
   readonly lineage: string;
   readonly swapJournal: string;
   readonly releasedFlag: string;
+  readonly yieldedFlag: string;
+  readonly leaseMemory: string;
   readonly exitRecord: string;
   readonly lock: string;
+  readonly guardLock: string;
+  readonly units: string;
   readonly cache: string;
   readonly scratch: string;
   readonly stale: string;
@@ -26,8 +38,12 @@ export function dataDirAt(path: string): DataDir {
     lineage: at("lineage.json"),
     swapJournal: at("swap.json"),
     releasedFlag: at("released"),
+    yieldedFlag: at("yielded"),
+    leaseMemory: at("lease-memory.json"),
     exitRecord: at("exit.json"),
     lock: at("manager.lock"),
+    guardLock: at("guard.lock"),
+    units: at("units.json"),
     cache: at("cache"),
     scratch: at("scratch"),
     stale: at("stale"),
@@ -44,18 +60,18 @@ export async function openDataDir(
   path: string,
 ): Promise<{ dir: DataDir; lock: FolderLock }> {
   const dir = dataDirAt(path);
-  const hint = "make it writable for this user, or choose another with --data-dir or STATE_MANAGER_DATA_DIR";
   let lock: FolderLock | null;
+  const hint = "make it writable for this user, or choose another with --data-dir or STATE_MANAGER_DATA_DIR";
   try {
     await ensureFolder(path, 0o700);
     lock = lockFolder(dir.lock);
+    if (lock === null) throw inUse(path); // before anything is removed: it is the other one's
+    await sweepTemporaries(path);
     await writeFileAtomically(`${path}/.writable`, "");
     await removeIfPresent(`${path}/.writable`);
     await ensureFolder(dir.cache, 0o700);
-    await removeIfPresent(dir.scratch); // whatever an earlier run left half done there is garbage by definition
-    await ensureFolder(dir.scratch, 0o700);
   } catch (error) {
-    if (isError(error, "disk-full")) throw error;
+    if (isError(error, "disk-full", "busy")) throw error;
     throw new StateManagerError(
       "data-dir-unwritable",
       `open data folder ${path}: cannot be written`,
@@ -65,16 +81,22 @@ export async function openDataDir(
       },
     );
   }
-  if (lock === null) {
-    throw new StateManagerError(
-      "busy",
-      `open data folder ${path}: another manager uses it`,
-      {
-        hint: "stop the other one, or give each its own --data-dir",
-      },
-    );
-  }
   return { dir, lock };
+}
+
+function inUse(path: string): StateManagerError {
+  return new StateManagerError("busy", `open data folder ${path}: another manager uses it`, {
+    hint: "stop the other one, or give each its own --data-dir",
+  });
+}
+
+/**
+ * An empty scratch folder: whatever an earlier run left half done there is garbage by definition. Only once nothing of
+ * that run is alive, which might still write there.
+ */
+export async function clearScratch(dir: DataDir, files: LocalFiles = systemFiles): Promise<void> {
+  await removeIfPresent(dir.scratch, files);
+  await ensureFolder(dir.scratch, 0o700, files);
 }
 
 /** Keeps why the process ended, since exit codes 75 and 78 may be the program's own. Best effort: never throws. */
@@ -83,6 +105,7 @@ export async function writeExitRecord(
   code: number,
   reason: unknown,
   wallMs: number,
+  files: LocalFiles = systemFiles,
 ): Promise<void> {
   const error = reason instanceof Error ? asStateManagerError(reason) : null;
   const record = {
@@ -92,21 +115,36 @@ export async function writeExitRecord(
     code: error?.code ?? null,
     hint: error?.hint ?? null,
   };
-  await writeFileAtomically(path, JSON.stringify(record, null, 1) + "\n").catch(
+  await writeFileAtomically(path, JSON.stringify(record, null, 1) + "\n", { files }).catch(
     () => {},
   );
 }
 
 /** True while `POST /release-lease` is in force, also after a restart of the manager. */
-export async function isReleased(dir: DataDir): Promise<boolean> {
-  return await readTextIfPresent(dir.releasedFlag) !== null;
+export function isReleased(dir: DataDir, files: LocalFiles = systemFiles): Promise<boolean> {
+  return isFlagSet(dir.releasedFlag, files);
 }
 
-export async function setReleased(
-  dir: DataDir,
-  released: boolean,
-): Promise<void> {
-  if (released) {
-    await writeFileAtomically(dir.releasedFlag, "released by request\n");
-  } else await removeIfPresent(dir.releasedFlag);
+export function setReleased(dir: DataDir, released: boolean, files: LocalFiles = systemFiles): Promise<void> {
+  return setFlag(dir, dir.releasedFlag, released ? "released by request" : null, files);
+}
+
+/** True from a hand-over on request until the next term of our own: one that yielded does not ask back. */
+export function hasYielded(dir: DataDir, files: LocalFiles = systemFiles): Promise<boolean> {
+  return isFlagSet(dir.yieldedFlag, files);
+}
+
+export function setYielded(dir: DataDir, yielded: boolean, files: LocalFiles = systemFiles): Promise<void> {
+  return setFlag(dir, dir.yieldedFlag, yielded ? "handed over on request" : null, files);
+}
+
+async function isFlagSet(path: string, files: LocalFiles): Promise<boolean> {
+  return await readTextIfPresent(path, files) !== null;
+}
+
+/** Durable in both directions. */
+async function setFlag(dir: DataDir, path: string, text: string | null, files: LocalFiles): Promise<void> {
+  if (text !== null) return await writeFileAtomically(path, text + "\n", { files });
+  await removeIfPresent(path, files);
+  await syncFolder(dir.path, files);
 }

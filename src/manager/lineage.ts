@@ -12,6 +12,7 @@ import * as v from "valibot";
 import type { CheckpointRecord, Head } from "../checkpoint/types.ts";
 import { StateManagerError } from "../platform/errors.ts";
 import { readTextIfPresent, writeFileAtomically } from "../platform/files.ts";
+import { type LocalFiles, systemFiles } from "../platform/local_files.ts";
 
 const MarkerItemSchema = v.object({
   repo_id: v.string(),
@@ -165,8 +166,9 @@ export function conflictError(
 /** Reads the marker. A damaged one counts as absent: every root is then of unknown origin, which asks the operator. */
 export async function readMarker(
   path: string,
+  files: LocalFiles = systemFiles,
 ): Promise<{ marker: Marker; damaged: boolean }> {
-  const text = await readTextIfPresent(path);
+  const text = await readTextIfPresent(path, files);
   if (text === null) return { marker: EMPTY_MARKER, damaged: false };
   try {
     const parsed = v.safeParse(MarkerSchema, JSON.parse(text));
@@ -180,15 +182,17 @@ export async function readMarker(
 /** Keeps the marker of one data dir in memory and on disk; every change is durable before it resolves. */
 export class LineageFile {
   readonly #path: string;
+  readonly #files: LocalFiles;
   #marker: Marker = EMPTY_MARKER;
 
-  constructor(path: string) {
+  constructor(path: string, files: LocalFiles = systemFiles) {
     this.#path = path;
+    this.#files = files;
   }
 
   /** Returns true when there was a marker that could not be read. */
   async load(): Promise<boolean> {
-    const { marker, damaged } = await readMarker(this.#path);
+    const { marker, damaged } = await readMarker(this.#path, this.#files);
     this.#marker = marker;
     return damaged;
   }
@@ -199,7 +203,7 @@ export class LineageFile {
 
   async update(changes: Readonly<Record<string, MarkerItem>>): Promise<void> {
     const next: Marker = { v: 1, files: { ...this.#marker.files, ...changes } };
-    await writeFileAtomically(this.#path, JSON.stringify(next, null, 1) + "\n");
+    await writeFileAtomically(this.#path, JSON.stringify(next, null, 1) + "\n", { files: this.#files });
     this.#marker = next;
   }
 

@@ -7,6 +7,7 @@ import type { CheckpointRecord } from "../checkpoint/types.ts";
 import type { LoadedConfig } from "../config/mod.ts";
 import type { Config } from "../config/types.ts";
 import type { Catalog, CatalogEvent } from "../database/mod.ts";
+import type { LeaseMemory } from "../lease/types.ts";
 import { buildInfo } from "../platform/build_info.ts";
 import type { Clock } from "../platform/clock.ts";
 import { asStateManagerError, StateManagerError } from "../platform/errors.ts";
@@ -25,8 +26,9 @@ import type {
   RestoreRequest,
   RestoreResult,
 } from "./control.ts";
-import { type DataDir, isReleased, setReleased } from "./data_dir.ts";
+import { type DataDir, hasYielded, isReleased, setReleased, setYielded } from "./data_dir.ts";
 import { probeConfiguredStore } from "./opening.ts";
+import type { RunGuard } from "./run_guard.ts";
 import { Session, type SessionEnd } from "./session.ts";
 
 export interface ManagerOptions {
@@ -44,6 +46,8 @@ export interface ManagerOptions {
   readonly random: Random;
   readonly pid: number;
   readonly hostname: string;
+  readonly guard: RunGuard;
+  readonly leaseMemory: LeaseMemory;
   readonly setupToken: Secret | null;
   /** Given once the first programs run: the catalog must not delay them. */
   readonly openCatalog: (config: Config) => Catalog;
@@ -90,6 +94,7 @@ export class Manager implements Control {
   #stopSignals: string[] = [];
   #wake = gate();
   #released = false;
+  #yielded = false;
   #ended = false;
 
   constructor(options: ManagerOptions) {
@@ -109,6 +114,7 @@ export class Manager implements Control {
   async run(): Promise<{ exitCode: number; error: StateManagerError | null }> {
     try {
       this.#released = await isReleased(this.#options.dir);
+      this.#yielded = await hasYielded(this.#options.dir);
       return await this.#live();
     } catch (error) {
       const wrapped = asStateManagerError(error);
@@ -140,7 +146,7 @@ export class Manager implements Control {
       }
       const end = await this.#runSession(config);
       if (end.kind === "ended") return end;
-      this.#released = true;
+      if (end.kind === "released") this.#released = true;
     }
   }
 
@@ -155,6 +161,11 @@ export class Manager implements Control {
       record: (event) => this.#record(event),
       onProgramsStarted: () => this.#openCatalog(config),
       persistReleased: (released) => setReleased(this.#options.dir, released),
+      yielded: this.#yielded,
+      persistYielded: async (yielded) => {
+        await setYielded(this.#options.dir, yielded);
+        this.#yielded = yielded;
+      },
     });
     this.#session = session;
     if (this.#stopSignals.length > 0) session.requestStop();

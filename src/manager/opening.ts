@@ -9,17 +9,19 @@ import type { FilesRoot, Head, RepositoryRecord } from "../checkpoint/types.ts";
 import type { StoreCredentials } from "../config/mod.ts";
 import type { Config, StorageConfig } from "../config/types.ts";
 import { fixedLease, type Lease, LeaseHolder, NO_LEASE_WARNING } from "../lease/mod.ts";
-import type { LeaseEvent, LeaseStatus, LeaseTerm } from "../lease/types.ts";
+import type { LeaseEvent, LeaseMemory, LeaseStatus, LeaseTerm } from "../lease/types.ts";
 import type { Clock } from "../platform/clock.ts";
 import { isError, StateManagerError } from "../platform/errors.ts";
 import { log } from "../platform/log.ts";
 import type { Random } from "../platform/random.ts";
 import { openStore, type OpenStoreOptions, probeStore } from "../storage/mod.ts";
 import type { ObjectStore } from "../storage/object_store.ts";
+import { childWatches } from "../supervisor/mod.ts";
 import { Checkpointer } from "./checkpointer.ts";
 import type { CheckpointResult } from "./control.ts";
 import type { DataDir } from "./data_dir.ts";
 import { LineageFile } from "./lineage.ts";
+import type { RunGuard } from "./run_guard.ts";
 import { claimOurs, decideRoots, refuseConflicts, rollInterruptedSwap } from "./restorer.ts";
 
 export interface Opened {
@@ -47,6 +49,9 @@ export interface OpeningOptions {
   readonly pid: number;
   readonly holder: string;
   readonly credentials: () => StoreCredentials | null;
+  readonly guard: RunGuard;
+  readonly leaseMemory: LeaseMemory;
+  readonly yielded: boolean;
   /** Called for each checkpoint that became durable. */
   readonly onCheckpoint: (result: CheckpointResult) => void;
   /** Aborts the wait. */
@@ -191,6 +196,8 @@ function leaseFor(
     ttlMs: config.lease.ttlMs,
     renewMs: config.lease.renewMs,
     tokenFloor,
+    memory: options.leaseMemory,
+    handOver: { answer: config.lease.handOver === "on_request", ask: mayAsk(options) },
     info: {
       host: options.hostname,
       pid: String(options.pid),
@@ -198,6 +205,11 @@ function leaseFor(
     },
     onEvent: options.onLeaseEvent,
   });
+}
+
+/** One that has just yielded does not ask back: two replicas that were started by mistake would go on for ever. */
+function mayAsk({ config, yielded }: OpeningOptions): boolean {
+  return config.lease.handOver === "on_request" && !yielded;
 }
 
 /**
@@ -284,6 +296,7 @@ export async function openSession(options: OpeningOptions): Promise<Opened> {
       store: settings,
       dir,
       clock,
+      watchChild: childWatches({ name: "archiver", runId: options.guard.runId, units: options.guard.units }),
     });
     stack.defer(() => archiver.close());
     const checkpointer = new Checkpointer({

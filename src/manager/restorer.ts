@@ -1,6 +1,7 @@
 /**
  * Brings files back: what a start decides by lineage, and what an operator asks for. One way for both:
- *   1. stage beside the live folder (nothing live changes; a crash leaves garbage that the next start removes);
+ *   1. stage beside the live folder (nothing live changes; what a stop or a crash leaves is verified and used by the
+ *      next start that restores the same, and deleted by any other);
  *   2. for a restore to the past: the intent goes into the head by swap, so that whoever holds the lease next
  *      finishes it; from here on the new checkpoint is what the bucket will say;
  *   3. swap, journaled: a crash leaves the old or the new tree, and the next start rolls it forward before all else;
@@ -121,11 +122,22 @@ export async function claimOurs(
   }
 }
 
-/** Stages that no journal names: what a crash left before anything live had changed. */
-async function removeLeftovers(roots: readonly FilesRoot[]): Promise<void> {
+/** Stages that no journal names: what a stop or a crash left before anything live had changed. `keep`: to go on with. */
+async function removeLeftovers(
+  roots: readonly FilesRoot[],
+  keep: ReadonlySet<string> = new Set(),
+): Promise<void> {
   for (const root of roots) {
-    for (const holder of findLeftovers(root.path)) await disposeHolder(holder);
+    for (const holder of findLeftovers(root.path, keep)) await disposeHolder(holder);
   }
+}
+
+/**
+ * What stages of a checkpoint are called. A restore to the past is staged before its own record exists: whoever finishes
+ * it finds what was staged by the name of the source.
+ */
+function stageId(record: CheckpointRecord): string {
+  return record.restored_from ?? record.id;
 }
 
 /** A swap that a crash interrupted goes forward, before anything looks at the roots; it is local and was decided. */
@@ -171,8 +183,8 @@ export class Restorer {
   /** Everything that must be right before the first program starts. */
   async prepareStart(signal: AbortSignal): Promise<void> {
     await this.#finishIntent();
-    await removeLeftovers(this.#options.roots);
     const { previousHead, roots } = this.#options;
+    await removeLeftovers(roots, this.#resumable());
     this.#decisions = decideRoots(this.#options, previousHead);
     for (const [name, decision] of this.#decisions) {
       logger.info(`files ${name}: ${decision.kind}`, {
@@ -186,6 +198,14 @@ export class Restorer {
     }
     await this.#markAll();
     await this.#applyOnStart(signal);
+    await removeLeftovers(roots);
+  }
+
+  /** Stages that this start may go on with. */
+  #resumable(): ReadonlySet<string> {
+    const current = currentRecord(this.#options.head.head);
+    const records = [current, this.#onStartSource()];
+    return new Set(records.flatMap((record) => record === null ? [] : [stageId(record)]));
   }
 
   /** A restore that its holder began and did not finish in the head: it is finished, before anything starts. */
@@ -256,17 +276,16 @@ export class Restorer {
   async #applyOnStart(signal: AbortSignal): Promise<void> {
     const { config, head, checkpointer } = this.#options;
     const wanted = config.restore.onStart;
-    if (wanted === "latest" || wanted === "none") return;
-    if (head.head.on_start_applied === wanted) {
-      logger.warn(
-        "restore.on_start was applied before: the latest state is used",
-        { on_start: wanted },
-      );
+    const source = this.#onStartSource();
+    if (source === null) {
+      if (wanted === head.head.on_start_applied) {
+        logger.warn(
+          "restore.on_start was applied before: the latest state is used",
+          { on_start: wanted },
+        );
+      }
       return;
     }
-    const atMs = Date.parse(wanted);
-    const target = /^\d{4}-/.test(wanted) && !Number.isNaN(atMs) ? { atMs } : { checkpoint: wanted };
-    const source = findCheckpoint(head.head, target);
     // Local data that the bucket may not have yet is kept as a checkpoint before it is replaced.
     if (this.mustShip) {
       await checkpointer.create("safety", {
@@ -275,6 +294,16 @@ export class Restorer {
       }, { signal });
     }
     await this.#restoreTo(source, null, wanted, { signal });
+  }
+
+  /** Null when `restore.on_start` asks for none, or was applied. Throws `checkpoint-not-found`. */
+  #onStartSource(): CheckpointRecord | null {
+    const { config, head } = this.#options;
+    const wanted = config.restore.onStart;
+    if (wanted === "latest" || wanted === "none" || wanted === head.head.on_start_applied) return null;
+    const atMs = Date.parse(wanted);
+    const target = /^\d{4}-/.test(wanted) && !Number.isNaN(atMs) ? { atMs } : { checkpoint: wanted };
+    return findCheckpoint(head.head, target);
   }
 
   // ---- asked for by an operator
@@ -424,7 +453,7 @@ export class Restorer {
   ): Promise<Staged> {
     const places = new Map<string, SwapPlace>();
     for (const root of roots) {
-      places.set(root.name, await findSwapPlace(root, record.id));
+      places.set(root.name, await findSwapPlace(root, stageId(record)));
     }
     const { archiver, head } = this.#options;
     const { totals, warnings } = await archiver.stage({
@@ -433,6 +462,7 @@ export class Restorer {
       roots: roots.map((root) => ({
         name: root.name,
         stage: places.get(root.name)?.stage ?? "",
+        former: places.get(root.name)?.former ?? [],
       })),
     }, work);
     // Named one by one where the caller asked for them; the log gets enough to see what kind it is.

@@ -5,7 +5,7 @@
  */
 
 import type { CheckpointRecord } from "../checkpoint/types.ts";
-import type { LeaseEvent, LeaseStatus } from "../lease/types.ts";
+import type { Asker, LeaseEvent, LeaseStatus } from "../lease/types.ts";
 import { asStateManagerError, isError, StateManagerError } from "../platform/errors.ts";
 import { log } from "../platform/log.ts";
 import { Supervisor } from "../supervisor/mod.ts";
@@ -20,6 +20,7 @@ import type {
   RestoreRequest,
   RestoreResult,
 } from "./control.ts";
+import { endUnsaved, releaseLease, shipLastState, StopBudget } from "./last_state.ts";
 import { currentRecord } from "./lineage.ts";
 import { type Opened, openSession } from "./opening.ts";
 import { tellProcessEvent } from "./process_events.ts";
@@ -29,13 +30,6 @@ import type { Job, SessionEnd, SessionOptions, SessionStatus, Wakeup } from "./s
 
 export type { SessionEnd, SessionOptions } from "./session_types.ts";
 
-/** The part of the budget that is the release's alone. */
-const RELEASE_RESERVE_MS = 1000;
-/** Taken off the budget for what follows the release: the server, the catalog and our own output. */
-const EXIT_RESERVE_MS = 500;
-/** Shortest time a release gets even when the budget is spent: one request. */
-const RELEASE_MINIMUM_MS = 500;
-
 const logger = log("session");
 
 export class Session {
@@ -44,17 +38,22 @@ export class Session {
   readonly #fenced = new AbortController();
   #wake: PromiseWithResolvers<Wakeup> = Promise.withResolvers();
   #job: Job | null = null;
-  /** Monotonic deadline of the whole stop; infinite until somebody outside asks for it. */
-  #deadlineMs = Infinity;
+  readonly #budget: StopBudget;
   #opened: Opened | null = null;
   #supervisor: Supervisor | null = null;
   #restorer: Restorer | null = null;
   #loop: CheckpointLoop | null = null;
   #state: ManagerState = "waiting";
   #leaseStatus: () => LeaseStatus | null = () => null;
+  /** Who asked for the lease while something else was under way, or could not be given it yet. */
+  #asker: Asker | null = null;
+  readonly #closed = new AbortController();
 
   constructor(options: SessionOptions) {
     this.#options = options;
+    this.#budget = new StopBudget(options.clock, options.config.shutdown);
+    options.guard.onKilled = () =>
+      this.#fence("the guard ended the programs, this manager was stopped too long");
   }
 
   async run(): Promise<SessionEnd> {
@@ -73,6 +72,7 @@ export class Session {
   async #start(): Promise<void> {
     const options = this.#options;
     this.#setState("waiting", null);
+    this.#tellGuard(null);
     this.#opened = await openSession({
       ...options,
       signal: this.#stop.signal,
@@ -85,6 +85,8 @@ export class Session {
         options.record({ kind: "checkpoint", subject: checkpoint.id, summary, detail });
       },
     });
+    if (options.yielded) await options.persistYielded(false);
+    await options.guard.ready();
     this.#setState("restoring", null);
     this.#restorer = new Restorer({ ...options, ...this.#opened });
     const signal = AbortSignal.any([this.#stop.signal, this.#fenced.signal]);
@@ -116,10 +118,15 @@ export class Session {
       if (wakeup.kind === "job") {
         const { job } = wakeup;
         shipSoon = false;
-        if (job.kind === "restore") await this.#runRestore(job);
-        else if (await this.#runRelease(job)) return { kind: "released" };
+        if (job.kind === "restore") {
+          await this.#runRestore(job);
+          continue;
+        }
+        const end = await this.#runRelease(job);
+        if (end !== null) return end;
         continue;
       }
+      if (wakeup.kind === "outcome") await this.#leaseKnown();
       const decided = wakeup.kind === "outcome" ? wakeup.outcome : null;
       const outcome = await this.#stopPrograms() ?? decided;
       return await this.#finish(opened, decided ?? outcome);
@@ -134,6 +141,8 @@ export class Session {
       clock: this.#options.clock,
       random: this.#options.random,
       output: this.#options.output,
+      runId: this.#options.guard.runId,
+      units: this.#options.guard.units,
       onEvent: (event) => tellProcessEvent(event, this.#options.record),
     });
     this.#supervisor = supervisor;
@@ -158,6 +167,7 @@ export class Session {
       };
     }
     if (this.#stop.signal.aborted) return { kind: "stop" };
+    if (this.#job === null && this.#asker !== null) this.#prepareHandOver(this.#asker);
     if (this.#job !== null) return { kind: "job", job: this.#job };
     const wakeup = await this.#wake.promise;
     this.#wake = Promise.withResolvers();
@@ -170,6 +180,18 @@ export class Session {
     return wakeup;
   }
 
+  /**
+   * The programs ended while the lease is suspended: whether what they left may be shipped is known when it is proven
+   * ours again. Rejects when it is not.
+   */
+  async #leaseKnown(): Promise<void> {
+    const { clock } = this.#options;
+    while (this.#leaseStatus()?.state === "suspended" && !this.#stop.signal.aborted) {
+      await clock.sleep(DEADLINE_CHECK_MS, { signal: this.#fenced.signal });
+    }
+    this.#fenced.signal.throwIfAborted();
+  }
+
   async #stopPrograms(): Promise<SupervisorOutcome | null> {
     const supervisor = this.#supervisor;
     if (supervisor === null) return null;
@@ -180,11 +202,8 @@ export class Session {
       return await supervisor.outcome;
     }
     this.#setState("stopping", null);
-    const { clock, config } = this.#options;
-    const grace = Math.min(this.#deadlineMs, clock.monotonicMs() + LONGEST_STOP_MS) -
-      config.shutdown.flushReserveMs;
     try {
-      await supervisor.stop({ deadlineMonotonicMs: grace });
+      await supervisor.stop({ deadlineMonotonicMs: this.#budget.programsByMs });
     } catch (error) {
       // Something outlived SIGKILL. What is on the disk is shipped all the same, as a crash would leave it.
       logger.error("a program could not be ended", { error: asStateManagerError(error).message });
@@ -198,22 +217,9 @@ export class Session {
     opened: Opened,
     outcome: SupervisorOutcome | null,
   ): Promise<SessionEnd> {
-    const failure = await this.#shipLast(opened);
-    await this.#releaseLease(opened);
-    if (failure !== null) {
-      const error = new StateManagerError(
-        "state-not-saved",
-        `stop: the last state is NOT in the bucket: ${failure.message}`,
-        {
-          hint: `the data is still in the local folders; start again with the same data dir (${
-            failure.hint ?? "see the log"
-          })`,
-          cause: failure,
-        },
-      );
-      logger.error(error.message, { hint: error.hint });
-      return { kind: "ended", exitCode: error.meaning.exit, error };
-    }
+    const failure = await shipLastState(opened, this.#options.config.checkpoint.onStop, this.#budget);
+    await releaseLease(opened, this.#budget);
+    if (failure !== null) return endUnsaved(failure);
     const requested = this.#stop.signal.aborted;
     if (this.#options.mode === "server" && requested) {
       return { kind: "ended", exitCode: 0, error: null };
@@ -223,68 +229,6 @@ export class Session {
       exitCode: outcome?.exitCode ?? 0,
       error: outcome?.error ?? null,
     };
-  }
-
-  /** The checkpoint at stop. Returns why it failed, null when the bucket has everything. */
-  async #shipLast(opened: Opened): Promise<StateManagerError | null> {
-    if (!this.#options.config.checkpoint.onStop || opened.roots.length === 0) {
-      return null;
-    }
-    const giveUp = new AbortController();
-    const timer = this.#watchDeadline(RELEASE_RESERVE_MS, () => {
-      giveUp.abort(
-        new StateManagerError(
-          "timeout",
-          "last checkpoint: the shutdown budget ended first",
-          {
-            hint: "raise shutdown.budget and shutdown.flush_reserve to what the platform grants",
-          },
-        ),
-      );
-      opened.checkpointer.abort("the shutdown budget ended first");
-    });
-    try {
-      await opened.checkpointer.idle(); // one by interval may still run: what it sent is not sent again
-      giveUp.signal.throwIfAborted();
-      await opened.checkpointer.create("stop", { comment: "", labels: {} }, {
-        signal: giveUp.signal,
-      });
-      return null;
-    } catch (error) {
-      return asStateManagerError(error, "state-not-saved");
-    } finally {
-      clearInterval(timer);
-    }
-  }
-
-  /** Calls `action` once when less than `reserveMs` of the budget is left; the budget may begin later (a late SIGTERM). */
-  #watchDeadline(reserveMs: number, action: () => void): ReturnType<typeof setInterval> {
-    const check = () => {
-      if (this.#options.clock.monotonicMs() < this.#deadlineMs - reserveMs) {
-        return;
-      }
-      clearInterval(timer);
-      action();
-    };
-    const timer = setInterval(check, DEADLINE_CHECK_MS);
-    return timer;
-  }
-
-  async #releaseLease(opened: Opened): Promise<void> {
-    const left = this.#deadlineMs - this.#options.clock.monotonicMs();
-    const timeoutMs = Math.max(
-      RELEASE_MINIMUM_MS,
-      Math.min(left, LONGEST_RELEASE_MS),
-    );
-    try {
-      await opened.lease.release({ timeoutMs });
-    } catch (error) {
-      // Not fatal: the lease runs out by itself, the next holder waits for its TTL.
-      logger.warn(
-        "lease not released: the next holder waits until it expires",
-        { error: asStateManagerError(error).message },
-      );
-    }
   }
 
   // ---- jobs
@@ -326,30 +270,62 @@ export class Session {
     }
   }
 
-  /** Returns false when the last state could not be shipped: the programs go on and nothing is lost. */
-  async #runRelease(job: Job & { kind: "release" }): Promise<boolean> {
+  /**
+   * Stop, ship, release: asked for by an operator, or by one that waits. Returns null when the last state could not be
+   * shipped: the lease is kept, the programs go on and nothing is lost.
+   */
+  async #runRelease(job: Job & { kind: "release" | "hand-over" }): Promise<SessionEnd | null> {
     const opened = this.#need();
     await this.#stopPrograms();
-    const failure = await this.#shipLast(opened);
-    if (failure !== null && !this.#stop.signal.aborted) {
-      this.#job = null;
+    const failure = await shipLastState(opened, this.#options.config.checkpoint.onStop, this.#budget);
+    this.#job = null;
+    if (failure !== null) {
       job.done.reject(
         new StateManagerError(
           "state-not-saved",
-          `release lease: the last state is not in the bucket: ${failure.message}`,
+          `${job.kind} of the lease: the last state is not in the bucket: ${failure.message}`,
           {
             hint: "the lease is kept and the programs run again; try once more when the store answers",
             cause: failure,
           },
         ),
       );
-      return false;
+      if (!this.#stop.signal.aborted) return null;
+      await releaseLease(opened, this.#budget);
+      return endUnsaved(failure);
     }
-    await this.#options.persistReleased(true);
-    await this.#releaseLease(opened);
-    this.#job = null;
+    // Before the release: if we die in between, the next start neither takes it nor asks for it back.
+    if (job.kind === "release") await this.#options.persistReleased(true);
+    else await this.#options.persistYielded(true);
+    await releaseLease(opened, this.#budget, job.kind === "hand-over" ? job.to.holder : undefined);
     job.done.resolve();
-    return true;
+    return { kind: job.kind === "release" ? "released" : "yielded" };
+  }
+
+  /** Somebody waits for this term and `lease.hand_over` allows it: as soon as nothing else is under way. */
+  #onAsked(asker: Asker): void {
+    if (this.#closed.signal.aborted) return;
+    logger.info("another manager asks for the lease", { holder: asker.holder, ...asker.info });
+    this.#asker = asker;
+    if (this.#state !== "running" || this.#job !== null) return; // looked at again when it is
+    this.#wake.resolve({ kind: "job", job: this.#prepareHandOver(asker) });
+  }
+
+  #prepareHandOver(to: Asker): Job {
+    const done = Promise.withResolvers<void>();
+    const job: Job = { kind: "hand-over", to, done };
+    this.#asker = null;
+    this.#job = job;
+    const { clock } = this.#options;
+    done.promise.catch(async (error) => {
+      logger.error("hand-over failed, it is tried again", {
+        error: asStateManagerError(error).message,
+        pause_ms: HAND_OVER_RETRY_MS,
+      });
+      await clock.sleep(HAND_OVER_RETRY_MS, { signal: this.#closed.signal });
+      this.#onAsked(to);
+    }).catch(() => {}); // the session ended first
+    return job;
   }
 
   #enqueue(job: Job): void {
@@ -382,7 +358,7 @@ export class Session {
     }
     await this.#supervisor?.kill();
     const opened = this.#opened;
-    if (opened !== null) await this.#releaseLease(opened);
+    if (opened !== null) await releaseLease(opened, this.#budget);
     if (this.#stop.signal.aborted) {
       if (job?.kind === "release") return { kind: "released" };
       // Asked to stop while waiting or restoring: nothing ran, nothing is unsaved.
@@ -397,23 +373,25 @@ export class Session {
   }
 
   async #close(): Promise<void> {
+    this.#closed.abort();
+    this.#options.guard.onKilled = null;
     this.#loop?.stop();
     await this.#opened?.close();
+    this.#tellGuard(null);
+  }
+
+  #tellGuard(killAtMs: number | null): void {
+    void this.#options.guard.deadline(killAtMs);
   }
 
   // ---- from outside
 
   /** SIGTERM: stop in order within the budget. */
   requestStop(): void {
-    if (this.#deadlineMs === Infinity) {
-      const { budgetMs } = this.#options.config.shutdown;
-      this.#deadlineMs = this.#options.clock.monotonicMs() + budgetMs -
-        Math.min(EXIT_RESERVE_MS, budgetMs / 4);
-    }
+    this.#budget.begin();
     this.#stop.abort(new StateManagerError("cancelled", "stop requested"));
     this.#wake.resolve({ kind: "stop" });
-    const { flushReserveMs } = this.#options.config.shutdown;
-    this.#supervisor?.shortenStop(this.#deadlineMs - flushReserveMs);
+    this.#supervisor?.shortenStop(this.#budget.programsByMs);
   }
 
   hurry(): void {
@@ -528,6 +506,7 @@ export class Session {
   // ---- events
 
   #onLeaseEvent(event: LeaseEvent): void {
+    if (event.type === "renewed") return this.#onRenewed(event.killAtMs); // each few seconds: no history
     this.#options.record({
       kind: "lease-term",
       subject: event.type === "acquired" ? String(event.term.token) : "",
@@ -542,11 +521,8 @@ export class Session {
         );
       case "suspended":
         return this.#onSuspended(event.error);
-      case "regained":
-        if (this.#state !== "frozen") return;
-        this.#supervisor?.thaw();
-        this.#loop?.start(true);
-        return this.#setState("running", null);
+      case "asked":
+        return this.#onAsked(event.by);
       case "lost":
         return this.#fence(event.error);
       default:
@@ -561,8 +537,35 @@ export class Session {
     const running = this.#state === "running" &&
       this.#options.config.lease.onUnreachable === "freeze";
     if (!running) return this.#fence(error);
-    this.#supervisor?.freeze();
     this.#setState("frozen", `lease could not be renewed: ${error}`);
+    this.#supervisor?.freeze();
+    // What stands still may stay: it is either thawed when the lease is proven ours, or killed when it is lost, and the
+    // guard still kills it should we die.
+    this.#tellGuard(null);
+    void this.#keepFrozen();
+  }
+
+  /** A program that was forked while its group was being stopped, or that somebody else woke, is stopped again. */
+  async #keepFrozen(): Promise<void> {
+    const { clock } = this.#options;
+    while (this.#state === "frozen" && !this.#closed.signal.aborted) {
+      await clock.sleep(FREEZE_AGAIN_MS, { signal: this.#closed.signal }).catch(() => {});
+      if (this.#state === "frozen") this.#supervisor?.freeze();
+    }
+  }
+
+  /** The lease is proven ours. The guard knows until when before anything that was frozen goes on. */
+  #onRenewed(killAtMs: number): void {
+    const told = this.#options.guard.deadline(killAtMs);
+    if (this.#state === "frozen") told.then(() => this.#thaw(), () => this.#thaw());
+  }
+
+  #thaw(): void {
+    const { lease } = this.#need();
+    if (this.#state !== "frozen" || lease.status.state !== "held") return; // gone again meanwhile: the next renewal
+    this.#setState("running", null);
+    this.#supervisor?.thaw();
+    this.#loop?.start(true);
   }
 
   #fence(reason: string): void {
@@ -579,7 +582,8 @@ export class Session {
   }
 }
 
-/** Without a budget (programs ended by themselves, a job) a stop still ends: the longest `timeout_stop` rules. */
-const LONGEST_STOP_MS = 24 * 3600 * 1000;
-const LONGEST_RELEASE_MS = 10_000;
 const DEADLINE_CHECK_MS = 50;
+/** A look at all processes, while nothing else is to be done. */
+const FREEZE_AGAIN_MS = 500;
+/** After a hand-over that failed since the store did not take the last state. */
+const HAND_OVER_RETRY_MS = 30_000;

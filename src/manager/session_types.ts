@@ -3,13 +3,14 @@
 import type { StoreCredentials } from "../config/mod.ts";
 import type { Config } from "../config/types.ts";
 import type { CatalogEvent } from "../database/mod.ts";
-import type { LeaseStatus } from "../lease/types.ts";
+import type { Asker, LeaseMemory, LeaseStatus } from "../lease/types.ts";
 import type { Clock } from "../platform/clock.ts";
 import type { StateManagerError } from "../platform/errors.ts";
 import type { Random } from "../platform/random.ts";
 import type { ProcessStatus, SupervisorOutcome } from "../supervisor/types.ts";
 import type { LongWork, ManagerState, ManagerStatus, RestoreRequest, RestoreResult } from "./control.ts";
 import type { DataDir } from "./data_dir.ts";
+import type { RunGuard } from "./run_guard.ts";
 
 export type SessionEnd =
   | {
@@ -17,7 +18,9 @@ export type SessionEnd =
     readonly exitCode: number;
     readonly error: StateManagerError | null;
   }
-  | { readonly kind: "released" };
+  | { readonly kind: "released" }
+  /** Handed over on request: the manager waits again, without asking back. */
+  | { readonly kind: "yielded" };
 
 export interface SessionOptions {
   readonly config: Config;
@@ -30,6 +33,7 @@ export interface SessionOptions {
   readonly holder: string;
   readonly hostname: string;
   readonly pid: number;
+  readonly guard: RunGuard;
   readonly output: (
     line: {
       name: string;
@@ -42,6 +46,10 @@ export interface SessionOptions {
   readonly onProgramsStarted: () => void;
   readonly record: (event: CatalogEvent) => void;
   readonly persistReleased: (released: boolean) => Promise<void>;
+  /** The term before was handed over on request: do not ask for it back. */
+  readonly yielded: boolean;
+  readonly persistYielded: (yielded: boolean) => Promise<void>;
+  readonly leaseMemory: LeaseMemory;
 }
 
 /** A session's part of `GET /`. */
@@ -70,4 +78,5 @@ export type Job =
     readonly work: LongWork;
     readonly done: PromiseWithResolvers<RestoreResult>;
   }
-  | { readonly kind: "release"; readonly done: PromiseWithResolvers<void> };
+  | { readonly kind: "release"; readonly done: PromiseWithResolvers<void> }
+  | { readonly kind: "hand-over"; readonly to: Asker; readonly done: PromiseWithResolvers<void> };

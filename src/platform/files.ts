@@ -4,6 +4,7 @@
  */
 
 import { isError, StateManagerError } from "./errors.ts";
+import { isMissing, type LocalFiles, systemFiles, type WritableFile } from "./local_files.ts";
 
 /** Error of a local file operation with the advice that fits its cause; `action` is "write /path". */
 export function localFileError(action: string, error: unknown): StateManagerError {
@@ -22,35 +23,111 @@ export function localFileError(action: string, error: unknown): StateManagerErro
       ...cause,
     });
   }
-  return new StateManagerError("local-io", `${action}: ${text}`, cause);
+  return new StateManagerError("local-io", `${action}: ${text}`, {
+    hint: "check that disk (the kernel's log, its mount), then try again",
+    ...cause,
+  });
 }
 
-/** The file's text, or null when there is none. */
-export async function readTextIfPresent(path: string): Promise<string | null> {
+/** The whole file's bytes, or null when there is none. */
+export async function readBytesIfPresent(
+  path: string,
+  files: LocalFiles = systemFiles,
+): Promise<Uint8Array<ArrayBuffer> | null> {
   try {
-    return await Deno.readTextFile(path);
+    using file = await files.open(path);
+    let bytes = new Uint8Array((await file.facts()).sizeBytes + 1); // one more: the end is seen by the first read
+    let filled = 0;
+    for (;;) {
+      const count = await file.read(bytes.subarray(filled), filled);
+      if (count === null) return bytes.subarray(0, filled);
+      filled += count;
+      if (filled < bytes.length) continue;
+      const longer = new Uint8Array(bytes.length * 2); // it grew, or has no size, as in /proc
+      longer.set(bytes);
+      bytes = longer;
+    }
   } catch (error) {
-    if (error instanceof Deno.errors.NotFound || error instanceof Deno.errors.NotADirectory) return null;
+    if (isMissing(error)) return null;
     throw localFileError(`read ${path}`, error);
   }
 }
 
-/** Makes the names in `path` durable: a rename, link or unlink there survives a power cut afterwards. */
-export async function syncFolder(path: string): Promise<void> {
-  using folder = await Deno.open(path, { read: true });
-  await folder.sync();
+/** The file's text, or null when there is none. */
+export async function readTextIfPresent(
+  path: string,
+  files: LocalFiles = systemFiles,
+): Promise<string | null> {
+  const bytes = await readBytesIfPresent(path, files);
+  return bytes === null ? null : new TextDecoder("utf-8", { ignoreBOM: true }).decode(bytes);
 }
 
-/** Makes `path` and its parents; durable only after `syncFolder` of the parent. An existing one keeps its mode. */
-export async function ensureFolder(path: string, mode = 0o755): Promise<void> {
+/** Makes the names in `path` durable: a rename, link or unlink there survives a power cut afterwards. */
+export async function syncFolder(path: string, files: LocalFiles = systemFiles): Promise<void> {
   try {
-    await Deno.mkdir(path, { recursive: true, mode });
+    await files.syncFolder(path);
+  } catch (error) {
+    throw localFileError(`sync folder ${path}`, error);
+  }
+}
+
+function parentOf(path: string): string {
+  return path.slice(0, path.lastIndexOf("/")) || "/";
+}
+
+/** Makes `path` and its parents; those that it makes are durable. An existing one keeps its mode. */
+export async function ensureFolder(
+  path: string,
+  mode = 0o755,
+  files: LocalFiles = systemFiles,
+): Promise<void> {
+  try {
+    await makeFolders(path.replace(/(?<=.)\/+$/, ""), mode, files);
   } catch (error) {
     throw localFileError(`make folder ${path}`, error);
   }
 }
 
+async function makeFolders(path: string, mode: number, files: LocalFiles): Promise<void> {
+  try {
+    if ((await files.stat(path)).kind === "folder") return;
+  } catch (error) {
+    if (!isMissing(error)) throw error;
+    if (parentOf(path) !== path) await makeFolders(parentOf(path), mode, files);
+  }
+  try {
+    await files.makeFolder(path, mode);
+  } catch (error) {
+    // Made by somebody else at this moment; anything but a folder stays an error.
+    if ((await files.stat(path).catch(() => null))?.kind !== "folder") throw error;
+  }
+  try {
+    await files.syncFolder(parentOf(path));
+  } catch (error) {
+    if (!(error instanceof Deno.errors.PermissionDenied)) throw error; // may be entered and written, not read
+  }
+}
+
 let temporaryCount = 0;
+
+/** Writes all of `bytes`; a write may take fewer at a time. */
+async function writeAll(file: WritableFile, bytes: Uint8Array): Promise<void> {
+  for (let written = 0; written < bytes.length;) written += await file.write(bytes.subarray(written));
+}
+
+/**
+ * A new file for a write of ours. Its name is ours alone while we live, but in a container every manager has the same
+ * process id: what one that was killed left under it must not fail the next one.
+ */
+async function createTemporary(path: string, mode: number, files: LocalFiles): Promise<WritableFile> {
+  try {
+    return await files.create(path, mode);
+  } catch (error) {
+    if (!(error instanceof Deno.errors.AlreadyExists)) throw error;
+    await files.remove(path);
+    return await files.create(path, mode);
+  }
+}
 
 /**
  * Writes `content` so that a reader, and a crash at any instruction, sees the old file or the new one, never a part:
@@ -59,53 +136,70 @@ let temporaryCount = 0;
 export async function writeFileAtomically(
   path: string,
   content: string | Uint8Array,
-  options: { readonly mode?: number } = {},
+  options: { readonly mode?: number; readonly files?: LocalFiles } = {},
 ): Promise<void> {
-  const mode = options.mode ?? 0o600;
+  const { mode = 0o600, files = systemFiles } = options;
   const temporary = `${path}.${Deno.pid}.${++temporaryCount}.tmp`;
   const bytes = typeof content === "string" ? new TextEncoder().encode(content) : content;
   try {
     {
-      using file = await Deno.open(temporary, { write: true, createNew: true, mode });
-      let written = 0;
-      while (written < bytes.length) written += await file.write(bytes.subarray(written));
+      using file = await createTemporary(temporary, mode, files);
+      await writeAll(file, bytes);
       await file.sync();
     }
-    await Deno.chmod(temporary, mode); // the umask took bits away
-    await Deno.rename(temporary, path);
-    await syncFolder(path.slice(0, path.lastIndexOf("/")) || "/");
+    await files.changeMode(temporary, mode); // the umask took bits away
+    await files.rename(temporary, path);
+    await files.syncFolder(parentOf(path));
   } catch (error) {
-    await Deno.remove(temporary).catch(() => {});
+    await files.remove(temporary).catch(() => {});
     throw localFileError(`write ${path}`, error);
   }
 }
 
-/** Removes a file or folder with all in it; what is not there is fine. */
-export async function removeIfPresent(path: string): Promise<void> {
+/**
+ * Writes `content` so that a reader, and a crash of this process at any instruction, sees the old file or the new one.
+ * Not durable, and cheap: after a crash of the *machine* the file may be old, empty or gone. One writer at a time.
+ */
+export async function replaceFileUnsynced(
+  path: string,
+  content: string,
+  files: LocalFiles = systemFiles,
+): Promise<void> {
+  const temporary = `${path}.tmp`;
   try {
-    await Deno.remove(path, { recursive: true });
+    {
+      using file = await createTemporary(temporary, 0o600, files);
+      await writeAll(file, new TextEncoder().encode(content));
+    }
+    await files.rename(temporary, path);
   } catch (error) {
-    if (error instanceof Deno.errors.NotFound) return;
+    throw localFileError(`write ${path}`, error);
+  }
+}
+
+/** Removes a file or folder with all in it; what is not there is fine. Durable only after `syncFolder`. */
+export async function removeIfPresent(path: string, files: LocalFiles = systemFiles): Promise<void> {
+  try {
+    await files.removeTree(path);
+  } catch (error) {
+    if (isMissing(error)) return;
     throw localFileError(`remove ${path}`, error);
   }
 }
 
-/** The file's bytes, or null when there is none. */
-export async function readBytesIfPresent(path: string): Promise<Uint8Array<ArrayBuffer> | null> {
-  try {
-    return await Deno.readFile(path);
-  } catch (error) {
-    if (error instanceof Deno.errors.NotFound || error instanceof Deno.errors.NotADirectory) return null;
-    throw localFileError(`read ${path}`, error);
+/** Removes what killed processes left of their writes in `folder`, where nobody else writes now. */
+export async function sweepTemporaries(folder: string, files: LocalFiles = systemFiles): Promise<void> {
+  for (const name of await listFolder(folder, files)) {
+    if (/\.\d+\.\d+\.tmp$/.test(name)) await removeIfPresent(`${folder}/${name}`, files);
   }
 }
 
 /** Names in a folder, in no order; none when there is no such folder. */
-export async function listFolder(path: string): Promise<string[]> {
+export async function listFolder(path: string, files: LocalFiles = systemFiles): Promise<string[]> {
   try {
-    return await Array.fromAsync(Deno.readDir(path), (entry) => entry.name);
+    return (await files.list(path)).map((entry) => entry.name);
   } catch (error) {
-    if (error instanceof Deno.errors.NotFound) return [];
+    if (isMissing(error)) return [];
     throw localFileError(`list ${path}`, error);
   }
 }

@@ -3,10 +3,17 @@
  * Opened with O_CLOEXEC (children never keep it) and LOCK_NB (a holder that is stopped cannot make us hang).
  */
 
+import { statFd } from "./libc_files.ts";
+
 const O_RDWR_CREAT_CLOEXEC = 0o2 | 0o100 | 0o2000000;
 const LOCK_EX_NB = 2 | 4;
 
 export interface FolderLock {
+  /**
+   * "<device>:<inode>" of the locked file. On one boot of one machine no other file that exists has it: a copy of the
+   * folder has another inode.
+   */
+  readonly identity: string;
   /** Lets the next one in. The file stays: removing it would race with its next opener. */
   release(): void;
 }
@@ -25,8 +32,14 @@ export function lockFolder(path: string): FolderLock | null {
     return null;
   }
   return {
+    identity: identityOf(descriptor),
     release: () => {
       libc.symbols.close(descriptor);
     },
   };
+}
+
+function identityOf(descriptor: number): string {
+  const { dev, ino } = statFd(descriptor);
+  return `${dev}:${ino}`;
 }

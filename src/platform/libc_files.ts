@@ -176,6 +176,7 @@ const ARM = Deno.build.arch === "aarch64";
 export const OPEN = {
   read: 0,
   write: 1,
+  readWrite: 2,
   create: 0o100,
   exclusive: 0o200,
   truncate: 0o1000,
@@ -187,7 +188,12 @@ const O_CLOEXEC = 0o2000000;
 
 /** True when this process is root, as far as file permissions go. */
 export function isRoot(): boolean {
-  return libc().symbols.geteuid() === 0;
+  return ownUid() === 0;
+}
+
+/** The user whose files this process makes. */
+export function ownUid(): number {
+  return libc().symbols.geteuid();
 }
 
 /** Opens `path` below `dirFd`; the caller closes. */

@@ -7,6 +7,9 @@
 const PR_SET_CHILD_SUBREAPER = 36;
 const RLIMIT_NOFILE = 7;
 const WNOHANG = 1;
+const SIG_IGN = 1n;
+/** HUP, INT, QUIT, USR1, USR2, PIPE, TERM, TSTP, TTIN, TTOU: all that asks a process to end or stop, where it may say no. */
+const REFUSABLE_SIGNALS = [1, 2, 3, 10, 12, 13, 15, 20, 21, 22];
 /** While fewer files than this are free below the old soft limit, a child keeps the raised one (see withFileLimitOfChildren). */
 const SPAWN_RESERVE_FILES = 64;
 
@@ -16,6 +19,7 @@ function openLibc() {
       prctl: { parameters: ["i32", "u64", "u64", "u64", "u64"], result: "i32" },
       waitpid: { parameters: ["i32", "buffer", "i32"], result: "i32" },
       prlimit: { parameters: ["i32", "i32", "buffer", "buffer"], result: "i32" },
+      signal: { parameters: ["i32", "usize"], result: "usize" },
     }).symbols;
   } catch {
     return undefined;
@@ -28,6 +32,11 @@ const libc = () => opened === null ? (opened = openLibc()) : opened;
 /** Orphans below us become our children from now on, also when we are not PID 1. True when the kernel agreed. */
 export function becomeSubreaper(): boolean {
   return libc()?.prctl(PR_SET_CHILD_SUBREAPER, 1n, 0n, 0n, 0n) === 0;
+}
+
+/** Only KILL and STOP reach this process from now on. For one that starts no children: they would inherit it. */
+export function ignoreSignals(): void {
+  for (const signal of REFUSABLE_SIGNALS) libc()?.signal(signal, SIG_IGN);
 }
 
 /**

@@ -29,6 +29,10 @@ export function parseStat(text: string): ProcessInfo | null {
   return Number.isInteger(info.pid) && Number.isInteger(info.startTicks) ? info : null;
 }
 
+export function ownPid(): number {
+  return Deno.pid;
+}
+
 /** Process `pid`, zombies included; null when there is none. */
 export function readProcess(pid: number): ProcessInfo | null {
   try {
@@ -84,5 +88,14 @@ export function readChildren(): number[] {
   } catch {
     // A thread that ended meanwhile, or a kernel without these lists: the scan is right for both.
     return readProcesses().filter((info) => info.parentPid === Deno.pid).map((info) => info.pid);
+  }
+}
+
+/** Names this boot of the kernel: pids and start times mean nothing in another one. Null without /proc. */
+export function readBootId(): string | null {
+  try {
+    return Deno.readTextFileSync("/proc/sys/kernel/random/boot_id").trim();
+  } catch {
+    return null;
   }
 }

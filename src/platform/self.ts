@@ -2,10 +2,6 @@
 
 import { DatabaseSync } from "node:sqlite";
 
-export function ownPid(): number {
-  return Deno.pid;
-}
-
 /** For people, in the lease's record. */
 export function machineName(): string {
   try {

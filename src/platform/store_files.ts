@@ -3,15 +3,9 @@
  * must answer. Names are checked by the caller; nothing here follows a plan of its own.
  */
 
-import { syncFolder } from "./files.ts";
+import { type FileFacts, isMissing, type LocalFiles } from "./local_files.ts";
 
-export interface StoreFileInfo {
-  readonly sizeBytes: number;
-  /** Whole milliseconds. */
-  readonly modifiedMs: number;
-  /** Number of the file in its file system; 0 where it has none. */
-  readonly inode: number;
-}
+export type StoreFileInfo = Pick<FileFacts, "sizeBytes" | "modifiedMs" | "inode">;
 
 export interface FolderEntry {
   readonly name: string;
@@ -39,48 +33,39 @@ export function fileFault(error: unknown): FileFault {
   return "other";
 }
 
-function isMissing(error: unknown): boolean {
-  return error instanceof Deno.errors.NotFound || error instanceof Deno.errors.NotADirectory;
-}
-
-function infoOf(info: Deno.FileInfo): StoreFileInfo {
-  return { sizeBytes: info.size, modifiedMs: info.mtime?.getTime() ?? 0, inode: info.ino ?? 0 };
+function infoOf({ sizeBytes, modifiedMs, inode }: FileFacts): StoreFileInfo {
+  return { sizeBytes, modifiedMs, inode };
 }
 
 /** Entries of a folder, unordered, links and devices left out; null when there is no such folder. */
-export async function readStoreFolder(path: string): Promise<FolderEntry[] | null> {
-  const entries: FolderEntry[] = [];
+export async function readStoreFolder(files: LocalFiles, path: string): Promise<FolderEntry[] | null> {
   try {
-    for await (const entry of Deno.readDir(path)) {
-      if (entry.isFile) entries.push({ name: entry.name, kind: "file" });
-      else if (entry.isDirectory) entries.push({ name: entry.name, kind: "folder" });
-    }
+    const entries = await files.list(path);
+    return entries.flatMap(({ name, kind }) => kind === "other" ? [] : [{ name, kind }]);
   } catch (error) {
     if (isMissing(error)) return null;
     throw error;
   }
-  return entries;
+}
+
+async function factsIfPresent(files: LocalFiles, path: string): Promise<FileFacts | null> {
+  try {
+    return await files.stat(path);
+  } catch (error) {
+    if (isMissing(error)) return null;
+    throw error;
+  }
 }
 
 /** Facts of a plain file; null when there is none of that name. */
-export async function statStoreFile(path: string): Promise<StoreFileInfo | null> {
-  try {
-    const info = await Deno.stat(path);
-    return info.isFile ? infoOf(info) : null;
-  } catch (error) {
-    if (isMissing(error)) return null;
-    throw error;
-  }
+export async function statStoreFile(files: LocalFiles, path: string): Promise<StoreFileInfo | null> {
+  const facts = await factsIfPresent(files, path);
+  return facts?.kind === "file" ? infoOf(facts) : null;
 }
 
 /** True when there is a folder of that name. */
-export async function isStoreFolder(path: string): Promise<boolean> {
-  try {
-    return (await Deno.stat(path)).isDirectory;
-  } catch (error) {
-    if (isMissing(error)) return false;
-    throw error;
-  }
+export async function isStoreFolder(files: LocalFiles, path: string): Promise<boolean> {
+  return (await factsIfPresent(files, path))?.kind === "folder";
 }
 
 /**
@@ -88,40 +73,40 @@ export async function isStoreFolder(path: string): Promise<boolean> {
  * Facts and bytes belong together: files of a store never change once they have their name.
  */
 export async function readStoreFile(
+  files: LocalFiles,
   path: string,
-  range: (info: StoreFileInfo) => { readonly start: number; readonly end: number },
+  range: { readonly start: number; readonly end: number },
   signal?: AbortSignal,
 ): Promise<{ readonly info: StoreFileInfo; readonly bytes: Uint8Array<ArrayBuffer> } | null> {
-  let file: Deno.FsFile;
+  let opened;
   try {
-    file = await Deno.open(path, { read: true });
+    opened = await files.open(path);
   } catch (error) {
     if (isMissing(error)) return null;
     throw error;
   }
-  using _closed = file;
-  const stat = await file.stat();
-  if (!stat.isFile) return null;
-  const info = infoOf(stat);
-  const { start, end } = range(info);
-  const bytes = new Uint8Array(Math.max(0, Math.min(end, info.sizeBytes) - start));
-  if (start > 0) await file.seek(start, Deno.SeekMode.Start);
+  using file = opened;
+  const facts = await file.facts();
+  if (facts.kind !== "file") return null;
+  const { start, end } = range;
+  const bytes = new Uint8Array(Math.max(0, Math.min(end, facts.sizeBytes) - start));
   for (let filled = 0; filled < bytes.length;) {
     signal?.throwIfAborted();
-    const count = await file.read(bytes.subarray(filled, filled + PIECE_BYTES));
+    const count = await file.read(bytes.subarray(filled, filled + PIECE_BYTES), start + filled);
     if (count === null) throw new Error(`file ${path} ended after ${start + filled} bytes`);
     filled += count;
   }
-  return { info, bytes };
+  return { info: infoOf(facts), bytes };
 }
 
 /** Writes a new file, never an existing one, and makes its content (not yet its name) durable. */
 export async function writeStoreFile(
+  files: LocalFiles,
   path: string,
   parts: readonly Uint8Array[],
   signal?: AbortSignal,
 ): Promise<StoreFileInfo> {
-  using file = await Deno.open(path, { write: true, createNew: true, mode: 0o600 });
+  using file = await files.create(path, 0o600);
   for (const part of parts) {
     for (let written = 0; written < part.length;) {
       signal?.throwIfAborted();
@@ -129,13 +114,17 @@ export async function writeStoreFile(
     }
   }
   await file.sync();
-  return infoOf(await file.stat());
+  return infoOf(await file.facts());
 }
 
 /** Gives `from` the second name `to`, atomically and never over an existing one (link(2)). */
-export async function linkStoreFile(from: string, to: string): Promise<"linked" | "exists" | "missing"> {
+export async function linkStoreFile(
+  files: LocalFiles,
+  from: string,
+  to: string,
+): Promise<"linked" | "exists" | "missing"> {
   try {
-    await Deno.link(from, to);
+    await files.link(from, to);
     return "linked";
   } catch (error) {
     if (error instanceof Deno.errors.AlreadyExists) return "exists";
@@ -144,15 +133,10 @@ export async function linkStoreFile(from: string, to: string): Promise<"linked" 
   }
 }
 
-/** Moves `from` over `to`, atomically. */
-export async function renameStoreFile(from: string, to: string): Promise<void> {
-  await Deno.rename(from, to);
-}
-
 /** Removes a file or an empty folder; false when it was not there or the folder is not empty. */
-export async function removeStoreEntry(path: string): Promise<boolean> {
+export async function removeStoreEntry(files: LocalFiles, path: string): Promise<boolean> {
   try {
-    await Deno.remove(path);
+    await files.remove(path);
     return true;
   } catch (error) {
     if (isMissing(error) || fileFault(error) === "not-a-folder") return false;
@@ -161,17 +145,12 @@ export async function removeStoreEntry(path: string): Promise<boolean> {
 }
 
 /** Makes one folder, for this user alone (it holds what databases hold); false when it was there already. */
-export async function makeStoreFolder(path: string): Promise<boolean> {
+export async function makeStoreFolder(files: LocalFiles, path: string): Promise<boolean> {
   try {
-    await Deno.mkdir(path, { mode: 0o700 });
+    await files.makeFolder(path, 0o700);
     return true;
   } catch (error) {
     if (error instanceof Deno.errors.AlreadyExists) return false;
     throw error;
   }
-}
-
-/** Makes the names in a folder durable. */
-export async function syncStoreFolder(path: string): Promise<void> {
-  await syncFolder(path);
 }

@@ -79,6 +79,7 @@ export function totalsView(totals: ArchiveTotals): View {
     bytes: totals.bytes,
     bytes_read: totals.bytesRead,
     bytes_transferred: totals.bytesTransferred,
+    bytes_reused: totals.bytesReused,
     duration_seconds: Math.round(totals.durationMs) / 1000,
   };
 }

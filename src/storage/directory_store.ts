@@ -6,8 +6,9 @@
 
 import type { Clock } from "../platform/clock.ts";
 import { isError, StateManagerError } from "../platform/errors.ts";
+import { type LocalFiles, systemFiles } from "../platform/local_files.ts";
 import { type Random, randomHex } from "../platform/random.ts";
-import { fileFault, readStoreFile, removeStoreEntry, renameStoreFile } from "../platform/store_files.ts";
+import { fileFault, readStoreFile, removeStoreEntry } from "../platform/store_files.ts";
 import { withDeadline } from "./deadline.ts";
 import { encodeHeader, metadataPath, plainTag } from "./folder_layout.ts";
 import { walkObjects } from "./folder_listing.ts";
@@ -19,6 +20,7 @@ import {
   metadataOf,
   removePlain,
   sweepDeleted,
+  Unsettled,
   type Version,
 } from "./folder_object.ts";
 import { FolderTree } from "./folder_tree.ts";
@@ -46,6 +48,8 @@ export interface DirectoryStoreOptions {
   readonly path: string;
   readonly clock: Clock;
   readonly random: Random;
+  /** Where the folder is; left out: on this machine. */
+  readonly files?: LocalFiles;
 }
 
 /** A local disk that needs longer for 64 MiB hangs (a dead network mount): better an error than silence. */
@@ -79,19 +83,19 @@ class DirectoryStore implements ObjectStore {
     this.description = `folder ${root}`;
     this.#clock = options.clock;
     this.#random = options.random;
-    this.#tree = new FolderTree({ ...options, root });
+    this.#tree = new FolderTree({ files: systemFiles, ...options, root });
   }
 
   get(key: string, options: GetOptions = {}) {
     return this.#run("get", key, options, async (signal) => {
       for (let round = 0; round < MOST_ROUNDS; round++) {
-        const version = await currentVersion(this.#tree.pathOf(key));
+        const version = await currentVersion(this.#tree, this.#tree.pathOf(key));
         if (!version.present) break;
         const { start, end } = cutRange(key, options.range, version.sizeBytes);
         const range = { start: start + version.offset, end: end + version.offset };
-        const read = await readStoreFile(version.path, () => range, signal);
+        const read = await readStoreFile(this.#tree.files, version.path, range, signal);
         if (read === null) continue; // a newer version is there by now
-        const metadata = await metadataOf(this.#tree.pathOf(key), version);
+        const metadata = await metadataOf(this.#tree, this.#tree.pathOf(key), version);
         return { ...infoOf(key, version, metadata), body: read.bytes };
       }
       throw objectNotFound("get", key, this.description);
@@ -101,9 +105,9 @@ class DirectoryStore implements ObjectStore {
   head(key: string, options: RequestOptions = {}) {
     return this.#run("head", key, options, async () => {
       const path = this.#tree.pathOf(key);
-      const version = await currentVersion(path);
+      const version = await currentVersion(this.#tree, path);
       if (!version.present) throw objectNotFound("head", key, this.description);
-      return infoOf(key, version, await metadataOf(path, version));
+      return infoOf(key, version, await metadataOf(this.#tree, path, version));
     });
   }
 
@@ -113,7 +117,7 @@ class DirectoryStore implements ObjectStore {
       assertMetadata(options.metadata ?? {});
       const path = this.#tree.pathOf(key);
       for (let round = 0; round < MOST_ROUNDS; round++) {
-        const version = await currentVersion(path);
+        const version = await currentVersion(this.#tree, path);
         const fault = conditionFault(version, options.condition);
         if (fault !== undefined) {
           // What refuses us may be so new that its name isn't durable: who hears of it may build on it.
@@ -173,10 +177,11 @@ class DirectoryStore implements ObjectStore {
       const described = Object.keys(metadata).length > 0;
       if (described) {
         const bytes = new TextEncoder().encode(JSON.stringify(metadata));
-        await this.#tree.withTemporary([bytes], signal, (source) => renameStoreFile(source, sidecar));
+        await this.#tree.withTemporary([bytes], signal, (source) => this.#tree.files.rename(source, sidecar));
+        await this.#tree.syncParent(path); // or a power cut might keep the object's name and not this one
       }
       const outcome = await advanceFromNothing(this.#tree, path, temporary, info);
-      if (described && outcome === "lost") await removeStoreEntry(sidecar);
+      if (described && outcome === "lost") await removeStoreEntry(this.#tree.files, sidecar);
       return { outcome, etag: plainTag(info) };
     });
   }
@@ -185,7 +190,7 @@ class DirectoryStore implements ObjectStore {
     return this.#run("list", options.prefix, options, async (signal) => {
       const limit = pageLimit(options);
       const objects: ObjectInfo[] = [];
-      for await (const info of walkObjects(this.#tree.root, options)) {
+      for await (const info of walkObjects(this.#tree, options)) {
         signal.throwIfAborted();
         objects.push(info);
         if (objects.length > limit) break;
@@ -198,10 +203,10 @@ class DirectoryStore implements ObjectStore {
     return this.#run("delete", key, options, async (signal) => {
       const path = this.#tree.pathOf(key);
       for (let round = 0; round < MOST_ROUNDS; round++) {
-        const version = await currentVersion(path);
+        const version = await currentVersion(this.#tree, path);
         if (!version.present) return;
         if (version.header === null) {
-          await removePlain(path);
+          await removePlain(this.#tree, path);
           await this.#tree.syncParent(path);
           continue; // absent now, unless somebody swapped it at this moment: then mark that
         }
@@ -250,6 +255,9 @@ class DirectoryStore implements ObjectStore {
     if (isError(error)) return error;
     const action = actionText(kind, key, this.description);
     const text = error instanceof Error ? error.message : String(error);
+    if (error instanceof Unsettled && kind === "put") {
+      return outcomeUnknown(key, this.description, text, error.cause);
+    }
     switch (fileFault(error)) {
       case "full":
         return new StateManagerError("store-full", `${action}: no space left`, {

@@ -2,11 +2,13 @@
 
 import type { Clock } from "../platform/clock.ts";
 import { type ErrorCode, StateManagerError } from "../platform/errors.ts";
-import { type FaultMatch, FaultRules } from "./fault_rules.ts";
+import { type FaultMatch, FaultRules } from "../platform/fault_rules.ts";
 import type { ObjectStore, PutOptions } from "./object_store.ts";
 import { actionText, type OperationKind } from "./store_errors.ts";
 
-export interface FaultRule extends FaultMatch {
+export interface FaultRule extends FaultMatch<OperationKind> {
+  /** Of the key; a listing is known by the prefix that it lists. */
+  readonly keyPrefix?: string;
   /** The error; left out: the operation goes on (delayed, or with its conditions ignored). */
   readonly error?: ErrorCode;
   /** "before": nothing happens. "after": it happens and the reply is lost. Default "before". */
@@ -28,7 +30,9 @@ export function faulty(
   store: ObjectStore,
   options: { readonly clock: Clock; readonly rules?: readonly FaultRule[] },
 ): FaultyStore {
-  const rules = new FaultRules<FaultRule>();
+  const rules = new FaultRules<OperationKind, FaultRule>((rule, _kind, key) =>
+    key.startsWith(rule.keyPrefix ?? "")
+  );
   for (const rule of options.rules ?? []) rules.add(rule);
   let hits = 0;
 

@@ -3,6 +3,7 @@
 import { type FolderEntry, readStoreFolder, statStoreFile } from "../platform/store_files.ts";
 import { mayHoldListed, TEMPORARY_FOLDER } from "./folder_layout.ts";
 import { currentVersion, plainVersion, type Version } from "./folder_object.ts";
+import type { FolderTree } from "./folder_tree.ts";
 import { isListed } from "./listing.ts";
 import type { ListOptions, ObjectInfo } from "./object_store.ts";
 
@@ -31,26 +32,26 @@ function namesOf(entries: readonly FolderEntry[], atRoot: boolean): Name[] {
 }
 
 /** The object as it is now; of a plain file one look is enough, since a swap that had ended was in the folder. */
-async function listedVersion(path: string, plain: boolean): Promise<Version> {
-  const file = plain ? await statStoreFile(path) : null;
-  return file === null ? await currentVersion(path) : plainVersion(path, file);
+async function listedVersion(tree: FolderTree, path: string, plain: boolean): Promise<Version> {
+  const file = plain ? await statStoreFile(tree.files, path) : null;
+  return file === null ? await currentVersion(tree, path) : plainVersion(path, file);
 }
 
 /** Objects that `options` asks for, in order of keys; the caller stops when it has enough. */
 export async function* walkObjects(
-  root: string,
+  tree: FolderTree,
   options: ListOptions,
   folder = "",
 ): AsyncGenerator<ObjectInfo> {
-  const entries = await readStoreFolder(`${root}/${folder}`) ?? []; // removed meanwhile: nothing in it
+  const entries = await readStoreFolder(tree.files, `${tree.root}/${folder}`) ?? []; // removed meanwhile: nothing in it
   for (const { name, order, plain } of namesOf(entries, folder === "")) {
     const key = folder + name;
     if (order.endsWith("/")) {
       if (mayHoldListed(`${key}/`, options.prefix, options.startAfter)) {
-        yield* walkObjects(root, options, `${key}/`);
+        yield* walkObjects(tree, options, `${key}/`);
       }
     } else if (isListed(key, options)) {
-      const version = await listedVersion(`${root}/${key}`, plain);
+      const version = await listedVersion(tree, `${tree.root}/${key}`, plain);
       if (!version.present) continue;
       const { sizeBytes, etag, file } = version;
       yield { key, sizeBytes, etag, modifiedMs: file.modifiedMs, metadata: {} };

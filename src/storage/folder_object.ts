@@ -57,31 +57,43 @@ export type Version =
 /** won: it was the object, durably, for a moment at least. lost: it never was. unknown: whoever would know is pruned. */
 export type Advance = "won" | "lost" | "unknown";
 
+/** A file operation failed after the version may have become the object: only the object itself says whether it did. */
+export class Unsettled extends Error {}
+
+/** Runs what follows a link; whatever fails there, even for want of space, is no sign that nothing happened. */
+async function afterLink<T>(work: () => Promise<T>): Promise<T> {
+  try {
+    return await work();
+  } catch (error) {
+    throw new Unsettled(error instanceof Error ? error.message : String(error), { cause: error });
+  }
+}
+
 /** Generations kept behind the newest: readers of one of them finish, and a reader that lists always meets one. */
 const KEPT_GENERATIONS = 8;
 /** Rounds in which other processes may change the object under a reader before it gives up. */
 const MOST_ROUNDS = 100;
 
 /** The newest version of the object at `path`. Its file may be pruned at once: read it, and if it is gone ask again. */
-export async function currentVersion(path: string): Promise<Version> {
+export async function currentVersion(tree: FolderTree, path: string): Promise<Version> {
   for (let round = 0; round < MOST_ROUNDS; round++) {
-    const newest = await newestGeneration(path);
+    const newest = await newestGeneration(tree, path);
     if (newest !== null) {
-      const version = await generationVersion(path, newest);
+      const version = await generationVersion(tree, path, newest);
       if (version !== null) return version;
       continue; // pruned meanwhile: there is a newer one
     }
-    const file = await statStoreFile(path);
+    const file = await statStoreFile(tree.files, path);
     // A plain file that appeared or vanished around the first swap: only what holds on both sides counts.
-    if (await newestGeneration(path) !== null) continue;
+    if (await newestGeneration(tree, path) !== null) continue;
     return file === null ? { present: false, next: null } : plainVersion(path, file);
   }
   throw new Error(`${path} changed ${MOST_ROUNDS} times while it was read`);
 }
 
 /** Number of the newest generation; null when there is none. */
-async function newestGeneration(path: string): Promise<number | null> {
-  return generationsIn(await readStoreFolder(generationsFolder(path)) ?? []).at(-1) ?? null;
+async function newestGeneration(tree: FolderTree, path: string): Promise<number | null> {
+  return generationsIn(await readStoreFolder(tree.files, generationsFolder(path)) ?? []).at(-1) ?? null;
 }
 
 /** The version that a plain file is, where no generation hides it. */
@@ -93,9 +105,13 @@ export function plainVersion(path: string, file: StoreFileInfo): Version & { pre
   return { present: true, next, etag: plainTag(file), path, file, offset: 0, sizeBytes, header: null };
 }
 
-async function generationVersion(path: string, generation: number): Promise<Version | null> {
+async function generationVersion(
+  tree: FolderTree,
+  path: string,
+  generation: number,
+): Promise<Version | null> {
   const own = generationPath(path, generation);
-  const read = await readStoreFile(own, () => ({ start: 0, end: LONGEST_HEADER_BYTES }));
+  const read = await readStoreFile(tree.files, own, { start: 0, end: LONGEST_HEADER_BYTES });
   if (read === null) return null;
   const decoded = decodeHeader(read.bytes);
   // Synced before it was linked: only damage to the disk, or a stranger's file, looks like this.
@@ -118,13 +134,17 @@ async function generationVersion(path: string, generation: number): Promise<Vers
 }
 
 /** Metadata of `version`, the newest of the object at `path`. */
-export async function metadataOf(path: string, version: Version): Promise<Record<string, string>> {
+export async function metadataOf(
+  tree: FolderTree,
+  path: string,
+  version: Version,
+): Promise<Record<string, string>> {
   if (!version.present) return {};
   if (version.header !== null) return { ...version.header.metadata };
-  const read = await readStoreFile(
-    metadataPath(path, version.file),
-    () => ({ start: 0, end: LONGEST_HEADER_BYTES }),
-  );
+  const read = await readStoreFile(tree.files, metadataPath(path, version.file), {
+    start: 0,
+    end: LONGEST_HEADER_BYTES,
+  });
   return read === null ? {} : decodeMetadata(read.bytes);
 }
 
@@ -135,23 +155,25 @@ export async function advanceFromNothing(
   temporary: string,
   info: StoreFileInfo,
 ): Promise<Advance> {
-  const outcome = await linkStoreFile(temporary, path);
+  const outcome = await linkStoreFile(tree.files, temporary, path);
   if (outcome === "missing") throw new Error(`${temporary} was removed before it had its place`);
-  // Also when we lose: who hears "it exists" may build on it, so it must not vanish in a power cut.
-  await tree.syncParent(path);
-  if (outcome === "exists") return "lost";
-  if (await newestGeneration(path) === null) return "won";
-  // Either it was swapped already, or we were stopped for long and our file is hidden behind generations.
-  const { next, etag } = plainVersion(path, info);
-  return await followed(path, next, etag);
+  return await afterLink(async () => {
+    // Also when we lose: who hears "it exists" may build on it, so it must not vanish in a power cut.
+    await tree.syncParent(path);
+    if (outcome === "exists") return "lost";
+    if (await newestGeneration(tree, path) === null) return "won";
+    // Either it was swapped already, or we were stopped for long and our file is hidden behind generations.
+    const { next, etag } = plainVersion(path, info);
+    return await followed(tree, path, next, etag);
+  });
 }
 
 /** What the version with number `successor` says about the one with tag `tag` before it. */
-async function followed(path: string, successor: number, tag: ETag): Promise<Advance> {
-  const read = await readStoreFile(
-    generationPath(path, successor),
-    () => ({ start: 0, end: LONGEST_HEADER_BYTES }),
-  );
+async function followed(tree: FolderTree, path: string, successor: number, tag: ETag): Promise<Advance> {
+  const read = await readStoreFile(tree.files, generationPath(path, successor), {
+    start: 0,
+    end: LONGEST_HEADER_BYTES,
+  });
   const decoded = read === null ? null : decodeHeader(read.bytes);
   if (decoded === null) return "unknown";
   return decoded.header.after === tag ? "won" : "lost";
@@ -170,46 +192,64 @@ export async function advance(
   const first = from.present && from.header === null;
   // Where there were generations and the folder is gone, the object was deleted and swept: not made anew.
   if (first) await tree.ensureFolder(folder);
-  const outcome = await linkStoreFile(temporary, generationPath(path, next));
+  const outcome = await linkStoreFile(tree.files, temporary, generationPath(path, next));
   if (outcome === "missing") {
-    if (await isStoreFolder(folder)) throw new Error(`${temporary} was removed before it had its place`);
+    if (await isStoreFolder(tree.files, folder)) {
+      throw new Error(`${temporary} was removed before it had its place`);
+    }
     return "lost";
   }
-  await tree.syncFolder(folder);
-  if (outcome === "exists") return "lost";
-  if (await newestGeneration(path) !== next) return await followed(path, next + 1, tag);
-  if (from.present && !await isStillThere(from)) {
-    if (await newestGeneration(path) !== next) return await followed(path, next + 1, tag);
-    // Deleted, or deleted and made anew, while we were on our way. Ours was never the truth: away with it.
-    await removeStoreEntry(generationPath(path, next));
+  return await afterLink(async () => {
     await tree.syncFolder(folder);
+    if (outcome === "exists") return "lost";
+    return await won(tree, path, from, next, tag);
+  });
+}
+
+/** Whether the generation `next`, linked and durable, was the object. */
+async function won(
+  tree: FolderTree,
+  path: string,
+  from: Version,
+  next: number,
+  tag: ETag,
+): Promise<Advance> {
+  if (await newestGeneration(tree, path) !== next) return await followed(tree, path, next + 1, tag);
+  if (from.present && !await isStillThere(tree, from)) {
+    if (await newestGeneration(tree, path) !== next) return await followed(tree, path, next + 1, tag);
+    // Deleted, or deleted and made anew, while we were on our way. Ours was never the truth: away with it.
+    await removeStoreEntry(tree.files, generationPath(path, next));
+    await tree.syncFolder(generationsFolder(path));
     return "lost";
   }
-  await prune(path);
+  await prune(tree, path).catch(() => {}); // tried again by the next one: no reason to fail what was done
   return "won";
 }
 
 /** Nobody but a delete removes the version before the newest: several older ones are kept. */
-async function isStillThere(from: Version & { present: true }): Promise<boolean> {
-  const now = await statStoreFile(from.path);
+async function isStillThere(tree: FolderTree, from: Version & { present: true }): Promise<boolean> {
+  const now = await statStoreFile(tree.files, from.path);
   return now !== null && (from.header !== null || plainTag(now) === from.etag);
 }
 
 /** Removes what no reader can need any more. The newest stays, whatever happens. */
-async function prune(path: string): Promise<void> {
-  const generations = generationsIn(await readStoreFolder(generationsFolder(path)) ?? []);
+async function prune(tree: FolderTree, path: string): Promise<void> {
+  const generations = generationsIn(await readStoreFolder(tree.files, generationsFolder(path)) ?? []);
   for (const old of generations.slice(0, -KEPT_GENERATIONS)) {
-    await removeStoreEntry(generationPath(path, old));
+    await removeStoreEntry(tree.files, generationPath(path, old));
   }
-  await removePlain(path); // hidden by the generations from the first on
+  await removePlain(tree, path); // hidden by the generations from the first on
 }
 
 /** Removes a plain file and its metadata; what is not there is fine. */
-export async function removePlain(path: string): Promise<void> {
-  const file = await statStoreFile(path);
+export async function removePlain(tree: FolderTree, path: string): Promise<void> {
+  const file = await statStoreFile(tree.files, path);
   if (file === null) return;
-  await removeStoreEntry(path);
-  await removeStoreEntry(metadataPath(path, file));
+  await removeStoreEntry(tree.files, path);
+  const metadata = metadataPath(path, file);
+  if (await statStoreFile(tree.files, metadata) === null) return;
+  await tree.syncParent(path); // the object's name is gone for good before what belongs to it
+  await removeStoreEntry(tree.files, metadata);
 }
 
 /**
@@ -217,16 +257,16 @@ export async function removePlain(path: string): Promise<void> {
  * way, or the power fails, the mark is still there: it goes only after all that it hides is gone for good.
  */
 export async function sweepDeleted(tree: FolderTree, path: string): Promise<void> {
-  const version = await currentVersion(path);
+  const version = await currentVersion(tree, path);
   if (version.present || version.next === null) return;
   const mark = version.next - 1;
   const folder = generationsFolder(path);
-  await removePlain(path);
-  for (const generation of generationsIn(await readStoreFolder(folder) ?? [])) {
-    if (generation < mark) await removeStoreEntry(generationPath(path, generation));
+  await removePlain(tree, path);
+  for (const generation of generationsIn(await readStoreFolder(tree.files, folder) ?? [])) {
+    if (generation < mark) await removeStoreEntry(tree.files, generationPath(path, generation));
   }
   await tree.syncParent(path);
   await tree.syncFolder(folder);
-  await removeStoreEntry(generationPath(path, mark));
-  await removeStoreEntry(folder); // stays where a version was made meanwhile: that one is newer than the mark
+  await removeStoreEntry(tree.files, generationPath(path, mark));
+  await removeStoreEntry(tree.files, folder); // stays where a version was made meanwhile: that one is newer than the mark
 }

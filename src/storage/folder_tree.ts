@@ -1,6 +1,7 @@
 /** The folders of a folder store: made when needed, durable before anything in them counts, temporaries swept. */
 
 import type { Clock } from "../platform/clock.ts";
+import type { LocalFiles } from "../platform/local_files.ts";
 import { type Random, randomHex } from "../platform/random.ts";
 import {
   isStoreFolder,
@@ -9,7 +10,6 @@ import {
   removeStoreEntry,
   statStoreFile,
   type StoreFileInfo,
-  syncStoreFolder,
   writeStoreFile,
 } from "../platform/store_files.ts";
 import { TEMPORARY_FOLDER } from "./folder_layout.ts";
@@ -28,12 +28,14 @@ function parentOf(path: string): string {
 export interface FolderTreeOptions {
   /** Absolute, without a slash at its end. */
   readonly root: string;
+  readonly files: LocalFiles;
   readonly clock: Clock;
   readonly random: Random;
 }
 
 export class FolderTree {
   readonly root: string;
+  readonly files: LocalFiles;
   readonly #clock: Clock;
   readonly #random: Random;
   readonly #durable = new Set<string>();
@@ -41,6 +43,7 @@ export class FolderTree {
 
   constructor(options: FolderTreeOptions) {
     this.root = options.root;
+    this.files = options.files;
     this.#clock = options.clock;
     this.#random = options.random;
   }
@@ -58,10 +61,10 @@ export class FolderTree {
    * who made it may have died before its own sync.
    */
   async ensureFolder(path: string): Promise<void> {
-    if (this.#durable.has(path) && await isStoreFolder(path)) return;
+    if (this.#durable.has(path) && await isStoreFolder(this.files, path)) return;
     if (path === "/") return;
     await this.ensureFolder(parentOf(path));
-    await makeStoreFolder(path);
+    await makeStoreFolder(this.files, path);
     await this.#syncName(path);
     if (this.#durable.size >= MOST_KNOWN_FOLDERS) this.#durable.clear();
     this.#durable.add(path);
@@ -70,18 +73,18 @@ export class FolderTree {
   /** Above the store's root folders may be closed to us: what somebody else made there is theirs to make durable. */
   async #syncName(path: string): Promise<void> {
     try {
-      await syncStoreFolder(parentOf(path));
+      await this.files.syncFolder(parentOf(path));
     } catch (error) {
       if (path.length > this.root.length) throw error;
     }
   }
 
   async syncFolder(path: string): Promise<void> {
-    await syncStoreFolder(path);
+    await this.files.syncFolder(path);
   }
 
   async syncParent(path: string): Promise<void> {
-    await syncStoreFolder(parentOf(path));
+    await this.files.syncFolder(parentOf(path));
   }
 
   async ensureParent(path: string): Promise<void> {
@@ -99,11 +102,11 @@ export class FolderTree {
     signal.throwIfAborted();
     const temporary = `${this.#temporaries}/${randomHex(this.#random)}`;
     try {
-      const info = await writeStoreFile(temporary, parts, signal);
+      const info = await writeStoreFile(this.files, temporary, parts, signal);
       signal.throwIfAborted(); // the last moment at which nothing has landed
       return await use(temporary, info);
     } finally {
-      await removeStoreEntry(temporary).catch(() => {}); // swept later: no reason to fail what was done
+      await removeStoreEntry(this.files, temporary).catch(() => {}); // swept later: no reason to fail what was done
     }
   }
 
@@ -111,7 +114,7 @@ export class FolderTree {
     const now = this.#clock.monotonicMs();
     if (now < this.#nextSweepMs) return;
     this.#nextSweepMs = now + SWEEP_INTERVAL_MS;
-    for (const entry of await readStoreFolder(this.#temporaries) ?? []) {
+    for (const entry of await readStoreFolder(this.files, this.#temporaries) ?? []) {
       if (entry.kind === "file") await this.#sweepOne(`${this.#temporaries}/${entry.name}`);
     }
   }
@@ -119,9 +122,9 @@ export class FolderTree {
   /** Another process may sweep at the same time, and what can't be removed must not fail the put that found it. */
   async #sweepOne(path: string): Promise<void> {
     try {
-      const info = await statStoreFile(path);
+      const info = await statStoreFile(this.files, path);
       if (info === null || this.#clock.wallMs() - info.modifiedMs < TEMPORARY_LIFE_MS) return;
-      await removeStoreEntry(path);
+      await removeStoreEntry(this.files, path);
     } catch {
       // Left for the next sweep.
     }

@@ -3,6 +3,8 @@
 export { conditionOf, orderOf } from "./dependencies.ts";
 export type { Condition } from "./dependencies.ts";
 export { endEverything } from "./ending.ts";
+export { Guard, startGuard } from "./guard_client.ts";
+export type { GuardOptions, GuardStatus } from "./guard_client.ts";
 export type { OutputLine } from "./lines.ts";
 export { exitCodeOfCause } from "./outcome.ts";
 export { startReaper } from "./reaper.ts";
@@ -10,6 +12,7 @@ export type { Reaper } from "./reaper.ts";
 export { describeCause } from "./restart.ts";
 export { Supervisor } from "./supervisor.ts";
 export type { SupervisorOptions } from "./supervisor.ts";
+export { Sweeper, systemSweep } from "./sweep.ts";
 export type {
   ExitCause,
   OutputHandler,
@@ -20,3 +23,5 @@ export type {
   SupervisorEvent,
   SupervisorOutcome,
 } from "./types.ts";
+export { childWatches, joinWatches } from "./units.ts";
+export type { ChildWatch, UnitWatch, WatchedUnit } from "./units.ts";

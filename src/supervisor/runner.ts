@@ -17,6 +17,7 @@ import { findMembers, UNIT_VARIABLE } from "./members.ts";
 import type { OutputPump } from "./output.ts";
 import { pumpOutput } from "./output.ts";
 import { transition } from "./states.ts";
+import { tagOf, type UnitWatch } from "./units.ts";
 import type { ExitCause, OutputHandler, ProcessSpec, ProcessStatus, SupervisorEvent } from "./types.ts";
 
 /** Looks at a group that ends: soon at first, since most end in milliseconds, then rarely, since a look costs. */
@@ -35,8 +36,9 @@ export interface RunnerOptions {
   readonly spec: ProcessSpec;
   readonly clock: Clock;
   readonly random: Random;
-  /** Unique to the supervisor, part of the tag. */
-  readonly nonce: string;
+  /** Part of the tag. */
+  readonly runId: string;
+  readonly units: UnitWatch;
   readonly output: OutputHandler;
   readonly onEvent: (event: SupervisorEvent) => void;
   /** Called after every change of the machine. */
@@ -147,7 +149,10 @@ export class ProcessRunner {
     const { machine, effects } = transition(this.spec, before, event, moment);
     this.#machine = machine;
     for (const effect of effects) this.#execute(effect);
-    if (machine.groupGone) this.#current = null;
+    if (machine.groupGone && this.#current !== null) {
+      this.#options.units.forget(this.#current.unit.groupId);
+      this.#current = null;
+    }
     if (machine.state === before.state && machine.reason === before.reason) return;
     onEvent({ type: "state", name: this.spec.name, state: machine.state, reason: machine.reason });
   }
@@ -177,9 +182,9 @@ export class ProcessRunner {
 
   #spawn(): void {
     const { spec } = this;
-    const { nonce, clock, onEvent } = this.#options;
+    const { runId, units, clock, onEvent } = this.#options;
     const incarnation = this.#machine.incarnation;
-    const tag = `${spec.name}.${incarnation}.${nonce}`;
+    const tag = tagOf(spec.name, incarnation, runId);
     const stdio = spec.stdio === "pipe" ? "piped" : "inherit";
     this.#lastPid = null;
     this.#survivors = [];
@@ -205,6 +210,7 @@ export class ProcessRunner {
     }
     const { pid } = child;
     const startTicks = readProcess(pid)?.startTicks ?? 0;
+    units.watch({ name: spec.name, groupId: pid, startTicks, tag });
     const current: Incarnation = {
       child,
       unit: { groupId: pid, startTicks, tag, strays: new Map() },

@@ -13,6 +13,7 @@ import type { OutputLine } from "./lines.ts";
 import { isLive } from "./machine.ts";
 import { outcomeOf } from "./outcome.ts";
 import { ProcessRunner } from "./runner.ts";
+import type { UnitWatch } from "./units.ts";
 import type {
   OutputHandler,
   ProcessSpec,
@@ -38,7 +39,13 @@ export interface SupervisorOptions {
   readonly output: OutputHandler;
   /** Hears facts in order. Must not throw, and must not call the supervisor back synchronously. */
   readonly onEvent: (event: SupervisorEvent) => void;
+  /** The last part of every tag; one per manager process. Default: one of its own. */
+  readonly runId?: string;
+  /** Hears of every incarnation in the turn that spawned it, and when nothing of it is left. */
+  readonly units?: UnitWatch;
 }
+
+const NOBODY_WATCHES: UnitWatch = { watch: () => {}, forget: () => {} };
 
 export class Supervisor {
   readonly #clock: Clock;
@@ -62,13 +69,13 @@ export class Supervisor {
     this.#clock = options.clock;
     this.#specs = options.specs;
     this.#levels = orderOf(options.specs);
-    const nonce = randomHex(options.random, 8);
+    const { runId = randomHex(options.random, 8), units = NOBODY_WATCHES } = options;
     const onChange = () => this.#evaluate();
     const { clock, random, output, onEvent } = options;
     this.#runners = new Map(
       options.specs.map((spec) => [
         spec.name,
-        new ProcessRunner({ spec, clock, random, nonce, output, onEvent, onChange }),
+        new ProcessRunner({ spec, clock, random, runId, units, output, onEvent, onChange }),
       ]),
     );
   }

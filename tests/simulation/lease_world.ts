@@ -17,14 +17,15 @@ import { step } from "../../src/lease/rules.ts";
 import type { LeaseRecord } from "../../src/lease/types.ts";
 import { StateManagerError } from "../../src/platform/errors.ts";
 
+const REQUEST_TIMEOUT_MS = 2_500;
 const SETTINGS = {
   ttlMs: 15_000,
   renewMs: 4_000,
   marginMs: 3_000,
   pollMs: 1_000,
+  requestTimeoutMs: REQUEST_TIMEOUT_MS,
   info: {},
 };
-const REQUEST_TIMEOUT_MS = 2_500;
 /** A request may land so long after it was sent. */
 const LATEST_LANDING_MS = 20_000;
 /** Faults happen until here … */

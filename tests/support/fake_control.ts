@@ -87,6 +87,7 @@ export const totals = {
   bytes: 4096,
   bytesRead: 4096,
   bytesTransferred: 100,
+  bytesReused: 0,
   durationMs: 1500,
 };
 

@@ -4,12 +4,15 @@
  * given, so that "before" and "after" the work are told apart.
  */
 
-import { type ActiveFault, type FaultMatch, FaultRules } from "../../src/storage/fault_rules.ts";
+import { type ActiveFault, type FaultMatch, FaultRules } from "../../src/platform/fault_rules.ts";
+import type { OperationKind } from "../../src/storage/mod.ts";
 import { serveWire, type WireReply, type WireRequest } from "./http_wire.ts";
 import { s3Request } from "./s3_server.ts";
 
-/** What happens to the requests that match. `keyPrefix` is of the whole key in the bucket. */
-export interface ProxyFault extends FaultMatch {
+/** What happens to the requests that match. */
+export interface ProxyFault extends FaultMatch<OperationKind> {
+  /** Of the whole key in the bucket; a listing is known by the prefix that it lists. */
+  readonly keyPrefix?: string;
   /** HTTP status instead of the service's answer. */
   readonly status?: number;
   /** Ends the connection instead of an answer. */
@@ -34,7 +37,7 @@ export interface ProxyFault extends FaultMatch {
 export type Outage = "silent" | "refused" | "late";
 
 export interface SeenByProxy {
-  readonly operation: "get" | "head" | "put" | "list" | "delete";
+  readonly operation: OperationKind;
   readonly key: string;
   /** Status of the service's answer; null: not passed on (yet). */
   status: number | null;
@@ -129,7 +132,9 @@ function errorAnswer(status: number): WireReply {
 /** `target` is the service's endpoint, e.g. "http://127.0.0.1:9000". */
 export function startFaultProxy(target: string): FaultProxy {
   const service = new URL(target);
-  const rules = new FaultRules<ProxyFault>();
+  const rules = new FaultRules<OperationKind, ProxyFault>((rule, _operation, key) =>
+    key.startsWith(rule.keyPrefix ?? "")
+  );
   const requests: SeenByProxy[] = [];
   const open = new Set<Deno.TcpConn>();
   const stopping = new AbortController();

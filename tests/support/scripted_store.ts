@@ -21,8 +21,12 @@ export class ScriptedStore implements ObjectStore {
   readonly objects = new Map<string, Uint8Array<ArrayBuffer>>();
   /** Bodies of all puts, in order of sending, landed or not. */
   readonly puts: string[] = [];
+  /** Called with each put before it is sent on. */
+  onPut: (key: string, text: string) => void = () => {};
+  /** Keys of all gets. */
+  readonly reads: string[] = [];
   gets = 0;
-  spoil: (operation: "get" | "put") => Spoil = () => null;
+  spoil: (operation: "get" | "put", key: string) => Spoil = () => null;
 
   text(key: string): string | null {
     const body = this.objects.get(key);
@@ -35,7 +39,8 @@ export class ScriptedStore implements ObjectStore {
 
   get(key: string, options: GetOptions = {}): Promise<StoredObject> {
     this.gets++;
-    return this.#request("get", options.signal, () => {
+    this.reads.push(key);
+    return this.#request("get", key, options.signal, () => {
       const body = this.objects.get(key);
       if (body === undefined) {
         throw new StateManagerError(
@@ -59,8 +64,10 @@ export class ScriptedStore implements ObjectStore {
     body: Uint8Array<ArrayBuffer>,
     options: PutOptions = {},
   ): Promise<{ etag: string }> {
-    this.puts.push(new TextDecoder().decode(body));
-    return this.#request("put", options.signal, () => {
+    const text = new TextDecoder().decode(body);
+    this.puts.push(text);
+    this.onPut(key, text);
+    return this.#request("put", key, options.signal, () => {
       const { condition } = options;
       const current = this.objects.get(key);
       const holds = condition === undefined ||
@@ -102,12 +109,13 @@ export class ScriptedStore implements ObjectStore {
   /** Ignores `signal` when it hangs, as a stuck connection may. */
   async #request<T>(
     operation: "get" | "put",
+    key: string,
     signal: AbortSignal | undefined,
     act: () => T,
   ): Promise<T> {
     await Promise.resolve();
     signal?.throwIfAborted();
-    const spoil = this.spoil(operation);
+    const spoil = this.spoil(operation, key);
     if (spoil === null) return act();
     if (spoil === "after" || spoil === "hang-after") act();
     if (spoil === "hang" || spoil === "hang-after") {

@@ -1,8 +1,8 @@
 /** A tree as manifest and chunks in memory: the files side alone, with the simplest chunker there can be. */
 
-import { createHash } from "node:crypto";
 import { closeFd } from "../../src/platform/libc_files.ts";
 import { openForReading, openRootFolder } from "../../src/checkpoint/file_reader.ts";
+import { chunkId } from "../../src/checkpoint/ids.ts";
 import { scanTree } from "../../src/checkpoint/scan.ts";
 import { type ChunkPosition, TreeStager } from "../../src/checkpoint/stage.ts";
 import type {
@@ -81,7 +81,7 @@ function contentOf(
           Math.min(CHUNK_BYTES, extent.offset + extent.length - at),
         );
         file.read(at, bytes);
-        const id = createHash("sha256").update(bytes).digest("hex");
+        const id = chunkId(bytes);
         chunks.set(id, bytes);
         parts.push({ kind: "chunk", id, length: bytes.length });
       }

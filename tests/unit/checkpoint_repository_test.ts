@@ -91,6 +91,7 @@ Deno.test("repository is not made in a prefix that holds something else", async 
 Deno.test("repository is made beside a lease that somebody has just taken", async () => {
   const store = memoryStore();
   await put(store, "lease.json", {});
+  await put(store, "hand-over.json", {});
   await openRepository(store, { name: "app", random });
 });
 

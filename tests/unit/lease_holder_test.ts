@@ -1,82 +1,22 @@
 /** The lease holder against a store in memory and a clock that the test moves. */
 
 import assert from "node:assert/strict";
-import { fixedLease, LeaseHolder, type LeaseHolderOptions } from "../../src/lease/mod.ts";
-import { decodeLease, encodeLease, type LeaseEvent, type LeaseRecord } from "../../src/lease/mod.ts";
-import { type ErrorCode, isError } from "../../src/platform/errors.ts";
+import { fixedLease, type LeaseEvent, LeaseHolder } from "../../src/lease/mod.ts";
+import { isError } from "../../src/platform/errors.ts";
 import { systemRandom } from "../../src/platform/random.ts";
-import { ScriptedStore } from "../support/scripted_store.ts";
-import { settled, VirtualClock } from "../support/virtual_clock.ts";
-
-const TTL_MS = 15_000;
-/** TTL · (1 + 2ρ) */
-const TAKE_OVER_MS = 15_600;
-/** TTL less the default margin. */
-const BELIEF_MS = 12_000;
-
-interface Bench {
-  readonly store: ScriptedStore;
-  readonly clock: VirtualClock;
-  readonly holder: LeaseHolder;
-  readonly events: LeaseEvent[];
-}
-
-function bench(options: Partial<LeaseHolderOptions> = {}): Bench {
-  const store = new ScriptedStore();
-  const clock = new VirtualClock();
-  const events: LeaseEvent[] = [];
-  const holder = new LeaseHolder({
-    store,
-    clock,
-    random: systemRandom(),
-    ttlMs: TTL_MS,
-    renewMs: 4_000,
-    info: { host: "test" },
-    onEvent: (event) => events.push(event),
-    ...options,
-  });
-  return { store, clock, holder, events };
-}
-
-let count = 0;
-
-/** What somebody else's manager left in the store. */
-function foreign(change: Partial<LeaseRecord> = {}): string {
-  const record: LeaseRecord = {
-    v: 1,
-    token: 5,
-    holder: "other",
-    nonce: `nonce-${count++}`,
-    state: "held",
-    ttlMs: TTL_MS,
-    info: { host: "elsewhere" },
-    ...change,
-  };
-  return new TextDecoder().decode(encodeLease(record));
-}
-
-function recordIn(store: ScriptedStore): LeaseRecord {
-  return decodeLease(new TextEncoder().encode(store.text("lease.json") ?? ""));
-}
-
-function code(wanted: ErrorCode): (error: unknown) => boolean {
-  return (error) => isError(error, wanted);
-}
-
-/** Ends the holder whatever it is doing, and checks that it leaves no timer. */
-async function end({ holder, clock, store }: Bench): Promise<void> {
-  store.spoil = () => null;
-  const ended = holder[Symbol.asyncDispose]();
-  await clock.advance(60_000);
-  await ended;
-  assert.equal(clock.sleeping, 0, "a timer was left behind");
-}
-
-async function held(options: Partial<LeaseHolderOptions> = {}): Promise<Bench> {
-  const made = bench(options);
-  await made.holder.acquire({ wait: false });
-  return made;
-}
+import {
+  BELIEF_MS,
+  bench,
+  code,
+  end,
+  foreign,
+  held,
+  news,
+  recordIn,
+  TAKE_OVER_MS,
+  TTL_MS,
+} from "../support/lease_bench.ts";
+import { settled } from "../support/virtual_clock.ts";
 
 Deno.test("lease holder takes an absent lease at once, above the highest token in the data", async () => {
   const made = await held({ tokenFloor: 41 });
@@ -86,7 +26,7 @@ Deno.test("lease holder takes an absent lease at once, above the highest token i
   assert.equal(holder.term?.clean, true);
   assert.equal(recordIn(store).token, 42);
   assert.equal(recordIn(store).state, "held");
-  assert.deepEqual(events.map((event) => event.type), ["acquired"]);
+  assert.deepEqual(news(events), ["acquired"]);
   assert.equal(holder.status.state, "held");
   assert.equal(holder.status.remainingMs, BELIEF_MS);
   holder.assertHeld(BELIEF_MS);
@@ -132,7 +72,7 @@ Deno.test("lease holder takes over when one tag stood unchanged for TTL (1 + 2ρ
   const term = await waiting;
   assert.equal(term.token, 6);
   assert.equal(term.clean, false);
-  assert.deepEqual(made.events.map((event) => event.type), ["waiting", "acquired"]);
+  assert.deepEqual(news(made.events), ["waiting", "acquired"]);
   await end(made);
 });
 
@@ -143,7 +83,7 @@ Deno.test("lease holder renews with a new nonce each time and stays held", async
   assert.equal(made.store.puts.length, 16);
   assert.equal(new Set(made.store.puts).size, 16);
   assert.equal(recordIn(made.store).token, 1);
-  assert.deepEqual(made.events.map((event) => event.type), ["acquired"]);
+  assert.deepEqual(news(made.events), ["acquired"]);
   await end(made);
 });
 
@@ -173,7 +113,7 @@ Deno.test("lease holder finds its own write behind a lost reply and behind a ref
     await made.clock.advance(9_000);
     assert.equal(made.holder.status.state, "held", spoil);
     assert.ok((made.holder.status.remainingMs ?? 0) > BELIEF_MS - 5_000, spoil);
-    assert.deepEqual(made.events.map((event) => event.type), ["acquired"], spoil);
+    assert.deepEqual(news(made.events), ["acquired"], spoil);
     await end(made);
   }
 });
@@ -193,7 +133,7 @@ Deno.test("lease holder is suspended at its deadline and regains the same term w
   store.spoil = () => null;
   await clock.advance(3_000);
   holder.assertHeld(5_000);
-  assert.deepEqual(events.map((event) => event.type), ["acquired", "suspended", "regained"]);
+  assert.deepEqual(news(events), ["acquired", "suspended", "regained"]);
   assert.equal(recordIn(store).token, 1);
   await end(made);
 });
@@ -206,7 +146,7 @@ Deno.test("lease holder loses its term at once when the record is another's or g
     if (text === null) store.objects.clear();
     else store.write("lease.json", text);
     await clock.advance(4_000);
-    assert.deepEqual(events.map((event) => event.type), ["acquired", "lost"]);
+    assert.deepEqual(news(events), ["acquired", "lost"]);
     assert.equal(signal.aborted, true);
     assert.ok(isError(signal.reason, "lease-lost"));
     assert.throws(() => holder.assertHeld(), code("lease-lost"));
@@ -226,18 +166,19 @@ Deno.test("lease holder in a stopped process holds nothing when it runs again, b
   assert.equal(holder.status.remainingMs, 0);
   store.write("lease.json", foreign({ token: 2 }));
   await clock.advance(0);
-  assert.deepEqual(events.map((event) => event.type), ["acquired", "suspended", "lost"]);
+  assert.deepEqual(news(events), ["acquired", "suspended", "lost"]);
   await end(made);
 });
 
-Deno.test("lease holder does not care for steps of the wall clock", async () => {
+Deno.test("lease holder does not care for a wall clock that goes back", async () => {
   const made = await held();
-  for (const hours of [-48, 48, 1]) {
+  for (const hours of [-48, -1, -5]) {
     made.clock.stepWall(hours * 3_600_000);
     made.holder.assertHeld(5_000);
     await made.clock.advance(5_000);
   }
-  assert.deepEqual(made.events.map((event) => event.type), ["acquired"]);
+  assert.deepEqual(news(made.events), ["acquired"]);
+  assert.equal(made.store.puts.length, 4, "the claim and a renewal each 4 s");
   await end(made);
 });
 
@@ -254,7 +195,7 @@ Deno.test("lease holder releases by a swap that keeps the token, and can begin t
   assert.equal(holder.status.state, "released");
   assert.equal(holder.signal.aborted, false);
   assert.equal((await holder.acquire({ wait: false })).token, 2);
-  assert.deepEqual(events.map((event) => event.type), ["acquired", "released", "acquired"]);
+  assert.deepEqual(news(events), ["acquired", "released", "acquired"]);
   await end(made);
 });
 
@@ -281,7 +222,7 @@ Deno.test("lease holder whose release landed unheard does not call the next hold
   store.write("lease.json", foreign({ token: 2 }));
   await clock.advance(2_500);
   await released;
-  assert.deepEqual(events.map((event) => event.type), ["acquired", "released"]);
+  assert.deepEqual(news(events), ["acquired", "released"]);
   await end(made);
 });
 
@@ -355,7 +296,7 @@ Deno.test("lease holder whose claim is confirmed too late renews it before anybo
   assert.equal((await acquired).token, 1);
   assert.equal(store.puts.length, 2);
   assert.equal(holder.status.remainingMs, BELIEF_MS);
-  assert.deepEqual(events.map((event) => event.type), ["acquired"]);
+  assert.deepEqual(news(events), ["acquired"]);
   await end(made);
 });
 
@@ -472,5 +413,5 @@ Deno.test("fixed lease gives growing tokens and writes nothing", async () => {
   assert.equal(lease.term, null);
   assert.equal((await lease.acquire({ wait: true })).token, 5);
   await lease[Symbol.asyncDispose]();
-  assert.deepEqual(events.map((event) => event.type), ["acquired", "released", "acquired", "released"]);
+  assert.deepEqual(news(events), ["acquired", "released", "acquired", "released"]);
 });

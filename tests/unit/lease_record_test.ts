@@ -21,6 +21,9 @@ function bytes(value: unknown): Uint8Array {
 
 Deno.test("lease record survives encoding, and equal records give equal bytes", () => {
   assert.deepEqual(decodeLease(encodeLease(RECORD)), RECORD);
+  const handed: LeaseRecord = { ...RECORD, state: "released", to: "c3" };
+  assert.deepEqual(decodeLease(encodeLease(handed)), handed);
+  assert.ok(!new TextDecoder().decode(encodeLease(RECORD)).includes('"to"'));
   const { info, v, ...rest } = RECORD;
   assert.deepEqual(encodeLease({ info, ...rest, v }), encodeLease(RECORD));
 });
@@ -56,6 +59,8 @@ Deno.test("lease record that is damaged is refused", () => {
     { ...RECORD, ttlMs: 0 },
     { ...RECORD, ttlMs: 1e12 },
     { ...RECORD, info: null },
+    { ...RECORD, to: "" },
+    { ...RECORD, to: null },
     { ...RECORD, info: { host: 1 } },
     { ...RECORD, info: { host: "x".repeat(300) } },
   ];
