@@ -8,7 +8,7 @@ import {
   AT_CWD,
   closeFd,
   isErrno,
-  listNames,
+  listNameBatches,
   OPEN,
   openAt,
   type PathBytes,
@@ -18,14 +18,17 @@ import {
   setModeAt,
   statAt,
   statIfPresent,
+  unlinkAside,
   unlinkAt,
   withFolder,
 } from "../platform/libc_files.ts";
 import { isOwnName } from "./exclude.ts";
 import { FORMER_PREFIX, HOLDER_PREFIX, idBeside, idInside, splitOwnPath } from "./holder.ts";
+import { listAllNames, Turns } from "./turns.ts";
 
-/** Entries removed between two breaths: about a millisecond of work. */
-const REMOVALS_PER_TURN = 200;
+/** From this size on removing a file, and from so many names that it held a folder, can hold the thread for long. */
+const LARGE_BYTES = 64 * 1024 * 1024;
+const LARGE_NAMES = 5000;
 
 /** Removes a `.sm-restore-…` folder with all in it. What is mounted inside stays, and is an error. */
 export function disposeHolder(holder: string): Promise<void> {
@@ -44,36 +47,46 @@ async function dispose(path: string, prefix: string): Promise<void> {
   try {
     const stat = statIfPresent(parentFd, name);
     if (stat === null) return;
-    let count = 0;
-    for (const _removed of removal(parentFd, name, stat.dev)) {
-      if (++count % REMOVALS_PER_TURN === 0) await new Promise((resolve) => setTimeout(resolve, 0));
-    }
+    await remove(parentFd, name, { dev: stat.dev, turns: new Turns() });
   } finally {
     closeFd(parentFd);
   }
 }
 
-/** Yields after each removed name. */
-function* removal(folderFd: number, name: PathBytes, dev: bigint): Generator<void> {
+interface Removal {
+  /** Device of the whole: what lies on another one is mounted there. */
+  readonly dev: bigint;
+  readonly turns: Turns;
+}
+
+async function remove(folderFd: number, name: PathBytes, removal: Removal): Promise<void> {
   const stat = statIfPresent(folderFd, name);
   if (stat === null) return;
   if (stat.type !== "directory") {
-    unlinkAt(folderFd, name);
-    return yield;
+    if (stat.size < LARGE_BYTES) unlinkAt(folderFd, name);
+    else await unlinkAside(folderFd, name, "file");
+    return;
   }
-  if (stat.mountRoot || stat.dev !== dev) {
+  if (stat.mountRoot || stat.dev !== removal.dev) {
     throw new StateManagerError("local-io", "delete the old content: something is mounted inside it", {
       hint: "unmount it; the next restore or start deletes the rest",
     });
   }
   const fd = openWritable(folderFd, name);
+  let count = 0;
   try {
-    for (const child of listNames(fd)) yield* removal(fd, child, dev);
+    const names = await listAllNames(fd, removal.turns);
+    count = names.length;
+    for (const child of names) {
+      await remove(fd, child, removal);
+      const pause = removal.turns.next();
+      if (pause !== null) await pause;
+    }
   } finally {
     closeFd(fd);
   }
-  removeFolderAt(folderFd, name);
-  yield;
+  if (count < LARGE_NAMES) removeFolderAt(folderFd, name);
+  else await unlinkAside(folderFd, name, "folder");
 }
 
 /** A folder that its owner may not write in (mode 0500) can be emptied only after it got the right. */
@@ -91,13 +104,13 @@ function openWritable(folderFd: number, name: PathBytes): number {
  * Folders of ours beside and inside `live` that an interrupted restore left, but those of the restores `keep`; delete
  * them when no journal names them.
  */
-export function findLeftovers(live: string, keep: ReadonlySet<string> = new Set()): string[] {
+export async function findLeftovers(live: string, keep: ReadonlySet<string> = new Set()): Promise<string[]> {
   const trimmed = realPath(live.replace(/\/+$/, ""));
   const cut = trimmed.lastIndexOf("/");
   const [parent, base] = [trimmed.slice(0, cut), trimmed.slice(cut + 1)];
   const gone = (id: string | null) => id !== null && !keep.has(id);
-  const beside = namesIn(parent || "/").filter((name) => gone(idBeside(name, base)));
-  const inside = namesIn(trimmed).filter((name) => gone(idInside(name)));
+  const beside = (await holdersIn(parent || "/")).filter((name) => gone(idBeside(name, base)));
+  const inside = (await holdersIn(trimmed)).filter((name) => gone(idInside(name)));
   return [...beside.map((name) => `${parent}/${name}`), ...inside.map((name) => `${trimmed}/${name}`)];
 }
 
@@ -111,14 +124,25 @@ function realPath(path: string): string {
   }
 }
 
-function namesIn(folder: string): string[] {
+async function holdersIn(folder: string): Promise<string[]> {
+  let fd: number;
   try {
-    return withFolder(pathBytes(folder), (fd) => listNames(fd).map((name) => new TextDecoder().decode(name)));
+    fd = openAt(AT_CWD, pathBytes(folder), OPEN.read | OPEN.directory);
   } catch (error) {
     if (isErrno(error, "ENOENT", "ENOTDIR", "EACCES")) return [];
     throw error;
   }
+  try {
+    const names = await listAllNames(fd, new Turns());
+    // By the first byte before all else: the folder may be wide.
+    return names.filter((name) => name[0] === DOT).map((name) => new TextDecoder().decode(name))
+      .filter((name) => name.startsWith(HOLDER_PREFIX));
+  } finally {
+    closeFd(fd);
+  }
 }
+
+const DOT = 0x2e;
 
 /** True when a files root holds nothing of anybody's: missing, or empty but for lost+found and our own folders. */
 export function isEmptyRoot(path: string): boolean {
@@ -128,9 +152,13 @@ export function isEmptyRoot(path: string): boolean {
     if (isErrno(error, "ENOENT", "ENOTDIR")) return true;
     throw error;
   }
-  return withFolder(pathBytes(path), (fd) =>
-    listNames(fd).every((name) => {
-      const text = new TextDecoder().decode(name);
-      return text === "lost+found" || isOwnName(text);
-    }));
+  return withFolder(pathBytes(path), (fd) => {
+    for (const names of listNameBatches(fd)) if (!names.every(isNobodys)) return false;
+    return true;
+  });
+}
+
+function isNobodys(name: PathBytes): boolean {
+  const text = new TextDecoder().decode(name);
+  return text === "lost+found" || isOwnName(text);
 }

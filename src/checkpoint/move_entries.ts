@@ -2,6 +2,8 @@
  * Moves everything in one folder into another by renames, where the folder itself cannot be renamed: it is the root
  * of a mount, or holds something that must stay (data dir, folder store, nested mount). Each rename is atomic, and
  * running the same move again after a crash does what is left, so the caller only has to know that it had begun.
+ * A root can be very wide, and this runs in the manager: it gives the event loop its turn between renames. Nobody else
+ * works on the two folders meanwhile.
  */
 
 import {
@@ -9,7 +11,6 @@ import {
   closeFd,
   type FileStat,
   isErrno,
-  listNames,
   makeFolderAt,
   OPEN,
   openAt,
@@ -27,6 +28,7 @@ import {
 import { StateManagerError } from "../platform/errors.ts";
 import { bytesOf, byteText, joinPath } from "./byte_text.ts";
 import { isOwnName } from "./exclude.ts";
+import { listAllNames, Turns } from "./turns.ts";
 
 export interface MoveOptions {
   /** Paths (byte text, relative) that stay where they are, in the source and in the target. */
@@ -42,9 +44,9 @@ export interface MoveOptions {
 export type Unmoved = string[];
 
 /** Moves all but `keep` and our own folders from the folder `from` to the existing folder `to`. */
-export function moveEntries(from: PathBytes, to: PathBytes, options: MoveOptions): Unmoved {
+export async function moveEntries(from: PathBytes, to: PathBytes, options: MoveOptions): Promise<Unmoved> {
   const unmoved: Unmoved = [];
-  moveInside({ from, to, prefix: "", options, unmoved });
+  await moveInside({ from, to, prefix: "", options, unmoved, turns: new Turns() });
   return unmoved;
 }
 
@@ -55,16 +57,20 @@ interface Move {
   readonly prefix: string;
   readonly options: MoveOptions;
   readonly unmoved: Unmoved;
+  readonly turns: Turns;
 }
 
 const DOT = pathBytes(".");
 
-function moveInside(move: Move): void {
+async function moveInside(move: Move): Promise<void> {
   const fromFd = openAt(AT_CWD, move.from, OPEN.read | OPEN.directory | OPEN.noFollow);
   try {
     const toFd = openAt(AT_CWD, move.to, OPEN.read | OPEN.directory | OPEN.noFollow);
     try {
-      for (const name of listNames(fromFd)) moveOne(move, fromFd, toFd, name);
+      for (const name of await listAllNames(fromFd, move.turns)) {
+        const merging = moveOne(move, fromFd, toFd, name) ?? move.turns.next();
+        if (merging !== null) await merging;
+      }
     } finally {
       closeFd(toFd);
     }
@@ -78,30 +84,38 @@ function holdsKept(keep: ReadonlySet<string>, path: string): boolean {
   return false;
 }
 
-function moveOne(move: Move, fromFd: number, toFd: number, name: PathBytes): void {
+/** A promise where it needs more than a rename. */
+function moveOne(move: Move, fromFd: number, toFd: number, name: PathBytes): Promise<void> | null {
   const text = byteText(name);
   const path = move.prefix + text;
   const { keep } = move.options;
-  if (keep.has(path) || isOwnName(text)) return;
+  if (keep.has(path) || isOwnName(text)) return null;
   const stat = statIfPresent(fromFd, name);
-  if (stat === null) return;
+  if (stat === null) return null;
   if (holdsKept(keep, path)) {
-    if (stat.type === "directory") mergeFolder(move, fromFd, toFd, name, stat);
-    else move.unmoved.push(showPath(bytesOf(path)));
-    return;
+    if (stat.type === "directory") return mergeFolder(move, fromFd, toFd, name, stat);
+    move.unmoved.push(showPath(bytesOf(path)));
+    return null;
   }
   try {
     renameAt(fromFd, name, toFd, name, "no-replace");
+    return null;
   } catch (error) {
     // EXDEV for a folder: an overlay does not rename folders of its image. EEXIST: merged before a crash, or in the way.
     const folder = stat.type === "directory";
-    if (isErrno(error, "EXDEV") && folder) mergeFolder(move, fromFd, toFd, name, stat);
-    else if (isErrno(error, "EEXIST", "ENOTEMPTY")) moveOver(move, fromFd, toFd, name, stat);
-    else throw error;
+    if (isErrno(error, "EXDEV") && folder) return mergeFolder(move, fromFd, toFd, name, stat);
+    if (isErrno(error, "EEXIST", "ENOTEMPTY")) return moveOver(move, fromFd, toFd, name, stat);
+    throw error;
   }
 }
 
-function moveOver(move: Move, fromFd: number, toFd: number, name: PathBytes, stat: FileStat): void {
+function moveOver(
+  move: Move,
+  fromFd: number,
+  toFd: number,
+  name: PathBytes,
+  stat: FileStat,
+): Promise<void> | null {
   if (stat.type === "directory" && statAt(toFd, name).type === "directory") {
     return mergeFolder(move, fromFd, toFd, name, stat);
   }
@@ -122,6 +136,7 @@ function moveOver(move: Move, fromFd: number, toFd: number, name: PathBytes, sta
     closeFd(asideFd);
   }
   renameAt(fromFd, name, toFd, name, "no-replace");
+  return null;
 }
 
 function freeName(folderFd: number, name: PathBytes): PathBytes {
@@ -136,7 +151,13 @@ function freeName(folderFd: number, name: PathBytes): PathBytes {
 }
 
 /** Moves what is in one folder into its namesake, which then gets its attributes, and removes it if it is empty. */
-function mergeFolder(move: Move, fromFd: number, toFd: number, name: PathBytes, stat: FileStat): void {
+async function mergeFolder(
+  move: Move,
+  fromFd: number,
+  toFd: number,
+  name: PathBytes,
+  stat: FileStat,
+): Promise<void> {
   const there = statIfPresent(toFd, name);
   if (there === null) makeFolderAt(toFd, name, 0o700);
   else if (there.type !== "directory") {
@@ -145,7 +166,7 @@ function mergeFolder(move: Move, fromFd: number, toFd: number, name: PathBytes, 
   }
   const child = (parent: PathBytes) => joinPath(parent, name);
   const prefix = `${move.prefix}${byteText(name)}/`;
-  moveInside({ ...move, from: child(move.from), to: child(move.to), prefix });
+  await moveInside({ ...move, from: child(move.from), to: child(move.to), prefix });
   copyAttributes(toFd, name, stat);
   try {
     removeFolderAt(fromFd, name);

@@ -13,7 +13,6 @@ import {
   closeFd,
   isErrno,
   LibcError,
-  listNames,
   makeFolderAt,
   OPEN,
   openAt,
@@ -23,14 +22,12 @@ import {
   setTimesAt,
   statAt,
   statIfPresent,
-  syncFd,
-  syncFilesystem,
+  syncFilesystemAside,
   unlinkAt,
   withFolder,
 } from "../platform/libc_files.ts";
-import { bytesOf, byteText } from "./byte_text.ts";
-import { disposeHolder } from "./dispose.ts";
-import { HOLDER_PREFIX } from "./holder.ts";
+import { bytesOf } from "./byte_text.ts";
+import { disposeHolder, findLeftovers } from "./dispose.ts";
 import { copyAttributes, moveEntries } from "./move_entries.ts";
 import {
   anyPresent,
@@ -84,7 +81,8 @@ export async function swapIn(request: SwapRequest): Promise<SwapOutcome> {
       hint: "an earlier restore is not finished: start the manager again",
     });
   }
-  const roots = request.roots.map(({ root, place }) => planRoot(root, place, request.id));
+  const roots: SwapRoot[] = [];
+  for (const { root, place } of request.roots) roots.push(await planRoot(root, place, request.id));
   await writeJournal(request.journalPath, { format: 1, id: request.id, roots });
   const outcome = await rollSwaps(request.journalPath);
   if (outcome === null) throw new StateManagerError("internal", "swap restored files: the journal vanished");
@@ -143,12 +141,12 @@ async function dispose(root: SwapRoot): Promise<void> {
   withFolder(pathBytes(root.live), (fd) => setTimesOf(fd, root));
 }
 
-function planRoot(root: FilesRoot, place: SwapPlace, id: string): SwapRoot {
+async function planRoot(root: FilesRoot, place: SwapPlace, id: string): Promise<SwapRoot> {
   const { mode, live, holder, stage, old } = place;
   const stagePath = pathBytes(stage);
   const { uid, gid, mode: bits, mtimeNs } = statAt(AT_CWD, stagePath);
-  if (mode === "exchange") makeMarker(stagePath, id);
-  const excluded = excludedIn({
+  if (mode === "exchange") await makeMarker(stage, id);
+  const excluded = await excludedIn({
     ...root,
     path: live,
     excludePaths: root.excludePaths.map((path) => followRoot(root.path, live, path)),
@@ -171,13 +169,9 @@ function markerName(id: string): PathBytes {
   return pathBytes(`.sm-swap-${id}`);
 }
 
-function makeMarker(stage: PathBytes, id: string): void {
-  withFolder(stage, (fd) => {
-    const name = markerName(id);
-    const marker = openAt(fd, name, OPEN.write | OPEN.create, 0o600);
-    closeFd(marker);
-    syncFd(fd, stage);
-  });
+async function makeMarker(stage: string, id: string): Promise<void> {
+  withFolder(pathBytes(stage), (fd) => closeFd(openAt(fd, markerName(id), OPEN.write | OPEN.create, 0o600)));
+  await syncFolder(stage);
 }
 
 async function step(root: SwapRoot, id: string): Promise<readonly string[]> {
@@ -190,11 +184,11 @@ async function step(root: SwapRoot, id: string): Promise<readonly string[]> {
       root.phase = "done";
       return [];
     case "out":
-      moveOut(root);
+      await moveOut(root);
       root.phase = "in";
       return [];
     case "in": {
-      const unmoved = moveIn(root);
+      const unmoved = await moveIn(root);
       root.phase = "done";
       return unmoved;
     }
@@ -260,8 +254,8 @@ async function settle(root: SwapRoot, id: string): Promise<void> {
   withFolder(pathBytes(root.live), (fd) => {
     if (statIfPresent(fd, markerName(id)) !== null) unlinkAt(fd, markerName(id));
     setTimesOf(fd, root);
-    syncFd(fd, pathBytes(root.live));
   });
+  await syncFolder(root.live);
   await syncFolder(root.holder);
 }
 
@@ -285,24 +279,34 @@ function carryBack(old: PathBytes, live: PathBytes, path: PathBytes): void {
   }
 }
 
-function moveOut(root: SwapRoot): void {
+async function moveOut(root: SwapRoot): Promise<void> {
   makeFolderIfMissing(pathBytes(root.old));
-  const live = pathBytes(root.live);
-  moveEntries(live, pathBytes(root.old), { keep: new Set(root.keep), displacedTo: null });
+  const options = { keep: new Set(root.keep), displacedTo: null };
+  await moveEntries(pathBytes(root.live), pathBytes(root.old), options);
   // All of it is durable before the journal says "in": a roll of "out" after that would move new entries out.
-  withFolder(live, (fd) => syncFilesystem(fd, live));
+  await syncFilesystemOf(root.live);
 }
 
-function moveIn(root: SwapRoot): readonly string[] {
+async function moveIn(root: SwapRoot): Promise<readonly string[]> {
   const live = pathBytes(root.live);
   const options = { keep: new Set(root.keep), displacedTo: pathBytes(root.old) };
-  const unmoved = moveEntries(pathBytes(root.stage), live, options);
+  const unmoved = await moveEntries(pathBytes(root.stage), live, options);
   withFolder(live, (fd) => {
     const attributes = { ...root.attributes, mtimeNs: BigInt(root.attributes.mtimeNs) };
     copyAttributes(fd, new Uint8Array(0), attributes);
-    syncFilesystem(fd, live);
   });
+  await syncFilesystemOf(root.live);
   return unmoved;
+}
+
+async function syncFilesystemOf(folder: string): Promise<void> {
+  const path = pathBytes(folder);
+  const fd = openAt(AT_CWD, path, OPEN.read | OPEN.directory);
+  try {
+    await syncFilesystemAside(fd, path);
+  } finally {
+    closeFd(fd);
+  }
 }
 
 function makeFolderIfMissing(path: PathBytes): void {
@@ -338,20 +342,20 @@ function writeJournal(path: string, journal: SwapJournal): Promise<void> {
  * Moves the whole live content aside without deleting anything: to `aside` by one rename where that works, else
  * entry by entry into `<live>/.sm-stale/<time>` on the same filesystem. Returns where it is now.
  */
-export function moveAside(
+export async function moveAside(
   options: {
     readonly live: string;
     readonly aside: string;
     readonly time: string;
     readonly keep: readonly string[];
   },
-): string {
+): Promise<string> {
   const { live, aside, time } = options;
   checkLiveRoot(live, options.keep);
   const livePath = pathBytes(live);
   const kept = stayingPaths(live, options.keep);
   // A stage of ours inside must stay reachable, too.
-  const staged = withFolder(livePath, listNames).some((name) => byteText(name).startsWith(HOLDER_PREFIX));
+  const staged = (await findLeftovers(live)).some((path) => path.startsWith(`${live}/`));
   if (!staged && !anyPresent(live, kept)) {
     try {
       renameAt(AT_CWD, livePath, AT_CWD, pathBytes(aside), "no-replace");
@@ -370,7 +374,7 @@ export function moveAside(
   makeFolderIfMissing(pathBytes(stale));
   const target = `${stale}/${time}`;
   makeFolderIfMissing(pathBytes(target));
-  moveEntries(livePath, pathBytes(target), { keep: new Set(kept), displacedTo: null });
-  withFolder(livePath, (fd) => syncFilesystem(fd, livePath));
+  await moveEntries(livePath, pathBytes(target), { keep: new Set(kept), displacedTo: null });
+  await syncFilesystemOf(live);
   return target;
 }

@@ -9,7 +9,6 @@ import {
   AT_CWD,
   closeFd,
   isErrno,
-  listNames,
   makeFolderAt,
   OPEN,
   openAt,
@@ -20,12 +19,12 @@ import {
   realFolder,
   statAt,
   statIfPresent,
-  withFolder,
 } from "../platform/libc_files.ts";
 import { bytesOf, byteText, joinPath } from "./byte_text.ts";
 import { type Excluder, excluderOf, isOwnName, keptPaths, relativeTo } from "./exclude.ts";
 import { disposeHolder } from "./dispose.ts";
 import { holderBeside, holderInside, makeHolder, OLD_NAME, reopenHolder, STAGE_NAME } from "./holder.ts";
+import { listAllNames, Turns } from "./turns.ts";
 import type { FilesRoot } from "./types.ts";
 
 /** exchange: the whole folder changes its name at once. entries: one rename per entry, where that is impossible. */
@@ -184,31 +183,42 @@ function readProcText(path: string): string {
 }
 
 /** Topmost paths below the root (byte text) that its patterns leave out, and our own stale folder: none may be lost. */
-export function excludedIn(root: FilesRoot): string[] {
-  const found: string[] = [];
-  const excluded = excluderOf(root);
+export async function excludedIn(root: FilesRoot): Promise<string[]> {
+  const walk = {
+    excluded: excluderOf(root),
+    deep: root.exclude.length > 0,
+    found: [],
+    turns: new Turns(),
+  };
+  let rootFd: number;
   try {
-    withFolder(
-      pathBytes(root.path),
-      (rootFd) => collectExcluded(rootFd, "", excluded, root.exclude.length > 0, found),
-    );
+    rootFd = openAt(AT_CWD, pathBytes(root.path), OPEN.read | OPEN.directory);
   } catch (error) {
-    if (!isErrno(error, "ENOENT")) throw error; // no live root: nothing to keep
+    if (isErrno(error, "ENOENT")) return []; // no live root: nothing to keep
+    throw error;
   }
-  return found;
+  try {
+    await collectExcluded(rootFd, "", walk);
+  } finally {
+    closeFd(rootFd);
+  }
+  return walk.found;
 }
 
-function collectExcluded(
-  rootFd: number,
-  folder: string,
-  excluded: Excluder,
-  deep: boolean,
-  found: string[],
-): void {
+interface ExcludedWalk {
+  readonly excluded: Excluder;
+  /** False without patterns: then only names at the top can be left out. */
+  readonly deep: boolean;
+  readonly found: string[];
+  readonly turns: Turns;
+}
+
+async function collectExcluded(rootFd: number, folder: string, walk: ExcludedWalk): Promise<void> {
+  const { excluded, deep, found, turns } = walk;
   const fd = openBeneath(rootFd, bytesOf(folder), OPEN.read | OPEN.directory);
   const folders: string[] = [];
   try {
-    for (const name of listNames(fd)) {
+    for (const name of await listAllNames(fd, turns)) {
       const text = byteText(name);
       const path = folder === "" ? text : `${folder}/${text}`;
       if (isOwnName(text)) {
@@ -219,9 +229,11 @@ function collectExcluded(
       const isDirectory = stat?.type === "directory";
       if (stat !== null && excluded(textOf(bytesOf(path)), isDirectory)) found.push(path);
       else if (isDirectory && !stat.mountRoot && deep) folders.push(path);
+      const pause = turns.next();
+      if (pause !== null) await pause;
     }
   } finally {
     closeFd(fd);
   }
-  for (const path of folders) collectExcluded(rootFd, path, excluded, deep, found);
+  for (const path of folders) await collectExcluded(rootFd, path, walk);
 }

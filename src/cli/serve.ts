@@ -134,9 +134,14 @@ async function live(parts: Parts): Promise<number> {
   let run: ReturnType<typeof startRun> | null = null;
   try {
     // Before anything local is looked at: a program of the last run may still write to it.
-    const predecessor = await endPredecessor({ dir, clock, signal: parts.signals.stopAsked });
+    const predecessor = await endPredecessor({
+      dir,
+      lockIdentity: lock.identity,
+      clock,
+      signal: parts.signals.stopAsked,
+    });
     await clearScratch(dir);
-    run = startRun({ dir, clock, random: parts.random, environment });
+    run = startRun({ dir, lockIdentity: lock.identity, clock, random: parts.random, environment });
     const surroundings = { environment, flags, dataDir: path, folder };
     const bootId = readBootId();
     const leaseMemory = await openLeaseMemory({

@@ -1,49 +1,31 @@
 /**
  * Makes checkpoints, one at a time: the archiver child reads and uploads, this side commits the result into the head
- * under the lease. Marker before swap, swap, marker after: see lineage.ts for what a crash in between means.
+ * under the lease, in the order of checkpoint_rules.ts.
  */
 
 import type { Archiver, HeadSession } from "../checkpoint/mod.ts";
-import type { CheckpointRecord, FilesRoot, Head } from "../checkpoint/types.ts";
+import type { CreateResult } from "../checkpoint/mod.ts";
+import type { CheckpointRecord } from "../checkpoint/types.ts";
 import type { Lease } from "../lease/mod.ts";
+import { assert } from "../platform/assert.ts";
 import type { Clock } from "../platform/clock.ts";
 import { asStateManagerError, StateManagerError } from "../platform/errors.ts";
 import type { Log } from "../platform/log.ts";
 import { type Random, ulid } from "../platform/random.ts";
 import type { CheckpointRequest, CheckpointResult, LongWork } from "./control.ts";
-import { currentRecord, type LineageFile } from "./lineage.ts";
+import { currentRecord } from "./lineage.ts";
+import { runTerm } from "./term.ts";
+import { headSteps, termFacts, type TermPlace } from "./term_steps.ts";
 
 export interface CheckpointerOptions {
   readonly archiver: Archiver;
   readonly head: HeadSession;
   readonly lease: Lease;
-  readonly lineage: LineageFile;
-  readonly roots: readonly FilesRoot[];
-  /** Roots of the bucket that the configuration does not name and that every new checkpoint carries on. */
+  readonly place: TermPlace;
   readonly clock: Clock;
   readonly random: Random;
   readonly log: Log;
   readonly onFinished: (result: CheckpointResult) => void;
-}
-
-/**
- * Most checkpoints that the head lists. It keeps head.json in the low megabytes; past it the oldest interval
- * checkpoints leave the list first.
- */
-const MAX_LISTED_CHECKPOINTS = 4000;
-
-/** The head with `record` made current, at most `MAX_LISTED_CHECKPOINTS` listed. */
-export function withCurrent(
-  head: Head,
-  record: CheckpointRecord,
-  indexes: Head["indexes"],
-): Head {
-  const checkpoints = [...head.checkpoints, record];
-  while (checkpoints.length > MAX_LISTED_CHECKPOINTS) {
-    const oldestInterval = checkpoints.findIndex((each) => each.kind === "interval" && each.id !== record.id);
-    checkpoints.splice(Math.max(0, oldestInterval), 1);
-  }
-  return { ...head, checkpoints, indexes, current: record.id };
 }
 
 export class Checkpointer {
@@ -129,22 +111,36 @@ export class Checkpointer {
       readonly signal: AbortSignal;
     },
   ): Promise<CheckpointResult> {
-    const { archiver, head, lease, clock, random, log } = this.#options;
+    const { archiver, head, lease, clock, random, place } = this.#options;
     lease.assertHeld();
-    const id = ulid(clock.wallMs(), random);
-    const made = await archiver.create({
-      id,
-      kind,
-      time: clock.wallMs(),
-      comment: request.comment,
-      labels: request.labels,
-      token: head.token,
-      head: head.head,
-      roots: this.#options.roots,
-      always: work.always ?? false,
-    }, work);
-    const current = currentRecord(head.head);
+    let made: CreateResult | null = null;
+    await runTerm("checkpoint", termFacts(place, head.token, head), {
+      ...headSteps(head),
+      "write-marker": ({ change }) => place.lineage.apply(change),
+      upload: async () => {
+        const result = await archiver.create({
+          id: ulid(clock.wallMs(), random),
+          kind,
+          time: clock.wallMs(),
+          comment: request.comment,
+          labels: request.labels,
+          token: head.token,
+          head: head.head,
+          roots: place.roots,
+          always: work.always ?? false,
+        }, work);
+        made = result;
+        const { record, indexes } = result;
+        return { made: record === null ? null : { record, indexes } };
+      },
+    });
+    return this.#told(kind, requireMade(made));
+  }
+
+  #told(kind: CheckpointRecord["kind"], made: CreateResult): CheckpointResult {
+    const { head, log, onFinished } = this.#options;
     if (made.record === null) {
+      const current = currentRecord(head.head);
       if (current === null) {
         throw new StateManagerError(
           "internal",
@@ -158,11 +154,7 @@ export class Checkpointer {
         unchanged: true,
       };
     }
-    const record = made.record;
-    await this.commit(
-      record,
-      (before) => withCurrent(before, record, made.indexes),
-    );
+    const { record } = made;
     const result = {
       checkpoint: record,
       totals: made.totals,
@@ -176,19 +168,13 @@ export class Checkpointer {
       ...made.totals,
       warnings: made.warnings.length,
     });
-    this.#options.onFinished(result);
+    onFinished(result);
     return result;
   }
+}
 
-  /** Makes `record` current: marker, head swap under the lease, marker. */
-  async commit(
-    record: CheckpointRecord,
-    change: (head: Head) => Head,
-  ): Promise<void> {
-    const { head, lineage, roots } = this.#options;
-    const names = roots.map((root) => root.name);
-    await lineage.patch(names, { pending: record.id });
-    await head.commit(change);
-    await lineage.patch(names, { checkpoint: record.id, pending: null });
-  }
+/** The archiver was asked: it answered, or the procedure rejected. */
+function requireMade(made: CreateResult | null): CreateResult {
+  assert(made !== null, "a checkpoint that ended well was uploaded");
+  return made;
 }

@@ -4,7 +4,8 @@
  *
  * The marker `<data dir>/lineage.json` is written before every step it describes, so a crash leaves it claiming
  * at most what may have happened:
- *   claimed  written before the head is taken over: if we die in between, the head's epoch is our claim or the old one;
+ *   claimed  written before the head is taken over: if we die in between, the head's epoch is our claim or the old one.
+ *            A claim that a later one replaces is kept (`claimed_before`): its take-over may have landed, or land late;
  *   pending  written before a checkpoint's head swap: if we die in between, the head's current is either of the two.
  */
 
@@ -12,6 +13,7 @@ import * as v from "valibot";
 import type { CheckpointRecord, Head } from "../checkpoint/types.ts";
 import { StateManagerError } from "../platform/errors.ts";
 import { readTextIfPresent, writeFileAtomically } from "../platform/files.ts";
+import { finishedIntent } from "./head_changes.ts";
 import { type LocalFiles, systemFiles } from "../platform/local_files.ts";
 
 const MarkerItemSchema = v.object({
@@ -20,6 +22,8 @@ const MarkerItemSchema = v.object({
   /** Fencing token of our last term in which this item was proven ours. */
   token: v.number(),
   claimed: v.nullable(v.number()),
+  /** Earlier claims since `token`, oldest first. */
+  claimed_before: v.exactOptional(v.array(v.number())),
   /** Checkpoint that the local content descends from; null: none yet. */
   checkpoint: v.nullable(v.string()),
   pending: v.nullable(v.string()),
@@ -34,6 +38,48 @@ export type MarkerItem = v.InferOutput<typeof MarkerItemSchema>;
 export type Marker = v.InferOutput<typeof MarkerSchema>;
 
 export const EMPTY_MARKER: Marker = { v: 1, files: {} };
+
+/** A change of the marker as data; each is one durable write. Items that do not exist are left out, but for `own`. */
+export type MarkerChange =
+  /** The head is about to be taken over under `token`; what is not named is not ours at it, and loses its claims. */
+  | { readonly kind: "claim"; readonly names: readonly string[]; readonly token: number }
+  /** A swap that makes checkpoint `id` of the local content is about to be sent. */
+  | { readonly kind: "pending"; readonly names: readonly string[]; readonly id: string }
+  /** The local content is, or descends from, checkpoint `id`. */
+  | { readonly kind: "content"; readonly names: readonly string[]; readonly id: string }
+  /** These items are ours as of this term. */
+  | { readonly kind: "own"; readonly items: Readonly<Record<string, MarkerItem>> };
+
+/** A start that fails again and again adds a claim each time; what is forgotten counts as stale and is moved aside. */
+const CLAIMS_LIMIT = 32;
+
+export function changeMarker(marker: Marker, change: MarkerChange): Marker {
+  if (change.kind === "own") return { v: 1, files: { ...marker.files, ...change.items } };
+  const files = Object.entries(marker.files).map(([name, item]) => [name, changeItem(name, item, change)]);
+  return { v: 1, files: Object.fromEntries(files) };
+}
+
+function changeItem(
+  name: string,
+  item: MarkerItem,
+  change: Exclude<MarkerChange, { kind: "own" }>,
+): MarkerItem {
+  const named = change.names.includes(name);
+  if (!named && change.kind !== "claim") return item;
+  switch (change.kind) {
+    case "claim": {
+      // The head has moved on from what the earlier claims were made on: their take-overs cannot land any more.
+      if (!named) return { ...item, claimed: null, claimed_before: [] };
+      const before = item.claimed === null ? [] : [item.claimed];
+      const claims = [...item.claimed_before ?? [], ...before].filter((token) => token !== change.token);
+      return { ...item, claimed: change.token, claimed_before: claims.slice(-CLAIMS_LIMIT) };
+    }
+    case "pending":
+      return { ...item, pending: change.id };
+    case "content":
+      return { ...item, checkpoint: change.id, pending: null };
+  }
+}
 
 /** What a start does with one files root. `keep` and `adopt` also ship the local content soon after the start. */
 export type LineageDecision =
@@ -68,7 +114,13 @@ export function currentRecord(head: Head | null): CheckpointRecord | null {
 
 /** True when the local item was written under the term that last held the head, so nobody else wrote since. */
 function heldLastByUs(marker: MarkerItem, head: Head): boolean {
-  return marker.token === head.epoch || marker.claimed === head.epoch;
+  return [marker.token, marker.claimed, ...marker.claimed_before ?? []].includes(head.epoch);
+}
+
+/** True when the head has a restore of this item that has begun, and the local content is not its. */
+function awaitsRestore(name: string, marker: MarkerItem, head: Head): boolean {
+  const { intent } = head;
+  return intent !== null && marker.checkpoint !== intent.record.id && (intent.files ?? []).includes(name);
 }
 
 /** True when the head's current content of the item is what the local content descends from. */
@@ -87,7 +139,10 @@ function bucketIsNotAhead(
     mine === currentRecord(head)?.files[name]?.manifest_sha256;
 }
 
-/** True when this item was ours up to the head as it stands: the test for `keep`. */
+/**
+ * True when this item was ours up to the head as it stands: the test for `keep`. A restore that has begun counts as
+ * done, since whoever holds the lease next finishes it.
+ */
 export function isOurs(
   name: string,
   marker: MarkerItem | null,
@@ -97,13 +152,15 @@ export function isOurs(
   if (marker === null || marker.repo_id !== repoId || head === null) {
     return false;
   }
-  return heldLastByUs(marker, head) && bucketIsNotAhead(name, marker, head);
+  return heldLastByUs(marker, head) && !awaitsRestore(name, marker, head) &&
+    bucketIsNotAhead(name, marker, finishedIntent(head));
 }
 
 /** The rows of the lineage table, top to bottom. */
 export function decideLineage(facts: LineageFacts): LineageDecision {
   const { name, marker, previousHead } = facts;
-  const inBucket = currentRecord(previousHead)?.files[name] !== undefined;
+  const coming = previousHead === null ? null : finishedIntent(previousHead);
+  const inBucket = currentRecord(coming)?.files[name] !== undefined;
   if (facts.localEmpty) {
     if (!inBucket) {
       return { kind: "empty", reason: "neither local data nor a checkpoint" };
@@ -141,6 +198,22 @@ export function decideLineage(facts: LineageFacts): LineageDecision {
     return { kind: "keep", reason: `${origin}; on_conflict: local` };
   }
   return { kind: "refuse", reason: origin };
+}
+
+/** Items of the bucket that the configuration does not name. */
+export function orphansError(names: readonly string[]): StateManagerError {
+  return new StateManagerError(
+    "config-invalid",
+    `start: the bucket holds files roots that the configuration does not name: ${names.join(", ")}`,
+    {
+      hint:
+        "name them under files (or with --files NAME=PATH), or set restore.orphans=keep to carry them on unseen",
+      details: names.map((name) => ({
+        pointer: `/files/${name}`,
+        detail: "in the bucket, not in the configuration",
+      })),
+    },
+  );
 }
 
 /** The error for roots that only an operator can decide about. */
@@ -201,22 +274,13 @@ export class LineageFile {
     return this.#marker.files[name] ?? null;
   }
 
-  async update(changes: Readonly<Record<string, MarkerItem>>): Promise<void> {
-    const next: Marker = { v: 1, files: { ...this.#marker.files, ...changes } };
-    await writeFileAtomically(this.#path, JSON.stringify(next, null, 1) + "\n", { files: this.#files });
-    this.#marker = next;
+  get marker(): Marker {
+    return this.#marker;
   }
 
-  /** Applies `change` to each named item that exists, in one write. */
-  async patch(
-    names: readonly string[],
-    change: Partial<MarkerItem>,
-  ): Promise<void> {
-    const changes: Record<string, MarkerItem> = {};
-    for (const name of names) {
-      const item = this.item(name);
-      if (item !== null) changes[name] = { ...item, ...change };
-    }
-    await this.update(changes);
+  async apply(change: MarkerChange): Promise<void> {
+    const next = changeMarker(this.#marker, change);
+    await writeFileAtomically(this.#path, JSON.stringify(next, null, 1) + "\n", { files: this.#files });
+    this.#marker = next;
   }
 }

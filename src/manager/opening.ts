@@ -4,7 +4,7 @@
  * the head is taken over (which fences every earlier holder) before anything local is decided or changed.
  */
 
-import { Archiver, type HeadSession, openRepository, readHead, takeOverHead } from "../checkpoint/mod.ts";
+import { Archiver, HeadSession, openRepository, readHead } from "../checkpoint/mod.ts";
 import type { FilesRoot, Head, RepositoryRecord } from "../checkpoint/types.ts";
 import type { StoreCredentials } from "../config/mod.ts";
 import type { Config, StorageConfig } from "../config/types.ts";
@@ -22,7 +22,9 @@ import type { CheckpointResult } from "./control.ts";
 import type { DataDir } from "./data_dir.ts";
 import { LineageFile } from "./lineage.ts";
 import type { RunGuard } from "./run_guard.ts";
-import { claimOurs, decideRoots, refuseConflicts, rollInterruptedSwap } from "./restorer.ts";
+import { runTerm } from "./term.ts";
+import { NO_FACTS } from "./term_rules.ts";
+import { repairSteps, rootSteps, termFacts } from "./term_steps.ts";
 
 export interface Opened {
   readonly store: ObjectStore;
@@ -30,8 +32,6 @@ export interface Opened {
   readonly lease: Lease;
   readonly term: LeaseTerm;
   readonly head: HeadSession;
-  /** The head as it stood before this term took it over; null: a new repository. */
-  readonly previousHead: Head | null;
   readonly archiver: Archiver;
   readonly checkpointer: Checkpointer;
   readonly lineage: LineageFile;
@@ -212,30 +212,34 @@ function mayAsk({ config, yielded }: OpeningOptions): boolean {
   return config.lease.handOver === "on_request" && !yielded;
 }
 
-/**
- * Refuses while nothing has changed yet, claims what is ours, then fences every earlier holder by the head's epoch.
- * If we die before the swap, the claim names an epoch that never was; after it, the claim says that it was us.
- */
+/** Takes the head over, in the order of start_rules.ts: from then on every earlier holder is fenced. */
 async function takeOver(
   options: Pick<Opened, "store" | "repo" | "lease" | "lineage" | "roots"> & {
-    config: Config;
-    token: number;
+    readonly config: Config;
+    readonly token: number;
+    readonly writer: string;
   },
-): Promise<{ session: HeadSession; previous: Head | null }> {
-  const { store, repo, lease, token } = options;
-  const before = await readHead(store);
-  refuseConflicts(
-    options,
-    decideRoots(options, before?.head ?? null),
-    before?.head ?? null,
-  );
-  await claimOurs(options, before?.head ?? null, token);
-  const session = await takeOverHead(store, {
+): Promise<HeadSession> {
+  const { store, repo, lease, lineage, roots, token, writer } = options;
+  const head = new HeadSession(store, {
     repo,
     token,
-    assertHeld: () => lease.assertHeld(),
+    writer,
+    assertHeld: async () => {
+      await lease.confirmHeld();
+      lease.assertHeld();
+    },
   });
-  return { session, previous: session.previous };
+  await runTerm("open", termFacts(options, token, null), {
+    ...rootSteps(roots),
+    "write-marker": ({ change }) => lineage.apply(change),
+    "read-head": async () => ({ head: await head.look() }),
+    "take-over-head": async () => {
+      await head.takeOver();
+      return { head: head.head, previous: head.previous };
+    },
+  });
+  return head;
 }
 
 /** Opens everything; on failure all that was opened is closed and the lease, if taken, given back. */
@@ -250,7 +254,7 @@ export async function openSession(options: OpeningOptions): Promise<Opened> {
         { path: dir.lineage },
       );
     }
-    await rollInterruptedSwap(dir, lineage);
+    await runTerm("repair", { ...NO_FACTS, marker: lineage.marker }, repairSteps(dir.swapJournal, lineage));
     const settings = storeOptions(config.storage, options.credentials);
     const store = openStore(settings, { clock, random });
     stack.defer(() => store.close());
@@ -290,6 +294,7 @@ export async function openSession(options: OpeningOptions): Promise<Opened> {
       lineage,
       roots,
       token: term.token,
+      writer: `${options.holder}.${term.token}`,
     });
 
     const archiver = new Archiver({
@@ -301,10 +306,9 @@ export async function openSession(options: OpeningOptions): Promise<Opened> {
     stack.defer(() => archiver.close());
     const checkpointer = new Checkpointer({
       archiver,
-      head: head.session,
+      head,
       lease,
-      lineage,
-      roots,
+      place: { config, repo, lineage, roots },
       clock,
       random,
       log: log("checkpoint"),
@@ -317,8 +321,7 @@ export async function openSession(options: OpeningOptions): Promise<Opened> {
       repo,
       lease,
       term,
-      head: head.session,
-      previousHead: head.previous,
+      head,
       archiver,
       checkpointer,
       lineage,

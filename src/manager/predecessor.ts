@@ -33,7 +33,7 @@ export interface Predecessor {
   readonly runId: string | null;
   /**
    * The manager before and all that it started are proven dead: both locks were free, its record is of this boot and
-   * no copy, and nothing of it is alive. Without it nothing may be concluded about what may still write.
+   * of this very folder, no copy, and nothing of it is alive. Without it nothing may be concluded about what may still write.
    */
   readonly provenDead: boolean;
   /** How many leftover processes were killed. */
@@ -42,6 +42,8 @@ export interface Predecessor {
 
 export interface PredecessorOptions {
   readonly dir: Pick<DataDir, "path" | "guardLock" | "units">;
+  /** Of manager.lock, which the caller holds. */
+  readonly lockIdentity: string;
   readonly clock: Clock;
   /** Aborts the wait. */
   readonly signal: AbortSignal;
@@ -54,7 +56,7 @@ export interface PredecessorOptions {
  * leftover cannot be killed, the signal's reason.
  */
 export async function endPredecessor(options: PredecessorOptions): Promise<Predecessor> {
-  const { dir, bootId = readBootId() } = options;
+  const { dir, lockIdentity, bootId = readBootId() } = options;
   await waitForGuard(options);
   const record = await readRunRecord(dir.units);
   if (record === null) return { runId: null, provenDead: false, killed: 0 };
@@ -77,9 +79,9 @@ export async function endPredecessor(options: PredecessorOptions): Promise<Prede
     );
     return { runId: record.runId, provenDead: false, killed: 0 };
   }
-  if (record.ended) return { runId: record.runId, provenDead: true, killed: 0 };
-  const killed = await endLeftovers(record, options);
-  return { runId: record.runId, provenDead: true, killed };
+  const killed = record.ended ? 0 : await endLeftovers(record, options);
+  // A copy beside the original on the same machine: in a PID namespace of its own the original's manager is not seen.
+  return { runId: record.runId, provenDead: record.lockIdentity === lockIdentity, killed };
 }
 
 /** Its lock was on another file than ours, else we would not be here. */

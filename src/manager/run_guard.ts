@@ -26,6 +26,8 @@ export interface RunGuard {
 
 export interface RunGuardOptions {
   readonly dir: Pick<DataDir, "guardLock" | "units">;
+  /** Of manager.lock, which we hold. */
+  readonly lockIdentity: string;
   readonly clock: Clock;
   readonly random: Random;
   readonly environment: Readonly<Record<string, string>>;
@@ -33,12 +35,13 @@ export interface RunGuardOptions {
 
 /** Starts the guard and writes the record, side by side; `end` when all programs are stopped. Never throws. */
 export function startRun(options: RunGuardOptions): RunGuard & { end(): Promise<void> } {
-  const { dir, clock, random, environment } = options;
+  const { dir, lockIdentity, clock, random, environment } = options;
   const runId = randomHex(random, RUN_ID_BYTES);
   const pid = ownPid();
   const record = new UnitRecord(dir.units, {
     bootId: readBootId(),
     runId,
+    lockIdentity,
     manager: { pid, startTicks: readProcess(pid)?.startTicks ?? 0 },
   });
   const guard = new Guard({

@@ -266,7 +266,7 @@ export class Session {
       logger.error("restore failed: programs start again on what is there", {
         error: asStateManagerError(error).message,
       });
-      await this.#restorer?.recover();
+      await this.#restorer?.recover(AbortSignal.any([this.#stop.signal, this.#fenced.signal]));
     }
   }
 

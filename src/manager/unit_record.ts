@@ -17,6 +17,8 @@ export interface RunRecord {
   /** Pids and start times mean something in this boot of the kernel only. Null: it could not be told. */
   readonly bootId: string | null;
   readonly runId: string;
+  /** Of manager.lock (platform/folder_lock.ts): in a copy of the folder it is another one. */
+  readonly lockIdentity: string;
   /** The manager itself: while it lives, the folder this was read from is a copy of its. */
   readonly manager: { readonly pid: number; readonly startTicks: number };
   readonly units: readonly WatchedUnit[];
@@ -37,16 +39,18 @@ export async function readRunRecord(path: string): Promise<RunRecord | null | "d
 
 function parseRunRecord(value: Record<string, unknown>): RunRecord {
   assert(value["v"] === VERSION, `version is ${VERSION}`);
-  const { boot_id: bootId, run_id: runId, manager, units, ended } = value;
+  const { boot_id: bootId, run_id: runId, lock, manager, units, ended } = value;
   assert(bootId === null || typeof bootId === "string", "boot_id is a text or null");
   assert(typeof runId === "string" && /^[0-9a-f]{16,}$/.test(runId), "run_id is hexadecimal");
   assert(Array.isArray(units), "units is a list");
+  assert(typeof lock === "string", "lock is a text");
   assert(typeof ended === "boolean", "ended is true or false");
   const { pid, start_ticks } = fieldsOf(manager);
   return {
     bootId,
     runId,
     ended,
+    lockIdentity: lock,
     manager: { pid: wholeNumber(pid), startTicks: wholeNumber(start_ticks) },
     units: units.map((unit) => {
       const { name, group_id, start_ticks, tag } = fieldsOf(unit);
@@ -66,12 +70,13 @@ function wholeNumber(value: unknown): number {
   return value;
 }
 
-function textOf({ bootId, runId, manager, units, ended }: RunRecord): string {
+function textOf({ bootId, runId, lockIdentity, manager, units, ended }: RunRecord): string {
   const record = {
     v: VERSION,
     boot_id: bootId,
     run_id: runId,
     ended,
+    lock: lockIdentity,
     manager: { pid: manager.pid, start_ticks: manager.startTicks },
     units: units.map(({ name, groupId, startTicks, tag }) => ({
       name,
@@ -83,7 +88,7 @@ function textOf({ bootId, runId, manager, units, ended }: RunRecord): string {
   return JSON.stringify(record) + "\n";
 }
 
-type Run = Pick<RunRecord, "bootId" | "runId" | "manager">;
+type Run = Pick<RunRecord, "bootId" | "runId" | "lockIdentity" | "manager">;
 
 /** Keeps the record of this run. */
 export class UnitRecord implements UnitWatch {

@@ -177,6 +177,16 @@ export async function replaceFileUnsynced(
   }
 }
 
+/** Tells this very file from every copy that is mounted beside it; null when there is none or it cannot be told. */
+export async function fileIdentity(path: string): Promise<string | null> {
+  try {
+    const { dev, ino } = await Deno.stat(path);
+    return ino === null ? null : `${dev}:${ino}`;
+  } catch {
+    return null;
+  }
+}
+
 /** Removes a file or folder with all in it; what is not there is fine. Durable only after `syncFolder`. */
 export async function removeIfPresent(path: string, files: LocalFiles = systemFiles): Promise<void> {
   try {

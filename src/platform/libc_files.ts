@@ -111,6 +111,8 @@ const LIBC_SYMBOLS = {
   futimens: { parameters: ["i32", "buffer"], result: "i32" },
   fsync: { parameters: ["i32"], result: "i32" },
   syncfs: { parameters: ["i32"], result: "i32" },
+  syncfsAside: { name: "syncfs", parameters: ["i32"], result: "i32", nonblocking: true },
+  unlinkatAside: { name: "unlinkat", parameters: ["i32", "buffer", "i32"], result: "i32", nonblocking: true },
   statvfs: { parameters: ["buffer", "buffer"], result: "i32" },
 } as const satisfies Deno.ForeignLibraryInterface;
 
@@ -248,29 +250,38 @@ export function realFolder(path: PathBytes): PathBytes {
   return withFolder(path, (fd) => readLinkAt(AT_CWD, pathBytes(`/proc/self/fd/${fd}`)));
 }
 
-const DENTS_BYTES = 256 * 1024; // a few thousand names per call
+const DENTS_BYTES = 64 * 1024; // about two thousand names per call: a few milliseconds
 const dents = new Uint8Array(DENTS_BYTES);
 const dentsView = new DataView(dents.buffer);
 const DENT_NAME = 19; // offset of the name in struct linux_dirent64
 
-/** Names in an open folder, in the kernel's order, without "." and "..". */
-export function listNames(fd: number): PathBytes[] {
-  const names: PathBytes[] = [];
+/**
+ * Names in an open folder, in the kernel's order, without "." and "..", as many at a time as one call gives. Other work
+ * may come between, but no other listing of the same descriptor.
+ */
+export function* listNameBatches(fd: number): Generator<PathBytes[]> {
   check(libc().symbols.lseek(fd, 0n, 0), "rewind folder"); // an earlier listing left it at its end
   while (true) {
     const length = check(libc().symbols.getdents64(fd, dents, BigInt(DENTS_BYTES)), "list folder");
-    if (length === 0) return names;
+    if (length === 0) return;
+    const names: PathBytes[] = [];
+    const copy = dents.slice(0, length); // one for all: a buffer for each name is a burden to the collector
     for (let at = 0; at < length;) {
       const next = at + dentsView.getUint16(at + 16, true);
       const start = at + DENT_NAME;
-      let end = start;
-      while (dents[end] !== 0) end++;
+      const end = dents.indexOf(0, start);
       at = next;
       const dots = dents[start] === 0x2e &&
         (end - start === 1 || (end - start === 2 && dents[start + 1] === 0x2e));
-      if (!dots) names.push(dents.slice(start, end));
+      if (!dots) names.push(copy.subarray(start, end));
     }
+    yield names;
   }
+}
+
+/** All of them at once: not for the manager's loop, unless the folder is known to be small. */
+export function listNames(fd: number): PathBytes[] {
+  return [...listNameBatches(fd)].flat();
 }
 
 const statBytes = new Uint8Array(256);
@@ -415,6 +426,16 @@ export function unlinkAt(dirFd: number, path: PathBytes): void {
   check(libc().symbols.unlinkat(dirFd, terminated(path, firstPath, "remove"), 0), "remove", path);
 }
 
+/** The same on another thread: a file of many gigabytes, or a folder that held many names, takes its time. */
+export async function unlinkAside(dirFd: number, path: PathBytes, what: "file" | "folder"): Promise<void> {
+  const name = terminated(path, new Uint8Array(path.length + 1), "remove");
+  const flags = what === "folder" ? AT_REMOVEDIR : 0;
+  if (await libc().symbols.unlinkatAside(dirFd, name, flags) === 0) return;
+  // Says why, since errno stayed in the other thread.
+  if (what === "folder") removeFolderAt(dirFd, path);
+  else unlinkAt(dirFd, path);
+}
+
 export function removeFolderAt(dirFd: number, path: PathBytes): void {
   const name = terminated(path, firstPath, "remove folder");
   check(libc().symbols.unlinkat(dirFd, name, AT_REMOVEDIR), "remove folder", path);
@@ -484,6 +505,16 @@ export function syncFd(fd: number, path: PathBytes): void {
 /** Makes everything on the filesystem of `fd` durable: one call instead of one fsync per file. */
 export function syncFilesystem(fd: number, path: PathBytes): void {
   check(libc().symbols.syncfs(fd), "sync filesystem of", path);
+}
+
+/**
+ * The same on another thread, for the manager's loop: it can take seconds. Why it failed stays in that thread, and asking
+ * again would not tell (an error is reported once): EIO stands for what syncfs can say.
+ */
+export async function syncFilesystemAside(fd: number, path: PathBytes): Promise<void> {
+  if (await libc().symbols.syncfsAside(fd) !== 0) {
+    throw new LibcError(`sync filesystem of ${showPath(path)}`, "EIO");
+  }
 }
 
 /** Bytes and files that this user may still make on the filesystem of `path`. */

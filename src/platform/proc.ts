@@ -4,7 +4,7 @@
 export interface ProcessInfo {
   readonly pid: number;
   readonly name: string;
-  /** R running, S sleeping, D uninterruptible (cannot be killed), T stopped, Z zombie, X dead, I idle. */
+  /** R running, S sleeping, D uninterruptible (cannot be killed), T stopped, Z zombie with no thread left, X dead, I idle. */
   readonly state: string;
   readonly parentPid: number;
   readonly groupId: number;
@@ -18,10 +18,13 @@ export function parseStat(text: string): ProcessInfo | null {
   const close = text.lastIndexOf(")");
   if (open < 1 || close < open) return null;
   const fields = text.slice(close + 2).split(" ");
+  const threads = Number(fields[17]);
+  // A first thread that ended, by pthread_exit or a moment before the others in a KILL, reads Z while they run on.
+  const isHalfDead = fields[0] === "Z" && threads > 1;
   const info = {
     pid: Number(text.slice(0, open)),
     name: text.slice(open + 1, close),
-    state: fields[0] ?? "",
+    state: isHalfDead ? "S" : fields[0] ?? "",
     parentPid: Number(fields[1]),
     groupId: Number(fields[2]),
     startTicks: Number(fields[19]),

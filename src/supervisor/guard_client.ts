@@ -83,9 +83,13 @@ export class Guard implements AsyncDisposable {
     this.#life = this.#keepAlive();
   }
 
-  /** Resolves when it holds its lock for the first time. Errors: `spawn-failed`, `busy`. */
-  ready(): Promise<void> {
-    return this.#ready.promise;
+  /**
+   * Resolves when it holds its lock for the first time and all that was told before this call is in its pipe: from then
+   * on it outlives us with that knowledge. Errors: `spawn-failed`, `busy`.
+   */
+  async ready(): Promise<void> {
+    await this.#ready.promise;
+    await this.#link?.written();
   }
 
   /**
@@ -95,7 +99,7 @@ export class Guard implements AsyncDisposable {
   deadline(killAtMs: number | null): Promise<void> {
     this.#deadlineMs = killAtMs;
     this.#tell({ type: "deadline", killAtMs });
-    return this.#link?.sent ?? Promise.resolve();
+    return this.#link?.written() ?? Promise.resolve();
   }
 
   status(): GuardStatus {

@@ -19,8 +19,7 @@ export class GuardLink {
   readonly #onOverflow: () => void;
   #queue: string[] = [];
   #queuedBytes = 0;
-  #writing = false;
-  #sent: Promise<void> = Promise.resolve();
+  #writing: Promise<void> | null = null;
 
   /** `child` has its three pipes. `onOverflow`: it does not read; nothing more is queued. */
   constructor(child: Child & { readonly stdin: NonNullable<Child["stdin"]> }, onOverflow: () => void) {
@@ -37,12 +36,12 @@ export class GuardLink {
     if (this.#queuedBytes + text.length > QUEUE_LIMIT_BYTES) return this.#onOverflow();
     this.#queue.push(text);
     this.#queuedBytes += text.length;
-    if (!this.#writing) this.#sent = this.#write();
+    this.#writing ??= this.#write();
   }
 
-  /** Resolves when all that was sent so far is in the pipe, or cannot get there any more. */
-  get sent(): Promise<void> {
-    return this.#sent;
+  /** Resolves when all that was sent so far is in the pipe, or the child is gone. */
+  async written(): Promise<void> {
+    await this.#writing;
   }
 
   kill(): void {
@@ -58,14 +57,13 @@ export class GuardLink {
   }
 
   async #write(): Promise<void> {
-    this.#writing = true;
     try {
       while (this.#queue.length > 0) {
         const text = this.#queue.splice(0).join("");
         await this.#writer.write(new TextEncoder().encode(text));
         this.#queuedBytes -= text.length;
       }
-      this.#writing = false;
+      this.#writing = null;
     } catch {
       // It has ended: its exit is what counts. Still marked as writing, so that nothing is written any more.
     }

@@ -5,6 +5,7 @@
  */
 
 import assert from "node:assert/strict";
+import { say } from "../support/say.ts";
 import { scratchFolder } from "../support/manager_process.ts";
 import { check, checkEnd, live, type Machine, makeFirstState, proveRecovery } from "../support/whole_life.ts";
 
@@ -83,7 +84,7 @@ for (const { what, calls, stride } of CASES) {
         if (!struck) break;
         tried++;
       }
-      console.log(`${tried} points tried`);
+      say(`${tried} points tried`);
       assert.ok(tried > 3, `only ${tried} points`);
     },
   });

@@ -6,6 +6,7 @@
  */
 
 import assert from "node:assert/strict";
+import { say } from "../support/say.ts";
 import { scratchFolder } from "../support/manager_process.ts";
 import { S3Server, type ServedObject } from "../support/s3_server.ts";
 import { check, checkEnd, live, type Machine, makeFirstState, proveRecovery } from "../support/whole_life.ts";
@@ -66,7 +67,7 @@ for (const { what, stride, fault } of CASES) {
       if (!hit) break; // the life had no more requests than that
       tried++;
     }
-    console.log(`${tried} points tried`);
+    say(`${tried} points tried`);
     assert.ok(tried > 3, `only ${tried} points`);
   });
 }

@@ -3,6 +3,7 @@ import { Archiver, type ArchiverOptions } from "../../src/checkpoint/archiver_cl
 import { type HeadSession, openRepository, takeOverHead } from "../../src/checkpoint/mod.ts";
 import { systemClock } from "../../src/platform/clock.ts";
 import { isError, StateManagerError } from "../../src/platform/errors.ts";
+import { readProcess } from "../../src/platform/proc.ts";
 import { systemRandom, ulid } from "../../src/platform/random.ts";
 import { Secret } from "../../src/platform/secret.ts";
 import { openStore } from "../../src/storage/mod.ts";
@@ -237,6 +238,31 @@ Deno.test("archiver that crashes, or is killed, is a clear error", async () => {
     place.archiver(other).create(place.request(session)),
     /protocol 99/,
   );
+});
+
+Deno.test("archiver's child is marked and told of in the turn of its spawn, and told gone when it has ended", async () => {
+  await using place = new Place();
+  const session = await place.head();
+  const told: string[] = [];
+  let count = 0;
+  const archiver = place.archiver({
+    ...script('echo "mark $MARK" >&2; exit 3'),
+    watchChild: () => {
+      const name = `child-${++count}`;
+      const alive = (pid: number) => readProcess(pid)?.groupId === pid;
+      return {
+        env: { MARK: name },
+        started: (pid) => told.push(`${name} started ${alive(pid)}`),
+        gone: (pid) => told.push(`${name} gone ${alive(pid)}`),
+      };
+    },
+  });
+  for (const name of ["child-1", "child-2"]) {
+    const running = archiver.create(place.request(session));
+    assert.equal(told.at(-1), `${name} started true`);
+    await assert.rejects(running, new RegExp(`mark ${name}`));
+    assert.equal(told.at(-1), `${name} gone false`);
+  }
 });
 
 Deno.test("archiver that falls silent is ended", async () => {

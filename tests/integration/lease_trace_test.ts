@@ -15,6 +15,7 @@ import { Secret } from "../../src/platform/secret.ts";
 import { type FaultRule, faulty } from "../../src/storage/faulty_store.ts";
 import { openStore } from "../../src/storage/mod.ts";
 import type { ObjectStore } from "../../src/storage/object_store.ts";
+import { say } from "../support/say.ts";
 import { testOnStores, type TestStore } from "../support/test_stores.ts";
 
 const machine = systemClock();
@@ -141,7 +142,7 @@ testOnStores("every turn that real holders took replays through the rules of the
         after.effects.some((effect) => effect.type === "put" && effect.record.to !== undefined)
       ),
     };
-    console.log(`replayed ${JSON.stringify(seen)}`);
+    say(`replayed ${JSON.stringify(seen)}`);
     for (const [what, number] of Object.entries(seen)) assert.ok(number > 0, `no ${what} in the trace`);
   } finally {
     await store.close();

@@ -1,12 +1,12 @@
 /** The real guard process: what it kills when its manager dies, stops or overstays, and how it is replaced. */
 
 import assert from "node:assert/strict";
-import { type Child, spawnChild } from "../../src/platform/child_process.ts";
+import { type Child, sendSignal, spawnChild } from "../../src/platform/child_process.ts";
 import { systemClock } from "../../src/platform/clock.ts";
 import { selfCommand } from "../../src/platform/entry.ts";
 import { lockFolder } from "../../src/platform/folder_lock.ts";
 import { readLines } from "../../src/platform/line_reader.ts";
-import { isAlive, readProcess } from "../../src/platform/proc.ts";
+import { isAlive, readProcess, readProcesses, readStartVariable } from "../../src/platform/proc.ts";
 import { randomHex, systemRandom } from "../../src/platform/random.ts";
 import { type Guard, startGuard } from "../../src/supervisor/mod.ts";
 import { binaryPath, scratchFolder } from "../support/manager_process.ts";
@@ -26,6 +26,14 @@ function guardCommand(lockPath: string): { command: string; args: string[] } {
 function alive(pid: number): boolean {
   const info = readProcess(pid);
   return info !== null && isAlive(info);
+}
+
+function argumentsOf(pid: number): string[] {
+  try {
+    return Deno.readTextFileSync(`/proc/${pid}/cmdline`).split("\0");
+  } catch {
+    return []; // gone meanwhile
+  }
 }
 
 /** Libraries that FFI opens stay open for good, which a test's own check would take for a leak. */
@@ -57,11 +65,21 @@ class Scene implements AsyncDisposable {
   }
 
   spawn(...argv: readonly string[]): number {
+    return this.#spawn(argv, (tag) => ({ SM_UNIT: tag }));
+  }
+
+  /** Like a program that overwrote its environment: only what the guard was told can find it. */
+  spawnUntagged(...argv: readonly string[]): number {
+    return this.#spawn(argv, () => ({}));
+  }
+
+  #spawn(argv: readonly string[], env: (tag: string) => Record<string, string>): number {
     const tag = `app.${++this.#count}.${this.runId}`;
     const child = spawnChild({
       command: argv[0] ?? "",
       args: argv.slice(1),
-      env: { SM_UNIT: tag },
+      env: env(tag),
+      clearEnv: true,
       detached: true,
     });
     this.#children.push(child);
@@ -77,6 +95,12 @@ class Scene implements AsyncDisposable {
       this.#guard?.units.forget(child.pid);
     }
     await this.#guard?.end();
+    // What a failed test left: whose tag is of this run, and guards of this lock.
+    for (const { pid } of readProcesses().filter(isAlive)) {
+      const isOurs = readStartVariable(pid, "SM_UNIT")?.endsWith(`.${this.runId}`) ||
+        argumentsOf(pid).some((argument) => argument.includes(this.lockPath));
+      if (isOurs) sendSignal(pid, "SIGKILL");
+    }
     this.#scratch[Symbol.dispose]();
   }
 }
@@ -107,6 +131,12 @@ async function foreignManager(scene: Scene, script: Record<string, unknown>): Pr
     return { child, ...JSON.parse(line) };
   }
   throw new Error("the manager of the test ended early");
+}
+
+function guardsOf(manager: number): number[] {
+  return readProcesses()
+    .filter(({ pid, parentPid }) => parentPid === manager && argumentsOf(pid).includes("__guard"))
+    .map(({ pid }) => pid);
 }
 
 function isLockFree(path: string): boolean {
@@ -213,7 +243,7 @@ test("guard spares a program while its deadline is renewed, and kills it when th
 test("guard that is killed is replaced and knows everything anew", async () => {
   await using scene = new Scene();
   const guard = await scene.start();
-  const pid = scene.spawn("sleep", "3609");
+  const pid = scene.spawnUntagged("sleep", "3609");
   const first = scene.guardPid;
   Deno.kill(first, "SIGKILL");
   await until(
@@ -230,7 +260,8 @@ test("guard that is killed is replaced in time for the death of the manager", as
   const { child, guard, programs } = await foreignManager(scene, { programs: [["sleep", "3610"]] });
   Deno.kill(guard, "SIGKILL");
   await until(() => !alive(guard), "the first guard to be dead");
-  await until(() => !isLockFree(scene.lockPath), "another guard");
+  await until(() => guardsOf(child.pid).some((pid) => pid !== guard), "another guard");
+  await until(() => !isLockFree(scene.lockPath), "it to hold the lock");
   assert.ok(programs.every(alive));
   child.kill("SIGKILL");
   await child.status;

@@ -38,7 +38,7 @@ export function startMachine({ root, store }: Machine, wrap: readonly string[] =
         "--checkpoint-interval",
         "0",
       ],
-      ...["--lease-ttl", "3s", "--shutdown-budget", "4s", "--", "sh", "-c", `cd ${root}/files; ${PROGRAM}`],
+      ...["--lease-ttl", "8s", "--shutdown-budget", "4s", "--", "sh", "-c", `cd ${root}/files; ${PROGRAM}`],
     ],
     env: {
       ...store.env,

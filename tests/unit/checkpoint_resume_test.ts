@@ -176,9 +176,9 @@ Deno.test("a holder that staging left is taken over by the same restore of the s
   assert.deepEqual((await findSwapPlace(root, "01b")).former, []);
   assert.deepEqual((await findSwapPlace(filesRoot(`${folder.path}/other-live`), "01a")).former, []);
 
-  assert.deepEqual(findLeftovers(root.path, new Set(["01a"])), [`${folder.path}/.sm-restore-01b-live`]);
+  assert.deepEqual(await findLeftovers(root.path, new Set(["01a"])), [`${folder.path}/.sm-restore-01b-live`]);
   assert.deepEqual(
-    findLeftovers(root.path).sort(),
+    (await findLeftovers(root.path)).sort(),
     [first.holder, `${folder.path}/.sm-restore-01b-live`],
     "another root's holder, whose name ends alike, is none of it",
   );

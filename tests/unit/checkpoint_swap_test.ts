@@ -1,11 +1,12 @@
 /** Making a staged tree live, and moving local data aside. */
 
 import assert from "node:assert/strict";
+import { moveEntries } from "../../src/checkpoint/move_entries.ts";
 import { disposeHolder, findLeftovers, isEmptyRoot } from "../../src/checkpoint/dispose.ts";
 import { finishSwaps, moveAside, rollSwaps, swapIn } from "../../src/checkpoint/swap.ts";
-import { checkLiveRoot, findSwapPlace } from "../../src/checkpoint/swap_place.ts";
+import { checkLiveRoot, excludedIn, findSwapPlace } from "../../src/checkpoint/swap_place.ts";
 import { type ErrorCode, isError } from "../../src/platform/errors.ts";
-import { isRoot } from "../../src/platform/libc_files.ts";
+import { isRoot, pathBytes } from "../../src/platform/libc_files.ts";
 import {
   NEW_FILES,
   OLD_FILES,
@@ -151,7 +152,7 @@ Deno.test(
       );
       const lines = (await hashTree(live, { ignore: ["lost+found", "a/nested"] })).lines;
       assert.deepEqual(lines, scene.wanted);
-      assert.deepEqual(findLeftovers(live), []);
+      assert.deepEqual(await findLeftovers(live), []);
     } finally {
       tool("umount", `${live}/a/nested`);
       tool("umount", live);
@@ -254,13 +255,13 @@ Deno.test("leftovers are found beside and inside their root only, and nothing el
   });
   Deno.symlinkSync(live, `${folder.path}/.sm-restore-2-live/link`);
   Deno.chmodSync(`${folder.path}/.sm-restore-2-live/new`, 0o500);
-  const found = findLeftovers(live);
+  const found = await findLeftovers(live);
   assert.deepEqual(
     found.sort(),
     [`${folder.path}/.sm-restore-2-live`, `${live}/.sm-restore-1`].sort(),
   );
   for (const holder of found) await disposeHolder(holder);
-  assert.deepEqual(findLeftovers(live), []);
+  assert.deepEqual(await findLeftovers(live), []);
   assert.deepEqual(readTree(live), { keep: "1" });
   await assert.rejects(disposeHolder(live), hasCode("internal"));
   assert.equal(
@@ -274,7 +275,7 @@ Deno.test("moving aside renames the whole folder where that works", async () => 
   const live = `${folder.path}/live`;
   writeTree(live, OLD_FILES);
   const aside = `${folder.path}/aside`;
-  assert.equal(moveAside({ live, aside, time: "then", keep: [] }), aside);
+  assert.equal(await moveAside({ live, aside, time: "then", keep: [] }), aside);
   assert.deepEqual(readTree(aside), OLD_FILES);
   assert.equal(isEmptyRoot(live), true);
 });
@@ -290,7 +291,7 @@ Deno.test("moving aside keeps to the same filesystem, and leaves the data folder
     time: "then",
     keep: [`${live}/state`],
   };
-  assert.equal(moveAside(bag), `${live}/.sm-stale/then`);
+  assert.equal(await moveAside(bag), `${live}/.sm-stale/then`);
   assert.deepEqual(readTree(`${live}/.sm-stale/then`), OLD_FILES);
   assert.deepEqual(readTree(live), { "state/marker": "kept" });
   assert.equal(Deno.readTextFileSync(`${live}/.sm-restore-9/new/f`), "staged");
@@ -303,8 +304,28 @@ Deno.test("moving aside keeps to the same filesystem, and leaves the data folder
       time: "then",
       keep: [],
     };
-    assert.equal(moveAside(away), `${folder.path}/plain/.sm-stale/then`);
+    assert.equal(await moveAside(away), `${folder.path}/plain/.sm-stale/then`);
   } finally {
     Deno.removeSync(other, { recursive: true });
   }
+});
+
+Deno.test("moving, looking through and deleting a wide root gives the event loop its turns", async () => {
+  await using folder = scratchFolder("swap-");
+  const [from, to] = [`${folder.path}/from`, `${folder.path}/.sm-restore-wide`];
+  for (const path of [from, to]) Deno.mkdirSync(path);
+  for (let i = 0; i < 10_000; i++) Deno.writeTextFileSync(`${from}/${i}`, "");
+  const work: Readonly<Record<string, () => Promise<unknown>>> = {
+    "look through": () => excludedIn(filesRoot(from, { exclude: ["*.tmp"] })),
+    "move": () => moveEntries(pathBytes(from), pathBytes(to), { keep: new Set(), displacedTo: null }),
+    "delete": () => disposeHolder(to),
+  };
+  for (const [what, run] of Object.entries(work)) {
+    let turns = 0;
+    const timer = setInterval(() => turns++, 0);
+    await run();
+    clearInterval(timer);
+    assert.ok(turns > 0, `${what}: other work had its turn`);
+  }
+  assert.deepEqual([...Deno.readDirSync(folder.path)].map(({ name }) => name), ["from"]);
 });

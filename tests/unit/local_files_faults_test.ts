@@ -58,7 +58,7 @@ async function readCheckpoint(files: LocalFiles): Promise<unknown> {
 async function updateMarker(files: LocalFiles, checkpoint: string): Promise<void> {
   const lineage = new LineageFile(dir.lineage, files);
   await lineage.load();
-  await lineage.update({ app: item(checkpoint) });
+  await lineage.apply({ kind: "own", items: { app: item(checkpoint) } });
 }
 
 const SUBJECTS: readonly Subject[] = [

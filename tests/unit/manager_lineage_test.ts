@@ -111,8 +111,8 @@ Deno.test("a lineage marker survives on disk, and a damaged one counts as absent
     const path = `${folder}/lineage.json`;
     const file = new LineageFile(path);
     assert.equal(await file.load(), false);
-    await file.update({ app: marker() });
-    await file.patch(["app", "absent"], { pending: "c2" });
+    await file.apply({ kind: "own", items: { app: marker() } });
+    await file.apply({ kind: "pending", names: ["app", "absent"], id: "c2" });
     assert.deepEqual((await readMarker(path)).marker.files, { app: marker({ pending: "c2" }) });
     for (const text of ["", "{", "[]", '{"v":2,"files":{}}', '{"v":1,"files":{"app":{}}}']) {
       await Deno.writeTextFile(path, text);

@@ -189,6 +189,13 @@ Deno.test("parseStat reads names with brackets, spaces and newlines", () => {
   assert.equal(parseStat("nonsense"), null);
 });
 
+Deno.test("parseStat counts a process as a zombie only when its last thread has ended", () => {
+  const stat = (threads: number) =>
+    `42 (app) Z 1 42 42 0 -1 4227084 0 0 0 0 0 0 0 0 20 0 ${threads} 0 777 0 0`;
+  assert.equal(parseStat(stat(1))?.state, "Z");
+  assert.equal(parseStat(stat(2))?.state, "S");
+});
+
 Deno.test("findMembers finds the group, tagged and descended strays, and nobody else", () => {
   const info = (
     pid: number,

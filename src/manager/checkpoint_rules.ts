@@ -1,0 +1,55 @@
+/**
+ * The order of a checkpoint: settle what is in doubt, upload, marker, head, marker. Pure. If we die before the head's
+ * swap, what was uploaded is garbage; after it, `pending` says that it was ours.
+ */
+
+import type { Answer, TermFacts, TermStep } from "./term_machine.ts";
+
+export const CHECKPOINT: readonly TermStep[] = [
+  { type: "settle-head" },
+  { type: "decide", question: "settled" },
+  { type: "upload" },
+  { type: "decide", question: "uploaded" },
+];
+
+/**
+ * An earlier swap that we were told had failed may have landed: a checkpoint, which the marker then calls pending, or
+ * the intent of a restore. `pending` has room for one, so this comes before the next is written there.
+ * An intent is finished when the files were swapped, since the local tree is what it says; else it is dropped: the
+ * programs go on with the old tree, which the head still calls current.
+ */
+export function settled(facts: TermFacts): Answer {
+  const { head, marker, roots } = facts;
+  if (head === null) return { facts, steps: [] };
+  const all = roots.map(({ name }) => name);
+  const { current, intent } = head;
+  const names = all.filter((name) => current !== null && marker.files[name]?.pending === current);
+  const steps: TermStep[] = [];
+  if (current !== null && names.length > 0) {
+    steps.push({ type: "write-marker", change: { kind: "content", names, id: current } });
+  }
+  if (intent === null) return { facts, steps };
+  const { id } = intent.record;
+  if (!all.some((name) => marker.files[name]?.checkpoint === id)) {
+    return { facts, steps: [...steps, { type: "swap-head", change: { kind: "drop-intent" } }] };
+  }
+  steps.push({ type: "swap-head", change: { kind: "finish-intent" } });
+  steps.push({ type: "write-marker", change: { kind: "content", names: all, id } });
+  return { facts, steps };
+}
+
+/** Makes what was uploaded the current state. */
+export function uploaded(facts: TermFacts): Answer {
+  const { made, roots } = facts;
+  if (made === null) return { facts, steps: [] };
+  const { record, indexes } = made;
+  const names = roots.map(({ name }) => name);
+  return {
+    facts,
+    steps: [
+      { type: "write-marker", change: { kind: "pending", names, id: record.id } },
+      { type: "swap-head", change: { kind: "current", record, indexes } },
+      { type: "write-marker", change: { kind: "content", names, id: record.id } },
+    ],
+  };
+}

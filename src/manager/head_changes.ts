@@ -1,0 +1,64 @@
+/**
+ * What a term changes in the head, as data, and what each change makes of it. Pure: the shells and a simulator apply
+ * the same ones. The swap itself, with epoch, seq and nonce, is the checkpoint room's (head_rules.ts).
+ */
+
+import type { CheckpointRecord, Head } from "../checkpoint/types.ts";
+
+export type HeadChange =
+  /** A new state, made of what the programs wrote. */
+  | { readonly kind: "current"; readonly record: CheckpointRecord; readonly indexes: Head["indexes"] }
+  /** A restore of `files` begins: from now on it is finished, by us or by whoever holds the lease next. */
+  | {
+    readonly kind: "set-intent";
+    readonly record: CheckpointRecord;
+    readonly onStart: string | null;
+    readonly files: readonly string[];
+  }
+  | { readonly kind: "finish-intent" }
+  /** The restore did not take place and never will. */
+  | { readonly kind: "drop-intent" };
+
+/**
+ * Most checkpoints that the head lists. It keeps head.json in the low megabytes; past it the oldest interval
+ * checkpoints leave the list first.
+ */
+const MAX_LISTED_CHECKPOINTS = 4000;
+
+export function changeHead(head: Head, change: HeadChange): Head {
+  switch (change.kind) {
+    case "current":
+      return withCurrent(head, change.record, change.indexes);
+    case "set-intent": {
+      const { record, onStart, files } = change;
+      return { ...head, intent: { record, on_start: onStart, files } };
+    }
+    case "finish-intent":
+      return finishedIntent(head);
+    case "drop-intent":
+      return { ...head, intent: null };
+  }
+}
+
+/**
+ * The head with `record` made current, at most `MAX_LISTED_CHECKPOINTS` listed. No intent outlives it: it would bring
+ * the old content back over a state that was committed after it.
+ */
+export function withCurrent(head: Head, record: CheckpointRecord, indexes: Head["indexes"]): Head {
+  const checkpoints = [...head.checkpoints, record];
+  while (checkpoints.length > MAX_LISTED_CHECKPOINTS) {
+    const oldestInterval = checkpoints.findIndex((each) => each.kind === "interval" && each.id !== record.id);
+    checkpoints.splice(Math.max(0, oldestInterval), 1);
+  }
+  return { ...head, checkpoints, indexes, current: record.id, intent: null };
+}
+
+/** The head after its intent, if it has one, was carried out. */
+export function finishedIntent(head: Head): Head {
+  const { intent } = head;
+  if (intent === null) return head;
+  return {
+    ...withCurrent(head, intent.record, head.indexes),
+    on_start_applied: intent.on_start ?? head.on_start_applied,
+  };
+}

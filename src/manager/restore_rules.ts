@@ -1,0 +1,46 @@
+/**
+ * The order of a restore to the past, while no program runs, and of what comes after one that failed. Pure.
+ * If we die before the intent, nothing happened; after it, the next start finishes it in the head and brings back what
+ * the swap had not; a swap that has begun goes forward before anything else.
+ */
+
+import { assert } from "../platform/assert.ts";
+import { REPAIR } from "./start_rules.ts";
+import type { Answer, TermFacts, TermStep } from "./term_machine.ts";
+
+export function restore({ source, names }: NonNullable<TermFacts["wanted"]>): readonly TermStep[] {
+  return [
+    { type: "settle-head" },
+    { type: "decide", question: "settled" },
+    { type: "stage", record: source, names },
+    { type: "compose", source, names },
+    { type: "decide", question: "composed" },
+  ];
+}
+
+/** From the first step on it is finished, by us or by the next holder. */
+export function composed(facts: TermFacts): Answer {
+  const { composed: record, wanted, roots } = facts;
+  assert(record !== null && wanted !== null, "a restore knows what it brings back");
+  const { names, onStart } = wanted;
+  const { id } = record;
+  return {
+    facts,
+    steps: [
+      { type: "swap-head", change: { kind: "set-intent", record, onStart, files: names } },
+      { type: "swap-files", id, names },
+      { type: "write-marker", change: { kind: "content", names, id } },
+      { type: "finish-swap" },
+      { type: "swap-head", change: { kind: "finish-intent" } },
+      { type: "write-marker", change: { kind: "content", names: roots.map(({ name }) => name), id } },
+    ],
+  };
+}
+
+/** The intent may have landed, or land yet, though we were told otherwise: nothing starts before that is known. */
+export const RECOVER: readonly TermStep[] = [
+  ...REPAIR,
+  { type: "remove-leftovers", keep: [] },
+  { type: "settle-head" },
+  { type: "decide", question: "settled" },
+];
