@@ -165,12 +165,19 @@ export class ChaosMachine {
     return readState(this.folders);
   }
 
-  /** What was moved aside here, oldest first. */
+  /** What was moved aside here: each folder has a time of its own, so every pair of the two is a candidate. */
   stale(): DiskState[] {
     const path = `${this.dataDir}/stale`;
     try {
       const times = [...Deno.readDirSync(path)].map(({ name }) => name).sort();
-      return times.map((time) => readState([`${path}/${time}/one`, `${path}/${time}/two`]));
+      const holding = (root: string) =>
+        times.flatMap((time) =>
+          [...Deno.readDirSync(`${path}/${time}`)].some(({ name }) => name === root)
+            ? [`${path}/${time}/${root}`]
+            : []
+        );
+      const twos = holding("two");
+      return holding("one").flatMap((one) => twos.map((two) => readState([one, two])));
     } catch (error) {
       if (error instanceof Deno.errors.NotFound) return [];
       throw error;
