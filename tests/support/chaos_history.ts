@@ -39,7 +39,7 @@ export class ChaosHistory {
   /** What a machine without data of its own may find in the bucket. */
   #bucket: Range[] = [{ low: 0, high: Infinity, what: "nothing yet" }];
   /** What is on the disk of each machine whose program ran. */
-  readonly #local = new Map<string, Range[]>();
+  readonly #local = new Map<string, { readonly restore: { source: Acknowledged; mark: number } | null }>();
   #lastRunner: string | null = null;
   /** Somebody else was started since the last runner ran, or a restore was under way: the bucket may count as newer. */
   #disputed = false;
@@ -70,7 +70,7 @@ export class ChaosHistory {
     const { value, greatest = value, torn = [] } = found;
     const said = `${machine.name} starts with ${value}..${greatest}, ${origin}`;
     assert.deepEqual(torn, [], `${said}: torn\n${manager.tail()}`);
-    const own = this.#local.get(machine.name);
+    const own = this.#onDisk(machine, found.pid);
     const isRunner = this.#lastRunner === machine.name;
     if (isRunner && !this.#disputed) {
       assert.equal(origin, "kept", `${said}: nobody else was there\n${manager.tail()}`);
@@ -136,24 +136,32 @@ export class ChaosHistory {
     restore: { readonly source: Acknowledged; readonly mark: number } | null,
   ): void {
     if (this.#lastRunner !== machine.name) return;
-    const last = machine.lastLine()?.value ?? 0;
+    this.#local.set(machine.name, { restore });
+  }
+
+  /** Told only now: a program may count on until the guard has ended it. */
+  #onDisk(machine: ChaosMachine, newPid: number): Range[] | undefined {
+    const local = this.#local.get(machine.name);
+    if (local === undefined) return undefined;
+    const last = machine.journal().findLast(({ pid, event }) => pid !== newPid && event !== "found")?.value ??
+      0;
     const own: Range[] = [{ low: last, high: last + 1, what: "its disk" }];
-    if (restore !== null) {
-      const began = this.scene.journal().slice(restore.mark).some(({ event }) => event === "start");
-      if (!began) own.push({ ...restore.source, what: `restore of ${restore.source.what}` });
-    }
-    this.#local.set(machine.name, own);
+    if (local.restore === null) return own;
+    const { source, mark } = local.restore;
+    const began = this.scene.journal().slice(mark).some(({ event, pid }) =>
+      event === "start" && pid !== newPid
+    );
+    return began ? own : [...own, { ...source, what: `restore of ${source.what}` }];
   }
 
   /** A manager that was to be killed before its program ran was too quick: its disk counts as any other. */
   ranUnseen(machine: ChaosMachine, mark: number): void {
     const lines = this.scene.journal().slice(mark).filter((line) => line.machine === machine.name);
-    const last = lines.at(-1);
-    if (last === undefined) return;
+    if (lines.length === 0) return;
     this.#lastRunner = machine.name;
     this.#disputed = true;
     this.#bucket = this.#bucket.map((range) => ({ ...range, high: Infinity }));
-    this.#local.set(machine.name, [{ low: last.value, high: last.value + 1, what: "its disk" }]);
+    this.#local.set(machine.name, { restore: null });
   }
 
   /** No program shouted, and no two wrote to the journal in turns. */
