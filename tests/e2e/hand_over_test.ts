@@ -1,6 +1,7 @@
 /** A rolling replacement: the new copy asks, the old one stops in order and gives the lease to it. */
 
 import assert from "node:assert/strict";
+import { say } from "../support/say.ts";
 import { type ChaosMachine, ChaosScene, overlaps, START_LIMIT_MS } from "../support/chaos_scene.ts";
 import type { ManagerProcess } from "../support/manager_process.ts";
 import { waitFor } from "../support/manager_process.ts";
@@ -44,7 +45,7 @@ testOnStores(
     }
     assert.deepEqual(scene.shouts(), []);
     assert.deepEqual(overlaps(scene.journal()), []);
-    console.log(`gaps beyond the program's own stop: ${gaps.join(", ")} ms`);
+    say(`gaps beyond the program's own stop: ${gaps.join(", ")} ms`);
     const median = [...gaps].sort((a, b) => a - b)[ROUNDS / 2] ?? Infinity;
     assert.ok(median < 3000, `median gap ${median} ms`);
   },

@@ -1,6 +1,7 @@
 /** The store is away for three TTLs under load: programs stand still in time, and go on, unless another took over. */
 
 import assert from "node:assert/strict";
+import { say } from "../support/say.ts";
 import { ChaosScene, nowMs, overlaps } from "../support/chaos_scene.ts";
 import { type FaultProxy, startFaultProxy } from "../support/fault_proxy.ts";
 import { waitFor } from "../support/manager_process.ts";
@@ -56,7 +57,7 @@ Deno.test({
       await manager.state("frozen");
       await waitFor("three TTLs", () => nowMs() > outageMs + 3 * TTL_MS);
       const frozen = a.lastLine();
-      console.log(
+      say(
         `last value ${
           Math.round((frozen?.timeMs ?? 0) - outageMs)
         } ms after the outage began, TTL ${TTL_MS} ms`,
