@@ -10,6 +10,7 @@ import {
   stateOfProcess,
 } from "../support/chaos_scene.ts";
 import { descendants, waitFor } from "../support/manager_process.ts";
+import { say } from "../support/say.ts";
 import { testOnStores } from "../support/test_stores.ts";
 
 const TTL_MS = 3000;
@@ -89,7 +90,7 @@ testOnStores(
       await new Promise((resolve) => setTimeout(resolve, 2));
     }
     const diedMs = nowMs();
-    console.log(`programs dead ${Math.round(diedMs - thawedMs)} ms after the thaw`);
+    say(`programs dead ${Math.round(diedMs - thawedMs)} ms after the thaw`);
     assert.ok(diedMs - thawedMs < 1000, `its programs lived for ${diedMs - thawedMs} ms after the thaw`);
     assert.equal(await first.exit(), 75, first.tail());
     assert.deepEqual(await scene.bucket(), before);

@@ -5,6 +5,7 @@
  */
 
 import { summaryTable, walkOfKills } from "../support/chaos_kills.ts";
+import { say } from "../support/say.ts";
 import { testOnStores } from "../support/test_stores.ts";
 
 const kills = Number(Deno.env.get("STATE_MANAGER_CHAOS_KILLS") ?? "10");
@@ -15,15 +16,15 @@ testOnStores(
   "a start after kill -9 at any point is whole and alone, and loses nothing finished",
   async (store) => {
     const seed = givenSeed === undefined ? Math.trunc(Math.random() * 1e9) : Number(givenSeed);
-    console.log(`seed ${seed}`);
+    say(`seed ${seed}`);
     const summary = await walkOfKills(store, {
       kills,
       seed,
       ttlMs: TTL_MS,
       database: true,
       onKill: ({ phase, kind, inside }, n) =>
-        kills > 20 && console.log(`${n + 1} ${phase}, ${kind}${inside ? "" : ", after its end"}`),
+        kills > 20 && say(`${n + 1} ${phase}, ${kind}${inside ? "" : ", after its end"}`),
     });
-    console.log(summaryTable(summary));
+    say(summaryTable(summary));
   },
 );

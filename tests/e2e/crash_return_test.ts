@@ -3,6 +3,7 @@
 import assert from "node:assert/strict";
 import { ChaosScene, nowMs, overlaps } from "../support/chaos_scene.ts";
 import { waitFor } from "../support/manager_process.ts";
+import { say } from "../support/say.ts";
 import { testOnStores } from "../support/test_stores.ts";
 
 const TTL_MS = 15_000;
@@ -25,7 +26,7 @@ testOnStores(
       manager = machine.start();
       const start = await machine.nextLine("start", mark, () => manager.tail());
       const tookMs = Math.round(start.timeMs - startedMs);
-      console.log(
+      say(
         `kill of the ${kind}: the program runs again ${tookMs} ms after the manager's start, TTL ${TTL_MS} ms`,
       );
       assert.ok(tookMs < TTL_MS / 2, `it took ${tookMs} ms\n${manager.tail()}`);

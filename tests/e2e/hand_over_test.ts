@@ -4,6 +4,7 @@ import assert from "node:assert/strict";
 import { type ChaosMachine, ChaosScene, overlaps, START_LIMIT_MS } from "../support/chaos_scene.ts";
 import type { ManagerProcess } from "../support/manager_process.ts";
 import { waitFor } from "../support/manager_process.ts";
+import { say } from "../support/say.ts";
 import { testOnStores } from "../support/test_stores.ts";
 
 const TTL_MS = 4000;
@@ -44,7 +45,7 @@ testOnStores(
     }
     assert.deepEqual(scene.shouts(), []);
     assert.deepEqual(overlaps(scene.journal()), []);
-    console.log(`gaps beyond the program's own stop: ${gaps.join(", ")} ms`);
+    say(`gaps beyond the program's own stop: ${gaps.join(", ")} ms`);
     const median = [...gaps].sort((a, b) => a - b)[ROUNDS / 2] ?? Infinity;
     assert.ok(median < 3000, `median gap ${median} ms`);
   },

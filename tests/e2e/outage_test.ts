@@ -5,6 +5,7 @@ import { ChaosScene, nowMs, overlaps } from "../support/chaos_scene.ts";
 import { type FaultProxy, startFaultProxy } from "../support/fault_proxy.ts";
 import { waitFor } from "../support/manager_process.ts";
 import { findMinio, startMinio } from "../support/minio.ts";
+import { say } from "../support/say.ts";
 import type { TestStore } from "../support/test_stores.ts";
 
 const TTL_MS = 3000;
@@ -56,7 +57,7 @@ Deno.test({
       await manager.state("frozen");
       await waitFor("three TTLs", () => nowMs() > outageMs + 3 * TTL_MS);
       const frozen = a.lastLine();
-      console.log(
+      say(
         `last value ${
           Math.round((frozen?.timeMs ?? 0) - outageMs)
         } ms after the outage began, TTL ${TTL_MS} ms`,
