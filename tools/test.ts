@@ -10,6 +10,8 @@ const root = new URL("../", import.meta.url).pathname;
 const NEEDS: Readonly<Record<string, string>> = {
   minio: "MinIO not found: name its binary in STATE_MANAGER_TEST_MINIO",
   binary: "no compiled binary: deno task compile, then STATE_MANAGER_BINARY=$PWD/state-manager",
+  mount: "may not mount: run as root with CAP_SYS_ADMIN",
+  strace: "strace not found, or not permitted: apt-get install strace",
   root: "not root, or without the right to make namespaces",
   runc: "runc not found: apt-get install runc",
   buildah: "buildah not found: apt-get install buildah",

@@ -118,7 +118,7 @@ async function assertRestored(
 }
 
 Deno.test(
-  "a swap killed at any of its calls is rolled forward to the whole new tree",
+  "a swap killed at any of its calls is rolled forward to the whole new tree [needs strace]",
   {
     ignore: !haveStrace,
   },

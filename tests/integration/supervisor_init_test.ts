@@ -85,13 +85,13 @@ class Init implements AsyncDisposable {
 }
 
 for (
-  const [kind, argv, ignore] of [
-    ["PID 1", [...UNSHARE, ...DENO], !namespaces],
-    ["subreaper", DENO, false],
+  const [kind, needs, argv, ignore] of [
+    ["PID 1", "[needs root]", [...UNSHARE, ...DENO], !namespaces],
+    ["subreaper", "", DENO, false],
   ] as const
 ) {
   Deno.test({
-    name: `init as ${kind} reaps 500 orphans and keeps the exit codes of its own children`,
+    name: `init as ${kind} reaps 500 orphans and keeps the exit codes of its own children ${needs}`.trim(),
     ignore,
     fn: async () => {
       await using init = new Init(argv);
@@ -142,7 +142,7 @@ for (
 }
 
 Deno.test({
-  name: "endEverything as PID 1 kills what ignores TERM",
+  name: "endEverything as PID 1 kills what ignores TERM [needs root]",
   ignore: !namespaces,
   fn: async () => {
     await using init = new Init([...UNSHARE, ...DENO]);

@@ -87,9 +87,3 @@ export function readTree(folder: string, prefix = ""): Record<string, string> {
   }
   return files;
 }
-
-/** Runs a system tool; false where it does not work (no right to mount, say). */
-export function tool(command: string, ...args: string[]): boolean {
-  return new Deno.Command(command, { args, stderr: "null" }).outputSync()
-    .code === 0;
-}

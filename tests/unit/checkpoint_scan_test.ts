@@ -9,7 +9,6 @@ import type { FilesRoot, FileWarning, TreeEntry } from "../../src/checkpoint/typ
 import { isError } from "../../src/platform/errors.ts";
 import {
   closeFd,
-  isRoot,
   LibcError,
   makeFifoAt,
   makeHardLinkAt,
@@ -19,6 +18,7 @@ import {
   setTimesAt,
   withFolder,
 } from "../../src/platform/libc_files.ts";
+import { canMount, tool } from "../support/mounts.ts";
 import { filesRoot } from "../support/tree_capture.ts";
 import { scratchFolder } from "../support/tree_model.ts";
 
@@ -184,27 +184,24 @@ Deno.test("scan skips what vanishes while it walks", async () => {
 });
 
 Deno.test({
-  name: "scan does not enter another filesystem, and keeps the folder it is mounted on",
-  ignore: !isRoot(),
+  name: "scan does not enter another filesystem, and keeps the folder it is mounted on [needs mount]",
+  ignore: !canMount,
   async fn() {
     await using folder = scratchFolder("scan-");
     const path = `${folder.path}/mnt`;
     Deno.mkdirSync(path);
     const bound = `${folder.path}/bound`;
     Deno.mkdirSync(bound);
-    const run = (...args: string[]) =>
-      new Deno.Command(args[0] ?? "", { args: args.slice(1) }).outputSync()
-        .code;
-    if (run("mount", "-t", "tmpfs", "none", path) !== 0) return; // no right to mount here
-    run("mount", "--bind", "/etc", bound);
+    assert.ok(tool("mount", "-t", "tmpfs", "none", path));
+    assert.ok(tool("mount", "--bind", "/etc", bound));
     try {
       Deno.writeTextFileSync(`${path}/inside`, "1");
       const { entries, warnings } = scan(filesRoot(folder.path));
       assert.deepEqual(pathsOf(entries), ["", "bound", "mnt"]);
       assert.equal(warnings.length, 2);
     } finally {
-      run("umount", path);
-      run("umount", bound);
+      tool("umount", path);
+      tool("umount", bound);
     }
   },
 });

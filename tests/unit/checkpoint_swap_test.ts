@@ -6,7 +6,8 @@ import { disposeHolder, findLeftovers, isEmptyRoot } from "../../src/checkpoint/
 import { finishSwaps, moveAside, rollSwaps, swapIn } from "../../src/checkpoint/swap.ts";
 import { checkLiveRoot, excludedIn, findSwapPlace } from "../../src/checkpoint/swap_place.ts";
 import { type ErrorCode, isError } from "../../src/platform/errors.ts";
-import { isRoot, pathBytes } from "../../src/platform/libc_files.ts";
+import { pathBytes } from "../../src/platform/libc_files.ts";
+import { canMount, canMountOverlay, overlayLayers, tool } from "../support/mounts.ts";
 import {
   NEW_FILES,
   OLD_FILES,
@@ -14,7 +15,6 @@ import {
   RESTORE_ID,
   stagedScene,
   type SwapScene,
-  tool,
   writeTree,
 } from "../support/swap_scene.ts";
 import { filesRoot } from "../support/tree_capture.ts";
@@ -127,15 +127,13 @@ Deno.test("swap warns where a kept folder is in the way of a restored file", asy
 });
 
 Deno.test(
-  "swap into a mounted volume moves entry by entry, and leaves other mounts inside alone",
-  {
-    ignore: !isRoot(),
-  },
+  "swap into a mounted volume moves entry by entry, and leaves other mounts inside alone [needs mount]",
+  { ignore: !canMount },
   async () => {
     await using folder = scratchFolder("swap-");
     const live = `${folder.path}/live`;
     Deno.mkdirSync(live);
-    if (!tool("mount", "-t", "tmpfs", "none", live)) return;
+    assert.ok(tool("mount", "-t", "tmpfs", "none", live));
     try {
       writeTree(live, OLD_FILES);
       Deno.mkdirSync(`${live}/lost+found`);
@@ -161,26 +159,16 @@ Deno.test(
 );
 
 Deno.test(
-  "swap works where the live folder belongs to an image layer of an overlay",
-  { ignore: !isRoot() },
+  "swap works where the live folder belongs to an image layer of an overlay [needs mount]",
+  { ignore: !canMountOverlay },
   async () => {
     await using folder = scratchFolder("swap-");
     for (const name of ["lower/data", "upper", "work", "merged"]) {
       Deno.mkdirSync(`${folder.path}/${name}`, { recursive: true });
     }
     writeTree(`${folder.path}/lower/data`, OLD_FILES);
-    const layers = ["lower", "upper", "work"].map((name) => `${name}dir=${folder.path}/${name}`).join(",");
-    if (
-      !tool(
-        "mount",
-        "-t",
-        "overlay",
-        "-o",
-        layers,
-        "none",
-        `${folder.path}/merged`,
-      )
-    ) return;
+    const layers = overlayLayers(folder.path);
+    assert.ok(tool("mount", "-t", "overlay", "-o", layers, "none", `${folder.path}/merged`));
     try {
       const live = `${folder.path}/merged/data`;
       const scene = await stagedScene(folder.path, { live });

@@ -1,5 +1,6 @@
 /** The folder store beyond the contract: how it lies on the disk, what other processes do to it, disks that refuse. */
 
+import { canUnshareMounts } from "../support/mounts.ts";
 import assert from "node:assert/strict";
 import { systemClock } from "../../src/platform/clock.ts";
 import { isError } from "../../src/platform/errors.ts";
@@ -317,16 +318,10 @@ async function onSmallDisk(path: string, script: string) {
   return { out: text(stdout).trim(), err: text(stderr) };
 }
 
-const canMount = Deno.uid() === 0 && await new Deno.Command("unshare", {
-  args: ["-m", "sh", "-c", "mount -t tmpfs none /mnt"],
-  stdout: "null",
-  stderr: "null",
-}).output().then(({ success }) => success, () => false);
-
 Deno.test({
   name:
     "folder store on a full disk is store-full, keeps what was there and goes on when there is space [needs mount]",
-  ignore: !canMount,
+  ignore: !canUnshareMounts,
   fn: () =>
     inFolder(async (_, path) => {
       const { out, err } = await onSmallDisk(
@@ -350,7 +345,7 @@ Deno.test({
 
 Deno.test({
   name: "folder store on a read-only disk is store-access-denied for writes and still reads [needs mount]",
-  ignore: !canMount,
+  ignore: !canUnshareMounts,
   fn: () =>
     inFolder(async (_, path) => {
       const { out, err } = await onSmallDisk(
