@@ -15,7 +15,6 @@ const NEEDS: Readonly<Record<string, string>> = {
   root: "not root, or without the right to make namespaces",
   runc: "runc not found: apt-get install runc",
   buildah: "buildah not found: apt-get install buildah",
-  strace: "strace not found: apt-get install strace",
   restic: "restic not found: apt-get install restic",
 };
 
