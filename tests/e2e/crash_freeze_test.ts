@@ -11,7 +11,6 @@ import {
 } from "../support/chaos_scene.ts";
 import { say } from "../support/say.ts";
 import { descendants, waitFor } from "../support/manager_process.ts";
-import { say } from "../support/say.ts";
 import { testOnStores } from "../support/test_stores.ts";
 
 const TTL_MS = 3000;

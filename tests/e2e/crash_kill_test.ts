@@ -6,7 +6,6 @@
 
 import { say } from "../support/say.ts";
 import { summaryTable, walkOfKills } from "../support/chaos_kills.ts";
-import { say } from "../support/say.ts";
 import { testOnStores } from "../support/test_stores.ts";
 
 const kills = Number(Deno.env.get("STATE_MANAGER_CHAOS_KILLS") ?? "10");

@@ -4,7 +4,6 @@ import assert from "node:assert/strict";
 import { say } from "../support/say.ts";
 import { ChaosScene, nowMs, overlaps } from "../support/chaos_scene.ts";
 import { waitFor } from "../support/manager_process.ts";
-import { say } from "../support/say.ts";
 import { testOnStores } from "../support/test_stores.ts";
 
 const TTL_MS = 15_000;

@@ -5,7 +5,6 @@ import { say } from "../support/say.ts";
 import { type ChaosMachine, ChaosScene, overlaps, START_LIMIT_MS } from "../support/chaos_scene.ts";
 import type { ManagerProcess } from "../support/manager_process.ts";
 import { waitFor } from "../support/manager_process.ts";
-import { say } from "../support/say.ts";
 import { testOnStores } from "../support/test_stores.ts";
 
 const TTL_MS = 4000;

@@ -6,7 +6,6 @@ import { ChaosScene, nowMs, overlaps } from "../support/chaos_scene.ts";
 import { type FaultProxy, startFaultProxy } from "../support/fault_proxy.ts";
 import { waitFor } from "../support/manager_process.ts";
 import { findMinio, startMinio } from "../support/minio.ts";
-import { say } from "../support/say.ts";
 import type { TestStore } from "../support/test_stores.ts";
 
 const TTL_MS = 3000;
