@@ -4,6 +4,7 @@
  */
 
 import assert from "node:assert/strict";
+import { tool } from "../support/mounts.ts";
 import { scratchFolder } from "../support/manager_process.ts";
 
 const root = new URL("../../", import.meta.url).pathname;
@@ -28,18 +29,9 @@ async function isFile(path: string): Promise<boolean> {
   return await Deno.stat(path).then((info) => info.isFile, () => false);
 }
 
-async function has(command: string): Promise<boolean> {
-  return await new Deno.Command(command, {
-    args: ["--version"],
-    stdout: "null",
-    stderr: "null",
-  }).output()
-    .then(({ success }) => success, () => false);
-}
-
 const BUSYBOX = "/bin/busybox";
 const CERTIFICATES = "/etc/ssl/certs/ca-certificates.crt";
-const usable = Deno.uid() === 0 && await has("buildah") &&
+const usable = Deno.uid() === 0 && tool("buildah", "--version") &&
   await isFile(BUSYBOX) && await isFile(CERTIFICATES) &&
   await isFile(`${root}.cache/tools/denort`);
 

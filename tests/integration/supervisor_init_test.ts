@@ -105,7 +105,7 @@ for (
   });
 
   Deno.test({
-    name: `init as ${kind} hears TERM, INT, HUP and the rest, and lives on`,
+    name: `init as ${kind} hears TERM, INT, HUP and the rest, and lives on ${needs}`.trim(),
     ignore,
     fn: async () => {
       await using init = new Init(argv);
