@@ -275,3 +275,23 @@ testOnStores(
     assert.equal(other.read("x"), "another repository's");
   },
 );
+
+testOnStores(
+  "a folder that is neither here nor in the bucket is made, and what is written there is shipped",
+  async (store) => {
+    using scratch = scratchFolder();
+    const one = machine(scratch.path, "one", store);
+    Deno.removeSync(one.files);
+    {
+      await using manager = one.start();
+      await manager.state("running");
+      one.write("first", "1");
+      manager.signal("SIGTERM");
+      assert.equal(await manager.exit(), 143, manager.tail());
+    }
+    const two = machine(scratch.path, "two", store);
+    await using manager = two.start();
+    await manager.state("running");
+    assert.equal(two.read("first"), "1");
+  },
+);
