@@ -5,7 +5,10 @@
 
 import { listNameBatches, type PathBytes } from "../platform/libc_files.ts";
 
-/** Work between two turns: with the longest single piece (a batch of names, one rename) well below 50 ms. */
+/**
+ * Work between two turns: a fifth of the 50 ms that the loop may stand still, which leaves room for the piece that runs
+ * then (a batch of names, one rename). A single call that the disk or a busy machine holds for longer is not bounded here.
+ */
 const TURN_INTERVAL_MS = 10;
 
 export class Turns {

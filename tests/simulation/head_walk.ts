@@ -59,8 +59,8 @@ interface Machine {
 
 export interface HeadWorld {
   readonly store: Head | null;
-  /** Token and machine of the term. */
-  readonly lease: { readonly token: number; readonly owner: number };
+  /** Token and machine of the term, and who had one so far. */
+  readonly lease: { readonly token: number; readonly owner: number; readonly owners: readonly boolean[] };
   readonly late: readonly Put[];
   readonly machines: readonly [Machine, Machine];
   readonly left: HeadBudget;
@@ -274,7 +274,11 @@ export function headModel(budget: HeadBudget, mutant: HeadMutant = {}): Model<He
       const steps = localSteps(localFrom, effect);
       const step = steps[localStep];
       if (step === undefined) return [];
-      const moved = diskMove(world, index, step.disk);
+      const moved = diskMove(
+        effect.type === "move-aside" ? movesAside(world, index) : world,
+        index,
+        step.disk,
+      );
       const label = `${name}: ${effect.type}${"change" in effect ? ` ${effect.change.kind}` : ""}`;
       const last = localStep === steps.length - 1;
       const state = last
@@ -303,6 +307,19 @@ export function headModel(budget: HeadBudget, mutant: HeadMutant = {}): Model<He
       default:
         return [];
     }
+  }
+
+  /** Nothing is lost by it, but nobody else was there: what is newer than the bucket is to be kept. */
+  function movesAside(world: HeadWorld, index: number): HeadWorld {
+    const { facts, disk } = at(world, index);
+    const current = facts.head?.checkpoints.find(({ id }) => id === facts.head?.current);
+    const others = world.lease.owners[1 - index] === true;
+    if (others || current === undefined || current.kind === "restore") return world;
+    if (!descends(disk.content, contentOf(current))) return world;
+    return fail(
+      world,
+      `${NAMES[index]} moves "${disk.content}" aside, though nobody else ever held the lease`,
+    );
   }
 
   function headMoves(world: HeadWorld, index: number): Move<HeadWorld>[] {
@@ -415,7 +432,7 @@ export function headModel(budget: HeadBudget, mutant: HeadMutant = {}): Model<He
   return {
     initial: {
       store: null,
-      lease: { token: 0, owner: -1 },
+      lease: { token: 0, owner: -1, owners: [false, false] },
       late: [],
       machines: [OFF, OFF],
       left: budget,
