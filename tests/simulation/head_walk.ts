@@ -391,7 +391,7 @@ export function headModel(budget: HeadBudget, mutant: HeadMutant = {}): Model<He
       const head = initialHead({ repoId: REPO, token, writer: `n${world.idsMade}` });
       const opened = made({
         ...granted,
-        lease: { token, owner: index },
+        lease: { token, owner: index, owners: world.lease.owners.map((had, i) => had || i === index) },
         left: { ...left, terms: left.terms - 1 },
       });
       const ready = withMachine(opened, index, { token, head, facts: { ...facts, token } });

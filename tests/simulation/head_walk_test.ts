@@ -68,7 +68,7 @@ const MUTANTS: readonly Case[] = [
   {
     what: "a start that does not claim what is ours",
     mutant: without((effect) => isChange(effect, "claim")),
-    budget: { crashes: 1 },
+    budget: { crashes: 2, terms: 3 },
   },
   {
     what: "a checkpoint that is not called pending",
