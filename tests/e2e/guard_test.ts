@@ -49,12 +49,13 @@ function endAll(root: string): Disposable {
 
 /**
  * Writes its start into `starts`, takes a lock for its life, and shouts into `overlaps` when somebody else has it; has a
- * child of its own, one in another session, and one that is stopped.
+ * child of its own, one in another session, and one that is stopped (and stops itself again when a freeze of the whole
+ * program on a slow machine ends with SIGCONT for all).
  */
 function program(root: string): string {
   return `trap '' TERM HUP; cd ${root}; exec 9> program.lock
     flock -n 9 || echo overlap >> overlaps
-    sleep 3630 & setsid sleep 3631 & sh -c 'kill -STOP $$' &
+    sleep 3630 & setsid sleep 3631 & sh -c 'while :; do kill -STOP $$; done' &
     echo $$ >> starts; wait`;
 }
 
@@ -93,11 +94,16 @@ async function programOf(root: string, manager: ManagerProcess, number = 1): Pro
       return manager.tail();
     },
   );
-  return await waitFor("its children", () => {
-    const children = descendants(leader).filter(alive);
-    const isStopped = children.some((pid) => readProcess(pid)?.state === "T");
-    return children.length === 3 && isStopped ? [leader, ...children] : null;
-  });
+  return await waitFor(
+    "its children",
+    () => {
+      const children = descendants(leader).filter(alive);
+      const isStopped = children.some((pid) => readProcess(pid)?.state === "T");
+      return children.length === 3 && isStopped ? [leader, ...children] : null;
+    },
+    30_000,
+    () => manager.tail(),
+  );
 }
 
 Deno.test("manager killed with -9 leaves nothing running, and the next start finds nothing to end", async () => {
