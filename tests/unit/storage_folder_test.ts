@@ -76,7 +76,14 @@ function startWriter(path: string, name: string, count: number) {
   })();
   return {
     wins,
-    kill: (signal: Deno.Signal) => child.kill(signal),
+    /** One that has all its wins may be gone already. */
+    kill: (signal: Deno.Signal) => {
+      try {
+        child.kill(signal);
+      } catch (error) {
+        if (!(error instanceof TypeError)) throw error;
+      }
+    },
     async ended(): Promise<number> {
       const { code } = await child.status;
       await reading;
