@@ -5,11 +5,11 @@
 
 import { StateManagerError } from "../platform/errors.ts";
 import type { ObjectStore } from "../storage/object_store.ts";
-import { type HeadFacts, summariesOf } from "./create.ts";
+import { databasesOf, type HeadFacts, summariesOf } from "./create.ts";
 import { rootKey, sha256Hex } from "./ids.ts";
 import { encodeJson, FORMAT, type RootObject } from "./records.ts";
 import { loadRoot } from "./root_reader.ts";
-import type { CheckpointRecord } from "./types.ts";
+import type { CheckpointRecord, DatabasePosition } from "./types.ts";
 
 export interface ComposeRequest {
   readonly id: string;
@@ -19,6 +19,8 @@ export interface ComposeRequest {
   readonly source: CheckpointRecord;
   /** Files roots whose content comes from `source`. */
   readonly names: readonly string[];
+  /** Where the databases will stand; those of the current checkpoint that are not named stay. */
+  readonly databases: Readonly<Record<string, DatabasePosition>>;
   readonly comment: string;
   readonly labels: Readonly<Record<string, string>>;
 }
@@ -32,6 +34,7 @@ export async function composeRestoreRoot(
   const old = await loadRoot(store, source, { signal });
   const current = head.current === null ? null : await loadRoot(store, head.current, { signal });
   const items = { ...current?.items.files };
+  const databases = databasesOf({ ...head.current?.databases, ...request.databases });
   for (const name of names) {
     const item = old.items.files[name];
     if (item === undefined) {
@@ -51,7 +54,7 @@ export async function composeRestoreRoot(
     id,
     time,
     made_by: environment.madeBy,
-    items: { files: items },
+    items: { files: items, ...databases },
     warnings: [],
   };
   const bytes = encodeJson(root);
@@ -69,6 +72,7 @@ export async function composeRestoreRoot(
     root: key,
     root_sha256: sha256Hex(bytes),
     files: summariesOf(items),
+    ...databases,
     warnings: 0,
     restored_from: source.id,
   };

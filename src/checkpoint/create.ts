@@ -25,6 +25,7 @@ import type {
   ArchiveProgress,
   ArchiveTotals,
   CheckpointRecord,
+  DatabasePosition,
   FilesRoot,
   FilesSummary,
   FileWarning,
@@ -48,6 +49,8 @@ export interface CreateRequest {
   readonly token: number;
   readonly head: HeadFacts;
   readonly roots: readonly FilesRoot[];
+  /** Where the replicated databases stand: all that the configuration names. */
+  readonly databases: Readonly<Record<string, DatabasePosition>>;
   /** Make a record of its own even when nothing changed. */
   readonly always: boolean;
   /** Device of each root at an earlier checkpoint, decimal; another one now is `source-missing`. */
@@ -136,7 +139,10 @@ class Creation {
     for (const reader of readers) items[reader.root.name] = await this.#readTree(reader);
     this.#environment.onCaptured?.();
     const devices = Object.fromEntries(readers.map((reader) => [reader.root.name, reader.device]));
-    if (sameContent(items, head.current) && !always) {
+    const databases = { ...head.current?.databases, ...this.#request.databases };
+    // A database has a history of its own, commit by commit: by the clock alone it needs no checkpoint.
+    const samePlaces = this.#request.kind === "interval" || samePositions(databases, head.current);
+    if (sameContent(items, head.current) && samePlaces && !always) {
       await this.#sender.abandon(new StateManagerError("cancelled", "send packs: nothing changed"));
       for (const reader of readers) await reader.saveCache();
       return {
@@ -151,7 +157,7 @@ class Creation {
     const indexes = await this.#writeIndexes(await this.#sender.finish());
     // Chunks that the cache names are stored now; if the commit fails they are in no index and are stored again.
     for (const reader of readers) await reader.saveCache();
-    const record = await this.#writeRoot(items);
+    const record = await this.#writeRoot(items, databases);
     this.#pacer.begin("finish", null);
     return { record, indexes, totals: this.#totals(readers), warnings: this.#warnings, devices };
   }
@@ -255,7 +261,10 @@ class Creation {
     });
   }
 
-  async #writeRoot(items: Readonly<Record<string, FilesItem>>): Promise<CheckpointRecord> {
+  async #writeRoot(
+    items: Readonly<Record<string, FilesItem>>,
+    databases: Readonly<Record<string, DatabasePosition>>,
+  ): Promise<CheckpointRecord> {
     const { id, kind, time, comment, labels, token, head } = this.#request;
     const root: RootObject = {
       format: FORMAT,
@@ -263,7 +272,7 @@ class Creation {
       id,
       time,
       made_by: this.#environment.madeBy,
-      items: { files: items },
+      items: { files: items, ...databasesOf(databases) },
       warnings: this.#warnings.slice(0, ROOT_WARNINGS_LIMIT),
     };
     const bytes = encodeJson(root);
@@ -281,6 +290,7 @@ class Creation {
       root: key,
       root_sha256: sha256Hex(bytes),
       files: summariesOf(items),
+      ...databasesOf(databases),
       warnings: this.#warnings.length,
     };
   }
@@ -315,6 +325,21 @@ export function summariesOf(items: Readonly<Record<string, FilesItem>>): Record<
       [name, { entries, bytes, manifest_sha256 }],
     ) => [name, { entries, bytes, manifest_sha256 }]),
   );
+}
+
+/** Left out where there are none. */
+export function databasesOf(
+  databases: Readonly<Record<string, DatabasePosition>>,
+): Pick<CheckpointRecord, "databases"> {
+  return Object.keys(databases).length === 0 ? {} : { databases };
+}
+
+function samePositions(
+  databases: Readonly<Record<string, DatabasePosition>>,
+  current: CheckpointRecord | null,
+): boolean {
+  const known = current?.databases ?? {};
+  return Object.keys(databases).every((name) => databases[name]?.txid === known[name]?.txid);
 }
 
 function sameContent(items: Readonly<Record<string, FilesItem>>, current: CheckpointRecord | null): boolean {

@@ -22,7 +22,7 @@ import {
   unlinkAt,
   withFolder,
 } from "../platform/libc_files.ts";
-import { isOwnName } from "./exclude.ts";
+import { isOwnName, keptPaths } from "./exclude.ts";
 import { FORMER_PREFIX, HOLDER_PREFIX, idBeside, idInside, splitOwnPath } from "./holder.ts";
 import { listAllNames, Turns } from "./turns.ts";
 
@@ -144,8 +144,15 @@ async function holdersIn(folder: string): Promise<string[]> {
 
 const DOT = 0x2e;
 
-/** True when a files root holds nothing of anybody's: missing, or empty but for lost+found and our own folders. */
-export function isEmptyRoot(path: string): boolean {
+/**
+ * True when a files root holds nothing of anybody's: missing, or empty but for lost+found, our own folders and what
+ * `excludePaths` (absolute) keeps out of it, a replicated database for one.
+ */
+export function isEmptyRoot(path: string, excludePaths: readonly string[] = []): boolean {
+  return holdsNothingBut(path, new Set(keptPaths(path, excludePaths)), "");
+}
+
+function holdsNothingBut(path: string, kept: ReadonlySet<string>, below: string): boolean {
   try {
     if (statAt(AT_CWD, pathBytes(path)).type === "file") return false;
   } catch (error) {
@@ -153,7 +160,14 @@ export function isEmptyRoot(path: string): boolean {
     throw error;
   }
   return withFolder(pathBytes(path), (fd) => {
-    for (const names of listNameBatches(fd)) if (!names.every(isNobodys)) return false;
+    const counts = (name: PathBytes) => {
+      if (isNobodys(name)) return false;
+      const inside = below + new TextDecoder().decode(name);
+      if (kept.has(inside)) return false;
+      const leadsToKept = kept.values().some((each) => each.startsWith(`${inside}/`));
+      return !leadsToKept || !holdsNothingBut(`${path}/${inside.slice(below.length)}`, kept, `${inside}/`);
+    };
+    for (const names of listNameBatches(fd)) if (names.some(counts)) return false;
     return true;
   });
 }

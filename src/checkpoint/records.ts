@@ -16,7 +16,14 @@ import {
   isRootKey,
   REPOSITORY_KEY,
 } from "./ids.ts";
-import type { CheckpointRecord, FilesSummary, FileWarning, Head, RepositoryRecord } from "./types.ts";
+import type {
+  CheckpointRecord,
+  DatabasePosition,
+  FilesSummary,
+  FileWarning,
+  Head,
+  RepositoryRecord,
+} from "./types.ts";
 
 /** Format that this program writes; it reads this one and none newer. */
 export const FORMAT = 1;
@@ -51,6 +58,12 @@ const repositorySchema = v.object({
 
 const summarySchema = v.object({ entries: count, bytes: count, manifest_sha256: hash });
 
+/** By name. A database that a pattern found is `<name>/<file>`. */
+const positionsSchema = v.record(
+  v.pipe(v.string(), v.regex(/^[A-Za-z0-9][A-Za-z0-9._-]{0,199}(?:\/[A-Za-z0-9][A-Za-z0-9._-]{0,199})?$/)),
+  v.object({ txid: count }),
+);
+
 const recordSchema = v.object({
   id: checkpointId,
   n: v.pipe(count, v.minValue(1)),
@@ -63,6 +76,7 @@ const recordSchema = v.object({
   root: v.pipe(v.string(), v.check(isRootKey, "is the key of a root object")),
   root_sha256: hash,
   files: v.record(itemName, summarySchema),
+  databases: v.exactOptional(positionsSchema),
   warnings: count,
   restored_from: v.exactOptional(checkpointId),
 });
@@ -82,6 +96,7 @@ const headSchema = v.object({
     record: recordSchema,
     on_start: v.nullable(v.string()),
     files: v.exactOptional(v.array(itemName)),
+    databases: v.exactOptional(positionsSchema),
   })),
   on_start_applied: v.nullable(v.string()),
   doomed: v.array(v.object({
@@ -105,7 +120,10 @@ export interface RootObject {
   readonly time: number;
   /** Program that wrote it, for people. */
   readonly made_by: string;
-  readonly items: { readonly files: Readonly<Record<string, FilesItem>> };
+  readonly items: {
+    readonly files: Readonly<Record<string, FilesItem>>;
+    readonly databases?: Readonly<Record<string, DatabasePosition>>;
+  };
   /** The first `ROOT_WARNINGS_LIMIT` of them. */
   readonly warnings: readonly FileWarning[];
 }
@@ -124,6 +142,7 @@ const rootSchema = v.object({
         manifest: v.array(v.pipe(v.string(), v.check((text) => isIdText(text), "is a chunk id"))),
       }),
     ),
+    databases: v.exactOptional(positionsSchema),
   }),
   warnings: v.array(v.object({ root: v.string(), path: v.string(), reason: v.string() })),
 });

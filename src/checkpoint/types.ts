@@ -39,10 +39,17 @@ export interface CheckpointRecord {
   readonly root_sha256: string;
   /** Files roots that it holds, with their totals. */
   readonly files: Readonly<Record<string, FilesSummary>>;
+  /** Replicated databases and where each stood when the checkpoint was made. Absent: there were none. */
+  readonly databases?: Readonly<Record<string, DatabasePosition>>;
   /** Names of files roots where something changed while it was read, or could not be read. */
   readonly warnings: number;
   /** For kind "restore": the checkpoint whose content it brings back. */
   readonly restored_from?: string;
+}
+
+/** A state of a replicated database: everything up to this TXID. Its bytes are the replica's, not the checkpoint's. */
+export interface DatabasePosition {
+  readonly txid: number;
 }
 
 export interface FilesSummary {
@@ -61,6 +68,8 @@ export interface RestoreIntent {
   readonly on_start: string | null;
   /** Files roots whose content is brought back. Absent: an older version wrote it, and any root may be one. */
   readonly files?: readonly string[];
+  /** Databases that are brought back to these positions, by writing the old content as their next TXID. */
+  readonly databases?: Readonly<Record<string, DatabasePosition>>;
 }
 
 /** `head.json`: the only mutable object besides the lease; every change is a swap that carries a token >= the last one. */

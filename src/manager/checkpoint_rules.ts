@@ -16,7 +16,8 @@ export const CHECKPOINT: readonly TermStep[] = [
  * An earlier swap that we were told had failed may have landed: a checkpoint, which the marker then calls pending, or
  * the intent of a restore. `pending` has room for one, so this comes before the next is written there.
  * An intent is finished when the files were swapped, since the local tree is what it says; else it is dropped: the
- * programs go on with the old tree, which the head still calls current.
+ * programs go on with the old tree, which the head still calls current. Its databases come after its files: they are
+ * untouched while the files are, and an intent of databases alone may have begun with them.
  */
 export function settled(facts: TermFacts): Answer {
   const { head, marker, roots } = facts;
@@ -30,9 +31,12 @@ export function settled(facts: TermFacts): Answer {
   }
   if (intent === null) return { facts, steps };
   const { id } = intent.record;
-  if (!all.some((name) => marker.files[name]?.checkpoint === id)) {
+  const positions = intent.databases ?? {};
+  const databasesOnly = Object.keys(positions).length > 0 && (intent.files ?? all).length === 0;
+  if (!databasesOnly && !all.some((name) => marker.files[name]?.checkpoint === id)) {
     return { facts, steps: [...steps, { type: "swap-head", change: { kind: "drop-intent" } }] };
   }
+  if (Object.keys(positions).length > 0) steps.push({ type: "restore-databases", positions });
   steps.push({ type: "swap-head", change: { kind: "finish-intent" } });
   steps.push({ type: "write-marker", change: { kind: "content", names: all, id } });
   return { facts, steps };

@@ -15,6 +15,7 @@ import { type Random, ulid } from "../platform/random.ts";
 import type { CheckpointRequest, CheckpointResult, LongWork } from "./control.ts";
 import { currentRecord } from "./lineage.ts";
 import { runTerm } from "./term.ts";
+import type { Positions } from "./term_machine.ts";
 import { headSteps, termFacts, type TermPlace } from "./term_steps.ts";
 
 export interface CheckpointerOptions {
@@ -22,6 +23,8 @@ export interface CheckpointerOptions {
   readonly head: HeadSession;
   readonly lease: Lease;
   readonly place: TermPlace;
+  /** Where the databases stand, all of it durable: asked for before files are read. */
+  readonly databases: (work: LongWork) => Promise<Positions>;
   readonly clock: Clock;
   readonly random: Random;
   readonly log: Log;
@@ -111,7 +114,7 @@ export class Checkpointer {
       readonly signal: AbortSignal;
     },
   ): Promise<CheckpointResult> {
-    const { archiver, head, lease, clock, random, place } = this.#options;
+    const { archiver, head, lease, clock, random, place, databases } = this.#options;
     lease.assertHeld();
     let made: CreateResult | null = null;
     await runTerm("checkpoint", termFacts(place, head.token, head), {
@@ -127,6 +130,7 @@ export class Checkpointer {
           token: head.token,
           head: head.head,
           roots: place.roots,
+          databases: await databases(work),
           always: work.always ?? false,
         }, work);
         made = result;

@@ -71,8 +71,9 @@ export interface CheckpointResult {
 export interface RestoreRequest {
   /** Exactly one of the two: a checkpoint (id, ordinal as text, or "latest") or a wall time in milliseconds. */
   readonly target: { readonly checkpoint: string } | { readonly atMs: number };
-  /** Names of files roots; null: all that the checkpoint holds. */
+  /** Names of files roots and of databases; both null: all that the checkpoint holds; one of them null: none of these. */
   readonly files: readonly string[] | null;
+  readonly databases: readonly string[] | null;
   readonly dryRun: boolean;
   /** Make a safety checkpoint first (default true). */
   readonly safety: boolean;
@@ -85,6 +86,8 @@ export interface RestoreResult {
   readonly checkpoint: CheckpointRecord | null;
   readonly safety: CheckpointRecord | null;
   readonly files: readonly string[];
+  /** Databases with the TXIDs whose content they got back. */
+  readonly databases: Readonly<Record<string, number>>;
   /** For a dry run: what would be fetched; else what was. */
   readonly totals: ArchiveTotals | null;
   readonly warnings: readonly FileWarning[];

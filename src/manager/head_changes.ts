@@ -3,7 +3,7 @@
  * the same ones. The swap itself, with epoch, seq and nonce, is the checkpoint room's (head_rules.ts).
  */
 
-import type { CheckpointRecord, Head } from "../checkpoint/types.ts";
+import type { CheckpointRecord, Head, RestoreIntent } from "../checkpoint/types.ts";
 
 export type HeadChange =
   /** A new state, made of what the programs wrote. */
@@ -14,6 +14,8 @@ export type HeadChange =
     readonly record: CheckpointRecord;
     readonly onStart: string | null;
     readonly files: readonly string[];
+    /** Left out: none. */
+    readonly databases?: RestoreIntent["databases"];
   }
   | { readonly kind: "finish-intent" }
   /** The restore did not take place and never will. */
@@ -30,8 +32,9 @@ export function changeHead(head: Head, change: HeadChange): Head {
     case "current":
       return withCurrent(head, change.record, change.indexes);
     case "set-intent": {
-      const { record, onStart, files } = change;
-      return { ...head, intent: { record, on_start: onStart, files } };
+      const { record, onStart, files, databases } = change;
+      const intent = { record, on_start: onStart, files, ...(databases === undefined ? {} : { databases }) };
+      return { ...head, intent };
     }
     case "finish-intent":
       return finishedIntent(head);

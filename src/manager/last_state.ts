@@ -65,17 +65,21 @@ export class StopBudget {
   }
 }
 
-/** The checkpoint at stop; everything is stopped. Returns why it failed, null when the bucket has everything. */
+/**
+ * The last sync of the databases, then the checkpoint at stop; everything is stopped. Returns why it failed, null when
+ * the bucket has everything.
+ */
 export async function shipLastState(
-  { checkpointer, roots }: Opened,
+  { checkpointer, databases, roots }: Opened,
   onStop: boolean,
   budget: StopBudget,
 ): Promise<StateManagerError | null> {
-  if (!onStop || roots.length === 0) return null;
+  const wanted = onStop && (roots.length > 0 || !databases.isEmpty);
+  if (databases.isEmpty && !wanted) return null;
   const giveUp = new AbortController();
   const endWatch = budget.whenSpent(() => {
     giveUp.abort(
-      new StateManagerError("timeout", "last checkpoint: the shutdown budget ended first", {
+      new StateManagerError("timeout", "ship the last state: the shutdown budget ended first", {
         hint: "raise shutdown.budget and shutdown.flush_reserve to what the platform grants",
       }),
     );
@@ -84,6 +88,8 @@ export async function shipLastState(
   try {
     await checkpointer.idle(); // one by interval may still run: what it sent is not sent again
     giveUp.signal.throwIfAborted();
+    await databases.finish(giveUp.signal);
+    if (!wanted) return null;
     await checkpointer.create("stop", { comment: "", labels: {} }, { signal: giveUp.signal });
     return null;
   } catch (error) {

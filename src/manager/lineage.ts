@@ -29,12 +29,25 @@ const MarkerItemSchema = v.object({
   pending: v.nullable(v.string()),
 });
 
+/** Of a replicated database. Its position is in its local L0 files; here is what the restore that made it brought. */
+const DatabaseMarkerSchema = v.object({
+  repo_id: v.string(),
+  path: v.string(),
+  token: v.number(),
+  claimed: v.nullable(v.number()),
+  claimed_before: v.exactOptional(v.array(v.number())),
+  /** TXID that the content began with when it was last restored; 0: it was ours from the first. */
+  txid: v.number(),
+});
+
 const MarkerSchema = v.object({
   v: v.literal(1),
   files: v.record(v.string(), MarkerItemSchema),
+  databases: v.exactOptional(v.record(v.string(), DatabaseMarkerSchema)),
 });
 
 export type MarkerItem = v.InferOutput<typeof MarkerItemSchema>;
+export type DatabaseMarker = v.InferOutput<typeof DatabaseMarkerSchema>;
 export type Marker = v.InferOutput<typeof MarkerSchema>;
 
 export const EMPTY_MARKER: Marker = { v: 1, files: {} };
@@ -42,38 +55,62 @@ export const EMPTY_MARKER: Marker = { v: 1, files: {} };
 /** A change of the marker as data; each is one durable write. Items that do not exist are left out, but for `own`. */
 export type MarkerChange =
   /** The head is about to be taken over under `token`; what is not named is not ours at it, and loses its claims. */
-  | { readonly kind: "claim"; readonly names: readonly string[]; readonly token: number }
+  | {
+    readonly kind: "claim";
+    readonly names: readonly string[];
+    /** Left out: none. */
+    readonly databases?: readonly string[];
+    readonly token: number;
+  }
   /** A swap that makes checkpoint `id` of the local content is about to be sent. */
   | { readonly kind: "pending"; readonly names: readonly string[]; readonly id: string }
   /** The local content is, or descends from, checkpoint `id`. */
   | { readonly kind: "content"; readonly names: readonly string[]; readonly id: string }
   /** These items are ours as of this term. */
-  | { readonly kind: "own"; readonly items: Readonly<Record<string, MarkerItem>> };
+  | { readonly kind: "own"; readonly items: Readonly<Record<string, MarkerItem>> }
+  /** These databases are ours as of this term, or will be by what comes next. */
+  | { readonly kind: "own-databases"; readonly databases: Readonly<Record<string, DatabaseMarker>> };
 
 /** A start that fails again and again adds a claim each time; what is forgotten counts as stale and is moved aside. */
 const CLAIMS_LIMIT = 32;
 
 export function changeMarker(marker: Marker, change: MarkerChange): Marker {
-  if (change.kind === "own") return { v: 1, files: { ...marker.files, ...change.items } };
+  if (change.kind === "own") return { ...marker, files: { ...marker.files, ...change.items } };
+  if (change.kind === "own-databases") {
+    return { ...marker, databases: { ...marker.databases, ...change.databases } };
+  }
   const files = Object.entries(marker.files).map(([name, item]) => [name, changeItem(name, item, change)]);
-  return { v: 1, files: Object.fromEntries(files) };
+  const changed = { ...marker, files: Object.fromEntries(files) };
+  if (change.kind !== "claim" || marker.databases === undefined) return changed;
+  const databases = Object.entries(marker.databases).map(([name, item]) => [
+    name,
+    claim(item, (change.databases ?? []).includes(name), change.token),
+  ]);
+  return { ...changed, databases: Object.fromEntries(databases) };
+}
+
+function claim<Item extends Pick<MarkerItem, "claimed" | "claimed_before">>(
+  item: Item,
+  named: boolean,
+  token: number,
+): Item {
+  // The head has moved on from what the earlier claims were made on: their take-overs cannot land any more.
+  if (!named) return { ...item, claimed: null, claimed_before: [] };
+  const before = item.claimed === null ? [] : [item.claimed];
+  const claims = [...item.claimed_before ?? [], ...before].filter((each) => each !== token);
+  return { ...item, claimed: token, claimed_before: claims.slice(-CLAIMS_LIMIT) };
 }
 
 function changeItem(
   name: string,
   item: MarkerItem,
-  change: Exclude<MarkerChange, { kind: "own" }>,
+  change: Exclude<MarkerChange, { kind: "own" | "own-databases" }>,
 ): MarkerItem {
   const named = change.names.includes(name);
   if (!named && change.kind !== "claim") return item;
   switch (change.kind) {
-    case "claim": {
-      // The head has moved on from what the earlier claims were made on: their take-overs cannot land any more.
-      if (!named) return { ...item, claimed: null, claimed_before: [] };
-      const before = item.claimed === null ? [] : [item.claimed];
-      const claims = [...item.claimed_before ?? [], ...before].filter((token) => token !== change.token);
-      return { ...item, claimed: change.token, claimed_before: claims.slice(-CLAIMS_LIMIT) };
-    }
+    case "claim":
+      return claim(item, named, change.token);
     case "pending":
       return { ...item, pending: change.id };
     case "content":
@@ -113,8 +150,16 @@ export function currentRecord(head: Head | null): CheckpointRecord | null {
 }
 
 /** True when the local item was written under the term that last held the head, so nobody else wrote since. */
-function heldLastByUs(marker: MarkerItem, head: Head): boolean {
+function heldLastByUs(
+  marker: Pick<MarkerItem, "token" | "claimed" | "claimed_before">,
+  head: Head,
+): boolean {
   return [marker.token, marker.claimed, ...marker.claimed_before ?? []].includes(head.epoch);
+}
+
+/** The same of a database; what the bucket holds of it is another question. */
+export function databaseHeldLastByUs(marker: DatabaseMarker, repoId: string, head: Head | null): boolean {
+  return head !== null && marker.repo_id === repoId && heldLastByUs(marker, head);
 }
 
 /** True when the head has a restore of this item that has begun, and the local content is not its. */

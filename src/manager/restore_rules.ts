@@ -8,12 +8,12 @@ import { assert } from "../platform/assert.ts";
 import { REPAIR } from "./start_rules.ts";
 import type { Answer, TermFacts, TermStep } from "./term_machine.ts";
 
-export function restore({ source, names }: NonNullable<TermFacts["wanted"]>): readonly TermStep[] {
+export function restore({ source, names, databases }: NonNullable<TermFacts["wanted"]>): readonly TermStep[] {
   return [
     { type: "settle-head" },
     { type: "decide", question: "settled" },
-    { type: "stage", record: source, names },
-    { type: "compose", source, names },
+    ...(names.length > 0 ? [{ type: "stage", record: source, names } as const] : []),
+    { type: "compose", source, names, databases },
     { type: "decide", question: "composed" },
   ];
 }
@@ -22,15 +22,30 @@ export function restore({ source, names }: NonNullable<TermFacts["wanted"]>): re
 export function composed(facts: TermFacts): Answer {
   const { composed: record, wanted, roots } = facts;
   assert(record !== null && wanted !== null, "a restore knows what it brings back");
-  const { names, onStart } = wanted;
+  const { names, databases, onStart } = wanted;
   const { id } = record;
+  const someDatabases = Object.keys(databases).length > 0;
+  const swap: readonly TermStep[] = [
+    { type: "swap-files", id, names },
+    { type: "write-marker", change: { kind: "content", names, id } },
+    { type: "finish-swap" },
+  ];
   return {
     facts,
     steps: [
-      { type: "swap-head", change: { kind: "set-intent", record, onStart, files: names } },
-      { type: "swap-files", id, names },
-      { type: "write-marker", change: { kind: "content", names, id } },
-      { type: "finish-swap" },
+      {
+        type: "swap-head",
+        change: {
+          kind: "set-intent",
+          record,
+          onStart,
+          files: names,
+          ...(someDatabases ? { databases } : {}),
+        },
+      },
+      ...(names.length > 0 ? swap : []),
+      // Before the head says that it is done: until then whoever comes next does it again.
+      ...(someDatabases ? [{ type: "restore-databases", positions: databases } as const] : []),
       { type: "swap-head", change: { kind: "finish-intent" } },
       { type: "write-marker", change: { kind: "content", names: roots.map(({ name }) => name), id } },
     ],

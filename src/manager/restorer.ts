@@ -29,7 +29,7 @@ import type { Opened } from "./opening.ts";
 import type { SessionOptions } from "./session.ts";
 import { mustShip, onStartSource, stageId } from "./start_rules.ts";
 import { runTerm, type TermSteps } from "./term.ts";
-import type { TermFacts } from "./term_machine.ts";
+import type { Positions, TermFacts } from "./term_machine.ts";
 import { headSteps, removeLeftovers, repairSteps, rootSteps, termFacts } from "./term_steps.ts";
 
 const logger = log("restore");
@@ -102,6 +102,7 @@ export class Restorer {
       // Nothing anywhere: the program gets a folder to begin in, and a later checkpoint one to read.
       if (this.#decisions[root.name]?.kind === "empty") await ensureFolder(root.path);
     }
+    await this.#options.databases.prepare(signal);
     await this.#applyOnStart(signal);
     await removeLeftovers(roots);
   }
@@ -129,6 +130,8 @@ export class Restorer {
       },
       "move-aside": ({ name }) => this.#moveAside(name, stager),
       "swap-files": ({ id, names }) => this.#swap(id, this.#named(names), stager),
+      "restore-databases": ({ positions }) =>
+        this.#options.databases.restoreTo(positions, stager.work.signal),
     };
   }
 
@@ -142,7 +145,7 @@ export class Restorer {
 
   async #moveAside(name: string, stager: Stager): Promise<void> {
     const [root] = this.#named([name]);
-    if (root === undefined || isEmptyRoot(root.path)) return;
+    if (root === undefined || isEmptyRoot(root.path, root.excludePaths)) return;
     const time = asideName(this.#options.clock.wallMs());
     const folder = `${this.#options.dir.stale}/${time}`;
     await ensureFolder(folder, 0o700);
@@ -173,38 +176,36 @@ export class Restorer {
         labels: {},
       }, { signal });
     }
-    await this.#restoreTo(source, null, wanted, { signal });
+    const all = { target: { checkpoint: source.id }, files: null, databases: null };
+    await this.#restoreTo(source, await this.#wantedOf(source, all, { signal }), wanted, { signal });
   }
 
   // ---- asked for by an operator
 
   /** Throws `invalid-request` or `checkpoint-not-found` before anything stops. */
   check(request: RestoreRequest): CheckpointRecord {
-    const { head, roots } = this.#options;
+    const { databases, head, roots } = this.#options;
     const source = findCheckpoint(head.head, request.target);
-    const unknown = (request.files ?? []).filter((name) =>
-      source.files[name] === undefined ||
-      !roots.some((root) => root.name === name)
+    refuseUnknown(
+      source,
+      "files",
+      request.files,
+      Object.keys(source.files),
+      (name) => roots.some((root) => root.name === name),
     );
-    if (unknown.length > 0) {
-      throw new StateManagerError(
-        "invalid-request",
-        `restore: no files root ${unknown.join(", ")} in checkpoint ${source.id}`,
-        {
-          hint: `known there: ${Object.keys(source.files).join(", ") || "none"}`,
-          details: unknown.map((name) => ({
-            pointer: "/files",
-            detail: `unknown name ${name}`,
-          })),
-        },
-      );
-    }
+    refuseUnknown(
+      source,
+      "databases",
+      request.databases,
+      Object.keys(source.databases ?? {}),
+      (name) => databases.has(name),
+    );
     return source;
   }
 
   async plan(request: RestoreRequest, work: LongWork): Promise<RestoreResult> {
     const source = this.check(request);
-    const names = this.#namesOf(source, request.files);
+    const { names, databases } = await this.#wantedOf(source, request, work);
     const plan = await this.#options.archiver.plan({
       head: this.#options.head.head,
       record: source,
@@ -215,6 +216,7 @@ export class Restorer {
       checkpoint: null,
       safety: null,
       files: names,
+      databases: Object.fromEntries(Object.entries(databases).map(([name, { txid }]) => [name, txid])),
       totals: plan.totals,
       warnings: [],
     };
@@ -235,7 +237,7 @@ export class Restorer {
       );
       safety = made.checkpoint;
     }
-    const result = await this.#restoreTo(source, request.files, null, work);
+    const result = await this.#restoreTo(source, await this.#wantedOf(source, request, work), null, work);
     return { ...result, safety };
   }
 
@@ -262,14 +264,17 @@ export class Restorer {
 
   async #restoreTo(
     source: CheckpointRecord,
-    only: readonly string[] | null,
+    wanted: { readonly names: readonly string[]; readonly databases: Positions },
     onStart: string | null,
     work: LongWork,
   ): Promise<RestoreResult> {
     const { archiver, clock, head, random } = this.#options;
-    const names = this.#namesOf(source, only);
+    const { names, databases } = wanted;
     const stager = this.#stager(work);
-    const facts = await runTerm("restore", { ...this.#facts(), wanted: { source, names, onStart } }, {
+    const facts = await runTerm("restore", {
+      ...this.#facts(),
+      wanted: { source, names, databases, onStart },
+    }, {
       ...this.#steps(stager),
       compose: async (effect) => {
         const composed = await archiver.composeRestore({
@@ -283,33 +288,54 @@ export class Restorer {
         return { composed };
       },
     });
-    const { composed, staged } = { composed: facts.composed, staged: stager.staged };
-    assert(composed !== null && staged !== null, "a restore that is done was staged and composed");
+    const { composed } = facts;
+    assert(composed !== null, "a restore that is done was composed");
     const { id, n } = composed;
+    const txids = Object.fromEntries(Object.entries(databases).map(([name, { txid }]) => [name, txid]));
     logger.info("restored to the past as new history", {
       source: source.id,
       checkpoint: id,
       n,
       roots: names,
+      databases: txids,
     });
-    this.#record(id, `restored ${source.id} as new history`, { source: source.id, roots: names });
+    this.#record(id, `restored ${source.id} as new history`, {
+      source: source.id,
+      roots: names,
+      databases: txids,
+    });
     return {
       source,
       checkpoint: composed,
       safety: null,
       files: names,
-      totals: staged.totals,
-      warnings: staged.warnings,
+      databases: txids,
+      totals: stager.staged?.totals ?? null,
+      warnings: stager.staged?.warnings ?? [],
     };
   }
 
-  #namesOf(source: CheckpointRecord, only: readonly string[] | null): string[] {
-    return this.#options.roots
-      .map((root) => root.name)
-      .filter((name) =>
-        source.files[name] !== undefined &&
-        (only === null || only.includes(name))
-      );
+  /**
+   * What a request brings back of a checkpoint. By time, a database goes back to its own newest state not after it,
+   * which may be newer than the checkpoint.
+   */
+  async #wantedOf(
+    source: CheckpointRecord,
+    { target, files, databases: only }: Pick<RestoreRequest, "target" | "files" | "databases">,
+    work: LongWork,
+  ): Promise<{ readonly names: readonly string[]; readonly databases: Positions }> {
+    const { roots, databases } = this.#options;
+    const both = files === null && only === null;
+    const names = roots.map((root) => root.name)
+      .filter((name) => source.files[name] !== undefined && (both || (files ?? []).includes(name)));
+    const held = Object.entries(source.databases ?? {})
+      .filter(([name]) => databases.has(name) && (both || (only ?? []).includes(name)));
+    const atMs = "atMs" in target ? target.atMs : null;
+    const positions = held.map(async ([name, position]) => [
+      name,
+      atMs === null ? position : await databases.positionAt(name, atMs, work.signal),
+    ]);
+    return { names, databases: Object.fromEntries(await Promise.all(positions)) };
   }
 
   #record(subject: string, summary: string, detail: Record<string, unknown>): void {
@@ -364,6 +390,26 @@ export class Restorer {
     });
     for (const warning of outcome.warnings) logger.warn("restored with a gap", { ...warning });
   }
+}
+
+function refuseUnknown(
+  source: CheckpointRecord,
+  kind: "files" | "databases",
+  wanted: readonly string[] | null,
+  held: readonly string[],
+  isConfigured: (name: string) => boolean,
+): void {
+  const unknown = (wanted ?? []).filter((name) => !held.includes(name) || !isConfigured(name));
+  if (unknown.length === 0) return;
+  const what = kind === "files" ? "files root" : "database";
+  throw new StateManagerError(
+    "invalid-request",
+    `restore: no ${what} ${unknown.join(", ")} in checkpoint ${source.id}`,
+    {
+      hint: `known there: ${held.join(", ") || "none"}`,
+      details: unknown.map((name) => ({ pointer: `/${kind}`, detail: `unknown name ${name}` })),
+    },
+  );
 }
 
 const LOGGED_WARNINGS = 20;

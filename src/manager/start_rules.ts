@@ -10,6 +10,7 @@ import { finishedIntent } from "./head_changes.ts";
 import {
   conflictError,
   currentRecord,
+  databaseHeldLastByUs,
   decideLineage,
   isOurs,
   type LineageDecision,
@@ -59,12 +60,15 @@ export function claims(facts: TermFacts): Answer {
   }
   const names = facts.roots.map(({ name }) => name)
     .filter((name) => isOurs(name, markerOf(facts, name), facts.repoId, facts.head));
-  const change = { kind: "claim", names, token: facts.token } as const;
-  const claimed = Object.values(facts.marker.files).some((item) => item.claimed !== null);
+  const databases = Object.entries(facts.marker.databases ?? {})
+    .filter(([_, marker]) => databaseHeldLastByUs(marker, facts.repoId, facts.head)).map(([name]) => name);
+  const change = { kind: "claim", names, databases, token: facts.token } as const;
+  const marked = [...Object.values(facts.marker.files), ...Object.values(facts.marker.databases ?? {})];
+  const claimed = marked.some((item) => item.claimed !== null);
   return {
     facts: { ...facts, attempts: facts.attempts + 1 },
     steps: [
-      ...(names.length > 0 || claimed ? [{ type: "write-marker", change } as const] : []),
+      ...(names.length + databases.length > 0 || claimed ? [{ type: "write-marker", change } as const] : []),
       { type: "take-over-head" },
     ],
   };
@@ -81,8 +85,13 @@ export const PREPARE: readonly TermStep[] = [
 
 /** A restore that its holder began and did not finish in the head: it is finished, before anything starts. */
 export function begunRestore(facts: TermFacts): Answer {
-  const begun = facts.head !== null && facts.head.intent !== null;
-  return { facts, steps: begun ? [{ type: "swap-head", change: { kind: "finish-intent" } }] : [] };
+  const intent = facts.head?.intent ?? null;
+  if (intent === null) return { facts, steps: [] };
+  const positions = intent.databases ?? {};
+  const databases: readonly TermStep[] = Object.keys(positions).length > 0
+    ? [{ type: "restore-databases", positions }]
+    : [];
+  return { facts, steps: [...databases, { type: "swap-head", change: { kind: "finish-intent" } }] };
 }
 
 /** What the last start had staged and this one may stage again is used up, the rest goes. */

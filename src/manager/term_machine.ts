@@ -4,10 +4,13 @@
  * term_rules.ts walks; term.ts executes them.
  */
 
-import type { CheckpointRecord, Head } from "../checkpoint/types.ts";
+import type { CheckpointRecord, DatabasePosition, Head } from "../checkpoint/types.ts";
 import type { ErrorCode, ErrorDetail, StateManagerError } from "../platform/errors.ts";
 import type { HeadChange } from "./head_changes.ts";
 import type { LineageDecision, LineageFacts, Marker, MarkerChange } from "./lineage.ts";
+
+/** Database → where it stands, or goes back to. */
+export type Positions = Readonly<Record<string, DatabasePosition>>;
 
 export type Procedure =
   /** Local, before anything else: a swap of files that was interrupted goes forward. */
@@ -51,6 +54,8 @@ export interface TermFacts {
   readonly wanted: {
     readonly source: CheckpointRecord;
     readonly names: readonly string[];
+    /** Databases and the positions they go back to. */
+    readonly databases: Positions;
     readonly onStart: string | null;
   } | null;
   /** Its new record, uploaded. */
@@ -79,6 +84,8 @@ export type TermEffect =
   | { readonly type: "move-aside"; readonly name: string }
   /** Journal, then swap, of what was staged; the content is checkpoint `id`. Durable. */
   | { readonly type: "swap-files"; readonly id: string; readonly names: readonly string[] }
+  /** Old content into place, and into the bucket as the next TXID of each. Done again, it is the same. Durable. */
+  | { readonly type: "restore-databases"; readonly positions: Positions }
   // In the store. The programs' head is changed by compare-and-swap under the lease.
   /** Learns `head`. */
   | { readonly type: "read-head" }
@@ -91,7 +98,12 @@ export type TermEffect =
   /** Packs, then index, then root object: garbage until the head names them. Learns `made`. */
   | { readonly type: "upload" }
   /** A root object with old items. Learns `composed`. */
-  | { readonly type: "compose"; readonly source: CheckpointRecord; readonly names: readonly string[] }
+  | {
+    readonly type: "compose";
+    readonly source: CheckpointRecord;
+    readonly names: readonly string[];
+    readonly databases: Positions;
+  }
   /** Brings content beside the live folders. */
   | { readonly type: "stage"; readonly record: CheckpointRecord; readonly names: readonly string[] };
 

@@ -77,7 +77,11 @@ export function headSteps(head: HeadSession): TermSteps {
 export function rootSteps(roots: readonly FilesRoot[]): TermSteps {
   return {
     "look-at-roots": () =>
-      Promise.resolve({ empty: roots.filter(({ path }) => isEmptyRoot(path)).map(({ name }) => name) }),
+      Promise.resolve({
+        empty: roots.filter(({ path, excludePaths }) => isEmptyRoot(path, excludePaths)).map(({ name }) =>
+          name
+        ),
+      }),
     "remove-leftovers": ({ keep }) => removeLeftovers(roots, new Set(keep)),
   };
 }

@@ -233,6 +233,17 @@ Deno.test("an empty root is one that holds nothing of anybody's", async () => {
   assert.equal(isEmptyRoot(`${live}/.hidden`), false);
 });
 
+Deno.test("an empty root is one that holds nothing but a replicated database", async () => {
+  await using folder = scratchFolder("swap-");
+  const live = `${folder.path}/live`;
+  const kept = [`${live}/db/app.db`, "/elsewhere"];
+  writeTree(live, { "db/app.db": "1", "db/app.db-wal": "1" });
+  assert.equal(isEmptyRoot(live), false);
+  assert.equal(isEmptyRoot(live, kept), true);
+  writeTree(live, { "db/other": "1" });
+  assert.equal(isEmptyRoot(live, kept), false);
+});
+
 Deno.test("leftovers are found beside and inside their root only, and nothing else is ever deleted", async () => {
   await using folder = scratchFolder("swap-");
   const live = `${folder.path}/live`;
