@@ -8,16 +8,16 @@ import type { Clock } from "../platform/clock.ts";
 import { selfCommand } from "../platform/entry.ts";
 import { asStateManagerError, isError, StateManagerError } from "../platform/errors.ts";
 import { readLines } from "../platform/line_reader.ts";
+import { errorFromWire } from "../platform/wire_error.ts";
+import { storeToWire } from "../storage/mod.ts";
 import {
   type ArchiverStore,
-  errorFromWire,
   LINE_LIMIT_BYTES,
   type Operation,
   PROTOCOL,
   type ReplyLine,
   type RequestLine,
   type Results,
-  type WireStore,
 } from "./archiver_protocol.ts";
 import type { ComposeRequest } from "./compose.ts";
 import type { CreateRequest, CreateResult, HeadFacts } from "./create.ts";
@@ -68,18 +68,6 @@ export type NewCheckpoint = Omit<CreateRequest, "head" | "devices"> & { readonly
 function factsOf(head: Head): HeadFacts {
   const current = head.checkpoints.find((record) => record.id === head.current) ?? null;
   return { repo_id: head.repo_id, n: nextOrdinal(head), current, indexes: head.indexes };
-}
-
-function toWire(store: ArchiverStore): WireStore {
-  if (store.kind === "directory") return store;
-  const { credentials, ...rest } = store;
-  const { accessKey, secretKey, sessionToken } = credentials();
-  return {
-    ...rest,
-    accessKey: accessKey.reveal(),
-    secretKey: secretKey.reveal(),
-    sessionToken: sessionToken?.reveal() ?? null,
-  };
 }
 
 export class Archiver {
@@ -239,7 +227,7 @@ class Conversation {
         const request: RequestLine = {
           ...operation,
           protocol: PROTOCOL,
-          store: toWire(store),
+          store: storeToWire(store),
           cacheFolder: dir.cache,
           scratchFolder: dir.scratch,
         };
