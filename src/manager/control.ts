@@ -2,6 +2,7 @@
 
 import type { ArchiveProgress, ArchiveTotals, CheckpointRecord, FileWarning } from "../checkpoint/types.ts";
 import type { TokenConfig } from "../config/types.ts";
+import type { FollowedStatus } from "../database/mod.ts";
 import type { LeaseStatus } from "../lease/types.ts";
 import type { Secret } from "../platform/secret.ts";
 import type { ProcessStatus } from "../supervisor/types.ts";
@@ -44,6 +45,7 @@ export interface ManagerStatus {
     readonly origin: string | null;
     readonly checkpoint: string | null;
   }[];
+  readonly databases: readonly DatabaseInfo[];
   readonly checkpoint: {
     readonly current: CheckpointRecord | null;
     readonly last_finished: string | null;
@@ -53,6 +55,43 @@ export interface ManagerStatus {
   };
   /** Things an operator should know: affected SQLite, no lease, budgets that conflict, … */
   readonly warnings: readonly string[];
+}
+
+/** A database that the configuration names, or that one of its patterns found. */
+export interface DatabaseInfo {
+  readonly name: string;
+  readonly path: string;
+  /** What the start decided: restored, kept, adopted, empty, moved-aside. */
+  readonly origin: string | null;
+  /** Null until it is followed for the first time in this run. */
+  readonly followed: FollowedStatus | null;
+  readonly lastDrill: DrillInfo | null;
+}
+
+/** A restore to scratch with an integrity check. */
+export interface DrillInfo {
+  readonly atMs: number;
+  readonly ok: boolean;
+  readonly txid: number | null;
+  readonly durationMs: number;
+  readonly error: string | null;
+}
+
+export interface RestorePoint {
+  readonly txid: number;
+  readonly timeMs: number | null;
+}
+
+export interface RestorePointsQuery {
+  /** Only those before this TXID; null: from the newest on. */
+  readonly beforeTxid: number | null;
+  readonly limit: number;
+}
+
+export interface RestorePoints {
+  /** Newest first. */
+  readonly points: readonly RestorePoint[];
+  readonly more: boolean;
 }
 
 export interface CheckpointRequest {
@@ -74,6 +113,8 @@ export interface RestoreRequest {
   /** Names of files roots and of databases; both null: all that the checkpoint holds; one of them null: none of these. */
   readonly files: readonly string[] | null;
   readonly databases: readonly string[] | null;
+  /** By time: the databases too come from the checkpoint, not from their own newest state not after it. */
+  readonly consistent: boolean;
   readonly dryRun: boolean;
   /** Make a safety checkpoint first (default true). */
   readonly safety: boolean;
@@ -128,6 +169,9 @@ export interface Control {
   ): Promise<CheckpointResult>;
   checkpoints(): Promise<readonly CheckpointRecord[]>;
   restore(request: RestoreRequest, work?: LongWork): Promise<RestoreResult>;
+  /** Resolves with the durable TXID when all that was committed before the call is in the bucket. */
+  syncDatabase(name: string, signal?: AbortSignal): Promise<{ readonly txid: number }>;
+  restorePoints(name: string, query: RestorePointsQuery, signal?: AbortSignal): Promise<RestorePoints>;
   releaseLease(): Promise<ManagerStatus>;
   acquireLease(): Promise<ManagerStatus>;
   health(): {

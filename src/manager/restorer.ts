@@ -176,7 +176,7 @@ export class Restorer {
         labels: {},
       }, { signal });
     }
-    const all = { target: { checkpoint: source.id }, files: null, databases: null };
+    const all = { target: { checkpoint: source.id }, files: null, databases: null, consistent: true };
     await this.#restoreTo(source, await this.#wantedOf(source, all, { signal }), wanted, { signal });
   }
 
@@ -321,7 +321,7 @@ export class Restorer {
    */
   async #wantedOf(
     source: CheckpointRecord,
-    { target, files, databases: only }: Pick<RestoreRequest, "target" | "files" | "databases">,
+    { target, files, databases: only, consistent }: Omit<RestoreRequest, "dryRun" | "safety">,
     work: LongWork,
   ): Promise<{ readonly names: readonly string[]; readonly databases: Positions }> {
     const { roots, databases } = this.#options;
@@ -330,7 +330,7 @@ export class Restorer {
       .filter((name) => source.files[name] !== undefined && (both || (files ?? []).includes(name)));
     const held = Object.entries(source.databases ?? {})
       .filter(([name]) => databases.has(name) && (both || (only ?? []).includes(name)));
-    const atMs = "atMs" in target ? target.atMs : null;
+    const atMs = "atMs" in target && !consistent ? target.atMs : null;
     const positions = held.map(async ([name, position]) => [
       name,
       atMs === null ? position : await databases.positionAt(name, atMs, work.signal),

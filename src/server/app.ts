@@ -11,7 +11,9 @@ import { loadLimit } from "./load_limit.ts";
 import { answerNotFound, methodNotAllowed, problemHandler } from "./problems.ts";
 import { requestId, requestLog } from "./request_log.ts";
 import { addCheckpointRoutes } from "./routes/checkpoints.ts";
+import { addDatabaseRoutes } from "./routes/databases.ts";
 import { addHealthRoutes } from "./routes/health.ts";
+import { addMetricsRoute } from "./routes/metrics.ts";
 import { addStatusRoutes } from "./routes/status.ts";
 import { securityHeaders } from "./security_headers.ts";
 
@@ -38,6 +40,8 @@ export function createApp({ control, clock, random, log }: AppOptions): App {
   addHealthRoutes(app, control);
   addStatusRoutes(app, { control, clock, random });
   addCheckpointRoutes(app, { control, clock, log });
+  addDatabaseRoutes(app, { control });
+  addMetricsRoute(app, { control, clock });
   addMethodNotAllowed(app);
   return app;
 }

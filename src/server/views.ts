@@ -2,7 +2,7 @@
 
 import type { ArchiveTotals, CheckpointRecord, FileWarning } from "../checkpoint/types.ts";
 import type { LeaseStatus } from "../lease/types.ts";
-import type { CheckpointResult, ManagerStatus, RestoreResult } from "../manager/control.ts";
+import type { CheckpointResult, DatabaseInfo, ManagerStatus, RestoreResult } from "../manager/control.ts";
 import type { ExitCause, ProcessStatus } from "../supervisor/types.ts";
 
 /** A JSON object on its way out. */
@@ -20,6 +20,7 @@ export function statusView(status: ManagerStatus): View {
     ...status,
     lease: status.lease === null ? null : leaseView(status.lease),
     processes: status.processes.map(processView),
+    databases: status.databases.map(databaseView),
     checkpoint: {
       ...status.checkpoint,
       current: status.checkpoint.current === null ? null : checkpointView(status.checkpoint.current),
@@ -69,7 +70,57 @@ export function checkpointView(record: CheckpointRecord): View {
     restored_from: record.restored_from ?? null,
     token: record.token,
     files: record.files,
+    databases: record.databases ?? {},
     warnings: record.warnings,
+  };
+}
+
+export function databaseView({ name, path, origin, followed, lastDrill }: DatabaseInfo): View {
+  return {
+    name,
+    path,
+    origin,
+    ...followedView(followed),
+    last_drill: lastDrill === null ? null : {
+      time: timeView(lastDrill.atMs),
+      ok: lastDrill.ok,
+      txid: lastDrill.txid,
+      duration_seconds: Math.round(lastDrill.durationMs) / 1000,
+      error: lastDrill.error,
+    },
+  };
+}
+
+function followedView(followed: DatabaseInfo["followed"]): View {
+  if (followed === null) return { state: "stopped" };
+  const { counts, lastError, lastSnapshot } = followed;
+  return {
+    state: followed.state,
+    journal_mode: followed.journalMode,
+    txid: followed.txid,
+    durable_txid: followed.durableTxid,
+    lag_seconds: followed.lagMs / 1000,
+    wal_bytes: followed.walBytes,
+    waiting: { files: followed.waitingFiles, bytes: followed.waitingBytes },
+    last_durable: timeView(followed.lastDurableMs),
+    last_snapshot: lastSnapshot === null
+      ? null
+      : { txid: lastSnapshot.txid, time: timeView(lastSnapshot.atMs) },
+    last_error: lastError === null ? null : {
+      time: timeView(lastError.atMs),
+      code: lastError.code,
+      message: lastError.message,
+      hint: lastError.hint,
+    },
+    counts: {
+      syncs: counts.syncs,
+      snapshots: counts.snapshots,
+      checkpoints: counts.checkpoints,
+      compactions: counts.compactions,
+      requests: counts.requests,
+      sent_bytes: counts.sentBytes,
+      errors: counts.errors,
+    },
   };
 }
 
@@ -113,6 +164,7 @@ export function restoreResultView(result: RestoreResult): View {
     checkpoint: result.checkpoint === null ? null : checkpointView(result.checkpoint),
     safety: result.safety === null ? null : checkpointView(result.safety),
     files: result.files,
+    databases: result.databases,
     dry_run: result.checkpoint === null,
     totals: result.totals === null ? null : totalsView(result.totals),
     ...fileWarningsView(result.warnings),

@@ -156,16 +156,17 @@ function restoreRequestOf(
       detail: "must be left out where checkpoint is given",
     }]);
   }
-  if (databases !== undefined && databases.length > 0) {
+  const isNothing = (files ?? []).length + (databases ?? []).length === 0;
+  if (isNothing && (files !== undefined || databases !== undefined)) {
     throw invalid([{
-      pointer: "/databases",
-      detail: "names a database, but none is configured",
+      pointer: files !== undefined ? "/files" : "/databases",
+      detail: "names nothing to restore: name some, or leave it out for all",
     }]);
   }
-  if (files === undefined ? databases !== undefined : files.length === 0) {
+  if (body.consistent && checkpoint !== undefined) {
     throw invalid([{
-      pointer: "/files",
-      detail: "names nothing to restore: name some, or leave it out for all",
+      pointer: "/consistent",
+      detail: "says nothing where a checkpoint is named: all comes from it",
     }]);
   }
   if (at !== undefined && at > nowMs) {
@@ -181,6 +182,8 @@ function restoreRequestOf(
   return {
     target,
     files: files ?? null,
+    databases: databases ?? null,
+    consistent: body.consistent,
     dryRun: body.dry_run,
     safety: body.safety,
   };

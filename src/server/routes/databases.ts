@@ -1,0 +1,63 @@
+/** `GET /databases`, one of them, its restore points, and the barrier `POST /databases/:name/sync`. */
+
+import type { Hono } from "hono";
+import type { Control, DatabaseInfo } from "../../manager/control.ts";
+import { StateManagerError } from "../../platform/errors.ts";
+import { invalid } from "../body.ts";
+import type { ServerContext, ServerEnv } from "../env.ts";
+import { jsonResponse } from "../long_work.ts";
+import { MAX_PAGE } from "../schemas.ts";
+import { databaseView } from "../views.ts";
+
+/** The name of one that a pattern found has a slash, in a path written as %2F. */
+export function addDatabaseRoutes(app: Hono<ServerEnv>, { control }: { readonly control: Control }): void {
+  app.get("/databases", function listDatabases() {
+    return jsonResponse({
+      status: 200,
+      body: { databases: control.status().databases.map(databaseView) },
+    });
+  });
+
+  app.get("/databases/:name", function showDatabase(c) {
+    return jsonResponse({ status: 200, body: databaseView(find(control, c.req.param("name"))) });
+  });
+
+  app.post("/databases/:name/sync", async function syncDatabase(c) {
+    const { name } = find(control, c.req.param("name"));
+    const { txid } = await control.syncDatabase(name, c.req.raw.signal);
+    return jsonResponse({ status: 200, body: { name, durable_txid: txid } });
+  });
+
+  app.get("/databases/:name/restore-points", async function listRestorePoints(c) {
+    const { name } = find(control, c.req.param("name"));
+    const query = { limit: numberOf(c, "limit", MAX_PAGE) ?? MAX_PAGE, beforeTxid: numberOf(c, "before") };
+    const { points, more } = await control.restorePoints(name, query, c.req.raw.signal);
+    const last = points.at(-1);
+    return jsonResponse({
+      status: 200,
+      body: {
+        restore_points: points.map(({ txid, timeMs }) => ({
+          txid,
+          time: timeMs === null ? null : new Date(timeMs).toISOString(),
+        })),
+        next_before: more && last !== undefined ? last.txid : null,
+      },
+    });
+  });
+}
+
+function find(control: Control, name: string): DatabaseInfo {
+  const found = control.status().databases.find((database) => database.name === name);
+  if (found !== undefined) return found;
+  throw new StateManagerError("not-found", "find the database: no database has this name", {
+    hint: "GET /databases lists them",
+  });
+}
+
+function numberOf(c: ServerContext, key: string, most = Number.MAX_SAFE_INTEGER): number | null {
+  const text = c.req.query(key);
+  if (text === undefined) return null;
+  const number = /^\d{1,16}$/.test(text) ? Number(text) : 0;
+  if (number >= 1 && number <= most) return number;
+  throw invalid([{ pointer: "", detail: `${key}: want a number from 1 to ${most}` }]);
+}
