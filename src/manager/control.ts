@@ -83,15 +83,16 @@ export interface RestorePoint {
 }
 
 export interface RestorePointsQuery {
-  /** Only those before this TXID; null: from the newest on. */
-  readonly beforeTxid: number | null;
+  /** Only those after this TXID; 0: from the oldest on. */
+  readonly afterTxid: number;
   readonly limit: number;
 }
 
 export interface RestorePoints {
-  /** Newest first. */
+  /** Oldest first. */
   readonly points: readonly RestorePoint[];
-  readonly more: boolean;
+  /** Give as `afterTxid` for the next page; null on the last one. */
+  readonly nextAfter: number | null;
 }
 
 export interface CheckpointRequest {

@@ -23,6 +23,8 @@ import type {
   LongWork,
   ManagerState,
   ManagerStatus,
+  RestorePoints,
+  RestorePointsQuery,
   RestoreRequest,
   RestoreResult,
 } from "./control.ts";
@@ -261,6 +263,7 @@ export class Manager implements Control {
       lease: session?.lease ?? null,
       processes: session?.processes ?? [],
       files: session?.files ?? [],
+      databases: session?.databases ?? [],
       checkpoint: session?.checkpoint ??
         {
           current: null,
@@ -339,6 +342,18 @@ export class Manager implements Control {
     work: LongWork = {},
   ): Promise<RestoreResult> {
     return await this.#running("restore").restore(request, work);
+  }
+
+  async syncDatabase(name: string, signal?: AbortSignal): Promise<{ readonly txid: number }> {
+    return await this.#running("sync the database").databases.sync(name, signal);
+  }
+
+  async restorePoints(
+    name: string,
+    query: RestorePointsQuery,
+    signal?: AbortSignal,
+  ): Promise<RestorePoints> {
+    return await this.#running("list restore points").databases.points(name, query, signal);
   }
 
   async releaseLease(): Promise<ManagerStatus> {

@@ -21,11 +21,12 @@ import type {
   RestoreResult,
 } from "./control.ts";
 import { endUnsaved, releaseLease, shipLastState, StopBudget } from "./last_state.ts";
-import { currentRecord } from "./lineage.ts";
+import type { Databases } from "./databases.ts";
 import { type Opened, openSession } from "./opening.ts";
 import { tellProcessEvent } from "./process_events.ts";
 import { processSpecs } from "./process_specs.ts";
 import { Restorer } from "./restorer.ts";
+import { sessionStatus } from "./session_status.ts";
 import type { Job, SessionEnd, SessionOptions, SessionStatus, Wakeup } from "./session_types.ts";
 
 export type { SessionEnd, SessionOptions } from "./session_types.ts";
@@ -45,6 +46,8 @@ export class Session {
   #loop: CheckpointLoop | null = null;
   #state: ManagerState = "waiting";
   #leaseStatus: () => LeaseStatus | null = () => null;
+  /** Of the newest renewal. */
+  #fenceAtMs: number | null = null;
   /** Who asked for the lease while something else was under way, or could not be given it yet. */
   #asker: Asker | null = null;
   readonly #closed = new AbortController();
@@ -79,6 +82,8 @@ export class Session {
       onLeaseEvent: (event) => this.#onLeaseEvent(event),
       onWaiting: (reason) => this.#setState("waiting", reason),
       onLease: (status) => this.#leaseStatus = status,
+      fenceAtMs: () => this.#fenceAtMs,
+      onDatabasesFenced: (error) => this.#fence(error.message),
       onCheckpoint: ({ checkpoint, totals, warnings }) => {
         const summary = `checkpoint ${checkpoint.n} (${checkpoint.kind}) is durable`;
         const detail = { ...totals, warnings: warnings.length };
@@ -111,6 +116,8 @@ export class Session {
     let shipSoon = this.#restorer?.mustShip ?? false;
     while (true) {
       await this.#leaseKnown();
+      // Sealed before any program can write: no earlier holder's commit can come between theirs.
+      await opened.databases.follow(AbortSignal.any([this.#stop.signal, this.#fenced.signal]));
       this.#startPrograms();
       this.#loop?.start(shipSoon);
       const wakeup = await this.#nextWakeup();
@@ -422,6 +429,10 @@ export class Session {
     });
   }
 
+  get databases(): Databases {
+    return this.#need().databases;
+  }
+
   checkpoints(): readonly CheckpointRecord[] {
     return this.#need().head.head.checkpoints;
   }
@@ -469,28 +480,14 @@ export class Session {
   }
 
   status(): SessionStatus {
-    const opened = this.#opened;
-    const checkpointer = opened?.checkpointer;
-    const iso = (wallMs: number | null | undefined) =>
-      wallMs === null || wallMs === undefined ? null : new Date(wallMs).toISOString();
-    return {
-      repoId: opened?.repo.repo_id ?? null,
-      storage: opened === null ? null : {
-        description: opened.store.description,
-        key_prefix: this.#options.config.storage.keyPrefix,
-      },
+    return sessionStatus({
+      config: this.#options.config,
+      opened: this.#opened,
+      restorer: this.#restorer,
+      supervisor: this.#supervisor,
       lease: this.#leaseStatus(),
-      processes: this.#supervisor?.status() ?? [],
-      files: this.#restorer?.files() ?? [],
-      checkpoint: {
-        current: opened === null ? null : currentRecord(opened.head.head),
-        last_finished: iso(checkpointer?.lastFinishedMs),
-        last_error: checkpointer?.lastError?.message ?? null,
-        running: checkpointer?.running ?? false,
-        next: iso(this.#loop?.nextWallMs),
-      },
-      warnings: opened?.warnings ?? [],
-    };
+      nextCheckpointMs: this.#loop?.nextWallMs ?? null,
+    });
   }
 
   #need(): Opened {
@@ -507,7 +504,7 @@ export class Session {
   // ---- events
 
   #onLeaseEvent(event: LeaseEvent): void {
-    if (event.type === "renewed") return this.#onRenewed(event.killAtMs); // each few seconds: no history
+    if (event.type === "renewed") return this.#onRenewed(event); // each few seconds: no history
     this.#options.record({
       kind: "lease-term",
       subject: event.type === "acquired" ? String(event.term.token) : "",
@@ -558,7 +555,9 @@ export class Session {
   }
 
   /** The lease is proven ours. The guard knows until when before anything that was frozen goes on. */
-  #onRenewed(killAtMs: number): void {
+  #onRenewed({ fenceAtMs, killAtMs }: Extract<LeaseEvent, { type: "renewed" }>): void {
+    this.#fenceAtMs = fenceAtMs;
+    this.#opened?.databases.deadline();
     const told = this.#options.guard.deadline(killAtMs);
     if (this.#state === "frozen") told.then(() => this.#thaw(), () => this.#thaw());
   }
@@ -579,6 +578,7 @@ export class Session {
     });
     // Programs first: they are what may still write. Not awaited, #endBadly waits for the last of them.
     this.#supervisor?.kill().catch(() => {});
+    this.#opened?.databases.abandon();
     this.#opened?.checkpointer.abort("the lease is lost");
     this.#fenced.abort(error);
     this.#wake.resolve({ kind: "fenced", error });

@@ -59,6 +59,7 @@ export interface SessionStatus {
   readonly lease: LeaseStatus | null;
   readonly processes: readonly ProcessStatus[];
   readonly files: ManagerStatus["files"];
+  readonly databases: ManagerStatus["databases"];
   readonly checkpoint: ManagerStatus["checkpoint"];
   readonly warnings: readonly string[];
 }

@@ -30,9 +30,8 @@ export function addDatabaseRoutes(app: Hono<ServerEnv>, { control }: { readonly 
 
   app.get("/databases/:name/restore-points", async function listRestorePoints(c) {
     const { name } = find(control, c.req.param("name"));
-    const query = { limit: numberOf(c, "limit", MAX_PAGE) ?? MAX_PAGE, beforeTxid: numberOf(c, "before") };
-    const { points, more } = await control.restorePoints(name, query, c.req.raw.signal);
-    const last = points.at(-1);
+    const query = { limit: numberOf(c, "limit", MAX_PAGE) ?? MAX_PAGE, afterTxid: numberOf(c, "after") ?? 0 };
+    const { points, nextAfter } = await control.restorePoints(name, query, c.req.raw.signal);
     return jsonResponse({
       status: 200,
       body: {
@@ -40,7 +39,7 @@ export function addDatabaseRoutes(app: Hono<ServerEnv>, { control }: { readonly 
           txid,
           time: timeMs === null ? null : new Date(timeMs).toISOString(),
         })),
-        next_before: more && last !== undefined ? last.txid : null,
+        next_after: nextAfter,
       },
     });
   });

@@ -1,0 +1,47 @@
+/** What a session shows of itself: its part of `GET /`. */
+
+import type { Config } from "../config/types.ts";
+import type { LeaseStatus } from "../lease/types.ts";
+import type { Supervisor } from "../supervisor/mod.ts";
+import { currentRecord } from "./lineage.ts";
+import type { Opened } from "./opening.ts";
+import type { Restorer } from "./restorer.ts";
+import type { SessionStatus } from "./session_types.ts";
+
+export interface SessionParts {
+  readonly config: Config;
+  readonly opened: Opened | null;
+  readonly restorer: Restorer | null;
+  readonly supervisor: Supervisor | null;
+  readonly lease: LeaseStatus | null;
+  /** Wall clock. */
+  readonly nextCheckpointMs: number | null;
+}
+
+export function sessionStatus(parts: SessionParts): SessionStatus {
+  const { config, opened, restorer, supervisor, lease, nextCheckpointMs } = parts;
+  const checkpointer = opened?.checkpointer;
+  return {
+    repoId: opened?.repo.repo_id ?? null,
+    storage: opened === null ? null : {
+      description: opened.store.description,
+      key_prefix: config.storage.keyPrefix,
+    },
+    lease,
+    processes: supervisor?.status() ?? [],
+    files: restorer?.files() ?? [],
+    databases: opened?.databases.status() ?? [],
+    checkpoint: {
+      current: opened === null ? null : currentRecord(opened.head.head),
+      last_finished: iso(checkpointer?.lastFinishedMs),
+      last_error: checkpointer?.lastError?.message ?? null,
+      running: checkpointer?.running ?? false,
+      next: iso(nextCheckpointMs),
+    },
+    warnings: opened?.warnings ?? [],
+  };
+}
+
+function iso(wallMs: number | null | undefined): string | null {
+  return wallMs === null || wallMs === undefined ? null : new Date(wallMs).toISOString();
+}
