@@ -5,23 +5,20 @@
  */
 
 import { buildInfo } from "../platform/build_info.ts";
-import { type Clock, systemClock } from "../platform/clock.ts";
+import { systemClock } from "../platform/clock.ts";
 import { StateManagerError } from "../platform/errors.ts";
 import { ensureFolder, removeIfPresent } from "../platform/files.ts";
 import { exitNow, openParentPipe, type ParentPipe } from "../platform/parent_pipe.ts";
-import { type Random, systemRandom } from "../platform/random.ts";
-import { Secret } from "../platform/secret.ts";
-import { openStore } from "../storage/mod.ts";
-import type { ObjectStore } from "../storage/object_store.ts";
+import { systemRandom } from "../platform/random.ts";
+import { errorToWire } from "../platform/wire_error.ts";
+import { openWireStore } from "../storage/mod.ts";
 import {
-  errorToWire,
   LINE_LIMIT_BYTES,
   PROTOCOL,
   type ReplyLine,
   type RequestLine,
   type Results,
   WARNINGS_LIMIT,
-  type WireStore,
 } from "./archiver_protocol.ts";
 import { composeRestoreRoot } from "./compose.ts";
 import { createCheckpoint } from "./create.ts";
@@ -30,20 +27,6 @@ import type { ArchiveProgress, FileWarning } from "./types.ts";
 
 /** A sign of life, so that the manager can tell slow from stuck. */
 const ALIVE_INTERVAL_MS = 1000;
-
-function openWireStore(
-  store: WireStore,
-  effects: { readonly clock: Clock; readonly random: Random },
-): ObjectStore {
-  if (store.kind === "directory") return openStore(store, effects);
-  const { accessKey, secretKey, sessionToken, ...rest } = store;
-  const credentials = {
-    accessKey: new Secret(accessKey),
-    secretKey: new Secret(secretKey),
-    sessionToken: sessionToken === null ? null : new Secret(sessionToken),
-  };
-  return openStore({ ...rest, credentials: () => credentials }, effects);
-}
 
 /** Runs the one operation. Resolves with its exit code; 0 also for an error that was told. */
 export async function archiverMain(): Promise<number> {

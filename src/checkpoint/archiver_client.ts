@@ -3,21 +3,20 @@
  * aborted or it falls silent. Credentials go through its stdin only, never by argument or environment.
  */
 
-import { type Child, spawnChild } from "../platform/child_process.ts";
 import type { Clock } from "../platform/clock.ts";
 import { selfCommand } from "../platform/entry.ts";
-import { asStateManagerError, isError, StateManagerError } from "../platform/errors.ts";
-import { readLines } from "../platform/line_reader.ts";
+import { StateManagerError } from "../platform/errors.ts";
+import { type ChildLife, converse } from "../platform/line_child.ts";
+import { errorFromWire } from "../platform/wire_error.ts";
+import { storeToWire } from "../storage/mod.ts";
 import {
   type ArchiverStore,
-  errorFromWire,
   LINE_LIMIT_BYTES,
   type Operation,
   PROTOCOL,
   type ReplyLine,
   type RequestLine,
   type Results,
-  type WireStore,
 } from "./archiver_protocol.ts";
 import type { ComposeRequest } from "./compose.ts";
 import type { CreateRequest, CreateResult, HeadFacts } from "./create.ts";
@@ -25,12 +24,8 @@ import { nextOrdinal } from "./head.ts";
 import type { StageResult, StageTarget } from "./restore.ts";
 import type { ArchiveProgress, ArchiveTotals, CheckpointRecord, Head } from "./types.ts";
 
-/** After its stdin was closed the child has this long to end by itself. */
-const KILL_GRACE_MS = 300;
 /** The child says something each second; one that is silent for this long is stuck (a dead disk, a stopped process). */
 const SILENCE_LIMIT_MS = 10 * 60 * 1000;
-/** The last output of a child that crashed, for the error. */
-const STDERR_LIMIT_BYTES = 4096;
 
 export interface ArchiverOptions {
   readonly store: ArchiverStore;
@@ -43,17 +38,6 @@ export interface ArchiverOptions {
   /** Made anew for each child, before its spawn. */
   readonly watchChild?: () => ChildLife;
 }
-
-/** Who must know of one child: the manager sees to it that none outlives it. */
-export interface ChildLife {
-  /** Added to the child's environment. */
-  readonly env: Readonly<Record<string, string>>;
-  /** Called in the turn that spawned it; it leads its own group. */
-  started(pid: number): void;
-  gone(pid: number): void;
-}
-
-const UNWATCHED: ChildLife = { env: {}, started: () => {}, gone: () => {} };
 
 export interface ArchiverWork {
   readonly signal?: AbortSignal;
@@ -68,18 +52,6 @@ export type NewCheckpoint = Omit<CreateRequest, "head" | "devices"> & { readonly
 function factsOf(head: Head): HeadFacts {
   const current = head.checkpoints.find((record) => record.id === head.current) ?? null;
   return { repo_id: head.repo_id, n: nextOrdinal(head), current, indexes: head.indexes };
-}
-
-function toWire(store: ArchiverStore): WireStore {
-  if (store.kind === "directory") return store;
-  const { credentials, ...rest } = store;
-  const { accessKey, secretKey, sessionToken } = credentials();
-  return {
-    ...rest,
-    accessKey: accessKey.reveal(),
-    secretKey: secretKey.reveal(),
-    sessionToken: sessionToken?.reveal() ?? null,
-  };
 }
 
 export class Archiver {
@@ -162,7 +134,7 @@ export class Archiver {
   ): Promise<Results[Op]> {
     const signals = [this.#closed.signal, ...(work.signal === undefined ? [] : [work.signal])];
     const listeners = { onProgress: work.onProgress ?? (() => {}), onCaptured };
-    const run = new Conversation(this.#options, AbortSignal.any(signals), listeners).run(operation);
+    const run = runArchiver(this.#options, operation, AbortSignal.any(signals), listeners);
     const tracked = run.finally(() => this.#running.delete(tracked));
     this.#running.add(tracked);
     // The child is this program: what it says of a result is what its types say.
@@ -176,159 +148,40 @@ interface Listeners {
 }
 
 /** One child from its start to its end. */
-class Conversation {
-  readonly #options: ArchiverOptions;
-  readonly #listeners: Listeners;
-  readonly #abort = new AbortController();
-  readonly #signal: AbortSignal;
-  #lastHeardMs: number;
-
-  constructor(options: ArchiverOptions, signal: AbortSignal, listeners: Listeners) {
-    this.#options = options;
-    this.#listeners = listeners;
-    this.#signal = AbortSignal.any([signal, this.#abort.signal]);
-    this.#lastHeardMs = options.clock.monotonicMs();
-  }
-
-  async run(operation: Operation): Promise<unknown> {
-    this.#signal.throwIfAborted();
-    const argv = this.#options.command ?? selfCommand(["__archive"]);
-    // Detached: a Ctrl-C on the terminal is for the manager, which ends the archiver in its own time.
-    const life = this.#options.watchChild?.() ?? UNWATCHED;
-    const pipes = { stdin: "piped", stdout: "piped", stderr: "piped" } as const;
-    const child = spawnChild({ ...argv, ...pipes, env: life.env, detached: true });
-    life.started(child.pid);
-    const errors = lastText(child.stderr);
-    const input = child.stdin?.getWriter();
-    const end = () => this.#end(child, input);
-    this.#signal.addEventListener("abort", end, { once: true });
-    const watch = setInterval(() => this.#checkSilence(), 1000);
-    try {
-      const result = await this.#converse(child, input, operation);
-      this.#signal.throwIfAborted();
-      return result;
-    } catch (error) {
-      if (this.#signal.aborted) throw abortReason(this.#signal);
-      if (!isError(error, "internal") || !(error instanceof ChildEnded)) throw error;
-      throw await died(child, errors);
-    } finally {
-      clearInterval(watch);
-      this.#signal.removeEventListener("abort", end);
-      this.#end(child, input);
-      await child.status;
-      life.gone(child.pid);
-      await errors;
-    }
-  }
-
-  async #converse(
-    child: Child,
-    input: WritableStreamDefaultWriter<Uint8Array> | undefined,
-    operation: Operation,
-  ): Promise<unknown> {
-    if (child.stdout === null || input === undefined) throw new ChildEnded();
-    const { store, dir } = this.#options;
-    let asked = false;
-    for await (const text of readLines(child.stdout, { limitBytes: LINE_LIMIT_BYTES })) {
-      this.#lastHeardMs = this.#options.clock.monotonicMs();
-      const line: ReplyLine = parseReply(text);
-      if (line.type === "hello") {
-        if (line.protocol !== PROTOCOL) throw otherProtocol(line);
-        if (asked) continue;
-        asked = true;
-        const request: RequestLine = {
-          ...operation,
-          protocol: PROTOCOL,
-          store: toWire(store),
-          cacheFolder: dir.cache,
-          scratchFolder: dir.scratch,
-        };
-        // Not awaited: a child that died answers by ending its output, and its exit says why.
-        input.write(new TextEncoder().encode(JSON.stringify(request) + "\n")).catch(() => {});
-      } else if (line.type === "progress") this.#listeners.onProgress(line.progress);
-      else if (line.type === "captured") this.#listeners.onCaptured();
+async function runArchiver(
+  options: ArchiverOptions,
+  operation: Operation,
+  signal: AbortSignal,
+  { onProgress, onCaptured }: Listeners,
+): Promise<unknown> {
+  signal.throwIfAborted();
+  const { store, dir, clock } = options;
+  const request = (): RequestLine => ({
+    ...operation,
+    protocol: PROTOCOL,
+    store: storeToWire(store),
+    cacheFolder: dir.cache,
+    scratchFolder: dir.scratch,
+  });
+  const child = {
+    action: "archive",
+    name: "archiver",
+    command: options.command ?? selfCommand(["__archive"]),
+    protocol: PROTOCOL,
+    clock,
+    lineLimitBytes: LINE_LIMIT_BYTES,
+    silenceLimitMs: options.silenceLimitMs ?? SILENCE_LIMIT_MS,
+    signal,
+    life: options.watchChild?.(),
+  };
+  return await converse(child, async ({ replies }) => {
+    for await (const reply of replies(request)) {
+      const line = reply as ReplyLine;
+      if (line.type === "progress") onProgress(line.progress);
+      else if (line.type === "captured") onCaptured();
       else if (line.type === "error") throw errorFromWire(line.error);
-      else return line.result;
+      else if (line.type === "done") return line.result;
     }
-    throw new ChildEnded();
-  }
-
-  /** Closing its stdin ends it; one that is busy or stopped is killed. */
-  #end(child: Child, input: WritableStreamDefaultWriter<Uint8Array> | undefined): void {
-    input?.close().catch(() => {});
-    const timer = setTimeout(() => child.kill("SIGKILL"), KILL_GRACE_MS);
-    child.status.finally(() => clearTimeout(timer)).catch(() => {});
-  }
-
-  #checkSilence(): void {
-    const limitMs = this.#options.silenceLimitMs ?? SILENCE_LIMIT_MS;
-    if (this.#options.clock.monotonicMs() - this.#lastHeardMs < limitMs) return;
-    this.#abort.abort(
-      new StateManagerError("timeout", `archive: the archiver said nothing for ${limitMs} ms`, {
-        hint: "a disk that does not answer is the usual cause",
-      }),
-    );
-  }
-}
-
-/** The output ended with no result. */
-class ChildEnded extends StateManagerError {
-  constructor() {
-    super("internal", "archive: the archiver ended without an answer");
-  }
-}
-
-function parseReply(text: string): ReplyLine {
-  try {
-    return JSON.parse(text);
-  } catch {
-    throw new StateManagerError(
-      "internal",
-      "archive: the archiver said something that is not a line of JSON",
-    );
-  }
-}
-
-function otherProtocol(hello: { readonly protocol: number; readonly build: string }): StateManagerError {
-  return new StateManagerError(
-    "wrong-state",
-    `archive: the archiver (build ${hello.build}) speaks protocol ${hello.protocol}, wanted ${PROTOCOL}`,
-    { hint: "the program was replaced while it ran: restart the manager" },
-  );
-}
-
-function abortReason(signal: AbortSignal): unknown {
-  const reason: unknown = signal.reason;
-  return isError(reason) ? reason : asStateManagerError(reason, "cancelled");
-}
-
-/** Never rejects: the last bytes that the child wrote to its stderr. */
-async function lastText(stream: Child["stderr"]): Promise<string> {
-  let last = new Uint8Array(0);
-  try {
-    for await (const bytes of stream ?? []) {
-      const joined = new Uint8Array(last.length + bytes.length);
-      joined.set(last);
-      joined.set(bytes, last.length);
-      last = joined.slice(-STDERR_LIMIT_BYTES);
-    }
-  } catch {
-    // The pipe broke: what came so far is what there is.
-  }
-  return new TextDecoder().decode(last).trim();
-}
-
-async function died(child: Child, errors: Promise<string>): Promise<StateManagerError> {
-  const { code, signal } = await child.status;
-  const how = signal === null ? `exit code ${code}` : signal;
-  const text = await errors;
-  return new StateManagerError(
-    "internal",
-    `archive: the archiver ended early (${how})${text === "" ? "" : `: ${text}`}`,
-    {
-      hint: signal === "SIGKILL"
-        ? "if memory is short, raise the container's limit"
-        : "try again; the log has more",
-    },
-  );
+    return undefined; // not reached: the replies end by throwing
+  });
 }

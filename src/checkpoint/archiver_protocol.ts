@@ -4,9 +4,8 @@
  * same build; after an upgrade in place the child may be newer, so the number of the protocol decides.
  */
 
-import type { ErrorCode, ErrorDetail } from "../platform/errors.ts";
-import { asStateManagerError, ERROR_TABLE, StateManagerError } from "../platform/errors.ts";
-import type { OpenStoreOptions } from "../storage/mod.ts";
+import type { WireError } from "../platform/wire_error.ts";
+import type { OpenStoreOptions, WireStore } from "../storage/mod.ts";
 import type { ComposeRequest } from "./compose.ts";
 import type { CreateRequest, CreateResult } from "./create.ts";
 import type { IndexRef } from "./index_store.ts";
@@ -23,15 +22,6 @@ export const WARNINGS_LIMIT = 1000;
 
 /** Where the objects are, as the manager knows it; credentials are asked for anew with each run. */
 export type ArchiverStore = OpenStoreOptions;
-
-/** The same on the pipe, and only there: secrets in clear text. */
-export type WireStore =
-  | Extract<ArchiverStore, { kind: "directory" }>
-  | (Omit<Extract<ArchiverStore, { kind: "s3" }>, "credentials"> & {
-    readonly accessKey: string;
-    readonly secretKey: string;
-    readonly sessionToken: string | null;
-  });
 
 export interface PlanRequest {
   readonly record: CheckpointRecord;
@@ -60,32 +50,9 @@ export type RequestLine = Operation & {
   readonly scratchFolder: string;
 };
 
-export interface WireError {
-  readonly code: string;
-  readonly message: string;
-  readonly hint: string | null;
-  readonly details: readonly ErrorDetail[];
-}
-
 export type ReplyLine =
   | { readonly type: "hello"; readonly protocol: number; readonly build: string }
   | { readonly type: "progress"; readonly progress: ArchiveProgress }
   | { readonly type: "captured" }
   | { readonly type: "done"; readonly result: unknown }
   | { readonly type: "error"; readonly error: WireError };
-
-export function errorToWire(thrown: unknown): WireError {
-  const { code, message, hint, details } = asStateManagerError(thrown);
-  return { code, message, hint: hint ?? null, details };
-}
-
-function isErrorCode(code: string): code is ErrorCode {
-  return Object.hasOwn(ERROR_TABLE, code);
-}
-
-export function errorFromWire({ code, message, hint, details }: WireError): StateManagerError {
-  return new StateManagerError(isErrorCode(code) ? code : "internal", message, {
-    ...(hint === null ? {} : { hint }),
-    details,
-  });
-}

@@ -27,3 +27,11 @@ export { type FaultRule, faulty, type FaultyStore } from "./faulty_store.ts";
 export { type ProbeOptions, type ProbeResult, probeStore } from "./probe.ts";
 export { openStore, type OpenStoreEffects, type OpenStoreOptions } from "./open_store.ts";
 export type { OperationKind } from "./store_errors.ts";
+export {
+  credentialsFromWire,
+  credentialsToWire,
+  openWireStore,
+  storeToWire,
+  type WireCredentials,
+  type WireStore,
+} from "./wire_store.ts";
