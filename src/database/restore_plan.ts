@@ -6,18 +6,14 @@
  * Where Litestream would stop silently before a hole in the files, this is an error that names the hole.
  */
 
+import { assert } from "../platform/assert.ts";
 import { StateManagerError } from "../platform/errors.ts";
-
-/** Level of full snapshots; each of its files begins at TXID 1. */
-export const SNAPSHOT_LEVEL = 9;
+import { type ReplicaName, SNAPSHOT_LEVEL } from "./replica_layout.ts";
 
 /** What a plan needs to know of one file. */
-export interface PlannableFile {
-  readonly level: number;
-  readonly minTxid: number;
-  readonly maxTxid: number;
-  /** Commit time of `maxTxid`. Read only for targets in time. */
-  readonly timestampMs: number;
+export interface PlannableFile extends ReplicaName {
+  /** Commit time of its newest transaction; must be known for targets in time. */
+  readonly timestampMs: number | null;
 }
 
 /** What to restore. Litestream's `-timestamp T` is `before` T: a commit at T itself is not part of it. */
@@ -29,17 +25,12 @@ export type RestoreTarget =
 /** A state that can be restored. */
 export interface RestorePoint {
   readonly txid: number;
-  readonly timestampMs: number;
+  readonly timestampMs: number | null;
   /** Of the file that ends there; the highest where several do. */
   readonly level: number;
 }
 
-/** 16 lower-case hexadecimal digits, as in the names of the files. */
-export function txidText(txid: number): string {
-  return txid.toString(16).padStart(16, "0");
-}
-
-function sizeOf(first: number, last: number): string {
+function rangeText(first: number, last: number): string {
   return first === last ? `TXID ${first}` : `TXIDs ${first} to ${last}`;
 }
 
@@ -84,6 +75,7 @@ function isEligible(file: PlannableFile, target: RestoreTarget): boolean {
     case "txid":
       return file.maxTxid <= target.txid;
     case "before":
+      assert(file.timestampMs !== null, "a target in time needs the times of all files");
       return file.timestampMs < target.beforeMs;
   }
 }
@@ -100,8 +92,7 @@ function newestSnapshot<F extends PlannableFile>(files: readonly F[]): F | null 
 function isBetter(next: PlannableFile, best: PlannableFile): boolean {
   if (next.maxTxid !== best.maxTxid) return next.maxTxid > best.maxTxid;
   if (next.minTxid !== best.minTxid) return next.minTxid < best.minTxid;
-  if (next.level !== best.level) return next.level > best.level;
-  return next.timestampMs < best.timestampMs;
+  return next.level > best.level;
 }
 
 /** Throws unless `reached` is what was asked for. */
@@ -149,7 +140,7 @@ function findHole(files: readonly PlannableFile[], first: number, wanted: number
 function holeError({ first, last }: TxidRange, reached: number): StateManagerError {
   return new StateManagerError(
     "data-damaged",
-    `plan restore: no file of the replica holds ${sizeOf(first, last)}, wanted files without a gap`,
+    `plan restore: no file of the replica holds ${rangeText(first, last)}, wanted files without a gap`,
     {
       hint: reached > 0
         ? `the newest state before the gap is TXID ${reached}: restore that one by its number`
@@ -187,13 +178,14 @@ function noSuchTime(files: readonly PlannableFile[], beforeMs: number): StateMan
     {
       hint: oldest === undefined
         ? "the replica has no restore points"
-        : `the oldest is TXID ${oldest.txid} of ${timeText(oldest.timestampMs)}`,
+        : `the oldest is TXID ${oldest.txid} of ${timeText(oldest.timestampMs ?? NaN)}`,
     },
   );
 }
 
 function timeText(ms: number): string {
-  return Math.abs(ms) <= 8.64e15 ? new Date(ms).toISOString() : `${ms} ms`;
+  const time = new Date(ms);
+  return Number.isNaN(time.getTime()) ? "an unknown time" : time.toISOString();
 }
 
 /**
@@ -202,14 +194,12 @@ function timeText(ms: number): string {
  */
 export function restorePoints(files: readonly PlannableFile[]): readonly RestorePoint[] {
   const points: RestorePoint[] = [];
-  let last = 0; // newest point with a smaller TXID than the file at hand
   const sorted = files.filter((file) => file.level !== SNAPSHOT_LEVEL || file.minTxid === 1)
-    .sort((a, b) => a.maxTxid - b.maxTxid || b.level - a.level || a.timestampMs - b.timestampMs);
+    .sort((a, b) => a.maxTxid - b.maxTxid || b.level - a.level);
   for (const { level, minTxid, maxTxid, timestampMs } of sorted) {
     const newest = points.at(-1);
     if (newest !== undefined && newest.txid === maxTxid) continue;
-    last = newest?.txid ?? 0;
-    if (minTxid <= last + 1) points.push({ txid: maxTxid, timestampMs, level });
+    if (minTxid <= (newest?.txid ?? 0) + 1) points.push({ txid: maxTxid, timestampMs, level });
   }
   return points;
 }
