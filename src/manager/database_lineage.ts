@@ -8,21 +8,7 @@
  * slot is part of is the same history, perhaps longer; one that ends before it, or differs in it, is another.
  */
 
-import type { LineageDecision } from "./lineage.ts";
-
-/** What the data dir keeps of a database beside its L0 files; written before every step it describes. */
-export interface DatabaseMarker {
-  readonly repo_id: string;
-  /** Absolute path of the database file. */
-  readonly path: string;
-  /** Fencing token of our last term in which this database was proven ours. */
-  readonly token: number;
-  /** As in a files root's marker: the term whose take-over of the head may have landed. */
-  readonly claimed: number | null;
-  readonly claimed_before?: readonly number[] | undefined;
-  /** TXID that the local content is, or descends from; null: nothing of it was ever in a bucket. */
-  readonly txid: number | null;
-}
+import { type DatabaseMarker, heldAtEpoch, type LineageDecision } from "./lineage.ts";
 
 export interface DatabaseFacts {
   /** No file of that name, or an empty one. */
@@ -49,11 +35,6 @@ export interface DatabaseFacts {
   readonly restoreNothing: boolean;
 }
 
-/** True when nobody else held the head since we last did. */
-function heldLastByUs(marker: DatabaseMarker, epoch: number | null): boolean {
-  return epoch !== null && [marker.token, marker.claimed, ...marker.claimed_before ?? []].includes(epoch);
-}
-
 /** TXID that the local content is at least; what the program wrote after it is found by the follower. */
 function localPosition(marker: DatabaseMarker, localTxid: number | null): number {
   return Math.max(marker.txid ?? 0, localTxid ?? 0);
@@ -71,7 +52,7 @@ function bucketIsNotAhead(facts: DatabaseFacts, marker: DatabaseMarker, bucketTx
 export function isDatabaseOurs(facts: DatabaseFacts): boolean {
   const { marker, bucketTxid } = facts;
   if (marker === null || !isOfThisPlace(facts, marker) || bucketTxid === null) return false;
-  return heldLastByUs(marker, facts.previousEpoch) && !facts.restoreBegun &&
+  return heldAtEpoch(marker, facts.previousEpoch) && !facts.restoreBegun &&
     bucketIsNotAhead(facts, marker, bucketTxid);
 }
 
@@ -109,7 +90,7 @@ export function decideDatabaseLineage(facts: DatabaseFacts): LineageDecision {
 
 function staleReason(facts: DatabaseFacts, marker: DatabaseMarker): string {
   if (facts.restoreBegun) return "a restore of it has begun";
-  if (!heldLastByUs(marker, facts.previousEpoch)) return "somebody held the lease since";
+  if (!heldAtEpoch(marker, facts.previousEpoch)) return "somebody held the lease since";
   const local = localPosition(marker, facts.localTxid);
   return facts.sameContent === false
     ? `the bucket holds another TXID ${facts.bucketTxid}`

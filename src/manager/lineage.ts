@@ -36,8 +36,8 @@ const DatabaseMarkerSchema = v.object({
   token: v.number(),
   claimed: v.nullable(v.number()),
   claimed_before: v.exactOptional(v.array(v.number())),
-  /** TXID that the content began with when it was last restored; 0: it was ours from the first. */
-  txid: v.number(),
+  /** TXID that the content was, when it was last restored; null: it never was, all of it is ours. */
+  txid: v.nullable(v.number()),
 });
 
 const MarkerSchema = v.object({
@@ -149,17 +149,15 @@ export function currentRecord(head: Head | null): CheckpointRecord | null {
   return head.checkpoints.find((record) => record.id === head.current) ?? null;
 }
 
-/** True when the local item was written under the term that last held the head, so nobody else wrote since. */
-function heldLastByUs(
-  marker: Pick<MarkerItem, "token" | "claimed" | "claimed_before">,
-  head: Head,
+/**
+ * True when the item was written under the term that last held the head (its epoch; null: there was none), so nobody
+ * else wrote since.
+ */
+export function heldAtEpoch(
+  marker: Pick<MarkerItem | DatabaseMarker, "token" | "claimed" | "claimed_before">,
+  epoch: number | null,
 ): boolean {
-  return [marker.token, marker.claimed, ...marker.claimed_before ?? []].includes(head.epoch);
-}
-
-/** The same of a database; what the bucket holds of it is another question. */
-export function databaseHeldLastByUs(marker: DatabaseMarker, repoId: string, head: Head | null): boolean {
-  return head !== null && marker.repo_id === repoId && heldLastByUs(marker, head);
+  return epoch !== null && [marker.token, marker.claimed, ...marker.claimed_before ?? []].includes(epoch);
 }
 
 /** True when the head has a restore of this item that has begun, and the local content is not its. */
@@ -197,7 +195,7 @@ export function isOurs(
   if (marker === null || marker.repo_id !== repoId || head === null) {
     return false;
   }
-  return heldLastByUs(marker, head) && !awaitsRestore(name, marker, head) &&
+  return heldAtEpoch(marker, head.epoch) && !awaitsRestore(name, marker, head) &&
     bucketIsNotAhead(name, marker, finishedIntent(head));
 }
 

@@ -10,8 +10,8 @@ import { finishedIntent } from "./head_changes.ts";
 import {
   conflictError,
   currentRecord,
-  databaseHeldLastByUs,
   decideLineage,
+  heldAtEpoch,
   isOurs,
   type LineageDecision,
   type MarkerItem,
@@ -61,7 +61,10 @@ export function claims(facts: TermFacts): Answer {
   const names = facts.roots.map(({ name }) => name)
     .filter((name) => isOurs(name, markerOf(facts, name), facts.repoId, facts.head));
   const databases = Object.entries(facts.marker.databases ?? {})
-    .filter(([_, marker]) => databaseHeldLastByUs(marker, facts.repoId, facts.head)).map(([name]) => name);
+    .filter(([_, marker]) =>
+      marker.repo_id === facts.repoId && heldAtEpoch(marker, facts.head?.epoch ?? null)
+    )
+    .map(([name]) => name);
   const change = { kind: "claim", names, databases, token: facts.token } as const;
   const marked = [...Object.values(facts.marker.files), ...Object.values(facts.marker.databases ?? {})];
   const claimed = marked.some((item) => item.claimed !== null);

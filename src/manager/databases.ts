@@ -1,0 +1,305 @@
+/**
+ * The replicated databases of one session, in the order of a run: what each start decides (database_start.ts), the
+ * follower child that seals and follows them while programs run, its last sync when they stopped, and the way back to an
+ * old state. The manager itself never opens a database of an application.
+ *
+ * Before programs start every database is *sealed*: a slot of our own term is in the bucket, so that no commit of an
+ * earlier holder can come between ours. What such a holder got in before the seal is brought here first.
+ */
+
+import type { CheckpointRecord, DatabasePosition } from "../checkpoint/types.ts";
+import type { Config } from "../config/types.ts";
+import {
+  type FollowedDatabase,
+  type FollowedFolder,
+  type FollowedStatus,
+  FollowLink,
+  isFenced,
+} from "../database/mod.ts";
+import type { Clock } from "../platform/clock.ts";
+import { asStateManagerError, isError, StateManagerError } from "../platform/errors.ts";
+import { log } from "../platform/log.ts";
+import { errorFromWire } from "../platform/wire_error.ts";
+import type { OpenStoreOptions } from "../storage/mod.ts";
+import { type ChildWatch } from "../supervisor/mod.ts";
+import type { DatabaseInfo, RestorePoints, RestorePointsQuery } from "./control.ts";
+import { type DatabaseStart, type Found } from "./database_start.ts";
+import { Drills } from "./drills.ts";
+import type { Positions } from "./term_machine.ts";
+
+const logger = log("databases");
+
+export interface DatabasesOptions {
+  readonly config: Config["databases"];
+  readonly start: DatabaseStart;
+  readonly store: OpenStoreOptions;
+  readonly token: number;
+  /** The manager's data folder. */
+  readonly dataFolder: string;
+  readonly clock: Clock;
+  readonly watchChild: () => ChildWatch;
+  /** When the holder fences itself, by the monotonic clock; null: not known. */
+  readonly fenceAtMs: () => number | null;
+  /** All checkpoints that the head lists: retention keeps a way to what they name. */
+  readonly checkpoints: () => readonly CheckpointRecord[];
+  readonly onFenced: (error: StateManagerError) => void;
+}
+
+/** Former holders whose last commit may come between ours and the seal, one after the other. */
+const SEAL_ATTEMPTS = 8;
+
+export class Databases {
+  readonly #options: DatabasesOptions;
+  readonly #closed = new AbortController();
+  readonly #drills: Drills;
+  #found: readonly Found[] = [];
+  #link: FollowLink | null = null;
+  /** Durable when the last link ended in order. */
+  #last: Positions = {};
+  #lastStatus: readonly FollowedStatus[] = [];
+
+  constructor(options: DatabasesOptions) {
+    this.#options = options;
+    this.#drills = new Drills({ ...options, signal: this.#closed.signal, databases: () => this.#drillable() });
+  }
+
+  /** Nothing is configured. */
+  get isEmpty(): boolean {
+    return Object.keys(this.#options.config).length === 0;
+  }
+
+  has(name: string): boolean {
+    return this.#names().includes(name);
+  }
+
+  /** Decides by lineage and restores what is to be restored. */
+  async prepare(signal: AbortSignal): Promise<void> {
+    if (this.isEmpty) return;
+    this.#found = await this.#options.start.prepare(signal);
+  }
+
+  /** Follows and seals all; done already, it does nothing. No program may start before it has resolved. */
+  async follow(signal: AbortSignal): Promise<void> {
+    if (this.isEmpty) return;
+    for (let attempt = 1; this.#link === null; attempt++) {
+      const link = this.#open();
+      try {
+        const { positions, failures, absorbed } = await link.seal({ signal });
+        this.#tellFailures(failures);
+        if (Object.keys(absorbed).length === 0) {
+          this.#link = link;
+          this.#last = positionsOf(positions);
+          this.#drills.start();
+          return;
+        }
+        await link.close();
+        logger.warn("a former holder's last commits came in before the seal: restored once more", { absorbed });
+        this.#found = await this.#options.start.again(this.#found, Object.keys(absorbed), signal);
+      } catch (error) {
+        await link.close();
+        throw error;
+      }
+      if (attempt === SEAL_ATTEMPTS) {
+        throw new StateManagerError("busy", `seal databases: others wrote before us ${attempt} times`, {
+          hint: "is another manager, or litestream itself, replicating to the same prefix? stop it",
+        });
+      }
+    }
+  }
+
+  #open(): FollowLink {
+    const { store, token, dataFolder, clock, watchChild, onFenced } = this.#options;
+    const { databases, folders } = this.#followed();
+    const link = new FollowLink({
+      store,
+      token,
+      dataFolder,
+      databases,
+      folders,
+      clock,
+      log: log("follow"),
+      watchChild,
+      onFenced,
+    });
+    link.deadline(this.#options.fenceAtMs());
+    link.start();
+    return link;
+  }
+
+  #followed(): { readonly databases: FollowedDatabase[]; readonly folders: FollowedFolder[] } {
+    const { config } = this.#options;
+    const pins = this.#pins();
+    const databases = this.#found.flatMap(({ name, entry, path, baseline }) => {
+      const settings = config[entry];
+      return settings === undefined
+        ? []
+        : [{ ...followSettings(settings), name, path, baseline, pins: pins[name] ?? [] }];
+    });
+    const folders = Object.entries(config).flatMap(([name, settings]) =>
+      settings.pattern === null ? [] : [{
+        ...followSettings(settings),
+        name,
+        folder: settings.path,
+        pattern: settings.pattern,
+        pins: pinsBelow(pins, name),
+      }]
+    );
+    return { databases, folders };
+  }
+
+  /** TXIDs that checkpoints name, by database. */
+  #pins(): Record<string, number[]> {
+    const pins: Record<string, number[]> = {};
+    for (const { databases = {} } of this.#options.checkpoints()) {
+      for (const [name, { txid }] of Object.entries(databases)) {
+        const known = pins[name] ??= [];
+        if (known.at(-1) !== txid) known.push(txid);
+      }
+    }
+    return pins;
+  }
+
+  /** The head lists another set of checkpoints now. */
+  renewPins(): void {
+    this.#link?.pins(this.#pins());
+  }
+
+  /** Where all stand, durable: a barrier. After `finish`: where they ended. */
+  async positions(signal?: AbortSignal): Promise<Positions> {
+    if (this.#link === null) return this.#last;
+    const { positions, failures } = await this.#link.positions(signal === undefined ? {} : { signal });
+    this.#tellFailures(failures);
+    return positionsOf(positions);
+  }
+
+  /** Programs are stopped: everything they committed is in the bucket when it resolves. */
+  async finish(signal?: AbortSignal): Promise<void> {
+    const link = this.#link;
+    if (link === null) return;
+    this.#drills.stop();
+    const { positions, failures } = await link.finish(signal === undefined ? {} : { signal });
+    this.#lastStatus = link.status().databases;
+    this.#link = null;
+    this.#last = positionsOf(positions);
+    for (const [name, failure] of Object.entries(failures)) {
+      const { code, message, hint } = errorFromWire(failure);
+      throw new StateManagerError(code, `last sync of database ${name}: ${message}`, {
+        hint: hint ?? "GET /databases has more",
+      });
+    }
+  }
+
+  /**
+   * Old states into place and into the bucket, as the next TXID of each: full pages, through the slot fence. Programs
+   * are stopped. Done again it gives the same content, with one TXID more.
+   */
+  async restoreTo(positions: Positions, signal: AbortSignal = new AbortController().signal): Promise<void> {
+    const { start } = this.#options;
+    const wasFollowed = this.#link !== null;
+    await this.finish(signal);
+    if (this.#found.length === 0) this.#found = await start.look(signal);
+    this.#found = await start.restore(this.#found, positions, { keepLocal: !wasFollowed, signal });
+    await this.follow(signal);
+    // What comes next at a start moves files about: nobody may have these open then.
+    if (!wasFollowed) await this.finish(signal);
+  }
+
+  /** The newest state of `name` that is not after `atMs`, wall clock. */
+  async positionAt(name: string, atMs: number, signal?: AbortSignal): Promise<DatabasePosition> {
+    return { txid: await this.#options.start.txidAt(name, atMs, signal) };
+  }
+
+  async sync(name: string, signal?: AbortSignal): Promise<{ readonly txid: number }> {
+    const link = this.#link;
+    if (link === null) {
+      throw new StateManagerError("wrong-state", "sync the database: it is not followed now, wanted running", {
+        hint: "wait until the manager is running, then ask again",
+      });
+    }
+    try {
+      return await link.sync(name, signal === undefined ? {} : { signal });
+    } catch (error) {
+      if (isFenced(error)) this.#options.onFenced(asStateManagerError(error));
+      throw error;
+    }
+  }
+
+  points(name: string, query: RestorePointsQuery, signal?: AbortSignal): Promise<RestorePoints> {
+    return this.#options.start.points(name, query, signal);
+  }
+
+  status(): DatabaseInfo[] {
+    const followed = this.#link?.status().databases ?? this.#lastStatus;
+    const names = [...new Set([...this.#names(), ...followed.map(({ name }) => name)])].sort();
+    return names.map((name) => {
+      const found = this.#found.find((each) => each.name === name);
+      const status = followed.find((each) => each.name === name) ?? null;
+      return {
+        name,
+        path: found?.path ?? status?.path ?? this.#options.config[name]?.path ?? "",
+        origin: found?.origin ?? null,
+        followed: status,
+        lastDrill: this.#drills.last(name),
+      };
+    });
+  }
+
+  /** The lease was renewed. */
+  deadline(): void {
+    this.#link?.deadline(this.#options.fenceAtMs());
+  }
+
+  /** The lease is lost: the child goes at once; what it captured stays in the local files. */
+  abandon(): void {
+    this.#link?.close().catch(() => {});
+  }
+
+  async close(): Promise<void> {
+    this.#closed.abort(new StateManagerError("cancelled", "databases: the session ends"));
+    this.#drills.stop();
+    await this.#link?.close();
+    await this.#drills.idle();
+  }
+
+  #names(): string[] {
+    const { config } = this.#options;
+    const single = Object.keys(config).filter((name) => config[name]?.pattern === null);
+    return [...new Set([...single, ...this.#found.map(({ name }) => name)])];
+  }
+
+  #drillable(): readonly { readonly name: string; readonly intervalMs: number }[] {
+    const { config } = this.#options;
+    const followed = this.#link?.status().databases ?? [];
+    return followed.filter(({ durableTxid }) => durableTxid > 0).map(({ name }) => ({
+      name,
+      intervalMs: config[name.split("/")[0] ?? ""]?.drillIntervalMs ?? 0,
+    }));
+  }
+
+  #tellFailures(failures: Readonly<Record<string, Parameters<typeof errorFromWire>[0]>>): void {
+    for (const [name, failure] of Object.entries(failures)) {
+      const error = errorFromWire(failure);
+      if (isError(error, "lease-lost")) this.#options.onFenced(error);
+      else {
+        logger.error(`database ${name} is NOT replicated: ${error.message}`, {
+          hint: error.hint ?? "GET /databases has more",
+        });
+      }
+    }
+  }
+}
+
+function followSettings(settings: Config["databases"][string]) {
+  const { journal, syncIntervalMs, snapshotIntervalMs, retentionMs } = settings;
+  return { journal, syncIntervalMs, snapshotIntervalMs, retentionMs };
+}
+
+function pinsBelow(pins: Readonly<Record<string, number[]>>, folder: string): Record<string, number[]> {
+  const prefix = `${folder}/`;
+  const below = Object.entries(pins).filter(([name]) => name.startsWith(prefix));
+  return Object.fromEntries(below.map(([name, txids]) => [name.slice(prefix.length), txids]));
+}
+
+function positionsOf(txids: Readonly<Record<string, number>>): Positions {
+  return Object.fromEntries(Object.entries(txids).map(([name, txid]) => [name, { txid }]));
+}
