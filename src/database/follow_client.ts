@@ -244,8 +244,8 @@ export class FollowLink implements AsyncDisposable {
         signal: this.#closed.signal,
         life: watchChild?.(),
       }, async (child) => {
-        for await (const reply of child.replies(() => this.#request())) {
-          this.#hear(child, reply as FollowReply);
+        for await (const reply of child.replies(() => this.#greet(child))) {
+          this.#hear(reply as FollowReply);
         }
       });
       return new StateManagerError("internal", "follow: the follower ended");
