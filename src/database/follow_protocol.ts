@@ -96,13 +96,26 @@ export interface Positions {
   readonly positions: Readonly<Record<string, number>>;
   /** Databases that cannot be followed as they are (not a database, in exclusive use); trying again would not help. */
   readonly failures: Readonly<Record<string, WireError>>;
+  /**
+   * Where a former holder's last commit was found in the slot of our seal, its TXID: it counts. The database is left
+   * alone until it has been removed, restored to that TXID and added again with it as the baseline; then seal again.
+   */
+  readonly absorbed: Readonly<Record<string, number>>;
 }
 
 /**
  * waiting: the file is not there. proving: its position is being found. following: by its WAL. copying: by whole
- * copies, since it has no WAL. failing: the last try failed, it is tried again. finished: closed after its last sync.
+ * copies, since it has no WAL. failing: the last try failed, it is tried again. absorbed: see `Positions`. finished:
+ * closed after its last sync.
  */
-export type DatabaseState = "waiting" | "proving" | "following" | "copying" | "failing" | "finished";
+export type DatabaseState =
+  | "waiting"
+  | "proving"
+  | "following"
+  | "copying"
+  | "failing"
+  | "absorbed"
+  | "finished";
 
 /** Of this child's life. */
 export interface DatabaseCounts {

@@ -57,7 +57,7 @@ function link(more: Partial<FollowLinkOptions>): FollowLink {
 
 Deno.test("follow link tells its child settings, deadline and questions in their order, and gives the answers", async () => {
   using script = scriptedFollower(
-    `*'"sync"'*) answer '{"txid":7}';; *'"seal"'*) answer '{"positions":{"a":8},"failures":{}}';;`,
+    `*'"sync"'*) answer '{"txid":7}';; *'"seal"'*) answer '{"positions":{"a":8},"failures":{},"absorbed":{}}';;`,
   );
   await using follower = link({ command: script.command, databases: [database("a", { baseline: 3 })] });
   follower.deadline(1234);
@@ -74,7 +74,7 @@ Deno.test("follow link tells its child settings, deadline and questions in their
 
 Deno.test("follow link replaces a child that dies, with the newest settings and the open questions", async () => {
   using script = scriptedFollower(`*'"sync"'*) [ $life -gt 1 ] && answer '{"txid":9}' || kill -9 $$;;
-    *'"seal"'*) answer '{"positions":{"a":8},"failures":{}}';;`);
+    *'"seal"'*) answer '{"positions":{"a":8},"failures":{},"absorbed":{}}';;`);
   await using follower = link({ command: script.command, databases: [database("a", { baseline: 3 })] });
   follower.deadline(1000);
   await follower.seal();
@@ -133,7 +133,7 @@ Deno.test("follow link passes on errors, gives up waiting with its caller's sign
   const error = `{"code":"not-found","message":"no database b","hint":"look","details":[]}`;
   using script = scriptedFollower(
     `*'"sync"'*) say "{\\"type\\":\\"answer\\",\\"id\\":$id,\\"result\\":null,\\"error\\":$(echo '${error}')}";;
-    *'"finish"'*) answer '{"positions":{"a":5},"failures":{}}';;`,
+    *'"finish"'*) answer '{"positions":{"a":5},"failures":{},"absorbed":{}}';;`,
   );
   await using follower = link({ command: script.command });
   await assert.rejects(
