@@ -62,11 +62,13 @@ export interface FollowRequest {
   readonly folders: readonly FollowedFolder[];
   /** As in `deadline`. */
   readonly deadlineBootMs: number | null;
+  /** By name, where a child before this one was behind or died: CLOCK_BOOTTIME since when commits may not be durable. */
+  readonly behind: Readonly<Record<string, number>>;
 }
 
 /** Commands that are answered. */
 export type FollowQuestion =
-  /** Barrier: what was committed in `name` before the call is durable. Answered with `SyncResult`. */
+  /** Barrier: what was committed in `name` before the call is durable. Answered with `SyncAnswer`. */
   | { readonly type: "sync"; readonly id: number; readonly name: string }
   /** Barrier for each database; answered with `Positions`. */
   | { readonly type: "position"; readonly id: number }
@@ -87,7 +89,7 @@ export type FollowCommand =
 
 export type FollowInput = FollowRequest | FollowCommand;
 
-export interface SyncResult {
+export interface SyncAnswer {
   readonly txid: number;
 }
 
