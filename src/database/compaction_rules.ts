@@ -138,5 +138,5 @@ export function planSnapshot(files: readonly ReplicaFile[]): Merge | null {
 /** As the planner wants it: it reads times for targets in time only, and to break ties between equal files. */
 export function plannable(file: ReplicaFile) {
   const { level, minTxid, maxTxid, timestampMs, modifiedMs } = file;
-  return { level, minTxid, maxTxid, timestampMs: timestampMs ?? modifiedMs ?? 0, file };
+  return { level, minTxid, maxTxid, timestampMs: timestampMs ?? modifiedMs, file };
 }

@@ -47,7 +47,7 @@ export function deletableCommits(
   const deletable: ReplicaFile[] = [];
   for (const [index, file] of commits.entries()) {
     if (index === commits.length - 1 || file.maxTxid > compactedTxid) break;
-    if ((timeOf(file) ?? Infinity) > limitMs) break;
+    if (timeOf(file) > limitMs) break;
     // The first pin at or after it is the nearest that could need it.
     const pin = pins[lowerBound(pins, file.maxTxid, (each) => each)] ?? Infinity;
     if (isCovered(file, covers, pin)) deletable.push(file);
@@ -102,18 +102,15 @@ function retentionBase(files: readonly ReplicaFile[], limitMs: number): ReplicaF
   let base: ReplicaFile | null = null;
   for (const file of files) {
     if (file.level !== SNAPSHOT_LEVEL || file.minTxid !== 1) continue;
-    if ((timeOf(file) ?? Infinity) > limitMs) continue;
+    if (timeOf(file) > limitMs) continue;
     if (base === null || file.maxTxid > base.maxTxid) base = file;
   }
   return base;
 }
 
-/** The later of what is known: commit time, and when the store got it. Null: neither, so that it counts as new. */
-function timeOf(file: ReplicaFile): number | null {
-  const { timestampMs, modifiedMs } = file;
-  return timestampMs === null || modifiedMs === null
-    ? timestampMs ?? modifiedMs
-    : Math.max(timestampMs, modifiedMs);
+/** The later of its commit time, where that is known, and the time that the store got it. */
+function timeOf(file: ReplicaFile): number {
+  return Math.max(file.timestampMs ?? 0, file.modifiedMs);
 }
 
 function newestOf(files: readonly ReplicaFile[], level: number): ReplicaFile | null {
