@@ -25,7 +25,7 @@ import {
   type FollowReply,
   type FollowRequest,
   type Positions,
-  type SyncResult,
+  type SyncAnswer,
 } from "./follow_protocol.ts";
 import { FollowBoard, type FollowStatus, type LinkState } from "./follow_status.ts";
 
@@ -109,9 +109,9 @@ export class FollowLink implements AsyncDisposable {
   }
 
   /** Resolves when everything that was committed in `name` before this call is in the store. */
-  sync(name: string, options: CallOptions = {}): Promise<SyncResult> {
+  sync(name: string, options: CallOptions = {}): Promise<SyncAnswer> {
     // The child is this program: what it says of a result is what its types say.
-    return this.#ask({ type: "sync", name }, options) as Promise<SyncResult>;
+    return this.#ask({ type: "sync", name }, options) as Promise<SyncAnswer>;
   }
 
   /** A barrier for all databases at once; gives what is durable then. For a checkpoint. */
@@ -244,8 +244,8 @@ export class FollowLink implements AsyncDisposable {
         signal: this.#closed.signal,
         life: watchChild?.(),
       }, async (child) => {
-        for await (const reply of child.replies(() => this.#request())) {
-          this.#hear(child, reply as FollowReply);
+        for await (const reply of child.replies(() => this.#greet(child))) {
+          this.#hear(reply as FollowReply);
         }
       });
       return new StateManagerError("internal", "follow: the follower ended");
@@ -265,6 +265,7 @@ export class FollowLink implements AsyncDisposable {
       databases: [...this.#databases.values()],
       folders,
       deadlineBootMs: this.#deadlineBootMs,
+      behind: this.#board.behind(),
     };
   }
 

@@ -62,11 +62,13 @@ export interface FollowRequest {
   readonly folders: readonly FollowedFolder[];
   /** As in `deadline`. */
   readonly deadlineBootMs: number | null;
+  /** By name, where a child before this one was behind or died: CLOCK_BOOTTIME since when commits may not be durable. */
+  readonly behind: Readonly<Record<string, number>>;
 }
 
 /** Commands that are answered. */
 export type FollowQuestion =
-  /** Barrier: what was committed in `name` before the call is durable. Answered with `SyncResult`. */
+  /** Barrier: what was committed in `name` before the call is durable. Answered with `SyncAnswer`. */
   | { readonly type: "sync"; readonly id: number; readonly name: string }
   /** Barrier for each database; answered with `Positions`. */
   | { readonly type: "position"; readonly id: number }
@@ -87,7 +89,7 @@ export type FollowCommand =
 
 export type FollowInput = FollowRequest | FollowCommand;
 
-export interface SyncResult {
+export interface SyncAnswer {
   readonly txid: number;
 }
 
@@ -96,13 +98,26 @@ export interface Positions {
   readonly positions: Readonly<Record<string, number>>;
   /** Databases that cannot be followed as they are (not a database, in exclusive use); trying again would not help. */
   readonly failures: Readonly<Record<string, WireError>>;
+  /**
+   * Where a former holder's last commit was found in the slot of our seal, its TXID: it counts. The database is left
+   * alone until it has been removed, restored to that TXID and added again with it as the baseline; then seal again.
+   */
+  readonly absorbed: Readonly<Record<string, number>>;
 }
 
 /**
  * waiting: the file is not there. proving: its position is being found. following: by its WAL. copying: by whole
- * copies, since it has no WAL. failing: the last try failed, it is tried again. finished: closed after its last sync.
+ * copies, since it has no WAL. failing: the last try failed, it is tried again. absorbed: see `Positions`. finished:
+ * closed after its last sync.
  */
-export type DatabaseState = "waiting" | "proving" | "following" | "copying" | "failing" | "finished";
+export type DatabaseState =
+  | "waiting"
+  | "proving"
+  | "following"
+  | "copying"
+  | "failing"
+  | "absorbed"
+  | "finished";
 
 /** Of this child's life. */
 export interface DatabaseCounts {

@@ -84,6 +84,15 @@ export class FollowBoard {
     }
   }
 
+  /** For a new child: since when each database may have commits that are not durable. */
+  behind(): Readonly<Record<string, number>> {
+    const behind: Record<string, number> = {};
+    for (const { name, behindSinceBootMs } of this.#told.values()) {
+      if (behindSinceBootMs !== null) behind[name] = behindSinceBootMs;
+    }
+    return behind;
+  }
+
   status(state: LinkState, pid: number | null): FollowStatus {
     const nowMs = this.#clock.monotonicMs();
     const databases = [...this.#told.values()].map((status) => this.#of(status, nowMs))

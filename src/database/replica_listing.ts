@@ -26,8 +26,8 @@ export interface ReplicaFile extends ReplicaName {
   readonly sizeBytes: number;
   /** Commit time of its newest transaction. Null: not known without reading the object's header or metadata. */
   readonly timestampMs: number | null;
-  /** The store's own time of the object; null for one that we put ourselves. */
-  readonly modifiedMs: number | null;
+  /** The store's own time of the object; our wall clock for one that we put ourselves. */
+  readonly modifiedMs: number;
 }
 
 /** Something about a listing that a healthy replica does not have. */
@@ -185,11 +185,11 @@ export class HolderListing {
 
   /** A put of ours is known to be there. */
   added(
-    file: ReplicaName & { readonly sizeBytes: number; readonly timestampMs: number | null },
+    file: ReplicaName & Pick<ReplicaFile, "sizeBytes" | "timestampMs" | "modifiedMs">,
   ): ReplicaFile {
-    const { level, minTxid, maxTxid, sizeBytes, timestampMs } = file;
+    const { level, minTxid, maxTxid, sizeBytes, timestampMs, modifiedMs } = file;
     const key = replicaKey(this.place, { level, minTxid, maxTxid });
-    const entry = { level, minTxid, maxTxid, sizeBytes, timestampMs, modifiedMs: null, key };
+    const entry = { level, minTxid, maxTxid, sizeBytes, timestampMs, modifiedMs, key };
     this.removed(key);
     this.#add(entry);
     return entry;

@@ -118,7 +118,7 @@ Deno.test("HolderListing sends one listing and then stays equal to the store by 
     const name = { level, minTxid, maxTxid: minTxid + Math.floor(random.float() * 3) };
     if (random.float() < 0.6) {
       await inner.put(replicaKey(FOLDER, name), body());
-      listing.added({ ...name, sizeBytes: 200, timestampMs: turn });
+      listing.added({ ...name, sizeBytes: 200, timestampMs: turn, modifiedMs: turn });
     } else {
       const file = listing.files[Math.floor(random.float() * listing.files.length)];
       if (file === undefined) continue;
