@@ -98,6 +98,11 @@ const BY_CODE: ReadonlyMap<string, Verdict> = new Map([
   ["XMinioStorageFull", FULL],
   ["QuotaExceeded", FULL],
   ["XMinioAdminBucketQuotaExceeded", FULL],
+  ["NoSuchUpload", {
+    code: "store-refused",
+    detail: "the store dropped the upload's parts before it was finished",
+    hint: "let lifecycle rules abort incomplete multipart uploads after a day at the earliest",
+  }],
   ["EntityTooLarge", {
     code: "store-refused",
     detail: "the store takes no object of this size",
