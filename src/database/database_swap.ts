@@ -45,6 +45,8 @@ const itemSchema = v.object({
   inode: v.number(),
   /** Wanted folder for what was live. */
   aside: v.string(),
+  /** The caller's own, given back by the roll. */
+  note: v.unknown(),
 });
 const journalSchema = v.object({ format: v.literal(1), id: v.string(), items: v.array(itemSchema) });
 
@@ -60,6 +62,8 @@ export interface DatabaseSwapItem {
   readonly stage: string | null;
   /** Wanted folder for what was live, new, for this database alone. */
   readonly aside: string;
+  /** Plain data that whoever rolls it forward after a crash needs to know. */
+  readonly note?: unknown;
 }
 
 export interface DatabaseSwapRequest {
@@ -149,9 +153,10 @@ function swapError({ name, live }: SwapItem, error: unknown): StateManagerError 
 
 async function planItem(item: DatabaseSwapItem, files: LocalFiles): Promise<SwapItem> {
   const { name, stage } = item;
-  if (stage === null) return { ...item, inode: 0 };
+  const note = item.note ?? null;
+  if (stage === null) return { ...item, note, inode: 0 };
   try {
-    return { ...item, inode: (await files.stat(stage)).inode };
+    return { ...item, note, inode: (await files.stat(stage)).inode };
   } catch (error) {
     throw localFileError(`swap restored database "${name}": stat ${stage}`, error);
   }

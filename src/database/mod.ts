@@ -17,3 +17,15 @@ export type {
   FollowJournal,
 } from "./follow_protocol.ts";
 export type { FollowedStatus, FollowStatus } from "./follow_status.ts";
+export {
+  type DatabaseSwapOutcome,
+  finishDatabaseSwaps,
+  rollDatabaseSwaps,
+  stagePathOf,
+  swapDatabases,
+} from "./database_swap.ts";
+export { databasesIn } from "./follow_folder.ts";
+export { type LocalPosition, readLocalPosition, sameAsLocal } from "./local_position.ts";
+export type { ReplicaLayout, ReplicaPlace } from "./replica_layout.ts";
+export { listReplica, type ReplicaFile } from "./replica_listing.ts";
+export { newestTxid, type RestoreTarget } from "./restore_plan.ts";

@@ -16,6 +16,7 @@ export interface DataDir {
   readonly path: string;
   readonly lineage: string;
   readonly swapJournal: string;
+  readonly databaseSwapJournal: string;
   readonly releasedFlag: string;
   readonly yieldedFlag: string;
   readonly leaseMemory: string;
@@ -37,6 +38,7 @@ export function dataDirAt(path: string): DataDir {
     path,
     lineage: at("lineage.json"),
     swapJournal: at("swap.json"),
+    databaseSwapJournal: at("swap-databases.json"),
     releasedFlag: at("released"),
     yieldedFlag: at("yielded"),
     leaseMemory: at("lease-memory.json"),

@@ -36,7 +36,12 @@ import type { RestorePoints, RestorePointsQuery } from "./control.ts";
 import type { DataDir } from "./data_dir.ts";
 import { findDatabases, listDatabaseNames } from "./database_names.ts";
 import { type DatabaseFacts, decideDatabaseLineage } from "./database_lineage.ts";
-import type { DatabaseMarker, LineageDecision, LineageFile } from "./lineage.ts";
+import {
+  type DatabaseMarker,
+  type LineageDecision,
+  type LineageFile,
+  parseDatabaseMarker,
+} from "./lineage.ts";
 import type { Positions } from "./term_machine.ts";
 
 const logger = log("databases");
@@ -83,7 +88,11 @@ export class DatabaseStart {
   async look(signal: AbortSignal): Promise<readonly Found[]> {
     const { config, store } = this.#options;
     const inBucket = await listDatabaseNames(store, { signal });
-    return (await findDatabases(config, inBucket)).map((found) => ({ ...found, origin: null, baseline: null }));
+    return (await findDatabases(config, inBucket)).map((found) => ({
+      ...found,
+      origin: null,
+      baseline: null,
+    }));
   }
 
   async prepare(signal: AbortSignal): Promise<readonly Found[]> {
@@ -224,7 +233,12 @@ export class DatabaseStart {
       });
     }
     logger.info("databases restored", { txids });
-    record({ kind: "restore", subject: Object.keys(txids).join(" "), summary: "restored", detail: { txids } });
+    record({
+      kind: "restore",
+      subject: Object.keys(txids).join(" "),
+      summary: "restored",
+      detail: { txids },
+    });
     return txids;
   }
 
@@ -244,7 +258,9 @@ export class DatabaseStart {
 
 /** Before the store is even open: a swap that a crash interrupted goes forward, and the marker says what it brought. */
 export async function repairDatabases(
-  options: Pick<DatabaseStartOptions, "lineage"> & { readonly dir: Pick<DataDir, "path" | "databaseSwapJournal"> },
+  options: Pick<DatabaseStartOptions, "lineage"> & {
+    readonly dir: Pick<DataDir, "path" | "databaseSwapJournal">;
+  },
 ): Promise<void> {
   const outcome = await rollDatabaseSwaps(options.dir.databaseSwapJournal);
   if (outcome === null) return;
@@ -261,7 +277,7 @@ async function endSwap(
   for (const { name } of journal.items) await removeTreeIfPresent(`${dir.path}/databases/${name}`);
   await lineage.apply({
     kind: "own-databases",
-    databases: Object.fromEntries(journal.items.map(({ name, note }) => [name, note])),
+    databases: Object.fromEntries(journal.items.map(({ name, note }) => [name, parseDatabaseMarker(note)])),
   });
   await finishDatabaseSwaps(dir.databaseSwapJournal);
 }
@@ -290,7 +306,9 @@ function conflictError(
 ): StateManagerError {
   return new StateManagerError(
     "origin-unknown",
-    `start: databases of unknown origin in ${refused.map(({ path }) => path).join(", ")}, the bucket has its own`,
+    `start: databases of unknown origin in ${
+      refused.map(({ path }) => path).join(", ")
+    }, the bucket has its own`,
     {
       hint: "choose: restore.on_conflict=bucket moves the local data aside and restores, " +
         "restore.on_conflict=local keeps it as the next TXID; or move the file away",

@@ -10,6 +10,7 @@
 import type { CheckpointRecord, DatabasePosition } from "../checkpoint/types.ts";
 import type { Config } from "../config/types.ts";
 import {
+  type DatabaseWorker,
   type FollowedDatabase,
   type FollowedFolder,
   type FollowedStatus,
@@ -17,7 +18,7 @@ import {
   isFenced,
 } from "../database/mod.ts";
 import type { Clock } from "../platform/clock.ts";
-import { asStateManagerError, isError, StateManagerError } from "../platform/errors.ts";
+import { asStateManagerError, StateManagerError } from "../platform/errors.ts";
 import { log } from "../platform/log.ts";
 import { errorFromWire } from "../platform/wire_error.ts";
 import type { OpenStoreOptions } from "../storage/mod.ts";
@@ -32,6 +33,7 @@ const logger = log("databases");
 export interface DatabasesOptions {
   readonly config: Config["databases"];
   readonly start: DatabaseStart;
+  readonly worker: DatabaseWorker;
   readonly store: OpenStoreOptions;
   readonly token: number;
   /** The manager's data folder. */
@@ -60,7 +62,12 @@ export class Databases {
 
   constructor(options: DatabasesOptions) {
     this.#options = options;
-    this.#drills = new Drills({ ...options, signal: this.#closed.signal, databases: () => this.#drillable() });
+    this.#drills = new Drills({
+      clock: options.clock,
+      signal: this.#closed.signal,
+      databases: () => this.#drillable(),
+      drill: (name, signal) => options.worker.drill(name, { signal }),
+    });
   }
 
   /** Nothing is configured. */
@@ -93,7 +100,9 @@ export class Databases {
           return;
         }
         await link.close();
-        logger.warn("a former holder's last commits came in before the seal: restored once more", { absorbed });
+        logger.warn("a former holder's last commits came in before the seal: restored once more", {
+          absorbed,
+        });
         this.#found = await this.#options.start.again(this.#found, Object.keys(absorbed), signal);
       } catch (error) {
         await link.close();
@@ -212,9 +221,13 @@ export class Databases {
   async sync(name: string, signal?: AbortSignal): Promise<{ readonly txid: number }> {
     const link = this.#link;
     if (link === null) {
-      throw new StateManagerError("wrong-state", "sync the database: it is not followed now, wanted running", {
-        hint: "wait until the manager is running, then ask again",
-      });
+      throw new StateManagerError(
+        "wrong-state",
+        "sync the database: it is not followed now, wanted running",
+        {
+          hint: "wait until the manager is running, then ask again",
+        },
+      );
     }
     try {
       return await link.sync(name, signal === undefined ? {} : { signal });
@@ -259,6 +272,7 @@ export class Databases {
     this.#drills.stop();
     await this.#link?.close();
     await this.#drills.idle();
+    await this.#options.worker.close();
   }
 
   #names(): string[] {
@@ -279,7 +293,7 @@ export class Databases {
   #tellFailures(failures: Readonly<Record<string, Parameters<typeof errorFromWire>[0]>>): void {
     for (const [name, failure] of Object.entries(failures)) {
       const error = errorFromWire(failure);
-      if (isError(error, "lease-lost")) this.#options.onFenced(error);
+      if (isFenced(error)) this.#options.onFenced(error);
       else {
         logger.error(`database ${name} is NOT replicated: ${error.message}`, {
           hint: error.hint ?? "GET /databases has more",

@@ -17,7 +17,6 @@ export interface DrillsOptions {
   /** Those that have something in the bucket; an interval of 0: never. */
   readonly databases: () => readonly { readonly name: string; readonly intervalMs: number }[];
   readonly drill: (name: string, signal: AbortSignal) => Promise<DrillInfo>;
-  readonly onResult: (name: string, result: DrillInfo) => void;
 }
 
 /** How often it is looked at who is due. */
@@ -79,7 +78,7 @@ export class Drills {
   }
 
   async #drill(name: string, intervalMs: number, signal: AbortSignal): Promise<void> {
-    const { clock, drill, onResult } = this.#options;
+    const { clock, drill } = this.#options;
     this.#dueMs.set(name, clock.monotonicMs() + intervalMs);
     const startedMs = clock.monotonicMs();
     let result: DrillInfo;
@@ -100,6 +99,5 @@ export class Drills {
     const facts = { database: name, txid: result.txid, ms: Math.round(result.durationMs) };
     if (result.ok) logger.info("restore drill: the replica gives back a whole database", facts);
     else logger.error("restore drill FAILED", { ...facts, error: result.error });
-    onResult(name, result);
   }
 }

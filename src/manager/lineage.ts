@@ -52,6 +52,11 @@ export type Marker = v.InferOutput<typeof MarkerSchema>;
 
 export const EMPTY_MARKER: Marker = { v: 1, files: {} };
 
+/** The marker of a database as the journal of its swap carries it; this program wrote it. */
+export function parseDatabaseMarker(value: unknown): DatabaseMarker {
+  return v.parse(DatabaseMarkerSchema, value);
+}
+
 /** A change of the marker as data; each is one durable write. Items that do not exist are left out, but for `own`. */
 export type MarkerChange =
   /** The head is about to be taken over under `token`; what is not named is not ours at it, and loses its claims. */

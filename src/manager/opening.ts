@@ -10,6 +10,7 @@ import type { StoreCredentials } from "../config/mod.ts";
 import type { Config, StorageConfig } from "../config/types.ts";
 import { fixedLease, type Lease, LeaseHolder, NO_LEASE_WARNING } from "../lease/mod.ts";
 import type { LeaseEvent, LeaseMemory, LeaseStatus, LeaseTerm } from "../lease/types.ts";
+import { type CatalogEvent, DatabaseWorker } from "../database/mod.ts";
 import type { Clock } from "../platform/clock.ts";
 import { isError, StateManagerError } from "../platform/errors.ts";
 import { log } from "../platform/log.ts";
@@ -20,6 +21,8 @@ import { childWatches } from "../supervisor/mod.ts";
 import { Checkpointer } from "./checkpointer.ts";
 import type { CheckpointResult } from "./control.ts";
 import type { DataDir } from "./data_dir.ts";
+import { DatabaseStart, repairDatabases } from "./database_start.ts";
+import { Databases } from "./databases.ts";
 import { LineageFile } from "./lineage.ts";
 import type { RunGuard } from "./run_guard.ts";
 import { runTerm } from "./term.ts";
@@ -34,6 +37,7 @@ export interface Opened {
   readonly head: HeadSession;
   readonly archiver: Archiver;
   readonly checkpointer: Checkpointer;
+  readonly databases: Databases;
   readonly lineage: LineageFile;
   readonly roots: readonly FilesRoot[];
   readonly warnings: readonly string[];
@@ -59,6 +63,11 @@ export interface OpeningOptions {
   readonly onLeaseEvent: (event: LeaseEvent) => void;
   readonly onWaiting: (reason: string | null) => void;
   readonly onLease: (status: () => LeaseStatus | null) => void;
+  readonly record: (event: CatalogEvent) => void;
+  /** When the holder fences itself, by the monotonic clock; null: not known. */
+  readonly fenceAtMs: () => number | null;
+  /** Somebody with a larger token has written to a database. */
+  readonly onDatabasesFenced: (error: StateManagerError) => void;
 }
 
 const logger = log("open");
@@ -116,6 +125,8 @@ export function filesRoots(config: Config, dir: DataDir): FilesRoot[] {
   const own = [
     dir.path,
     ...(config.storage.kind === "directory" ? [config.storage.directory] : []),
+    // Replicated commit by commit instead, and brought back by themselves.
+    ...Object.values(databasesOf(config)).flatMap(({ path, pattern }) => pattern === null ? [path] : []),
   ];
   return Object.entries(config.files)
     .filter(([name]) => all || config.stacks.includes(name))
@@ -126,6 +137,12 @@ export function filesRoots(config: Config, dir: DataDir): FilesRoot[] {
       exclude: files.exclude,
       includeDatabases: files.includeDatabases,
     }));
+}
+
+/** The databases that `stacks` names. */
+export function databasesOf({ databases, stacks }: Config): Config["databases"] {
+  const all = stacks.includes("databases");
+  return Object.fromEntries(Object.entries(databases).filter(([name]) => all || stacks.includes(name)));
 }
 
 /** Runs `attempt` until it succeeds, fails for good, or `lease.wait` is over; each failure is told. */
@@ -242,6 +259,53 @@ async function takeOver(
   return head;
 }
 
+function databasesFor(
+  options: OpeningOptions,
+  { settings, store, repo, lease, head, lineage }:
+    & Pick<Opened, "store" | "repo" | "lease" | "head" | "lineage">
+    & { readonly settings: OpenStoreOptions },
+): Databases {
+  const { config, clock, dir, guard } = options;
+  const watchChild = childWatches({ name: "follower", runId: guard.runId, units: guard.units });
+  const databases = databasesOf(config);
+  const worker = new DatabaseWorker({
+    store: settings,
+    scratchFolder: `${dir.scratch}/databases`,
+    clock,
+    watchChild: childWatches({ name: "database", runId: guard.runId, units: guard.units }),
+  });
+  return new Databases({
+    config: databases,
+    start: new DatabaseStart({
+      config: databases,
+      restore: config.restore,
+      repo,
+      token: head.token,
+      previousEpoch: () => head.previous?.epoch ?? null,
+      lineage,
+      dir,
+      store,
+      layout: settings.kind === "directory" ? "folder" : "bucket",
+      worker,
+      clock,
+      assertHeld: async () => {
+        await lease.confirmHeld();
+        lease.assertHeld();
+      },
+      record: options.record,
+    }),
+    worker,
+    store: settings,
+    token: head.token,
+    dataFolder: dir.path,
+    clock,
+    watchChild,
+    fenceAtMs: config.lease.mode === "none" ? () => Number.MAX_SAFE_INTEGER : options.fenceAtMs,
+    checkpoints: () => head.head.checkpoints,
+    onFenced: options.onDatabasesFenced,
+  });
+}
+
 /** Opens everything; on failure all that was opened is closed and the lease, if taken, given back. */
 export async function openSession(options: OpeningOptions): Promise<Opened> {
   const { config, dir, clock, random, signal } = options;
@@ -255,6 +319,7 @@ export async function openSession(options: OpeningOptions): Promise<Opened> {
       );
     }
     await runTerm("repair", { ...NO_FACTS, marker: lineage.marker }, repairSteps(dir.swapJournal, lineage));
+    await repairDatabases({ dir, lineage });
     const settings = storeOptions(config.storage, options.credentials);
     const store = openStore(settings, { clock, random });
     stack.defer(() => store.close());
@@ -304,15 +369,21 @@ export async function openSession(options: OpeningOptions): Promise<Opened> {
       watchChild: childWatches({ name: "archiver", runId: options.guard.runId, units: options.guard.units }),
     });
     stack.defer(() => archiver.close());
+    const databases = databasesFor(options, { settings, store, repo, lease, head, lineage });
+    stack.defer(() => databases.close());
     const checkpointer = new Checkpointer({
       archiver,
       head,
       lease,
       place: { config, repo, lineage, roots },
+      databases: ({ signal }) => databases.positions(signal),
       clock,
       random,
       log: log("checkpoint"),
-      onFinished: options.onCheckpoint,
+      onFinished: (result) => {
+        databases.renewPins();
+        options.onCheckpoint(result);
+      },
     });
     isOpen = true;
     const opened = stack.move();
@@ -324,6 +395,7 @@ export async function openSession(options: OpeningOptions): Promise<Opened> {
       head,
       archiver,
       checkpointer,
+      databases,
       lineage,
       roots,
       warnings: config.lease.mode === "none" ? [NO_LEASE_WARNING] : [],

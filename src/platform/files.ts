@@ -213,3 +213,25 @@ export async function listFolder(path: string, files: LocalFiles = systemFiles):
     throw localFileError(`list ${path}`, error);
   }
 }
+
+/** With all that is in it; what is not there is removed already. */
+export async function removeTreeIfPresent(path: string, files: LocalFiles = systemFiles): Promise<void> {
+  try {
+    await files.removeTree(path);
+  } catch (error) {
+    if (!isMissing(error)) throw localFileError(`remove ${path}`, error);
+  }
+}
+
+/** `path` without symlinks, as far as it exists: what is missing of it comes as it is. Absolute in, absolute out. */
+export async function realPathOf(path: string): Promise<string> {
+  try {
+    return await Deno.realPath(path);
+  } catch (error) {
+    if (!isMissing(error)) throw localFileError(`find ${path}`, error);
+  }
+  const slash = path.lastIndexOf("/");
+  if (slash <= 0) return path;
+  const parent = await realPathOf(path.slice(0, slash));
+  return `${parent === "/" ? "" : parent}/${path.slice(slash + 1)}`;
+}

@@ -1,7 +1,13 @@
 /** A manager that does nothing, for tests of the server and the command line: every answer can be replaced. */
 
 import type { CheckpointRecord } from "../../src/checkpoint/types.ts";
-import type { CheckpointResult, Control, ManagerStatus, RestoreResult } from "../../src/manager/control.ts";
+import type {
+  CheckpointResult,
+  Control,
+  DatabaseInfo,
+  ManagerStatus,
+  RestoreResult,
+} from "../../src/manager/control.ts";
 import { type Log } from "../../src/platform/log.ts";
 
 export const NOW_MS = Date.UTC(2026, 0, 31, 12);
@@ -25,6 +31,40 @@ export function checkpointRecord(
       app: { entries: 3, bytes: 4096, manifest_sha256: "1".repeat(64) },
     },
     warnings: 0,
+    ...change,
+  };
+}
+
+export function databaseInfo(change: Partial<DatabaseInfo> = {}): DatabaseInfo {
+  return {
+    name: "main",
+    path: "/srv/app/main.db",
+    origin: "kept",
+    followed: {
+      name: "main",
+      path: "/srv/app/main.db",
+      state: "following",
+      journalMode: "wal",
+      txid: 12,
+      durableTxid: 11,
+      lagMs: 250,
+      walBytes: 4152,
+      waitingFiles: 1,
+      waitingBytes: 300,
+      lastDurableMs: NOW_MS,
+      lastError: null,
+      lastSnapshot: { txid: 1, atMs: NOW_MS },
+      counts: {
+        syncs: 12,
+        snapshots: 1,
+        checkpoints: 2,
+        compactions: 3,
+        requests: 20,
+        sentBytes: 5000,
+        errors: 0,
+      },
+    },
+    lastDrill: null,
     ...change,
   };
 }
@@ -70,6 +110,7 @@ export function managerStatus(
       origin: "restored",
       checkpoint: checkpointRecord(3).id,
     }],
+    databases: [databaseInfo()],
     checkpoint: {
       current: checkpointRecord(3),
       last_finished: null,
@@ -111,6 +152,7 @@ export function restoreResult(
     checkpoint: checkpointRecord(5, { kind: "restore" }),
     safety: checkpointRecord(4, { kind: "safety" }),
     files: ["app"],
+    databases: {},
     totals,
     warnings: [],
     ...change,
@@ -130,6 +172,8 @@ export function fakeControl(change: Partial<Control> = {}): Control {
         checkpointRecord(3),
       ]),
     restore: () => Promise.resolve(restoreResult()),
+    syncDatabase: () => Promise.resolve({ txid: 12 }),
+    restorePoints: () => Promise.resolve({ points: [{ txid: 1, timeMs: NOW_MS }], nextAfter: null }),
     releaseLease: () => Promise.resolve(managerStatus({ state: "released" })),
     acquireLease: () => Promise.resolve(managerStatus({ state: "running" })),
     health: () => ({

@@ -229,7 +229,7 @@ Deno.test("an intent that landed late never brings back what its restore was tol
 });
 
 Deno.test("a restore tells its intent before it swaps, and says it is done in the head before the marker of all", () => {
-  const wanted = { source: record("c1"), names: ["app"], onStart: null };
+  const wanted = { source: record("c1"), names: ["app"], databases: {}, onStart: null };
   const start = facts({
     head: head({ current: "c2", checkpoints: [record("c1"), record("c2")] }),
     marker: marker(),
@@ -249,4 +249,59 @@ Deno.test("a restore tells its intent before it swaps, and says it is done in th
   ]);
   assert.equal(after.head?.current, "c3");
   assert.deepEqual(after.head?.checkpoints.map(({ id }) => id), ["c1", "c2", "c3"], "nothing is rewound");
+});
+
+Deno.test("a restore brings databases back after the files and before the head says that it is done", () => {
+  const positions = { main: { txid: 7 } };
+  const start = (names: string[]) =>
+    facts({
+      head: head(),
+      marker: marker(),
+      wanted: { source: record("c1"), names, databases: positions, onStart: null },
+    });
+  const composed = { compose: [{ composed: record("c3", "m-c1") }] };
+  const both = run("restore", start(["app"]), composed).steps;
+  const tail = ["finish-swap", "restore-databases", "swap-head finish-intent", "write-marker content"];
+  assert.deepEqual(both.slice(-4), tail);
+  const only = run("restore", start([]), composed);
+  assert.deepEqual(only.steps, [
+    "settle-head",
+    "compose",
+    "swap-head set-intent",
+    "restore-databases",
+    "swap-head finish-intent",
+    "write-marker content",
+  ]);
+});
+
+Deno.test("a restore of databases that its holder began is done anew by the next, before the head forgets it", () => {
+  const intent = { ...intentOf("c2", []), databases: { main: { txid: 7 } } };
+  const { steps } = run("prepare", facts({ head: head({ intent }), previous: head({ intent }) }), {
+    "look-at-roots": [{ empty: ["app"] }],
+  });
+  assert.deepEqual(steps.slice(0, 2), ["restore-databases", "swap-head finish-intent"]);
+});
+
+Deno.test("recovery goes on with databases where a restore may have begun with them, and drops it where files come first", () => {
+  const databases = { main: { txid: 7 } };
+  const recover = (intent: NonNullable<Head["intent"]>, content: string) =>
+    run("recover", facts({ head: head({ intent }), marker: marker({ checkpoint: content }) }), {
+      "roll-swap": [{ rolled: null }],
+    }).steps.slice(3);
+  const finish = ["restore-databases", "swap-head finish-intent", "write-marker content"];
+  assert.deepEqual(recover({ ...intentOf("c2", []), databases }, "c1"), finish);
+  assert.deepEqual(recover({ ...intentOf("c2"), databases }, "c2"), finish);
+  assert.deepEqual(recover({ ...intentOf("c2"), databases }, "c1"), ["swap-head drop-intent"]);
+});
+
+Deno.test("open claims databases that we held last, and takes the claim from those that others held", () => {
+  const item = { repo_id: REPO, path: "/db", claimed: null, txid: 3 };
+  const databases = { ours: { ...item, token: 5 }, theirs: { ...item, token: 4, claimed: 3 } };
+  const start = facts({ marker: { ...marker(), databases } });
+  const { facts: after } = run("open", start, {
+    "read-head": [{ head: head() }],
+    "look-at-roots": [{ empty: [] }],
+  });
+  assert.equal(after.marker.databases?.["ours"]?.claimed, 6);
+  assert.equal(after.marker.databases?.["theirs"]?.claimed, null);
 });

@@ -331,8 +331,8 @@ Deno.test("POST /restore demands exactly one target that can be there", async ()
       { checkpoint: 1.5 },
       { checkpoint: null },
       { checkpoint: "v1", files: [] },
-      { checkpoint: "v1", databases: ["x"] },
       { checkpoint: "v1", databases: [] },
+      { checkpoint: "v1", files: [], databases: [] },
     ]
   ) {
     await problem(await app.ask("/restore", { json }), 422);
@@ -372,17 +372,19 @@ Deno.test("POST /restore passes the request on in one form", async () => {
       { checkpoint: id.toUpperCase(), files: ["app"], dry_run: true },
       { checkpoint: "latest", safety: false, consistent: true },
       { at: "2026-01-01T01:00:00+01:00" },
+      { checkpoint: "v1", databases: ["x"] },
     ]
   ) {
     await problem(await app.ask("/restore", { json }), 409);
   }
-  const rest = { files: null, dryRun: false, safety: true };
+  const rest = { files: null, databases: null, consistent: false, dryRun: false, safety: true };
   assert.deepEqual(asked, [
     { ...rest, target: { checkpoint: "3" } },
     { ...rest, target: { checkpoint: "3" } },
     { ...rest, target: { checkpoint: id }, files: ["app"], dryRun: true },
-    { ...rest, target: { checkpoint: "latest" }, safety: false },
+    { ...rest, target: { checkpoint: "latest" }, safety: false, consistent: true },
     { ...rest, target: { atMs: Date.UTC(2026, 0, 1) } },
+    { ...rest, target: { checkpoint: "1" }, databases: ["x"] },
   ]);
   const done = await testApp().ask("/restore", { json: { checkpoint: 1 } });
   assert.equal(done.status, 200);

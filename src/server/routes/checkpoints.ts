@@ -163,12 +163,6 @@ function restoreRequestOf(
       detail: "names nothing to restore: name some, or leave it out for all",
     }]);
   }
-  if (body.consistent && checkpoint !== undefined) {
-    throw invalid([{
-      pointer: "/consistent",
-      detail: "says nothing where a checkpoint is named: all comes from it",
-    }]);
-  }
   if (at !== undefined && at > nowMs) {
     throw invalid([{ pointer: "/at", detail: "must not be in the future" }]);
   }

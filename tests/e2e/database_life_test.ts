@@ -1,0 +1,184 @@
+/**
+ * A replicated database through the whole life of a manager: everything dies and another machine has all but the last
+ * second; a stop loses nothing; a barrier keeps its word; a restore to the past is new history.
+ */
+
+import assert from "node:assert/strict";
+import { systemClock } from "../../src/platform/clock.ts";
+import { chainProgram, checkChain, readJournal } from "../support/chain.ts";
+import { ManagerProcess, runProgram, scratchFolder, waitFor } from "../support/manager_process.ts";
+import { testOnStores, type TestStore } from "../support/test_stores.ts";
+
+const clock = systemClock();
+/** Older than this must be in the bucket when everything dies, with a store that is well. */
+const LOSS_LIMIT_MS = 2000;
+
+interface Place {
+  readonly root: string;
+  readonly database: string;
+  readonly journal: string;
+}
+
+function placeAt(root: string): Place {
+  Deno.mkdirSync(root, { recursive: true });
+  return { root, database: `${root}/db/app.db`, journal: `${root}/journal` };
+}
+
+interface StartOptions {
+  readonly perSecond?: number;
+  readonly args?: readonly string[];
+  readonly pragmas?: string;
+}
+
+function start(place: Place, store: TestStore, options: StartOptions = {}): ManagerProcess {
+  const { root, database, journal } = place;
+  const { perSecond = 200, args = [], pragmas } = options;
+  Deno.mkdirSync(`${root}/db`, { recursive: true });
+  const program = chainProgram({
+    database,
+    journal,
+    perSecond,
+    ...(pragmas === undefined ? {} : { pragmas }),
+  });
+  return new ManagerProcess({
+    args: [
+      "run",
+      ...store.args,
+      ...["--database", `app=${database}`, "--data-dir", `${root}/data`],
+      ...args,
+      "--",
+      ...program,
+    ],
+    env: { ...store.env, STATE_MANAGER_LEASE_TTL: "5s", STATE_MANAGER_LEASE_RENEW: "1s" },
+  });
+}
+
+async function untilRow(place: Place, manager: ManagerProcess, n: number): Promise<void> {
+  const describe = () => manager.tail();
+  await waitFor(`row ${n}`, () => (readJournal(place.journal).rows.at(-1)?.n ?? 0) >= n, 60_000, describe);
+}
+
+/** Restores to a file by the command line, with no manager. */
+async function restoreTo(store: TestStore, to: string, args: readonly string[] = []): Promise<number> {
+  const done = await runProgram(["db", "restore", "app", ...store.args, "--to", to, ...args], {
+    env: store.env,
+  });
+  assert.equal(done.code, 0, done.stderr);
+  return checkChain(to);
+}
+
+testOnStores(
+  "when everything dies another machine has all rows but those of the last seconds",
+  async (store) => {
+    using scratch = scratchFolder();
+    const one = placeAt(`${scratch.path}/one`);
+    let killedMs: number;
+    let confirmed = 0;
+    {
+      await using manager = start(one, store);
+      await untilRow(one, manager, 100);
+      confirmed = readJournal(one.journal).rows.at(-1)?.n ?? 0;
+      const synced = await manager.json("/databases/app/sync", { method: "POST" });
+      assert.ok(synced.durable_txid > 0);
+      await untilRow(one, manager, confirmed + 300);
+      killedMs = clock.monotonicMs();
+      await manager.killTree();
+    }
+    const told = readJournal(one.journal).rows;
+    const mustHave = told.filter(({ atMs }) => atMs < killedMs - LOSS_LIMIT_MS).at(-1)?.n ?? 0;
+    assert.ok(mustHave > confirmed, "it wrote for long enough");
+
+    const two = placeAt(`${scratch.path}/two`);
+    await using next = start(two, store);
+    await untilRow(two, next, 1);
+    const [found = 0] = readJournal(two.journal).starts;
+    assert.ok(found >= mustHave, `${found} rows came back, ${mustHave} were older than ${LOSS_LIMIT_MS} ms`);
+    assert.ok(found <= (told.at(-1)?.n ?? 0) + 1, "no row that nobody wrote");
+    next.signal("SIGTERM");
+    assert.equal(await next.exit(), 0);
+    const last = readJournal(two.journal).rows.at(-1)?.n;
+    assert.equal(checkChain(two.database), last);
+    assert.equal(await restoreTo(store, `${scratch.path}/end.db`), last, "the last sync had everything");
+  },
+);
+
+testOnStores(
+  "a restart on the same folder goes on without a snapshot, and a stale copy of it is moved aside",
+  async (store) => {
+    using scratch = scratchFolder();
+    const one = placeAt(`${scratch.path}/one`);
+    const stop = async (place: Place, rows: number) => {
+      await using manager = start(place, store);
+      await untilRow(place, manager, rows);
+      const { databases: [status] } = await manager.json("/databases");
+      manager.signal("SIGTERM");
+      assert.equal(await manager.exit(), 0, manager.tail());
+      return status;
+    };
+    await stop(one, 50);
+    new Deno.Command("cp", { args: ["-a", one.root, `${scratch.path}/copy`] }).outputSync();
+    const status = await stop(one, 100);
+    assert.equal(status.origin, "kept");
+    assert.equal(status.counts.snapshots, 0, "its position was proven");
+    const rows = checkChain(one.database);
+
+    // The paths in the marker are those of the first machine: the copy takes its place.
+    Deno.renameSync(one.root, `${scratch.path}/newer`);
+    Deno.renameSync(`${scratch.path}/copy`, one.root);
+    const stale = await stop(one, rows + 1);
+    assert.equal(stale.origin, "moved-aside");
+    assert.ok(checkChain(one.database) > rows);
+    const aside = [...Deno.readDirSync(`${one.root}/data/stale`)];
+    assert.equal(aside.length, 1, "the stale database is kept");
+  },
+);
+
+testOnStores(
+  "a restore to the past is new history, and points before, between and after stay restorable",
+  async (store) => {
+    using scratch = scratchFolder();
+    const place = placeAt(`${scratch.path}/one`);
+    await using manager = start(place, store);
+    await untilRow(place, manager, 60);
+    const early = await manager.checkpoint("early");
+    const early_txid = early.checkpoint.databases.app.txid;
+    await untilRow(place, manager, (readJournal(place.journal).rows.at(-1)?.n ?? 0) + 100);
+    const between = (await manager.json("/databases/app/sync", { method: "POST" })).durable_txid;
+    const before = readJournal(place.journal).starts.length;
+    const restored = await manager.json("/restore", { json: { checkpoint: early.checkpoint.id } });
+    assert.deepEqual(restored.databases, { app: early_txid });
+    await waitFor(
+      "the program again",
+      () => readJournal(place.journal).starts.length > before,
+      60_000,
+      () => manager.tail(),
+    );
+    const back = readJournal(place.journal).starts.at(-1) ?? 0;
+    await untilRow(place, manager, back + 20);
+    await manager.killTree();
+
+    const at = async (name: string, args: readonly string[]) =>
+      await restoreTo(store, `${scratch.path}/${name}.db`, args);
+    assert.equal(
+      await at("early", ["--txid", String(early_txid)]),
+      back,
+      "the program began with the early state",
+    );
+    assert.ok(await at("between", ["--txid", String(between)]) >= back + 100);
+    const newest = await at("newest", []);
+    assert.ok(newest >= back && newest < back + 100, `${newest} rows, ${back} came back`);
+  },
+);
+
+testOnStores("a database that its program makes in rollback mode is kept all the same", async (store) => {
+  using scratch = scratchFolder();
+  const place = placeAt(`${scratch.path}/one`);
+  await using manager = start(place, store, { perSecond: 20, pragmas: "PRAGMA journal_mode = DELETE" });
+  await untilRow(place, manager, 30);
+  const confirmed = readJournal(place.journal).rows.at(-1)?.n ?? 0;
+  await manager.json("/databases/app/sync", { method: "POST" });
+  assert.ok(await restoreTo(store, `${scratch.path}/copy.db`) >= confirmed);
+  manager.signal("SIGTERM");
+  assert.equal(await manager.exit(), 0, manager.tail());
+  assert.equal(await restoreTo(store, `${scratch.path}/end.db`), readJournal(place.journal).rows.at(-1)?.n);
+});
