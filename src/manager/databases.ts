@@ -186,9 +186,16 @@ export class Databases {
     const link = this.#link;
     if (link === null) return;
     this.#drills.stop();
-    const { positions, failures } = await link.finish(signal === undefined ? {} : { signal });
-    this.#lastStatus = link.status().databases;
-    this.#link = null;
+    let ended: Awaited<ReturnType<FollowLink["finish"]>>;
+    try {
+      ended = await link.finish(signal === undefined ? {} : { signal });
+    } finally {
+      // In time or not, it lets go of the files: should the programs run again, another one proves its positions.
+      this.#lastStatus = link.status().databases;
+      this.#link = null;
+      await link.close();
+    }
+    const { positions, failures } = ended;
     this.#last = positionsOf(positions);
     for (const [name, failure] of Object.entries(failures)) {
       const { code, message, hint } = errorFromWire(failure);
