@@ -1,6 +1,7 @@
 /** Configuration: read from file, variables and flags, checked whole, shown without secrets, kept atomically. */
 
 export type { StoreCredentials } from "./credentials.ts";
+export { databasesIn, type FoundDatabase } from "./database_names.ts";
 export { formatDuration, parseDuration } from "./duration.ts";
 export { type EnvDirAccess, readEnvDir } from "./env_dir.ts";
 export { type ConfigFlags, type NamedPath, nameFromPath } from "./flags.ts";
@@ -17,6 +18,7 @@ export { formatSize, parseSize } from "./size.ts";
 export type {
   CheckpointConfig,
   Config,
+  DatabaseConfig,
   FilesConfig,
   LeaseConfig,
   ProcessConfig,

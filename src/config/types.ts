@@ -12,6 +12,7 @@ export interface Config {
   readonly processes: Readonly<Record<string, ProcessConfig>>;
   readonly databases: Readonly<Record<string, DatabaseConfig>>;
   readonly files: Readonly<Record<string, FilesConfig>>;
+  readonly databases: Readonly<Record<string, DatabaseConfig>>;
   readonly checkpoint: CheckpointConfig;
   readonly restore: RestoreConfig;
   readonly lease: LeaseConfig;
@@ -78,6 +79,22 @@ export interface FilesConfig {
   readonly path: string;
   readonly exclude: readonly string[];
   readonly includeDatabases: boolean;
+}
+
+export interface DatabaseConfig {
+  /** The file; with a pattern the folder of the files. */
+  readonly path: string;
+  /** Null: one file. Else database_names.ts says what it means. */
+  readonly pattern: string | null;
+  readonly syncIntervalMs: number;
+  readonly snapshotIntervalMs: number;
+  readonly retentionMs: number;
+  /** 0: none. */
+  readonly drillIntervalMs: number;
+  readonly journal: "follow" | "convert" | "snapshot";
+  /** Of a restored file; null: as recorded. */
+  readonly owner: { readonly uid: number; readonly gid: number | null } | null;
+  readonly mode: number | null;
 }
 
 export interface CheckpointConfig {
