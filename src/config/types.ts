@@ -10,7 +10,6 @@ export interface Config {
   /** Order of start; resolved: every name is known. */
   readonly stacks: readonly string[];
   readonly processes: Readonly<Record<string, ProcessConfig>>;
-  readonly databases: Readonly<Record<string, DatabaseConfig>>;
   readonly files: Readonly<Record<string, FilesConfig>>;
   readonly databases: Readonly<Record<string, DatabaseConfig>>;
   readonly checkpoint: CheckpointConfig;
@@ -57,22 +56,6 @@ export interface ProcessConfig {
   readonly successExit: readonly number[];
   readonly essential: boolean;
   readonly forwardSignals: readonly Deno.Signal[];
-}
-
-export interface DatabaseConfig {
-  /** Of the SQLite file; with a pattern, of the folder. */
-  readonly path: string;
-  /** Of file names in the folder; null: `path` is the file. */
-  readonly pattern: string | null;
-  readonly journal: "follow" | "convert" | "snapshot";
-  readonly syncIntervalMs: number;
-  readonly snapshotIntervalMs: number;
-  readonly retentionMs: number;
-  /** 0: never. */
-  readonly drillIntervalMs: number;
-  /** Of a restored file; null: as the folder's. */
-  readonly owner: string | null;
-  readonly mode: number | null;
 }
 
 export interface FilesConfig {

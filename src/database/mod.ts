@@ -24,7 +24,6 @@ export {
   stagePathOf,
   swapDatabases,
 } from "./database_swap.ts";
-export { databasesIn } from "./follow_folder.ts";
 export { type LocalPosition, readLocalPosition, sameAsLocal } from "./local_position.ts";
 export type { ReplicaLayout, ReplicaPlace } from "./replica_layout.ts";
 export { listReplica, type ReplicaFile } from "./replica_listing.ts";

@@ -71,7 +71,8 @@ export interface DatabaseInfo {
 /** A restore to scratch with an integrity check. */
 export interface DrillInfo {
   readonly atMs: number;
-  readonly ok: boolean;
+  /** failed: what is in the bucket is not a sound database. not-run: it could not be tried. */
+  readonly outcome: "passed" | "failed" | "not-run";
   readonly txid: number | null;
   readonly durationMs: number;
   readonly error: string | null;

@@ -1,7 +1,7 @@
 /** Which databases there are: by name in the configuration, by pattern in its folders, and by what the bucket holds. */
 
+import { databasesIn } from "../config/mod.ts";
 import type { Config } from "../config/types.ts";
-import { databasesIn } from "../database/mod.ts";
 import { realPathOf } from "../platform/files.ts";
 import { isMissing, systemFiles } from "../platform/local_files.ts";
 import type { ObjectStore, RequestOptions } from "../storage/object_store.ts";
@@ -54,14 +54,13 @@ export async function findDatabases(
   inBucket: readonly string[],
 ): Promise<NamedDatabase[]> {
   const found: NamedDatabase[] = [];
-  for (const [entry, { path, pattern, ...rest }] of Object.entries(config)) {
+  for (const [entry, { path, pattern }] of Object.entries(config)) {
     if (pattern === null) {
       found.push({ name: entry, entry, path: await realPathOf(path) });
       continue;
     }
     const folder = await realPathOf(path);
-    const settings = { ...rest, name: entry, folder, pattern, pins: {} };
-    const here = databasesIn(settings, await filesIn(folder)).databases
+    const here = databasesIn(entry, folder, pattern, await filesIn(folder)).found
       .map(({ name }) => name.slice(entry.length + 1));
     const there = inBucket.filter((name) => name.startsWith(`${entry}/`)).map((name) =>
       name.slice(entry.length + 1)

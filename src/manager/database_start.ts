@@ -12,8 +12,8 @@
 import type { RepositoryRecord } from "../checkpoint/types.ts";
 import type { Config } from "../config/types.ts";
 import {
+  type DatabaseChildren,
   type DatabaseSwapOutcome,
-  type DatabaseWorker,
   finishDatabaseSwaps,
   listReplica,
   newestTxid,
@@ -28,6 +28,7 @@ import {
 import type { Clock } from "../platform/clock.ts";
 import { StateManagerError } from "../platform/errors.ts";
 import { ensureFolder, removeTreeIfPresent } from "../platform/files.ts";
+import { AT_CWD, isRoot, pathBytes, statAt } from "../platform/libc_files.ts";
 import { isMissing, systemFiles } from "../platform/local_files.ts";
 import { log } from "../platform/log.ts";
 import type { ObjectStore } from "../storage/object_store.ts";
@@ -70,12 +71,15 @@ export interface DatabaseStartOptions {
   readonly dir: Pick<DataDir, "path" | "databaseSwapJournal" | "stale" | "scratch">;
   readonly store: ObjectStore;
   readonly layout: ReplicaLayout;
-  readonly worker: DatabaseWorker;
+  readonly children: DatabaseChildren;
   readonly clock: Clock;
   /** Proves the lease, right before something live changes. */
   readonly assertHeld: () => Promise<void>;
   readonly record: (event: CatalogEvent) => void;
 }
+
+/** What SQLite itself makes, but for a usual umask's bits. */
+const DATABASE_MODE = 0o644;
 
 export class DatabaseStart {
   readonly #options: DatabaseStartOptions;
@@ -152,11 +156,20 @@ export class DatabaseStart {
   }
 
   async txidAt(name: string, atMs: number, signal?: AbortSignal): Promise<number> {
-    return await this.#options.worker.txidAt(name, { kind: "before", beforeMs: atMs + 1 }, workOf(signal));
+    const { children, layout } = this.#options;
+    const target = { kind: "before", beforeMs: atMs + 1 } as const;
+    const { txid } = await children.plan({ place: { layout, name }, target }, workOf(signal));
+    return txid;
   }
 
-  async points(name: string, query: RestorePointsQuery, signal?: AbortSignal): Promise<RestorePoints> {
-    const { points, nextAfter } = await this.#options.worker.points(name, query, workOf(signal));
+  async points(
+    name: string,
+    { afterTxid, limit }: RestorePointsQuery,
+    signal?: AbortSignal,
+  ): Promise<RestorePoints> {
+    const { children, layout } = this.#options;
+    const request = { place: { layout, name }, after: afterTxid, limit };
+    const { points, nextAfter } = await children.points(request, workOf(signal));
     return {
       points: points.map(({ txid, timestampMs }) => ({ txid, timeMs: timestampMs })),
       nextAfter,
@@ -194,13 +207,20 @@ export class DatabaseStart {
     { keepLocal, signal }: { readonly keepLocal: boolean; readonly signal: AbortSignal },
   ): Promise<Readonly<Record<string, number>>> {
     if (wanted.length === 0) return {};
-    const { assertHeld, clock, config, dir, record, worker } = this.#options;
+    const { assertHeld, children, clock, config, dir, layout, record } = this.#options;
     const txids: Record<string, number> = {};
     for (const { name, entry, path } of wanted) {
       const { owner = null, mode = null } = config[entry] ?? {};
-      await ensureFolder(path.slice(0, path.lastIndexOf("/")));
-      const output = stagePathOf(path);
-      const result = await worker.restore({ name, target: targetOf(name), output, owner, mode }, { signal });
+      const folder = path.slice(0, path.lastIndexOf("/"));
+      await ensureFolder(folder);
+      const result = await children.restore({
+        place: { layout, name },
+        target: targetOf(name),
+        file: stagePathOf(path),
+        owner: ownerOf(owner, folder),
+        mode: mode ?? DATABASE_MODE,
+        check: "quick",
+      }, { signal });
       for (const warning of result.warnings) logger.warn(`database ${name}: ${warning}`);
       txids[name] = result.txid;
     }
@@ -280,6 +300,16 @@ async function endSwap(
     databases: Object.fromEntries(journal.items.map(({ name, note }) => [name, parseDatabaseMarker(note)])),
   });
   await finishDatabaseSwaps(dir.databaseSwapJournal);
+}
+
+/** As configured; else who owns the folder, since that is for whom the program's place was made. */
+function ownerOf(
+  owner: Config["databases"][string]["owner"],
+  folder: string,
+): { readonly uid: number; readonly gid: number } | null {
+  if (isRoot() !== 0) return null;
+  const { uid, gid } = statAt(AT_CWD, pathBytes(folder));
+  return owner === null ? { uid, gid } : { uid: owner.uid, gid: owner.gid ?? gid };
 }
 
 /** 0 for a file that is not there: SQLite treats both alike. */

@@ -10,20 +10,22 @@
 import type { CheckpointRecord, DatabasePosition } from "../checkpoint/types.ts";
 import type { Config } from "../config/types.ts";
 import {
-  type DatabaseWorker,
+  type DatabaseChildren,
   type FollowedDatabase,
   type FollowedFolder,
   type FollowedStatus,
   FollowLink,
   isFenced,
+  type ReplicaLayout,
 } from "../database/mod.ts";
 import type { Clock } from "../platform/clock.ts";
 import { asStateManagerError, StateManagerError } from "../platform/errors.ts";
+import { ensureFolder, removeIfPresent } from "../platform/files.ts";
 import { log } from "../platform/log.ts";
 import { errorFromWire } from "../platform/wire_error.ts";
 import type { OpenStoreOptions } from "../storage/mod.ts";
 import { type ChildWatch } from "../supervisor/mod.ts";
-import type { DatabaseInfo, RestorePoints, RestorePointsQuery } from "./control.ts";
+import type { DatabaseInfo, DrillInfo, RestorePoints, RestorePointsQuery } from "./control.ts";
 import { type DatabaseStart, type Found } from "./database_start.ts";
 import { Drills } from "./drills.ts";
 import type { Positions } from "./term_machine.ts";
@@ -33,7 +35,9 @@ const logger = log("databases");
 export interface DatabasesOptions {
   readonly config: Config["databases"];
   readonly start: DatabaseStart;
-  readonly worker: DatabaseWorker;
+  readonly children: DatabaseChildren;
+  readonly layout: ReplicaLayout;
+  readonly scratchFolder: string;
   readonly store: OpenStoreOptions;
   readonly token: number;
   /** The manager's data folder. */
@@ -66,7 +70,7 @@ export class Databases {
       clock: options.clock,
       signal: this.#closed.signal,
       databases: () => this.#drillable(),
-      drill: (name, signal) => options.worker.drill(name, { signal }),
+      drill: (name, signal) => this.#drill(name, signal),
     });
   }
 
@@ -279,13 +283,32 @@ export class Databases {
     this.#drills.stop();
     await this.#link?.close();
     await this.#drills.idle();
-    await this.#options.worker.close();
+    await this.#options.children.close();
   }
 
   #names(): string[] {
     const { config } = this.#options;
     const single = Object.keys(config).filter((name) => config[name]?.pattern === null);
     return [...new Set([...single, ...this.#found.map(({ name }) => name)])];
+  }
+
+  /** One at a time, so one scratch file; what a killed one left there is replaced. */
+  async #drill(name: string, signal: AbortSignal): Promise<DrillInfo> {
+    const { children, layout, scratchFolder } = this.#options;
+    await ensureFolder(scratchFolder, 0o700);
+    const file = `${scratchFolder}/drill.db`;
+    try {
+      const result = await children.drill({ place: { layout, name }, file }, { signal });
+      return {
+        atMs: result.finishedMs,
+        outcome: result.outcome,
+        txid: result.restored?.txid ?? null,
+        durationMs: result.durationMs,
+        error: result.error?.message ?? null,
+      };
+    } finally {
+      await removeIfPresent(file);
+    }
   }
 
   #drillable(): readonly { readonly name: string; readonly intervalMs: number }[] {

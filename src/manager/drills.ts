@@ -89,7 +89,7 @@ export class Drills {
       const error = asStateManagerError(thrown);
       result = {
         atMs: clock.wallMs(),
-        ok: false,
+        outcome: "not-run",
         txid: null,
         durationMs: clock.monotonicMs() - startedMs,
         error: error.message,
@@ -97,7 +97,16 @@ export class Drills {
     }
     this.#last.set(name, result);
     const facts = { database: name, txid: result.txid, ms: Math.round(result.durationMs) };
-    if (result.ok) logger.info("restore drill: the replica gives back a whole database", facts);
-    else logger.error("restore drill FAILED", { ...facts, error: result.error });
+    switch (result.outcome) {
+      case "passed":
+        return logger.info("restore drill: the bucket gives back a whole database", facts);
+      case "failed":
+        return logger.error("restore drill FAILED: the bucket does not give back a whole database", {
+          ...facts,
+          error: result.error,
+        });
+      case "not-run":
+        return logger.warn("restore drill could not be tried", { ...facts, error: result.error });
+    }
   }
 }

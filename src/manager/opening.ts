@@ -10,7 +10,7 @@ import type { StoreCredentials } from "../config/mod.ts";
 import type { Config, StorageConfig } from "../config/types.ts";
 import { fixedLease, type Lease, LeaseHolder, NO_LEASE_WARNING } from "../lease/mod.ts";
 import type { LeaseEvent, LeaseMemory, LeaseStatus, LeaseTerm } from "../lease/types.ts";
-import { type CatalogEvent, DatabaseWorker } from "../database/mod.ts";
+import { type CatalogEvent, DatabaseChildren } from "../database/mod.ts";
 import type { Clock } from "../platform/clock.ts";
 import { isError, StateManagerError } from "../platform/errors.ts";
 import { log } from "../platform/log.ts";
@@ -268,9 +268,9 @@ function databasesFor(
   const { config, clock, dir, guard } = options;
   const watchChild = childWatches({ name: "follower", runId: guard.runId, units: guard.units });
   const databases = databasesOf(config);
-  const worker = new DatabaseWorker({
+  const layout = settings.kind === "directory" ? "folder" : "bucket";
+  const children = new DatabaseChildren({
     store: settings,
-    scratchFolder: `${dir.scratch}/databases`,
     clock,
     watchChild: childWatches({ name: "database", runId: guard.runId, units: guard.units }),
   });
@@ -285,8 +285,8 @@ function databasesFor(
       lineage,
       dir,
       store,
-      layout: settings.kind === "directory" ? "folder" : "bucket",
-      worker,
+      layout,
+      children,
       clock,
       assertHeld: async () => {
         await lease.confirmHeld();
@@ -294,7 +294,9 @@ function databasesFor(
       },
       record: options.record,
     }),
-    worker,
+    children,
+    layout,
+    scratchFolder: `${dir.scratch}/databases`,
     store: settings,
     token: head.token,
     dataFolder: dir.path,

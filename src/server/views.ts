@@ -83,7 +83,7 @@ export function databaseView({ name, path, origin, followed, lastDrill }: Databa
     ...followedView(followed),
     last_drill: lastDrill === null ? null : {
       time: timeView(lastDrill.atMs),
-      ok: lastDrill.ok,
+      outcome: lastDrill.outcome,
       txid: lastDrill.txid,
       duration_seconds: Math.round(lastDrill.durationMs) / 1000,
       error: lastDrill.error,

@@ -1,13 +1,19 @@
 /** Routes of the databases, and the metrics, over a fake manager. */
 
 import assert from "node:assert/strict";
-import type { RestorePointsQuery } from "../../src/manager/control.ts";
+import type { DrillInfo, RestorePointsQuery } from "../../src/manager/control.ts";
 import { StateManagerError } from "../../src/platform/errors.ts";
 import { databaseInfo, managerStatus, NOW_MS } from "../support/fake_control.ts";
 import { testApp } from "../support/test_app.ts";
 
 Deno.test("GET /databases tells position, durable position, lag and the last drill", async () => {
-  const lastDrill = { atMs: NOW_MS, ok: false, txid: null, durationMs: 1500, error: "no snapshot" };
+  const lastDrill: DrillInfo = {
+    atMs: NOW_MS,
+    outcome: "failed",
+    txid: null,
+    durationMs: 1500,
+    error: "no snapshot",
+  };
   const app = testApp({ status: () => managerStatus({ databases: [databaseInfo({ lastDrill })] }) });
   const { databases: [database] } = await (await app.ask("/databases")).json();
   const { name, txid, durable_txid, lag_seconds, last_drill } = database;
@@ -17,7 +23,7 @@ Deno.test("GET /databases tells position, durable position, lag and the last dri
     durable_txid: 11,
     lag_seconds: 0.25,
   });
-  assert.deepEqual([last_drill.ok, last_drill.duration_seconds, last_drill.error], [
+  assert.deepEqual([last_drill.outcome, last_drill.duration_seconds, last_drill.error], [
     false,
     1.5,
     "no snapshot",
@@ -61,7 +67,7 @@ Deno.test("GET /databases/:name/restore-points goes on where the page before end
 });
 
 Deno.test("GET /metrics is Prometheus text with the lag of each database, names escaped", async () => {
-  const lastDrill = { atMs: NOW_MS, ok: true, txid: 3, durationMs: 5, error: null };
+  const lastDrill: DrillInfo = { atMs: NOW_MS, outcome: "passed", txid: 3, durationMs: 5, error: null };
   const databases = [
     databaseInfo({ name: 'a"b\\c', lastDrill }),
     databaseInfo({ name: "stopped", followed: null }),

@@ -169,7 +169,8 @@ function databaseMetrics(databases: readonly DatabaseInfo[]): Metric[] {
       "last_restore_check_ok",
       "gauge",
       "1 when the last restore drill found a whole database",
-      ({ lastDrill }) => lastDrill === null ? null : Number(lastDrill.ok),
+      ({ lastDrill }) =>
+        lastDrill === null || lastDrill.outcome === "not-run" ? null : Number(lastDrill.outcome === "passed"),
     ),
   ];
 }
