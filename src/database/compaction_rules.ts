@@ -94,11 +94,11 @@ export function planMerge(
   levels: readonly CompactionLevel[] = COMPACTION_LEVELS,
 ): MergePlan {
   const from = sourceLevel(level, levels);
-  const done = Math.max(0, ...files.filter((file) => file.level === level).map((file) => file.maxTxid));
+  const done = reachedBy(files, level);
   const source = files.filter((file) => file.level === from && file.maxTxid > done).sort(compareFiles);
   const [first] = source;
   if (first === undefined) return { merge: null, gap: null };
-  // A level that has no file yet begins where its source does; what came before is in a level above or a snapshot.
+  // A level that has no file yet begins where its source does; what came before is in a level above.
   let reached = done === 0 ? first.minTxid - 1 : done;
   const inputs: ReplicaFile[] = [];
   for (const file of source) {
@@ -113,6 +113,13 @@ export function planMerge(
     if (pins.has(reached)) break;
   }
   return { merge: mergeOf(level, inputs), gap: null };
+}
+
+/** Where `level` ends; one that has no file yet begins after the newest snapshot, so as not to hold all of it again. */
+function reachedBy(files: readonly ReplicaFile[], level: number): number {
+  const lastOf = (wanted: number) =>
+    files.reduce((most, file) => file.level === wanted ? Math.max(most, file.maxTxid) : most, 0);
+  return lastOf(level) || lastOf(SNAPSHOT_LEVEL);
 }
 
 function mergeOf(level: number, inputs: readonly ReplicaFile[]): Merge | null {

@@ -1,17 +1,17 @@
 /**
  * Uploads the commits of one database, one slot after the other: slot_rules.ts decides, this executes over the store.
- * It reads the local level-0 files and never changes them; it sends nothing from the lease's deadline on, until a later
- * one is told. An error is tried again for ever, with longer and longer pauses: the lag grows, nothing is lost.
+ * It reads the local level-0 files and never changes them; it sends nothing while the window of the lease is closed. An error is tried again for ever, with longer and longer pauses: the lag grows, nothing is lost.
  * If we die here, then the local files are still there: the next life sends the same bytes again, and knows them.
  */
 
 import type { Clock } from "../platform/clock.ts";
 import { asStateManagerError, isError, StateManagerError } from "../platform/errors.ts";
 import type { Random } from "../platform/random.ts";
-import type { ObjectStore, PutOptions, RequestOptions } from "../storage/object_store.ts";
+import type { ObjectStore, PutOptions } from "../storage/object_store.ts";
 import { LTX_HEADER_BYTES, LTX_TRAILER_BYTES, readHeader } from "./ltx/mod.ts";
 import { COMMIT_LEVEL, replicaKey, type ReplicaPlace, timestampMetadata } from "./replica_layout.ts";
 import type { HolderListing } from "./replica_listing.ts";
+import type { SendWindow } from "./replica_window.ts";
 import {
   openSlots,
   type SlotBase,
@@ -46,8 +46,6 @@ export type LargePut = (
 export interface LocalCommit {
   readonly txid: number;
   readonly sizeBytes: number;
-  /** Of its header. */
-  readonly timestampMs: number;
 }
 
 /** The local file of a commit, open. It never changes. */
@@ -63,8 +61,7 @@ export interface SlotWriterOptions {
   /** Fencing token of the term. */
   readonly token: number;
   readonly base: SlotBase;
-  /** CLOCK_BOOTTIME; null: nothing may be sent yet. */
-  readonly deadlineMs: number | null;
+  readonly window: SendWindow;
   readonly clock: Clock;
   readonly random: Random;
   readonly openLocal: (txid: number) => Promise<LocalCommitFile>;
@@ -98,6 +95,11 @@ interface Waiting extends LocalCommit {
   readonly sinceMs: number;
 }
 
+/** An upload as the rules know it, with what is sent besides its bytes. */
+interface DescribedUpload extends SlotUpload {
+  readonly timestampMs: number;
+}
+
 interface Waiter {
   readonly reached: () => boolean;
   readonly resolve: () => void;
@@ -113,6 +115,7 @@ export class SlotWriter implements AsyncDisposable {
   #wake = Promise.withResolvers<void>();
   #running: Promise<void> | null = null;
   #localTxid: number;
+  #timestampMs = 0;
   #waitingBytes = 0;
   #sentBytes = 0;
   #requests = 0;
@@ -122,7 +125,7 @@ export class SlotWriter implements AsyncDisposable {
 
   constructor(options: SlotWriterOptions) {
     this.#options = options;
-    this.#machine = openSlots(options.token, options.base, options.deadlineMs ?? -Infinity);
+    this.#machine = openSlots(options.token, options.base, options.window.deadlineMs);
     this.#localTxid = options.base.txid;
   }
 
@@ -139,12 +142,6 @@ export class SlotWriter implements AsyncDisposable {
     this.#queue.push({ ...commit, sinceMs: this.#options.clock.monotonicMs() });
     this.#localTxid = commit.txid;
     this.#waitingBytes += commit.sizeBytes;
-    this.#signal();
-  }
-
-  /** The lease was renewed: things may be sent until `deadlineMs`; null: nothing, until told again. */
-  renew(deadlineMs: number | null): void {
-    this.#machine = { ...this.#machine, deadlineMs: deadlineMs ?? -Infinity };
     this.#signal();
   }
 
@@ -259,7 +256,9 @@ export class SlotWriter implements AsyncDisposable {
     const { signal } = this.#stop;
     let effect: SlotEffect | null;
     if (this.#machine.work === null) {
-      effect = this.#step({ type: "wanted", upload: await this.#describe(commit) });
+      const { timestampMs, ...upload } = await this.#describe(commit);
+      this.#timestampMs = timestampMs;
+      effect = this.#step({ type: "wanted", upload });
     } else effect = this.#step({ type: "paused" });
     while (effect !== null && !signal.aborted) {
       switch (effect.type) {
@@ -268,16 +267,15 @@ export class SlotWriter implements AsyncDisposable {
         case "ended":
           return;
         case "hold":
-          // Woken by every renewal, and by commits, which change nothing.
-          await this.#wake.promise;
-          effect = this.#step({ type: "renewed", deadlineMs: this.#machine.deadlineMs }) ?? effect;
+          await Promise.race([this.#options.window.whenRenewed(), this.#wake.promise]);
+          effect = this.#step({ type: "renewed", deadlineMs: this.#options.window.deadlineMs });
           break;
         case "pause":
           await this.#pause(effect.failures);
           effect = this.#step({ type: "paused" });
           break;
         case "put":
-          effect = this.#step(await this.#put(effect.upload, commit));
+          effect = this.#step(await this.#put(effect.upload));
           break;
         case "read":
           effect = this.#step(await this.#readBack(effect.upload));
@@ -286,7 +284,9 @@ export class SlotWriter implements AsyncDisposable {
   }
 
   #step(event: SlotEvent): SlotEffect | null {
-    const { machine, effects } = stepSlots(this.#machine, event, this.#options.clock.monotonicMs());
+    const { clock, window } = this.#options;
+    const current = { ...this.#machine, deadlineMs: window.deadlineMs };
+    const { machine, effects } = stepSlots(current, event, clock.monotonicMs());
     this.#machine = machine;
     return effects[0] ?? null;
   }
@@ -308,21 +308,22 @@ export class SlotWriter implements AsyncDisposable {
       minTxid: commit.txid,
       maxTxid: commit.txid,
       sizeBytes: commit.sizeBytes,
-      timestampMs: commit.timestampMs,
+      timestampMs: this.#timestampMs,
       modifiedMs: clock.wallMs(),
     });
     this.#tellWaiters();
   }
 
   #failed(error: unknown): void {
+    if (isError(error, "lease-not-held", "cancelled")) return; // nobody's fault, and shown otherwise
     this.#errors++;
     this.#lastError = { error: asStateManagerError(error, "local-io"), atMs: this.#options.clock.wallMs() };
   }
 
-  async #describe(commit: LocalCommit): Promise<SlotUpload> {
+  async #describe(commit: LocalCommit): Promise<DescribedUpload> {
     await using file = await this.#options.openLocal(commit.txid);
     const header = await file.read(0, LTX_HEADER_BYTES);
-    const { minTxid, maxTxid, nodeId } = readHeader(header, `local file of TXID ${commit.txid}`);
+    const { minTxid, maxTxid, nodeId, timestampMs } = readHeader(header, `local file of TXID ${commit.txid}`);
     if (minTxid !== commit.txid || maxTxid !== commit.txid) {
       const message = `upload commit ${commit.txid}: its file holds TXIDs ${minTxid} to ${maxTxid}`;
       throw new StateManagerError("data-damaged", message);
@@ -333,15 +334,16 @@ export class SlotWriter implements AsyncDisposable {
       token: nodeId,
       sizeBytes: commit.sizeBytes,
       identity: identityOf(header, trailer),
+      timestampMs,
     };
   }
 
-  async #put(upload: SlotUpload, commit: LocalCommit): Promise<SlotEvent> {
+  async #put(upload: SlotUpload): Promise<SlotEvent> {
     const { store, place, largePut } = this.#options;
     const key = slotKey(place, upload.txid);
     const options: PutOptions = {
       condition: { absent: true },
-      ...(place.layout === "bucket" ? { metadata: timestampMetadata(commit.timestampMs) } : {}),
+      ...(place.layout === "bucket" ? { metadata: timestampMetadata(this.#timestampMs) } : {}),
     };
     const whole = upload.sizeBytes <= WHOLE_PUT_LIMIT_BYTES || largePut === undefined;
     await using file = await this.#options.openLocal(upload.txid);
@@ -353,15 +355,10 @@ export class SlotWriter implements AsyncDisposable {
     if (identityOf(header, trailer) !== upload.identity) {
       throw new StateManagerError("data-damaged", `upload commit ${upload.txid}: its local file has changed`);
     }
-    return await this.#request(async (request) => {
-      if (body !== null) await store.put(key, body, { ...options, ...request });
-      else {
-        await largePut?.(key, piecesOf(file, upload.sizeBytes), {
-          ...options,
-          ...request,
-          sizeBytes: upload.sizeBytes,
-        });
-      }
+    return await this.#request(async (signal) => {
+      const { sizeBytes } = upload;
+      if (body !== null) await store.put(key, body, { ...options, signal });
+      else await largePut?.(key, piecesOf(file, sizeBytes), { ...options, signal, sizeBytes });
       this.#sentBytes += upload.sizeBytes;
       return { type: "written" };
     }, (error) => {
@@ -374,14 +371,14 @@ export class SlotWriter implements AsyncDisposable {
   async #readBack(upload: SlotUpload): Promise<SlotEvent> {
     const { store, place } = this.#options;
     const key = slotKey(place, upload.txid);
-    return await this.#request(async (request) => {
-      const first = await store.get(key, { ...request, range: { start: 0, end: READ_BACK_BYTES } });
+    return await this.#request(async (signal) => {
+      const first = await store.get(key, { signal, range: { start: 0, end: READ_BACK_BYTES } });
       const { sizeBytes } = first;
       let { body } = first;
       if (sizeBytes > READ_BACK_BYTES) {
         this.#requests++;
         const range = { start: sizeBytes - LTX_TRAILER_BYTES, end: sizeBytes };
-        const last = await store.get(key, { ...request, range });
+        const last = await store.get(key, { signal, range });
         body = Uint8Array.of(...body.subarray(0, LTX_HEADER_BYTES), ...last.body);
       }
       return { type: "found", object: readObject(body, sizeBytes) };
@@ -392,32 +389,15 @@ export class SlotWriter implements AsyncDisposable {
     });
   }
 
-  /** One request, which ends when the lease's deadline passes or the writer stops. */
   async #request(
-    send: (options: RequestOptions) => Promise<SlotEvent>,
+    send: (signal: AbortSignal) => Promise<SlotEvent>,
     onError: (error: unknown) => SlotEvent,
   ): Promise<SlotEvent> {
-    const over = new AbortController();
-    const signal = AbortSignal.any([over.signal, this.#stop.signal]);
-    void this.#watchDeadline(over);
     this.#requests++;
     try {
-      return await send({ signal });
+      return await this.#options.window.within(this.#stop.signal, send);
     } catch (error) {
-      return onError(isError(error) ? error : signal.aborted ? signal.reason : error);
-    } finally {
-      over.abort();
-    }
-  }
-
-  /** Aborts when the deadline passes, as often as it may be moved meanwhile. */
-  async #watchDeadline(over: AbortController): Promise<void> {
-    const { clock } = this.#options;
-    const { signal } = over;
-    while (!signal.aborted) {
-      const leftMs = this.#machine.deadlineMs - clock.monotonicMs();
-      if (leftMs <= 0) return over.abort(new StateManagerError("lease-not-held", "send: the lease is over"));
-      await Promise.race([this.#wake.promise, clock.sleep(leftMs, { signal }).catch(() => {})]);
+      return onError(error);
     }
   }
 }
