@@ -327,6 +327,17 @@ Deno.test("decoder says in which part a file ends too early", () => {
   assert.match(messages[4] ?? "", /in its trailer/);
 });
 
+Deno.test("decoder that refused its file once refuses all that follows", () => {
+  const file = encodeLtx({ ...GOOD, timestampMs: 5 }, new Map([[1, data], [3, data]]));
+  for (const at of [7, 104, 112, file.length - 1]) {
+    const decoder = new LtxDecoder();
+    const push = (bytes: Uint8Array) => assert.throws(() => decoder.push(bytes), /read LTX file/);
+    push(file.with(at, 0x7f));
+    push(file);
+    assert.throws(() => decoder.end(), /read LTX file/);
+  }
+});
+
 Deno.test("decoder names the file in its error", () => {
   assert.throws(
     () => new LtxDecoder("databases/app/0000/x.ltx").push(new Uint8Array(100)),
