@@ -39,6 +39,8 @@ import { type LargePut, WHOLE_PUT_LIMIT_BYTES } from "./slot_writer.ts";
 
 /** Requests for deletion at a time: enough that a day's worth goes in seconds, too few to crowd out the commits. */
 const DELETES_AT_ONCE = 4;
+/** Between two listings of one term: damage that stays must not cost requests all the time. */
+const RELOAD_INTERVAL_MS = 60_000;
 
 export interface CompactorOptions {
   readonly store: ObjectStore;
@@ -83,6 +85,9 @@ export class Compactor {
   /** Deletes whose outcome is not known; no plan counts on these objects any more. */
   readonly #doubtfulDeletes = new Set<string>();
   #counts = { merges: 0, snapshots: 0, deletedFiles: 0, readBytes: 0, sentBytes: 0, requests: 0, errors: 0 };
+  /** The listing and the store disagree. */
+  #listAgain = false;
+  #listedMs: number;
   #lastError: CompactorStatus["lastError"] = null;
   #lastSnapshot: CompactorStatus["lastSnapshot"] = null;
   #defects: readonly ListingDefect[] = [];
@@ -91,6 +96,7 @@ export class Compactor {
   constructor(options: CompactorOptions) {
     this.#options = options;
     this.#levels = options.levels ?? COMPACTION_LEVELS;
+    this.#listedMs = options.clock.monotonicMs();
     const newest = options.listing.newest(SNAPSHOT_LEVEL);
     // A restart is no reason for a snapshot of the whole database.
     this.#times = newest === null ? {} : { [SNAPSHOT_LEVEL]: newest.modifiedMs };
@@ -126,6 +132,7 @@ export class Compactor {
   async turn(signal: AbortSignal): Promise<void> {
     if (!this.#options.window.isOpen) return;
     try {
+      if (this.#listAgain) await this.#list(signal);
       for (const level of this.#due()) {
         const startMs = this.#options.clock.wallMs();
         if (level === SNAPSHOT_LEVEL) await this.#snapshot(signal);
@@ -137,9 +144,19 @@ export class Compactor {
       }
     } catch (error) {
       if (signal.aborted || isError(error, "lease-not-held")) return;
+      this.#listAgain ||= isError(error, "object-not-found", "data-damaged");
       this.#counts.errors++;
       this.#lastError = { error: asStateManagerError(error, "internal"), atMs: this.#options.clock.wallMs() };
     }
+  }
+
+  /** Somebody deleted what we counted on, or a former holder's late request landed: look again, but not all the time. */
+  async #list(signal: AbortSignal): Promise<void> {
+    const { listing, store, clock } = this.#options;
+    if (clock.monotonicMs() - this.#listedMs < RELOAD_INTERVAL_MS) return;
+    this.#listedMs = clock.monotonicMs();
+    await this.#sender(signal)((ended) => listing.reload(store, { signal: ended }));
+    this.#listAgain = false;
   }
 
   /** A replica without a snapshot gets it first: the levels then begin after it instead of holding the database too. */

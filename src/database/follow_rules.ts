@@ -147,3 +147,56 @@ function sameLog(position: LogPoint, log: LogView): boolean {
 function oneRestart(position: LogPoint, log: { readonly salt1: number }): boolean {
   return log.salt1 === ((position.salt1 + 1) >>> 0);
 }
+
+/** How a checkpoint is made. reader: writers go on. barrier: they wait for it. cut: the log's file is emptied. */
+export type CheckpointKind = "reader" | "barrier" | "cut";
+
+export interface CheckpointFacts {
+  /** Pages in the log that are not known to be in the database file. */
+  readonly pages: number;
+  readonly fileBytes: number;
+  /** The last sync reached the end of the log. */
+  readonly synced: boolean;
+  /** Since the last one that took all in, or since the start. */
+  readonly sinceWholeMs: number;
+  readonly sinceAttemptMs: number;
+  /** Attempts in a row that did not take all in: a reader of the application held them up, or new commits came. */
+  readonly heldUp: number;
+}
+
+export interface CheckpointLimits {
+  readonly checkpointPages: number;
+  readonly barrierPages: number;
+  readonly checkpointIntervalMs: number;
+  readonly walBytes: number;
+}
+
+/** An attempt that was held up is made again after this, doubled each time: each costs the application a little. */
+const ATTEMPT_GAP_MS = 1_000;
+const ATTEMPT_GAP_MAX_MS = 60_000;
+
+/**
+ * Never RESTART, and TRUNCATE ("cut") only when all of the log is in the database and read by us: both wait for
+ * readers while they keep writers out.
+ */
+export function decideCheckpoint(facts: CheckpointFacts, limits: CheckpointLimits): CheckpointKind | null {
+  if (!facts.synced) return null;
+  const gapMs = facts.heldUp === 0 ? 0 : doubled(ATTEMPT_GAP_MS, facts.heldUp - 1, ATTEMPT_GAP_MAX_MS);
+  if (facts.sinceAttemptMs < gapMs) return null;
+  if (facts.pages === 0) return facts.fileBytes > limits.walBytes ? "cut" : null;
+  if (facts.pages >= limits.barrierPages && facts.heldUp > 0) return "barrier";
+  if (facts.pages >= limits.checkpointPages) return "reader";
+  return facts.sinceWholeMs >= limits.checkpointIntervalMs ? "reader" : null;
+}
+
+const RETRY_MS = 500;
+const RETRY_MAX_MS = 60_000;
+
+/** How long to wait after so many failed calls in a row. */
+export function retryDelayMs(failures: number): number {
+  return failures === 0 ? 0 : doubled(RETRY_MS, failures - 1, RETRY_MAX_MS);
+}
+
+function doubled(firstMs: number, times: number, mostMs: number): number {
+  return Math.min(mostMs, firstMs * 2 ** Math.min(times, 30));
+}

@@ -125,17 +125,14 @@ export function chainDefects(files: readonly ReplicaFile[]): ListingDefect[] {
 /** The listing of the holder: read once, then told of each of its own puts and deletes. */
 export class HolderListing {
   readonly place: ReplicaPlace;
-  readonly #byKey = new Map<string, ReplicaFile>();
-  readonly #byLevel = new Map<number, ReplicaFile[]>();
+  /** Own puts and deletes while a listing is under way, which may show the state before or after them. */
+  #meanwhile: (() => void)[] | null = null;
+  #byKey = new Map<string, ReplicaFile>();
+  #byLevel = new Map<number, ReplicaFile[]>();
 
   private constructor(place: ReplicaPlace, files: readonly ReplicaFile[]) {
     this.place = place;
-    for (const file of [...files].sort(compareFiles)) {
-      this.#byKey.set(file.key, file);
-      const level = this.#byLevel.get(file.level) ?? [];
-      level.push(file);
-      this.#byLevel.set(file.level, level);
-    }
+    this.#replace(files);
   }
 
   /** Lists the database; `defects` are for the log. */
@@ -151,6 +148,27 @@ export class HolderListing {
   /** Of a listing that is known already, for example the one a restore has made under the same lease. */
   static of(place: ReplicaPlace, files: readonly ReplicaFile[]): HolderListing {
     return new HolderListing(place, files);
+  }
+
+  /**
+   * Lists the database anew, for one who found that an object of the listing is not there. On an error all stays as it
+   * was.
+   */
+  async reload(store: ObjectStore, options: RequestOptions = {}): Promise<readonly ListingDefect[]> {
+    const meanwhile: (() => void)[] = [];
+    this.#meanwhile = meanwhile;
+    try {
+      const { files, defects } = await listReplica(store, this.place, options);
+      const known = this.#byKey;
+      this.#replace(
+        files.map((file) => ({ ...file, timestampMs: known.get(file.key)?.timestampMs ?? null })),
+      );
+      this.#meanwhile = null;
+      for (const repeat of meanwhile) repeat();
+      return defects;
+    } finally {
+      this.#meanwhile = null;
+    }
   }
 
   /** All files, by level, min, max. */
@@ -190,31 +208,33 @@ export class HolderListing {
     const { level, minTxid, maxTxid, sizeBytes, timestampMs, modifiedMs } = file;
     const key = replicaKey(this.place, { level, minTxid, maxTxid });
     const entry = { level, minTxid, maxTxid, sizeBytes, timestampMs, modifiedMs, key };
-    this.removed(key);
-    this.#add(entry);
+    this.#meanwhile?.push(() => this.#put(entry));
+    this.#put(entry);
     return entry;
   }
 
   /** A delete of ours was sent: whatever became of it, nothing may count on the object any more. */
   removed(key: string): void {
+    this.#meanwhile?.push(() => this.#remove(key));
+    this.#remove(key);
+  }
+
+  #remove(key: string): void {
     const file = this.#byKey.get(key);
     if (file === undefined) return;
     this.#byKey.delete(key);
     this.#byLevel.set(file.level, this.level(file.level).filter((each) => each.key !== key));
   }
 
-  /** What was read of an object's header or metadata. */
-  timestampKnown(key: string, timestampMs: number): void {
-    const file = this.#byKey.get(key);
-    if (file === undefined) return;
-    const known = { ...file, timestampMs };
-    this.#byKey.set(key, known);
-    this.#byLevel.set(file.level, this.level(file.level).map((each) => each.key === key ? known : each));
+  #replace(files: readonly ReplicaFile[]): void {
+    this.#byKey = new Map(files.map((file) => [file.key, file]));
+    this.#byLevel = Map.groupBy([...files].sort(compareFiles), (file) => file.level);
   }
 
-  #add(file: ReplicaFile): void {
+  #put(file: ReplicaFile): void {
+    this.#remove(file.key);
     this.#byKey.set(file.key, file);
-    const files = this.#byLevel.get(file.level) ?? [];
+    const files = this.level(file.level);
     // Files come in order nearly always: from the end there is nothing to move.
     let at = files.length;
     while (at > 0 && compareFiles(file, files[at - 1] ?? file) < 0) at--;
