@@ -11,7 +11,13 @@ import { exitNow, openParentPipe, type ParentPipe } from "../platform/parent_pip
 import { systemRandom } from "../platform/random.ts";
 import { keepAliveOnErrors } from "../platform/self.ts";
 import { errorToWire } from "../platform/wire_error.ts";
-import { credentialsFromWire, limited, openStore, type OpenStoreOptions, type S3Credentials } from "../storage/mod.ts";
+import {
+  credentialsFromWire,
+  limited,
+  openStore,
+  type OpenStoreOptions,
+  type S3Credentials,
+} from "../storage/mod.ts";
 import { FollowFleet } from "./follow_fleet.ts";
 import { FollowParts } from "./follow_parts.ts";
 import { Places } from "./follow_places.ts";
@@ -87,7 +93,10 @@ class FollowWork {
     const options = this.#storeOptions();
     const parts = new FollowParts({
       store: openStore(options, { clock, random }),
-      plainStore: limited(openStore(options, { clock, random, plain: true }), { concurrency: UPLOADS, clock }),
+      plainStore: limited(openStore(options, { clock, random, plain: true }), {
+        concurrency: UPLOADS,
+        clock,
+      }),
       layout: request.store.kind === "directory" ? "folder" : "bucket",
       token: request.token,
       window: this.#window,

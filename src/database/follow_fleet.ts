@@ -183,7 +183,10 @@ export class FollowFleet {
         const entries = await files.list(folder.folder);
         // A file that is there already, as another name's, is left to it.
         const paths = new Set([...this.#units.values()].map(({ database }) => database.path));
-        const scan = databasesIn(folder, entries.filter(({ kind }) => kind === "file").map(({ name }) => name));
+        const scan = databasesIn(
+          folder,
+          entries.filter(({ kind }) => kind === "file").map(({ name }) => name),
+        );
         for (const database of scan.databases) if (!paths.has(database.path)) this.#found(database);
         for (const name of scan.refused) this.#refuse(folder, `${folder.folder}/${name}`);
       } catch (error) {

@@ -27,7 +27,10 @@ export async function openCommitFile(
         for (let filled = 0; filled < bytes.length;) {
           const count = await file.read(bytes.subarray(filled), start + filled);
           if (count === null) {
-            throw new StateManagerError("data-damaged", `read ${path}: it ends at ${start + filled}, wanted ${end}`);
+            throw new StateManagerError(
+              "data-damaged",
+              `read ${path}: it ends at ${start + filled}, wanted ${end}`,
+            );
           }
           filled += count;
         }

@@ -5,7 +5,7 @@
 
 import type { Clock } from "../platform/clock.ts";
 import { fileStamp } from "../platform/file_stamp.ts";
-import { ensureFolder, removeIfPresent } from "../platform/files.ts";
+import { removeIfPresent } from "../platform/files.ts";
 import { type LocalFiles, systemFiles } from "../platform/local_files.ts";
 import type { Random } from "../platform/random.ts";
 import type { ObjectStore } from "../storage/object_store.ts";

@@ -91,7 +91,7 @@ export class ShipLoop {
     } catch (error) {
       this.#opened.reject(signal.reason ?? error);
     }
-    await this.#replica?.[Symbol.asyncDispose]().catch(() => {});
+    await this.#replica?.[Symbol.asyncDispose]();
   }
 
   /** A cheap look at whether the writer is in trouble: it tries again by itself and says nothing. */
