@@ -1,5 +1,5 @@
 /**
- * The command line: `main(argv)` gives the exit code and never throws. Children of this program (`__archive`, `__guard`) are
+ * The command line: `main(argv)` gives the exit code and never throws. Children of this program (`__archive`, `__follow`, `__guard`) are
  * told apart before anything else is loaded, since they start often and must start fast.
  */
 
@@ -12,6 +12,10 @@ export async function main(argv: readonly string[]): Promise<ExitCode> {
   if (argv[0] === "__archive") {
     const { archiverMain } = await import("../checkpoint/mod.ts");
     return await archiverMain();
+  }
+  if (argv[0] === "__follow") {
+    const { followerMain } = await import("../database/follow_child.ts");
+    return await followerMain();
   }
   if (argv[0] === "__guard" && argv[1] !== undefined) {
     const { guardMain } = await import("../supervisor/guard.ts");

@@ -27,6 +27,7 @@ import {
   type Positions,
   type SyncAnswer,
 } from "./follow_protocol.ts";
+import { Pins } from "./follow_pins.ts";
 import { FollowBoard, type FollowStatus, type LinkState } from "./follow_status.ts";
 
 /** Pause before the second try of a replacement, doubled to the longest; the first comes at once. */
@@ -79,6 +80,7 @@ interface Question {
 export class FollowLink implements AsyncDisposable {
   readonly #options: FollowLinkOptions;
   readonly #databases = new Map<string, FollowedDatabase>();
+  readonly #pins = new Map<string, Pins>();
   readonly #closed = new AbortController();
   readonly #questions = new Map<number, Question>();
   readonly #board: FollowBoard;
@@ -90,7 +92,10 @@ export class FollowLink implements AsyncDisposable {
 
   constructor(options: FollowLinkOptions) {
     this.#options = options;
-    for (const database of options.databases) this.#databases.set(database.name, database);
+    for (const database of options.databases) {
+      this.#databases.set(database.name, database);
+      this.#pins.set(database.name, new Pins(database.pins));
+    }
     this.#board = new FollowBoard(options.clock);
   }
 
@@ -114,9 +119,15 @@ export class FollowLink implements AsyncDisposable {
     return this.#ask({ type: "sync", name }, options) as Promise<SyncAnswer>;
   }
 
-  /** A barrier for all databases at once; gives what is durable then. For a checkpoint. */
-  positions(options: CallOptions = {}): Promise<Positions> {
-    return this.#ask({ type: "position" }, options) as Promise<Positions>;
+  /**
+   * A barrier for all databases at once; gives what is durable then, for a checkpoint. These TXIDs stay restorable until
+   * `pins` names later ones.
+   */
+  async positions(options: CallOptions = {}): Promise<Positions> {
+    const result = await this.#ask({ type: "position" }, options) as Positions;
+    // As the child does by itself, so that its successor does too.
+    for (const [name, txid] of Object.entries(result.positions)) this.#pins.get(name)?.hold(txid);
+    return result;
   }
 
   /**
@@ -134,21 +145,20 @@ export class FollowLink implements AsyncDisposable {
 
   /** TXIDs of kept checkpoints, for each name given here. */
   pins(pins: Readonly<Record<string, readonly number[]>>): void {
-    for (const [name, kept] of Object.entries(pins)) {
-      const database = this.#databases.get(name);
-      if (database !== undefined) this.#databases.set(name, { ...database, pins: kept });
-    }
+    for (const [name, kept] of Object.entries(pins)) this.#pins.get(name)?.keep(kept);
     this.#tell({ type: "pins", pins });
   }
 
   add(database: FollowedDatabase): void {
     this.#databases.set(database.name, database);
+    this.#pins.set(database.name, new Pins(database.pins));
     this.#tell({ type: "add", database });
   }
 
   /** Resolves when the child has let go of the file. Its local files stay. */
   async remove(name: string, options: CallOptions = {}): Promise<void> {
     this.#databases.delete(name);
+    this.#pins.delete(name);
     await this.#ask({ type: "remove", name }, options);
   }
 
@@ -262,7 +272,10 @@ export class FollowLink implements AsyncDisposable {
       store: storeToWire(store),
       token,
       dataFolder,
-      databases: [...this.#databases.values()],
+      databases: [...this.#databases.values()].map((database) => ({
+        ...database,
+        pins: this.#pins.get(database.name)?.all() ?? database.pins,
+      })),
       folders,
       deadlineBootMs: this.#deadlineBootMs,
       behind: this.#board.behind(),

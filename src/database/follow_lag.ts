@@ -16,10 +16,11 @@ export class LagAccount {
   #takenSinceMs: number | null = null;
   /** By TXID. */
   #waiting: Waiting[] = [];
+  readonly #firstMs: number;
 
   /** A database just met may hold anything. */
   constructor(sinceMs: number) {
-    this.#seenSinceMs = sinceMs;
+    this.#seenSinceMs = this.#firstMs = sinceMs;
   }
 
   /** It changed at this time or later. */
@@ -48,9 +49,11 @@ export class LagAccount {
     this.#takenSinceMs = null;
   }
 
-  /** A file of a child before this one, still to be sent. */
-  found(file: { readonly txid: number; readonly sizeBytes: number }, sinceMs: number): void {
-    this.#waiting.push({ ...file, sinceMs });
+  /** A local file that may still have to be sent: of a child before this one, or a capture that was told already. */
+  found(file: { readonly txid: number; readonly sizeBytes: number }): void {
+    if (this.#waiting.some(({ txid }) => txid === file.txid)) return;
+    this.#waiting.push({ txid: file.txid, sizeBytes: file.sizeBytes, sinceMs: this.#firstMs });
+    this.#waiting.sort((a, b) => a.txid - b.txid);
   }
 
   durable(txid: number): void {
@@ -61,6 +64,11 @@ export class LagAccount {
   get behindSinceMs(): number | null {
     const [oldest] = this.#waiting;
     return earlier(oldest?.sinceMs ?? null, earlier(this.#takenSinceMs, this.#seenSinceMs));
+  }
+
+  /** It was seen to change, and no capture has begun since. */
+  get hasUncaptured(): boolean {
+    return this.#seenSinceMs !== null;
   }
 
   get waitingFiles(): number {

@@ -152,6 +152,7 @@ export interface DatabaseStatus {
   /** Wall clock, for people. */
   readonly lastDurableMs: number | null;
   readonly lastError: (WireError & { readonly atMs: number }) | null;
+  /** Newest in the store that a restore can begin with. */
   readonly lastSnapshot: { readonly txid: number; readonly atMs: number } | null;
   readonly counts: DatabaseCounts;
 }

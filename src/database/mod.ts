@@ -1,4 +1,7 @@
-/** The database room: replication of the applications' databases, and the catalog, a local history that nothing depends on. */
+/**
+ * The database room: replication of the applications' databases in children of this program (followed while programs
+ * run, restored, drilled), and the catalog, a local history that nothing depends on.
+ */
 
 export { type Catalog, type CatalogOptions, openCatalog } from "./catalog.ts";
 export {
@@ -8,15 +11,6 @@ export {
   type CatalogRow,
   type HistoryQuery,
 } from "./catalog_types.ts";
-export { FollowLink, type FollowLinkOptions, isFenced } from "./follow_client.ts";
-export type {
-  DatabaseStatus,
-  FollowedDatabase,
-  FollowedFolder,
-  FollowEvent,
-  FollowJournal,
-} from "./follow_protocol.ts";
-export type { FollowedStatus, FollowStatus } from "./follow_status.ts";
 export {
   type DatabaseSwapOutcome,
   finishDatabaseSwaps,
@@ -24,6 +18,19 @@ export {
   stagePathOf,
   swapDatabases,
 } from "./database_swap.ts";
+export { type CallOptions, FollowLink, type FollowLinkOptions, isFenced } from "./follow_client.ts";
+export type {
+  DatabaseCounts,
+  DatabaseState,
+  FollowedDatabase,
+  FollowedFolder,
+  FollowEvent,
+  FollowJournal,
+  FollowSettings,
+  Positions,
+  SyncAnswer,
+} from "./follow_protocol.ts";
+export type { FollowedStatus, FollowStatus, LinkState } from "./follow_status.ts";
 export { type LocalPosition, readLocalPosition, sameAsLocal } from "./local_position.ts";
 export type { ReplicaLayout, ReplicaPlace } from "./replica_layout.ts";
 export { listReplica, type ReplicaFile } from "./replica_listing.ts";

@@ -22,12 +22,10 @@ export type RestoreTarget =
   | { readonly kind: "txid"; readonly txid: number }
   | { readonly kind: "before"; readonly beforeMs: number };
 
-/** A state that can be restored. */
-export interface RestorePoint {
+/** A state that can be restored, and the file that ends there; of several the one of the highest level. */
+export interface RestorePoint<F> {
   readonly txid: number;
-  readonly timestampMs: number | null;
-  /** Of the file that ends there; the highest where several do. */
-  readonly level: number;
+  readonly file: F;
 }
 
 function rangeText(first: number, last: number): string {
@@ -178,7 +176,7 @@ function noSuchTime(files: readonly PlannableFile[], beforeMs: number): StateMan
     {
       hint: oldest === undefined
         ? "the replica has no restore points"
-        : `the oldest is TXID ${oldest.txid} of ${timeText(oldest.timestampMs ?? NaN)}`,
+        : `the oldest is TXID ${oldest.txid} of ${timeText(oldest.file.timestampMs ?? NaN)}`,
     },
   );
 }
@@ -192,14 +190,15 @@ function timeText(ms: number): string {
  * All states that can be restored, oldest first. A point is the end of a file that begins at TXID 1, or that begins at or
  * before the TXID after another point: exactly those for which `planRestore` by TXID succeeds.
  */
-export function restorePoints(files: readonly PlannableFile[]): readonly RestorePoint[] {
-  const points: RestorePoint[] = [];
+export function restorePoints<F extends PlannableFile>(files: readonly F[]): readonly RestorePoint<F>[] {
+  const points: RestorePoint<F>[] = [];
   const sorted = files.filter((file) => file.level !== SNAPSHOT_LEVEL || file.minTxid === 1)
     .sort((a, b) => a.maxTxid - b.maxTxid || b.level - a.level);
-  for (const { level, minTxid, maxTxid, timestampMs } of sorted) {
+  for (const file of sorted) {
+    const { minTxid, maxTxid } = file;
     const newest = points.at(-1);
     if (newest !== undefined && newest.txid === maxTxid) continue;
-    if (minTxid <= (newest?.txid ?? 0) + 1) points.push({ txid: maxTxid, timestampMs, level });
+    if (minTxid <= (newest?.txid ?? 0) + 1) points.push({ txid: maxTxid, file });
   }
   return points;
 }

@@ -307,7 +307,7 @@ function ownerOf(
   owner: Config["databases"][string]["owner"],
   folder: string,
 ): { readonly uid: number; readonly gid: number } | null {
-  if (isRoot() !== 0) return null;
+  if (!isRoot()) return null;
   const { uid, gid } = statAt(AT_CWD, pathBytes(folder));
   return owner === null ? { uid, gid } : { uid: owner.uid, gid: owner.gid ?? gid };
 }

@@ -1,0 +1,120 @@
+/** What can be restored: the databases in a store, and the points of one of them. Reads only. */
+
+import type { ObjectStore, RequestOptions } from "../storage/object_store.ts";
+import { listAll } from "../storage/object_store.ts";
+import { parseReplicaKey, type ReplicaLayout, type ReplicaPlace } from "./replica_layout.ts";
+import { listReplica } from "./replica_listing.ts";
+import { type FetchEnvironment, withTimes } from "./restore_fetch.ts";
+import { newestTxid, pageOfPoints, POINTS_PAGE_LIMIT, restorePoints } from "./restore_plan.ts";
+
+export interface PointsRequest {
+  readonly place: ReplicaPlace;
+  /** Only points after this TXID; 0 for all. */
+  readonly after: number;
+  /** At most `POINTS_PAGE_LIMIT`, which is the default. */
+  readonly limit?: number;
+}
+
+export interface ListedPoint {
+  readonly txid: number;
+  /** Commit time: a restore to "not after" this time ends here. */
+  readonly timestampMs: number;
+  readonly level: number;
+}
+
+export interface ListedPoints {
+  /** Oldest first. */
+  readonly points: readonly ListedPoint[];
+  /** Give as `after` for the next page; null on the last one. */
+  readonly nextAfter: number | null;
+  readonly total: number;
+  /** Newest TXID of any file; larger than the last point where files are missing. 0: no such database. */
+  readonly newestTxid: number;
+}
+
+export async function listRestorePoints(
+  { place, after, limit = POINTS_PAGE_LIMIT }: PointsRequest,
+  environment: FetchEnvironment,
+): Promise<ListedPoints> {
+  const { files } = await listReplica(environment.store, place, { signal: environment.signal });
+  const all = restorePoints(files);
+  const page = pageOfPoints(all, after, limit);
+  const timed = await withTimes(page.points.map(({ file }) => file), environment);
+  return {
+    points: timed.map(({ maxTxid: txid, timestampMs, level }) => ({ txid, timestampMs, level })),
+    nextAfter: page.nextAfter,
+    total: all.length,
+    newestTxid: newestTxid(files),
+  };
+}
+
+/** One database, as the keys in the store tell. */
+export interface StoredDatabase {
+  readonly name: string;
+  readonly layout: ReplicaLayout;
+  readonly files: number;
+  readonly bytes: number;
+  readonly newestTxid: number;
+  /** The store's time of its newest object, for people. */
+  readonly modifiedMs: number;
+}
+
+/** Names may have slashes: the part before the level, as short as it can be. */
+const KEYS: Readonly<Record<ReplicaLayout, RegExp>> = {
+  bucket: /^databases\/(.+?)\/000[0-9]\/[^/]+$/,
+  folder: /^databases\/(.+?)\/ltx\/[0-9]\/[^/]+$/,
+};
+
+function placeOfKey(key: string): { readonly place: ReplicaPlace; readonly maxTxid: number } | null {
+  for (const layout of ["bucket", "folder"] as const) {
+    const name = KEYS[layout].exec(key)?.[1];
+    if (name === undefined) continue;
+    const place: ReplicaPlace = { layout, name };
+    const parsed = parseReplicaKey(place, key);
+    if (parsed !== null) return { place, maxTxid: parsed.maxTxid };
+  }
+  return null;
+}
+
+/**
+ * All databases in the store, by name. Both layouts are looked for: a bucket that was copied to a folder keeps its own.
+ * It lists every object of every database.
+ */
+export async function listDatabases(
+  store: ObjectStore,
+  options: RequestOptions = {},
+): Promise<readonly StoredDatabase[]> {
+  const found = new Map<string, StoredDatabase>();
+  for await (const { key, sizeBytes, modifiedMs } of listAll(store, "databases/", options)) {
+    const read = placeOfKey(key);
+    if (read === null) continue;
+    const { name, layout } = read.place;
+    const before = found.get(`${layout} ${name}`);
+    found.set(`${layout} ${name}`, {
+      name,
+      layout,
+      files: (before?.files ?? 0) + 1,
+      bytes: (before?.bytes ?? 0) + sizeBytes,
+      newestTxid: Math.max(before?.newestTxid ?? 0, read.maxTxid),
+      modifiedMs: Math.max(before?.modifiedMs ?? 0, modifiedMs),
+    });
+  }
+  return [...found.values()].sort((a, b) => a.name < b.name ? -1 : a.name > b.name ? 1 : 0);
+}
+
+/** The layout in which the store has this database: `usual`, or the other one where only that has files. */
+export async function findLayout(
+  store: ObjectStore,
+  name: string,
+  usual: ReplicaLayout,
+  options: RequestOptions = {},
+): Promise<ReplicaPlace> {
+  const other = usual === "bucket" ? "folder" : "bucket";
+  for (const layout of [usual, other] as const) {
+    for await (const { key } of listAll(store, `databases/${name}/`, options)) {
+      const place = placeOfKey(key)?.place;
+      if (place?.layout === layout && place.name === name) return place;
+    }
+  }
+  return { layout: usual, name };
+}
