@@ -55,9 +55,12 @@ export function readJournal(path: string): ToldChain {
   return { starts, rows };
 }
 
-/** Asserts that the file is a whole database with an unbroken chain from row 1 on; gives its length. */
-export function checkChain(path: string): number {
-  const database = new DatabaseSync(path);
+/**
+ * Asserts that the file is a whole database with an unbroken chain from row 1 on; gives its length. With `readOnly` it
+ * may be in use by its program, never by this process.
+ */
+export function checkChain(path: string, options: { readonly readOnly?: boolean } = {}): number {
+  const database = new DatabaseSync(path, options);
   try {
     const [check] = database.prepare("PRAGMA integrity_check").all();
     assert.equal(check?.["integrity_check"], "ok", `integrity_check of ${path}`);
