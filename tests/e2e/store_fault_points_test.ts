@@ -45,7 +45,7 @@ async function tryPoint(
 
 const CASES = [
   { what: "is done and its answer lost", stride: 6, fault: { reset: true, when: "after", count: 1 } },
-  { what: "and every later one fails", stride: 16, fault: { status: 503, code: "SlowDown" } },
+  { what: "and every later one fails", stride: 12, fault: { status: 503, code: "SlowDown" } },
 ] as const;
 
 for (const { what, stride, fault } of CASES) {

@@ -143,9 +143,10 @@ export class ChaosHistory {
   #onDisk(machine: ChaosMachine, newPid: number): Range[] | undefined {
     const local = this.#local.get(machine.name);
     if (local === undefined) return undefined;
-    const last = machine.journal().findLast(({ pid, event }) => pid !== newPid && event !== "found")?.value ??
-      0;
-    const own: Range[] = [{ low: last, high: last + 1, what: "its disk" }];
+    // One that was killed before it counted has left what it found, perhaps settled.
+    const line = machine.journal().findLast(({ pid }) => pid !== newPid);
+    const low = line?.value ?? 0;
+    const own: Range[] = [{ low, high: (line?.greatest ?? low) + 1, what: "its disk" }];
     if (local.restore === null) return own;
     const { source, mark } = local.restore;
     const began = this.scene.journal().slice(mark).some(({ event, pid }) =>
