@@ -11,13 +11,17 @@ export {
   type CatalogRow,
   type HistoryQuery,
 } from "./catalog_types.ts";
+export { DatabaseChildren, type DatabaseChildrenOptions, type DatabaseWork } from "./database_client.ts";
 export {
+  type DatabaseSwapItem,
+  type DatabaseSwapJournal,
   type DatabaseSwapOutcome,
   finishDatabaseSwaps,
   rollDatabaseSwaps,
   stagePathOf,
   swapDatabases,
 } from "./database_swap.ts";
+export type { DrillRequest, DrillResult } from "./drill.ts";
 export { type CallOptions, FollowLink, type FollowLinkOptions, isFenced } from "./follow_client.ts";
 export type {
   DatabaseCounts,
@@ -32,6 +36,25 @@ export type {
 } from "./follow_protocol.ts";
 export type { FollowedStatus, FollowStatus, LinkState } from "./follow_status.ts";
 export { type LocalPosition, readLocalPosition, sameAsLocal } from "./local_position.ts";
+export { realDatabasePath } from "./real_path.ts";
 export type { ReplicaLayout, ReplicaPlace } from "./replica_layout.ts";
 export { listReplica, type ReplicaFile } from "./replica_listing.ts";
-export { newestTxid, type RestoreTarget } from "./restore_plan.ts";
+export type { CheckMode } from "./restore_check.ts";
+export { planDatabaseRestore, restoreDatabaseTo } from "./restore_database.ts";
+export {
+  findReplica,
+  listDatabases,
+  type ListedPoint,
+  type ListedPoints,
+  listRestorePoints,
+  type PointsRequest,
+  type StoredDatabase,
+} from "./restore_points.ts";
+export { newestTxid, planRestore, restorePoints, type RestoreTarget } from "./restore_plan.ts";
+export type {
+  RestoreEnvironment,
+  RestorePlan,
+  RestoreProgress,
+  RestoreRequest,
+  RestoreResult,
+} from "./restore_types.ts";
