@@ -1,7 +1,7 @@
 /** Rules over the paths of databases: each file is replicated once, and never what is the manager's own. */
 
+import { matchesPattern, patternsMeet } from "../platform/name_pattern.ts";
 import type { CheckContext } from "./checks.ts";
-import { databaseFileFault, matchesPattern, patternsMeet } from "./database_names.ts";
 import { isWithin } from "./schema_values.ts";
 import type { Config, DatabaseConfig } from "./types.ts";
 
@@ -34,7 +34,9 @@ function pathFault(database: DatabaseConfig, config: Config, context: CheckConte
   if (store !== null && isWithin(path, store)) return `got ${what} inside the store, wanted one outside`;
   if (pattern !== null) return null;
   if (path === config.catalog.path) return "got the catalog's file, wanted another one";
-  if (/-(?:wal|shm|journal)$/.test(path)) return `got ${databaseFileFault(path)}`;
+  if (/-(?:wal|shm|journal)$/.test(path)) {
+    return "got a file that SQLite keeps beside a database, wanted the database";
+  }
   const root = Object.entries(config.files).find(([, files]) => isWithin(files.path, path));
   return root === undefined ? null : `got a folder of files.${root[0]}, wanted a file`;
 }

@@ -1,7 +1,6 @@
 /** Configuration: read from file, variables and flags, checked whole, shown without secrets, kept atomically. */
 
 export type { StoreCredentials } from "./credentials.ts";
-export { databasesIn, type FoundDatabase } from "./database_names.ts";
 export { formatDuration, parseDuration } from "./duration.ts";
 export { type EnvDirAccess, readEnvDir } from "./env_dir.ts";
 export { type ConfigFlags, type NamedPath, nameFromPath } from "./flags.ts";

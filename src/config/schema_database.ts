@@ -1,7 +1,6 @@
 /** The part of the schema that says what one database is, or one folder of them. */
 
 import * as v from "valibot";
-import { PATTERN } from "./database_names.ts";
 import { choiceSchema, described, durationSchema, pathSchema, requiredKey } from "./schema_values.ts";
 
 /** Entries; one with a pattern may mean many files. */
@@ -10,6 +9,9 @@ const MINUTE_MS = 60_000;
 const HOUR_MS = 60 * MINUTE_MS;
 const DAY_MS = 24 * HOUR_MS;
 const LARGEST_ID = 4_294_967_294; // the largest number means "unchanged" to chown(2)
+
+/** Of file names that a store can keep (docs/configuration.md). */
+const PATTERN = /^[A-Za-z0-9._?*-]{1,100}$/;
 
 export interface Owner {
   readonly uid: number;

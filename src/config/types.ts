@@ -67,7 +67,7 @@ export interface FilesConfig {
 export interface DatabaseConfig {
   /** The file; with a pattern the folder of the files. */
   readonly path: string;
-  /** Null: one file. Else database_names.ts says what it means. */
+  /** Null: one file. Else the files of the folder that this glob means (platform/name_pattern.ts), each by itself. */
   readonly pattern: string | null;
   readonly syncIntervalMs: number;
   readonly snapshotIntervalMs: number;

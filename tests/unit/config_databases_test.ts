@@ -1,8 +1,8 @@
 /** `databases`: their keys and defaults, the rules over their paths, their names, and where they come from. */
 
 import assert from "node:assert/strict";
-import { databasesIn, redactedConfig } from "../../src/config/mod.ts";
-import { databaseFileFault, matchesPattern, patternsMeet } from "../../src/config/database_names.ts";
+import { redactedConfig } from "../../src/config/mod.ts";
+import { matchesPattern, patternsMeet } from "../../src/platform/name_pattern.ts";
 import { UNAVAILABLE } from "../../src/config/unavailable.ts";
 import { FOLDER_STORE, type Given, load, problemsOf } from "../support/config_files.ts";
 
@@ -279,40 +279,12 @@ Deno.test("a remote primary of a database is refused with a reason, its token no
   assert.doesNotMatch(JSON.stringify(problems), /very-secret|libsql:/);
 });
 
-Deno.test("a pattern means files of its folder whose names a store can keep", () => {
-  const names = [
-    "b.db",
-    "a.db",
-    "a.db-wal",
-    "a.db-shm",
-    "a.db-journal",
-    ".hidden.db",
-    "mit leer.db",
-    "ä.db",
-    "a.sqlite",
-    "0a1f",
-    "ltx",
-    "x".repeat(98) + ".db",
-  ];
-  assert.deepEqual(databasesIn("t", "/srv/t", "*.db*", names), {
-    found: [{ name: "t/a.db", path: "/srv/t/a.db" }, { name: "t/b.db", path: "/srv/t/b.db" }],
-    refused: [".hidden.db", "mit leer.db", "x".repeat(98) + ".db", "ä.db"].map((file) => ({
-      file,
-      fault: "wanted a letter or digit, then up to 99 of letters, digits, . _ and -",
-    })),
-  });
-  assert.deepEqual(databasesIn("t", "/srv/t", "*", ["ltx", "0a1f", "0A1f"]).found.map(({ name }) => name), [
-    "t/0A1f",
-  ]);
-  assert.equal(databaseFileFault("app.db"), null);
-  assert.ok(databaseFileFault("..") !== null && databaseFileFault("app.db-wal") !== null);
-});
-
 Deno.test("patterns match whole names, and are known to meet where one name fits both", () => {
   for (
     const [pattern, name, wanted] of [
       ["*.db", "a.db", true],
-      ["*.db", ".db", true],
+      ["*.db", ".db", false],
+      [".*", ".db", true],
       ["*.db", "a.dbx", false],
       ["*.db", "a-db", false],
       ["a?c", "abc", true],

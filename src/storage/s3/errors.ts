@@ -31,7 +31,8 @@ interface Verdict {
 const NO_PERMISSION: Verdict = {
   code: "store-access-denied",
   detail: "these credentials have no permission for this",
-  hint: "allow GetObject, PutObject and DeleteObject on the prefix and ListBucket on the bucket",
+  hint:
+    "allow GetObject, PutObject, DeleteObject and AbortMultipartUpload on the prefix and ListBucket on the bucket",
 };
 
 const WRONG_TOKEN: Verdict = {
