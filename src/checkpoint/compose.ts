@@ -20,7 +20,7 @@ export interface ComposeRequest {
   /** Files roots whose content comes from `source`. */
   readonly names: readonly string[];
   /** Where the databases will stand; those of the current checkpoint that are not named stay. */
-  readonly databases: Readonly<Record<string, DatabasePosition>>;
+  readonly databases?: Readonly<Record<string, DatabasePosition>>;
   readonly comment: string;
   readonly labels: Readonly<Record<string, string>>;
 }

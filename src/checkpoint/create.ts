@@ -49,8 +49,8 @@ export interface CreateRequest {
   readonly token: number;
   readonly head: HeadFacts;
   readonly roots: readonly FilesRoot[];
-  /** Where the replicated databases stand: all that the configuration names. */
-  readonly databases: Readonly<Record<string, DatabasePosition>>;
+  /** Where the replicated databases stand: all that the configuration names. Absent: there are none. */
+  readonly databases?: Readonly<Record<string, DatabasePosition>>;
   /** Make a record of its own even when nothing changed. */
   readonly always: boolean;
   /** Device of each root at an earlier checkpoint, decimal; another one now is `source-missing`. */

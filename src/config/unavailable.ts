@@ -20,7 +20,6 @@ const EMBEDDED_INSTEAD =
 const LATER_KEEP = "every checkpoint is kept";
 
 export const UNAVAILABLE: readonly Unavailable[] = [
-  { key: "databases", instead: "keep its folder under files: a checkpoint takes it by SQLite's backup API" },
   { key: "databases.*.sync_url", instead: EMBEDDED_INSTEAD },
   { key: "databases.*.auth_token", instead: EMBEDDED_INSTEAD },
   { key: "mounts", instead: "mount it before the manager starts, or run the mount as a process" },

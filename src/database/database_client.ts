@@ -103,11 +103,11 @@ async function runChild(
 ): Promise<unknown> {
   signal.throwIfAborted();
   const { store, clock } = options;
-  const request = (): DatabaseRequestLine => ({
+  const request = (): readonly DatabaseRequestLine[] => [{
     ...operation,
     protocol: DATABASE_PROTOCOL,
     store: storeToWire(store),
-  });
+  }];
   const checks = operation.op === "drill" ||
     (operation.op === "restore" && operation.request.check !== "none");
   const child = {

@@ -2,7 +2,9 @@
 
 import { databasesIn } from "../config/mod.ts";
 import type { Config } from "../config/types.ts";
+import { realDatabasePath } from "../database/mod.ts";
 import { realPathOf } from "../platform/files.ts";
+import { isErrno } from "../platform/libc_files.ts";
 import { isMissing, systemFiles } from "../platform/local_files.ts";
 import type { ObjectStore, RequestOptions } from "../storage/object_store.ts";
 
@@ -56,7 +58,7 @@ export async function findDatabases(
   const found: NamedDatabase[] = [];
   for (const [entry, { path, pattern }] of Object.entries(config)) {
     if (pattern === null) {
-      found.push({ name: entry, entry, path: await realPathOf(path) });
+      found.push({ name: entry, entry, path: await realFileOf(path) });
       continue;
     }
     const folder = await realPathOf(path);
@@ -70,6 +72,16 @@ export async function findDatabases(
     }
   }
   return found;
+}
+
+/** A folder that is not there yet has no symlink to follow either. */
+async function realFileOf(path: string): Promise<string> {
+  try {
+    return realDatabasePath(path);
+  } catch (error) {
+    if (!isErrno(error, "ENOENT")) throw error;
+    return await realPathOf(path);
+  }
 }
 
 async function filesIn(folder: string): Promise<string[]> {

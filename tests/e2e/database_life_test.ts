@@ -27,12 +27,14 @@ function placeAt(root: string): Place {
 interface StartOptions {
   readonly perSecond?: number;
   readonly args?: readonly string[];
-  readonly pragmas?: string;
+  readonly pragmas?: string | undefined;
 }
+
+const DEFAULTS = { perSecond: 200, args: [] } as const;
 
 function start(place: Place, store: TestStore, options: StartOptions = {}): ManagerProcess {
   const { root, database, journal } = place;
-  const { perSecond = 200, args = [], pragmas } = options;
+  const { perSecond, args, pragmas } = { ...DEFAULTS, ...options };
   Deno.mkdirSync(`${root}/db`, { recursive: true });
   const program = chainProgram({
     database,
@@ -80,7 +82,8 @@ testOnStores(
       confirmed = readJournal(one.journal).rows.at(-1)?.n ?? 0;
       const synced = await manager.json("/databases/app/sync", { method: "POST" });
       assert.ok(synced.durable_txid > 0);
-      await untilRow(one, manager, confirmed + 300);
+      const { perSecond } = DEFAULTS;
+      await untilRow(one, manager, confirmed + perSecond * (LOSS_LIMIT_MS / 1000 + 1));
       killedMs = clock.monotonicMs();
       await manager.killTree();
     }
@@ -177,7 +180,8 @@ testOnStores("a database that its program makes in rollback mode is kept all the
   await untilRow(place, manager, 30);
   const confirmed = readJournal(place.journal).rows.at(-1)?.n ?? 0;
   await manager.json("/databases/app/sync", { method: "POST" });
-  assert.ok(await restoreTo(store, `${scratch.path}/copy.db`) >= confirmed);
+  const copied = await restoreTo(store, `${scratch.path}/copy.db`);
+  assert.ok(copied >= confirmed, `${copied} rows came back, a barrier confirmed ${confirmed}`);
   manager.signal("SIGTERM");
   assert.equal(await manager.exit(), 0, manager.tail());
   assert.equal(await restoreTo(store, `${scratch.path}/end.db`), readJournal(place.journal).rows.at(-1)?.n);

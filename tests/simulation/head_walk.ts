@@ -409,7 +409,7 @@ export function headModel(budget: HeadBudget, mutant: HeadMutant = {}): Model<He
       if (left.restores > 0 && source !== undefined && isShipped(machine)) {
         const stopped = withMachine(world, index, { program: false });
         const asked = { ...stopped, left: { ...left, restores: left.restores - 1 } };
-        const wanted = { source, names: [ROOT.name], onStart: null };
+        const wanted = { source, names: [ROOT.name], databases: {}, onStart: null };
         moves.push({
           label: `${name}: restore of the first`,
           state: begin(asked, index, "restore", { ...again, wanted }),

@@ -208,7 +208,7 @@ export class Session {
         const source = listed[world.chance.below(listed.length)];
         if (outcome.kind !== "done" || source === undefined) return back();
         world.checks.restoreBegins();
-        const wanted = { source, names: [ROOT.name], onStart: null };
+        const wanted = { source, names: [ROOT.name], databases: {}, onStart: null };
         this.#run("restore", { wanted, composed: null }, (outcome) => {
           if (outcome.kind === "done") {
             world.count("restore done");

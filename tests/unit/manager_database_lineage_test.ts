@@ -3,10 +3,10 @@
 import assert from "node:assert/strict";
 import {
   type DatabaseFacts,
-  type DatabaseMarker,
   decideDatabaseLineage,
   isDatabaseOurs,
 } from "../../src/manager/database_lineage.ts";
+import type { DatabaseMarker } from "../../src/manager/lineage.ts";
 
 const REPO = "repo-1";
 const PATH = "/srv/app.db";
