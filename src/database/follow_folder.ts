@@ -1,5 +1,6 @@
 /** Which files of a folder are databases to follow. Names and first bytes only: nothing here opens a file by SQLite. */
 
+import { matchesPattern } from "../platform/name_pattern.ts";
 import type { FollowedDatabase, FollowedFolder } from "./follow_protocol.ts";
 
 /** As one segment of a key in every store; beside it `databases/<folder's name>/` must fit. */
@@ -15,8 +16,8 @@ export interface FolderScan {
 
 /** `names` of regular files in the folder, in any order. */
 export function databasesIn(folder: FollowedFolder, names: readonly string[]): FolderScan {
-  const pattern = patternToRegExp(folder.pattern);
-  const matching = names.filter((name) => pattern.test(name) && !COMPANION.test(name)).sort();
+  const matching = names.filter((name) => matchesPattern(folder.pattern, name) && !COMPANION.test(name))
+    .sort();
   const { journal, syncIntervalMs, snapshotIntervalMs, retentionMs } = folder;
   return {
     databases: matching.filter((name) => FILE_NAME.test(name)).map((name) => ({
@@ -31,10 +32,4 @@ export function databasesIn(folder: FollowedFolder, names: readonly string[]): F
     })),
     refused: matching.filter((name) => !FILE_NAME.test(name)),
   };
-}
-
-/** `*`: any characters, none included; `?`: one; all else is itself. A leading dot must be given. */
-export function patternToRegExp(pattern: string): RegExp {
-  const text = pattern.replaceAll(/[\\^$.|+()[\]{}]/g, "\\$&").replaceAll("*", ".*").replaceAll("?", ".");
-  return new RegExp(pattern.startsWith(".") ? `^${text}$` : `^(?!\\.)${text}$`, "s");
 }

@@ -22,6 +22,7 @@ export {
   swapDatabases,
 } from "./database_swap.ts";
 export type { DrillRequest, DrillResult } from "./drill.ts";
+export { databasesIn } from "./follow_folder.ts";
 export { type CallOptions, FollowLink, type FollowLinkOptions, isFenced } from "./follow_client.ts";
 export type {
   DatabaseCounts,

@@ -1,8 +1,7 @@
 /** Which databases there are: by name in the configuration, by pattern in its folders, and by what the bucket holds. */
 
-import { databasesIn } from "../config/mod.ts";
 import type { Config } from "../config/types.ts";
-import { realDatabasePath } from "../database/mod.ts";
+import { databasesIn, realDatabasePath } from "../database/mod.ts";
 import { realPathOf } from "../platform/files.ts";
 import { isErrno } from "../platform/libc_files.ts";
 import { isMissing, systemFiles } from "../platform/local_files.ts";
@@ -56,13 +55,14 @@ export async function findDatabases(
   inBucket: readonly string[],
 ): Promise<NamedDatabase[]> {
   const found: NamedDatabase[] = [];
-  for (const [entry, { path, pattern }] of Object.entries(config)) {
+  for (const [entry, { path, pattern, ...settings }] of Object.entries(config)) {
     if (pattern === null) {
       found.push({ name: entry, entry, path: await realFileOf(path) });
       continue;
     }
     const folder = await realPathOf(path);
-    const here = databasesIn(entry, folder, pattern, await filesIn(folder)).found
+    const here = databasesIn({ ...settings, name: entry, folder, pattern, pins: {} }, await filesIn(folder))
+      .databases
       .map(({ name }) => name.slice(entry.length + 1));
     const there = inBucket.filter((name) => name.startsWith(`${entry}/`)).map((name) =>
       name.slice(entry.length + 1)

@@ -9,6 +9,10 @@ import { jsonResponse } from "../long_work.ts";
 import { MAX_PAGE } from "../schemas.ts";
 import { databaseView } from "../views.ts";
 
+/** A caller that waits longer asks again: nothing is lost by it. */
+const SYNC_LIMIT_MS = 10 * 60_000;
+const POINTS_LIMIT_MS = 2 * 60_000;
+
 /** The name of one that a pattern found has a slash, in a path written as %2F. */
 export function addDatabaseRoutes(app: Hono<ServerEnv>, { control }: { readonly control: Control }): void {
   app.get("/databases", function listDatabases() {
@@ -24,14 +28,18 @@ export function addDatabaseRoutes(app: Hono<ServerEnv>, { control }: { readonly 
 
   app.post("/databases/:name/sync", async function syncDatabase(c) {
     const { name } = find(control, c.req.param("name"));
-    const { txid } = await control.syncDatabase(name, c.req.raw.signal);
+    const { txid } = await control.syncDatabase(name, AbortSignal.timeout(SYNC_LIMIT_MS));
     return jsonResponse({ status: 200, body: { name, durable_txid: txid } });
   });
 
   app.get("/databases/:name/restore-points", async function listRestorePoints(c) {
     const { name } = find(control, c.req.param("name"));
     const query = { limit: numberOf(c, "limit", MAX_PAGE) ?? MAX_PAGE, afterTxid: numberOf(c, "after") ?? 0 };
-    const { points, nextAfter } = await control.restorePoints(name, query, c.req.raw.signal);
+    const { points, nextAfter } = await control.restorePoints(
+      name,
+      query,
+      AbortSignal.timeout(POINTS_LIMIT_MS),
+    );
     return jsonResponse({
       status: 200,
       body: {
