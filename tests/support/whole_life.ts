@@ -11,10 +11,14 @@ const STATIC_FILES = 20;
 /** A life that got nowhere by then is ended: it waits for the store. */
 const PATIENCE_MS = 4_000;
 
-/** Says which state it found and whether all of it is there, then makes the next one. Never changes the rest. */
+/**
+ * Makes the next state, then says which one it found; whether all of it was there it says before. So who has heard of a
+ * start may stop it: the next state is there. Never changes the rest.
+ */
 const PROGRAM = `
-cat value >> "$SEEN"; ls static | wc -l >> "$SEEN.files"
+found=$(cat value); ls static | wc -l >> "$SEEN.files"
 echo 2 > value.new; mv value.new value
+echo "$found" >> "$SEEN"
 exec sleep 1000`;
 
 export interface Machine {
