@@ -85,15 +85,10 @@ Deno.test("killed at random moments, the child comes back and nothing that a bar
   let last = 0;
   for (let round = 1; round <= 10; round++) {
     const more = 1 + Math.floor(random.float() * 30);
-    const kill = (async () => {
-      await new Promise((resolve) => setTimeout(resolve, random.float() * 150));
-      Deno.kill(scene.pids.at(-1) ?? 0, "SIGKILL");
-    })();
+    const kill = scene.killAfter(random.float() * 150);
     await scene.write("app.db", last + 1, last + more, 2000);
     last += more;
-    const synced = link.sync("app.db");
-    await kill;
-    await synced;
+    await Promise.all([link.sync("app.db"), kill]);
     assert.equal(await scene.restoredRows("app.db"), last, `seed ${seed}, round ${round}`);
   }
   assert.ok(scene.pids.length > 5);

@@ -118,6 +118,16 @@ export class FollowScene implements AsyncDisposable {
     }
   }
 
+  /** Kills the newest child, if it lives then. */
+  async killAfter(ms: number): Promise<void> {
+    await new Promise((resolve) => setTimeout(resolve, ms));
+    try {
+      Deno.kill(this.pids.at(-1) ?? 0, "SIGKILL");
+    } catch {
+      // It was killed before, and the next one is not there yet.
+    }
+  }
+
   /** What a restore of the newest state has: it must be whole, and rows 1 to the number given back. */
   async restoredRows(name: string): Promise<number> {
     const file = `${this.folder}/restored-${++this.#restores}.db`;
