@@ -193,7 +193,14 @@ export class Follower {
     await this.#context.local.makeDurable(); // where it failed the last time
     const way = this.#ready();
     if (way === null) return this.#context.unchanged;
-    return way.kind === "log" ? await way.by.sync() : await way.by.sync(now);
+    if (way.kind === "copies") return await way.by.sync(now);
+    try {
+      return await way.by.sync();
+    } catch (error) {
+      // Not read yet: the next try opens it anew, since what is held open now may be what stands in the way.
+      if (way.by.pageSize === null) this.#disconnect();
+      throw error;
+    }
   }
 
   /** Opens what there is; null while there is no database. */
