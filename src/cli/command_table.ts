@@ -33,6 +33,7 @@ export const GROUPS: Readonly<Record<string, { readonly text: string; readonly s
   checkpoint: { text: "make and list checkpoints", standard: "list" },
   lease: { text: "show, release or take the lease", standard: "show" },
   config: { text: "check, show and send configurations", standard: "show" },
+  db: { text: "replicated databases: list, restore", standard: "list" },
 };
 
 const JSON_OUTPUT: OptionSpec = { flags: "--json", text: "print JSON" };
@@ -93,6 +94,9 @@ const RESTORE: readonly OptionSpec[] = [
   ...STORE,
   ...CLIENT,
 ];
+
+/** For commands that work straight on the store, manager or not. */
+const STORE_ALONE: readonly OptionSpec[] = [CONFIG, DATA_DIR, ...STORE, JSON_OUTPUT, QUIET];
 
 const lease = (verb: "show" | "release" | "acquire", text: string): CommandSpec => ({
   name: `lease ${verb}`,
@@ -169,6 +173,46 @@ export const COMMANDS: readonly CommandSpec[] = [
     options: RESTORE,
     examples: ["restore v3", "restore latest --to /tmp/rescued --bucket b --endpoint https://s3.example.com"],
     load: async () => (await import("./restore.ts")).restore,
+  },
+  {
+    name: "db list",
+    text: "list the databases in the store",
+    options: STORE_ALONE,
+    load: async () => (await import("./db_list.ts")).listStoredDatabases,
+  },
+  {
+    name: "db points",
+    text: "list the states of a database that can be restored",
+    arguments: "<name>",
+    options: [
+      { flags: "--limit <n>", text: "only the newest n (default: 50)" },
+      { flags: "--all", text: "all of them" },
+      ...STORE_ALONE,
+    ],
+    examples: ["db points app --bucket b --endpoint https://s3.example.com"],
+    load: async () => (await import("./db_list.ts")).listPoints,
+  },
+  {
+    name: "db restore",
+    text: "bring a database from the store into a new file; nothing in the store changes",
+    arguments: "<name>",
+    options: [
+      { flags: "--to <file>", text: "the new file" },
+      { flags: "--txid <n>", text: "the state at this TXID (else the newest)" },
+      { flags: "--at <time>", text: "the newest state not after this time (RFC 3339)" },
+      {
+        flags: "--check <how>",
+        text: "SQLite's check of the result (default: quick)",
+        choices: ["quick", "full", "none"],
+      },
+      { flags: "--dry-run", text: "say what would be done" },
+      ...STORE_ALONE,
+    ],
+    examples: [
+      "db restore app --to /tmp/app.db --directory /mnt/store",
+      "db restore app --to old.db --at 2026-01-31T12:00:00Z --bucket b --endpoint https://s3.example.com",
+    ],
+    load: async () => (await import("./db_restore.ts")).restoreOneDatabase,
   },
   lease("show", "show the lease"),
   lease("release", "stop everything and give the lease back; the manager stays up"),

@@ -3,7 +3,7 @@
 import { loadConfig } from "../config/mod.ts";
 import { storeOptions } from "../manager/opening.ts";
 import { StateManagerError } from "../platform/errors.ts";
-import { type ObjectStore, openStore } from "../storage/mod.ts";
+import { type ObjectStore, openStore, type OpenStoreOptions } from "../storage/mod.ts";
 import type { Context, Options } from "./context.ts";
 import { findDataDirOf } from "./data_dir.ts";
 import { configFlags } from "./flags.ts";
@@ -11,8 +11,8 @@ import { configFlags } from "./flags.ts";
 /** The names that `configFlags` understands but that mean something else in these commands. */
 const STORE_OPTIONS = ["config", "dataDir", "directory", "bucket", "endpoint", "region", "prefix"];
 
-/** Errors: `config-invalid` when nothing names a store or what names it is wrong. Nothing is asked of the store yet. */
-export async function openConfiguredStore(context: Context, options: Options): Promise<ObjectStore> {
+/** Errors: `config-invalid` when nothing names a store or what names it is wrong. */
+export async function configuredStoreOptions(context: Context, options: Options): Promise<OpenStoreOptions> {
   const { config } = await loadConfig({
     environment: context.environment,
     flags: configFlags(options.only(STORE_OPTIONS)),
@@ -24,5 +24,11 @@ export async function openConfiguredStore(context: Context, options: Options): P
       hint: "give --directory, or --bucket and --endpoint with --prefix, or --config",
     });
   }
-  return openStore(storeOptions(config.storage), { clock: context.clock, random: context.random });
+  return storeOptions(config.storage);
+}
+
+/** The same, opened. Nothing is asked of the store yet. */
+export async function openConfiguredStore(context: Context, options: Options): Promise<ObjectStore> {
+  const named = await configuredStoreOptions(context, options);
+  return openStore(named, { clock: context.clock, random: context.random });
 }

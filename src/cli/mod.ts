@@ -1,6 +1,7 @@
 /**
- * The command line: `main(argv)` gives the exit code and never throws. Children of this program (`__archive`, `__follow`, `__guard`) are
- * told apart before anything else is loaded, since they start often and must start fast.
+ * The command line: `main(argv)` gives the exit code and never throws. Children of this program (`__archive`,
+ * `__database`, `__follow`, `__guard`) are told apart before anything else is loaded, since they start often and must
+ * start fast.
  */
 
 import type { Context, ExitCode } from "./context.ts";
@@ -16,6 +17,10 @@ export async function main(argv: readonly string[]): Promise<ExitCode> {
   if (argv[0] === "__follow") {
     const { followerMain } = await import("../database/follow_child.ts");
     return await followerMain();
+  }
+  if (argv[0] === "__database") {
+    const { databaseMain } = await import("../database/database_child.ts");
+    return await databaseMain();
   }
   if (argv[0] === "__guard" && argv[1] !== undefined) {
     const { guardMain } = await import("../supervisor/guard.ts");

@@ -1,6 +1,6 @@
 /**
- * The database room: the link to the child that follows the applications' databases, and the catalog, a local history
- * that nothing depends on.
+ * The database room: the link to the child that follows the applications' databases, restores of what it keeps, and the
+ * catalog, a local history that nothing depends on.
  */
 
 export { type Catalog, type CatalogOptions, openCatalog } from "./catalog.ts";
@@ -11,6 +11,17 @@ export {
   type CatalogRow,
   type HistoryQuery,
 } from "./catalog_types.ts";
+export { DatabaseChildren, type DatabaseChildrenOptions, type DatabaseWork } from "./database_client.ts";
+export {
+  type DatabaseSwapItem,
+  type DatabaseSwapJournal,
+  type DatabaseSwapOutcome,
+  finishDatabaseSwaps,
+  rollDatabaseSwaps,
+  stagePathOf,
+  swapDatabases,
+} from "./database_swap.ts";
+export type { DrillRequest, DrillResult } from "./drill.ts";
 export { type CallOptions, FollowLink, type FollowLinkOptions } from "./follow_client.ts";
 export type {
   DatabaseCounts,
@@ -24,3 +35,23 @@ export type {
   SyncAnswer,
 } from "./follow_protocol.ts";
 export type { FollowedStatus, FollowStatus, LinkState } from "./follow_status.ts";
+export { realDatabasePath } from "./real_path.ts";
+export type { CheckMode } from "./restore_check.ts";
+export { planDatabaseRestore, restoreDatabaseTo } from "./restore_database.ts";
+export {
+  findReplica,
+  listDatabases,
+  type ListedPoint,
+  type ListedPoints,
+  listRestorePoints,
+  type PointsRequest,
+  type StoredDatabase,
+} from "./restore_points.ts";
+export { newestTxid, planRestore, restorePoints, type RestoreTarget } from "./restore_plan.ts";
+export type {
+  RestoreEnvironment,
+  RestorePlan,
+  RestoreProgress,
+  RestoreRequest,
+  RestoreResult,
+} from "./restore_types.ts";

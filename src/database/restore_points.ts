@@ -13,6 +13,8 @@ export interface PointsRequest {
   readonly after: number;
   /** At most `POINTS_PAGE_LIMIT`, which is the default. */
   readonly limit?: number;
+  /** The last ones instead of the first, still oldest first. */
+  readonly newest?: boolean;
 }
 
 export interface ListedPoint {
@@ -33,12 +35,12 @@ export interface ListedPoints {
 }
 
 export async function listRestorePoints(
-  { place, after, limit = POINTS_PAGE_LIMIT }: PointsRequest,
+  { place, after, limit = POINTS_PAGE_LIMIT, newest = false }: PointsRequest,
   environment: FetchEnvironment,
 ): Promise<ListedPoints> {
   const { files } = await listReplica(environment.store, place, { signal: environment.signal });
   const all = restorePoints(files);
-  const page = pageOfPoints(all, after, limit);
+  const page = pageOfPoints(newest ? all.slice(-limit) : all, after, limit);
   const timed = await withTimes(page.points.map(({ file }) => file), environment);
   return {
     points: timed.map(({ maxTxid: txid, timestampMs, level }) => ({ txid, timestampMs, level })),
@@ -102,13 +104,13 @@ export async function listDatabases(
   return [...found.values()].sort((a, b) => a.name < b.name ? -1 : a.name > b.name ? 1 : 0);
 }
 
-/** The layout in which the store has this database: `usual`, or the other one where only that has files. */
-export async function findLayout(
+/** Where the store has this database: in its usual layout, or in the other one; null: nowhere. */
+export async function findReplica(
   store: ObjectStore,
   name: string,
   usual: ReplicaLayout,
   options: RequestOptions = {},
-): Promise<ReplicaPlace> {
+): Promise<ReplicaPlace | null> {
   const other = usual === "bucket" ? "folder" : "bucket";
   for (const layout of [usual, other] as const) {
     for await (const { key } of listAll(store, `databases/${name}/`, options)) {
@@ -116,5 +118,5 @@ export async function findLayout(
       if (place?.layout === layout && place.name === name) return place;
     }
   }
-  return { layout: usual, name };
+  return null;
 }

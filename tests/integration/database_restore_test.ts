@@ -8,7 +8,7 @@ import {
   restoreDatabase,
   restoreDatabaseTo,
 } from "../../src/database/restore_database.ts";
-import { findLayout, listDatabases, listRestorePoints } from "../../src/database/restore_points.ts";
+import { findReplica, listDatabases, listRestorePoints } from "../../src/database/restore_points.ts";
 import type { RestoreTarget } from "../../src/database/restore_plan.ts";
 import type { RestoreRequest } from "../../src/database/restore_types.ts";
 import { systemClock } from "../../src/platform/clock.ts";
@@ -436,7 +436,7 @@ Deno.test("listDatabases finds both layouts and names with slashes, and leaves o
       ["tenants/two.db", "folder", 2, 2],
     ],
   );
-  assert.equal((await findLayout(store, "tenants/two.db", "bucket")).layout, "folder");
-  assert.equal((await findLayout(store, "tenants", "folder")).layout, "bucket");
-  assert.equal((await findLayout(store, "none", "folder")).layout, "folder");
+  assert.equal((await findReplica(store, "tenants/two.db", "bucket"))?.layout, "folder");
+  assert.equal((await findReplica(store, "tenants", "folder"))?.layout, "bucket");
+  assert.equal(await findReplica(store, "none", "folder"), null);
 });
