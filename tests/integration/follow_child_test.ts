@@ -236,3 +236,24 @@ Deno.test("a former holder's last commit in the slot of the seal is told, and co
   assert.deepEqual(sealed.absorbed, { "app.db": last });
   assert.equal(await scene.restoredRows("app.db"), 6);
 });
+
+Deno.test("a database without WAL is copied: at once for a barrier, else when its changes have settled", async () => {
+  await using scene = await FollowScene.make();
+  await scene.open("app.db", "DELETE");
+  await scene.write("app.db", 1, 3);
+  const link = scene.link([scene.database("app.db")]);
+  await link.seal();
+  await scene.write("app.db", 4, 6);
+  const { txid } = await link.sync("app.db");
+  assert.equal(await scene.restoredRows("app.db"), 6);
+  await scene.write("app.db", 7, 9);
+  await waitFor("the copy", () => (link.status().databases[0]?.durableTxid ?? 0) > txid);
+  assert.equal(await scene.restoredRows("app.db"), 9);
+  await waitFor("no lag", () => link.status().databases[0]?.lagMs === 0);
+  const [status] = link.status().databases;
+  assert.equal(status?.state, "copying");
+  assert.equal(status?.journalMode, "rollback");
+  assert.ok(scene.events.some(({ kind, message }) => kind === "warning" && message.includes("WAL")));
+  // Nothing was committed since: a barrier makes no file.
+  assert.equal((await link.sync("app.db")).txid, status?.durableTxid);
+});

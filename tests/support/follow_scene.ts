@@ -104,10 +104,11 @@ export class FollowScene implements AsyncDisposable {
     return link;
   }
 
-  /** Opens a WAL database with a table `log(n, text)` on a connection of the same name. */
-  async open(name: string): Promise<void> {
+  /** Opens a database with a table `log(n, text)` on a connection of the same name. */
+  async open(name: string, journal: "WAL" | "DELETE" = "WAL"): Promise<void> {
     const path = `${this.folder}/app/${name}`;
-    const sql = "PRAGMA journal_mode=WAL; CREATE TABLE IF NOT EXISTS log(n INTEGER PRIMARY KEY, text TEXT)";
+    const sql =
+      `PRAGMA journal_mode=${journal}; CREATE TABLE IF NOT EXISTS log(n INTEGER PRIMARY KEY, text TEXT)`;
     await this.program.open(name, path, sql);
   }
 
