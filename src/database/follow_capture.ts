@@ -18,6 +18,8 @@ import type { SyncResult } from "./follower_types.ts";
 const STAMP_DOUBT_MS = 50;
 /** A log that nobody writes to is checkpointed when it is old; whether it is, is asked this often. */
 const UPKEEP_INTERVAL_MS = 10_000;
+/** A copied database is taken when its changes have settled, after 5 s at most (follower_copies.ts). */
+const SETTLE_LIMIT_MS = 6_000;
 /** Failures in a row after which whoever waits for a capture is told, instead of waiting on. */
 const PATIENCE_FAILURES = 3;
 
@@ -29,6 +31,10 @@ export interface CaptureOptions {
   /** Captured files of all databases that are not in the store. */
   readonly backlogBytes: () => number;
   readonly open: (signal: AbortSignal) => Promise<Captor>;
+  /** It was seen to change. */
+  readonly onSeen: () => void;
+  /** There is a new local file. */
+  readonly onFile: () => void;
   /** A capture has ended, with a new file or not. */
   readonly onCaptured: (result: SyncResult) => void;
   /** `failures` in a row; 0: it works again. */
@@ -59,6 +65,11 @@ export class CaptureLoop {
   #logStamp: FileStamp | null = null;
   #fileStamp: FileStamp | null = null;
   #capturedLogBytes = 0;
+  /** Newest local file that was told of. */
+  #countedTxid = 0;
+  #mayBeUnsettled = false;
+  /** Until then changes of a copied database may be waiting to settle; null: none are. */
+  #settledAtMs: number | null = null;
   /** Wall clock, as the times of files; null: the last look left no doubt. */
   #doubtOverMs: number | null = null;
   #stop: AbortSignal | null = null;
@@ -91,17 +102,21 @@ export class CaptureLoop {
   async run(signal: AbortSignal): Promise<void> {
     this.#stop = signal;
     try {
-      this.#captor = await this.#persist(signal, () => this.#options.open(signal));
-      await this.#persist(signal, () => this.#capture());
+      const captor = this.#captor = await this.#persist(signal, () => this.#options.open(signal));
+      for (const file of captor.localFiles()) {
+        this.#options.lag.found(file);
+        this.#countedTxid = file.txid;
+      }
+      await this.#persist(signal, () => this.#capture(captor));
       this.#hasProven = true;
-      this.#opened.resolve(this.#captor);
+      this.#opened.resolve(captor);
       while (this.#closing === null) {
         this.#isBusy = false;
         await this.#bell.wait(signal);
         this.#isBusy = true;
-        await this.#persist(signal, () => this.#capture());
+        await this.#persist(signal, () => this.#capture(captor));
       }
-      await this.#close(this.#captor, this.#closing);
+      await this.#close(captor, this.#closing);
     } catch (error) {
       this.#opened.reject(error);
       this.#closing?.reject(signal.reason ?? error);
@@ -113,12 +128,17 @@ export class CaptureLoop {
   /** A cheap look, several times a second. */
   tick(nowMs: number): void {
     if (this.#isBusy) return;
-    const { lag } = this.#options;
-    if (this.#looksChanged()) lag.changed(this.#lastLookMs);
+    const { lag, onSeen } = this.#options;
+    if (this.#looksChanged()) {
+      lag.changed(this.#lastLookMs);
+      this.#mayBeUnsettled = true;
+      onSeen();
+    }
     this.#lastLookMs = nowMs;
     const isDue = lag.hasUncaptured && this.#isDue(nowMs);
     const isUpkeepDue = nowMs - this.#lastUpkeepMs >= UPKEEP_INTERVAL_MS && this.#logBytes > 0;
-    if (this.#asking.length > 0 || isDue || isUpkeepDue || this.#isDoubtOver()) this.#bell.ring();
+    const isWanted = this.#asking.length > 0 || this.#settledAtMs !== null;
+    if (isWanted || isDue || isUpkeepDue || this.#isDoubtOver()) this.#bell.ring();
   }
 
   /**
@@ -148,6 +168,7 @@ export class CaptureLoop {
   async #close(captor: Captor, closing: PromiseWithResolvers<number | null>): Promise<void> {
     try {
       const txid = await captor.close();
+      this.#count(captor);
       for (const { resolve } of this.#asking) resolve(txid);
       closing.resolve(txid);
     } catch (error) {
@@ -157,33 +178,58 @@ export class CaptureLoop {
   }
 
   /** One whole capture, in as many files as it takes, and what upkeep is due. */
-  async #capture(): Promise<void> {
+  async #capture(captor: Captor): Promise<void> {
     const { clock, lag, onCaptured } = this.#options;
-    const captor = this.#captor;
-    if (captor === null) return;
     const turn = this.#turns;
+    const now = this.#asking.length > 0;
     const force = this.#isForced;
     this.#look();
     lag.captureBegins();
     try {
-      let isFirst = true;
-      for (let more = true; more; isFirst = false) {
+      for (let isFirst = true, more = true; more; isFirst = false) {
         this.#stop?.throwIfAborted();
-        const result = force && isFirst ? await captor.touch() : await captor.sync();
+        const result = force && isFirst ? await captor.touch() : await captor.sync({ now });
         more = result.changed && result.more;
-        if (result.changed) this.#lastCaptureMs = clock.monotonicMs();
-        lag.captured(result.changed ? result : null, more, clock.monotonicMs());
+        this.#count(captor);
         onCaptured(result);
       }
       if (force) this.#isForced = false;
+      this.#settle(captor, now);
+      if (this.#settledAtMs === null) lag.captureEnds();
       this.#capturedLogBytes = captor.status.walFileBytes;
       this.#resolveUpTo(turn, captor.status.txid);
-      await captor.checkpointIfNeeded();
+      await captor.checkpointIfNeeded(); // which may make a file of what came meanwhile
+      this.#count(captor);
       this.#lastUpkeepMs = clock.monotonicMs();
     } catch (error) {
+      this.#count(captor); // of those that were made before
       lag.captureFailed();
       throw error;
     }
+  }
+
+  /** Local files that were not there before. */
+  #count(captor: Captor): void {
+    const { lag, clock, onFile } = this.#options;
+    const nowMs = clock.monotonicMs();
+    for (const file of captor.localFiles()) {
+      if (file.txid <= this.#countedTxid) continue;
+      this.#countedTxid = file.txid;
+      this.#lastCaptureMs = nowMs;
+      this.#settledAtMs = null;
+      lag.captured(file, nowMs);
+      onFile();
+    }
+  }
+
+  /** A database that is copied may have changed without a file yet: until its changes have settled it is looked at. */
+  #settle(captor: Captor, now: boolean): void {
+    if (captor.status.state !== "copying" || now) this.#settledAtMs = null;
+    else if (this.#mayBeUnsettled) this.#settledAtMs = this.#options.clock.monotonicMs() + SETTLE_LIMIT_MS;
+    else if (this.#settledAtMs !== null && this.#options.clock.monotonicMs() >= this.#settledAtMs) {
+      this.#settledAtMs = null;
+    }
+    this.#mayBeUnsettled = false;
   }
 
   /** Tries until it works. Rejects with the signal's reason alone. */

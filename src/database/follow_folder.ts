@@ -3,8 +3,8 @@
 import { matchesPattern } from "../platform/name_pattern.ts";
 import type { FollowedDatabase, FollowedFolder } from "./follow_protocol.ts";
 
-/** As one segment of a key in every store; beside it `databases/<folder's name>/` must fit. */
-const FILE_NAME = /^[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}$/;
+/** As one segment of a key in every store, and none that means a level there. */
+const FILE_NAME = /^(?!ltx$|[0-9a-f]{4}$)[A-Za-z0-9][A-Za-z0-9._-]{0,99}$/;
 /** Files of SQLite and of others that belong to a database beside them, or pass. */
 const COMPANION = /(-wal|-shm|-journal|-litestream|\.tmp)$/;
 

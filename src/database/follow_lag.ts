@@ -33,15 +33,14 @@ export class LagAccount {
     this.#seenSinceMs = null;
   }
 
-  /** `file` null: there was nothing new. `more`: some of what was seen is still to be taken. */
-  captured(
-    file: { readonly txid: number; readonly sizeBytes: number } | null,
-    more: boolean,
-    nowMs: number,
-  ): void {
-    const sinceMs = this.#takenSinceMs;
-    if (file !== null) this.#waiting.push({ ...file, sinceMs: sinceMs ?? nowMs });
-    if (!more) this.#takenSinceMs = null;
+  /** A new local file, with what the capture under way took, or what was committed by our own upkeep. */
+  captured(file: { readonly txid: number; readonly sizeBytes: number }, nowMs: number): void {
+    this.#waiting.push({ ...file, sinceMs: this.#takenSinceMs ?? nowMs });
+  }
+
+  /** All that was committed before the capture began is in local files. */
+  captureEnds(): void {
+    this.#takenSinceMs = null;
   }
 
   captureFailed(): void {
@@ -49,11 +48,9 @@ export class LagAccount {
     this.#takenSinceMs = null;
   }
 
-  /** A local file that may still have to be sent: of a child before this one, or a capture that was told already. */
+  /** A local file of a child before this one, which may still have to be sent. */
   found(file: { readonly txid: number; readonly sizeBytes: number }): void {
-    if (this.#waiting.some(({ txid }) => txid === file.txid)) return;
-    this.#waiting.push({ txid: file.txid, sizeBytes: file.sizeBytes, sinceMs: this.#firstMs });
-    this.#waiting.sort((a, b) => a.txid - b.txid);
+    this.#waiting.push({ ...file, sinceMs: this.#firstMs });
   }
 
   durable(txid: number): void {

@@ -94,8 +94,8 @@ export interface StartFacts {
     /** It is the same file (device and inode). */
     readonly sameFile: boolean;
     /**
-     * All of the log was in the database when we left it, and nothing has been written to the database file since:
-     * whatever was committed since is in the log.
+     * All up to the position was in the database's file, and nothing has been written to that since: whatever was
+     * committed since is in the log.
      */
     readonly untouched: boolean;
   } | null;

@@ -72,7 +72,11 @@ export class ShipLoop {
     try {
       while (captor.localFiles().length === 0) await this.#bell.wait(signal);
       const replica = await this.#persist(signal, () => this.#options.open(captor, signal));
-      if ("end" in replica) return this.#options.onEnd(replica.end);
+      if ("end" in replica) {
+        this.#options.onEnd(replica.end); // which aborts
+        signal.throwIfAborted();
+        return;
+      }
       this.#replica = replica;
       this.#opened.resolve(replica);
       void replica.slots.whenEnded({ signal }).then(this.#options.onEnd, () => {});

@@ -69,6 +69,11 @@ export class FollowUnit {
       lag: this.#lag,
       backlogBytes,
       open: (signal) => parts.openCaptor(database, signal),
+      onSeen: environment.onChange,
+      onFile: () => {
+        this.#syncs++;
+        this.#ship.wake();
+      },
       onCaptured: (result) => this.#captured(result),
       onFailures: (failures, error) => this.#failures("capture", failures, error),
     });
@@ -91,10 +96,7 @@ export class FollowUnit {
   start(): void {
     const { signal } = this.#stop;
     const shipping = this.#capture.opened.then(
-      (captor) => {
-        for (const file of captor.localFiles()) this.#lag.found(file);
-        return this.#ship.run(captor, signal);
-      },
+      (captor) => this.#ship.run(captor, signal),
       (error) => this.#ship.abandon(error),
     );
     this.#life = Promise.all([this.#capture.run(signal), shipping]).then(() => {});
@@ -147,7 +149,6 @@ export class FollowUnit {
     if (this.#isFinished) return this.#durableTxid;
     await this.barrier(); // errors are tried again here: a close is made once
     const txid = await this.#orEnd(this.#capture.close());
-    this.#ship.wake();
     if (txid !== null) await this.#orEnd(this.#ship.whenDurable(txid));
     await this.stop();
     this.#isFinished = true;
@@ -209,13 +210,9 @@ export class FollowUnit {
 
   #captured(result: SyncResult): void {
     const { name } = this.database;
-    if (result.changed) {
-      this.#syncs++;
-      this.#ship.wake();
-      if (result.snapshot !== null) {
-        const { txid, snapshot: reason } = result;
-        this.#tell("info", "snapshot", `${name}: all pages are sent (${reason}), as TXID ${txid}`);
-      }
+    if (result.changed && result.snapshot !== null) {
+      const { txid, snapshot: reason } = result;
+      this.#tell("info", "snapshot", `${name}: all pages are sent (${reason}), as TXID ${txid}`);
     }
     const warnings = this.#capture.captor?.status.warnings ?? [];
     for (const warning of warnings) {

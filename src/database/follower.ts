@@ -76,9 +76,12 @@ export class Follower {
     });
   }
 
-  /** Takes what was committed since the last time. Errors: `busy`, `data-damaged`, `disk-full`, `local-io`, `cancelled`. */
-  async sync(): Promise<SyncResult> {
-    return await this.#exclusively(() => this.#counted(() => this.#sync()));
+  /**
+   * Takes what was committed since the last time; of a database that is copied a change only once it has settled, unless
+   * `now` is set. Errors: `busy`, `data-damaged`, `disk-full`, `local-io`, `cancelled`.
+   */
+  async sync(options: { readonly now?: boolean } = {}): Promise<SyncResult> {
+    return await this.#exclusively(() => this.#counted(() => this.#sync(options.now)));
   }
 
   /** Commits nothing, as a transaction of its own: the next TXID, for a holder that must write one. */
@@ -193,7 +196,14 @@ export class Follower {
     await this.#context.local.makeDurable(); // where it failed the last time
     const way = this.#ready();
     if (way === null) return this.#context.unchanged;
-    return way.kind === "log" ? await way.by.sync() : await way.by.sync(now);
+    if (way.kind === "copies") return await way.by.sync(now);
+    try {
+      return await way.by.sync();
+    } catch (error) {
+      // Not read yet: the next try opens it anew, since what is held open now may be what stands in the way.
+      if (way.by.pageSize === null) this.#disconnect();
+      throw error;
+    }
   }
 
   /** Opens what there is; null while there is no database. */

@@ -102,11 +102,7 @@ export class FollowerContext {
     return { changed: false, txid: this.txid };
   }
 
-  entry(
-    connection: FollowerConnection,
-    txid: number,
-    file: Pick<NewFile, "pageSize" | "position">,
-  ): PositionEntry {
+  #entry(connection: FollowerConnection, txid: number, file: NewFile): PositionEntry {
     const { dev, ino } = connection.opened;
     const { pageSize, position } = file;
     return { txid, dev: String(dev), ino: String(ino), pageSize, position, left: null };
@@ -145,7 +141,7 @@ export class FollowerContext {
         beforeRename: async () => {
           file.beforeRename?.();
           // If we die after this, the note knows the file before and this one: whichever is there has its entry.
-          await this.note.put(this.entry(connection, txid, file));
+          await this.note.put(this.#entry(connection, txid, file));
           onStep("position-written");
         },
       });

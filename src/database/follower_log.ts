@@ -149,7 +149,10 @@ export class LogFollower {
     if (
       former !== null && context.wanted === null && !former.more && dataVersion !== null &&
       dataVersion === former.dataVersion
-    ) return context.unchanged;
+    ) {
+      await this.#noteFile(former);
+      return context.unchanged;
+    }
     const log = this.#connection.openLog();
     try {
       this.#fileBytes = log?.sizeBytes ?? 0;
@@ -163,6 +166,7 @@ export class LogFollower {
         reading.proven = true;
         reading.dataVersion = dataVersion;
       }
+      await this.#noteFile(reading);
       return result;
     } catch (error) {
       if (former === null) this.#reading = null; // nothing was verified: the next try begins again
@@ -233,6 +237,27 @@ export class LogFollower {
       ...scan.pages,
     ]);
     return await this.#write(reading, { ...scan, pages }, from, log.fd, header, wantedPages, null);
+  }
+
+  /**
+   * When all that we have read is in the database's file, which is so after a checkpoint, the note says how that file
+   * is. If it is still so when we come back, nothing was taken into it since: whatever was committed since is in the
+   * log, from its first frame on if it is another log. Right because our reader is in the database: nothing that we
+   * have not read can be in the file now. Not noted where a later write could have the same time.
+   */
+  async #noteFile(reading: Reading): Promise<void> {
+    const { note, local, clock } = this.#context;
+    const { position } = reading;
+    if (reading.more || !reading.proven) return;
+    if (position !== null && reading.inDatabase < position.offset) return;
+    const txid = local.newest?.header.maxTxid;
+    const entry = txid === undefined ? null : note.entry(txid);
+    if (entry === null) return;
+    const stat = this.#connection.stat();
+    const left = markOf(stat);
+    if (entry.left !== null && sameMark(entry.left, left)) return;
+    if (clock.wallMs() - Number(stat.mtimeNs / 1_000_000n) < TIME_GRAIN_MS) return;
+    await note.put({ ...entry, left });
   }
 
   #nothing(reading: Reading): SyncResult {
@@ -438,12 +463,9 @@ export class LogFollower {
     }
     try {
       await this.#syncToEnd(true);
-      const txid = this.#context.local.newest?.header.maxTxid;
-      if (txid === undefined || !await this.#takeIn()) return;
-      const { pageSize, position } = this.#reading;
-      const entry = this.#context.entry(this.#connection, txid, { pageSize, position });
+      if (!await this.#takeIn()) return;
       await this.#context.pause(TIME_GRAIN_MS);
-      await this.#context.note.put({ ...entry, left: markOf(this.#connection.stat()) });
+      await this.#noteFile(this.#reading);
       this.#context.step("sealed");
     } finally {
       this.#connection.openGate();

@@ -17,7 +17,7 @@ export interface PositionEntry {
   readonly ino: string;
   readonly pageSize: number;
   readonly position: LogPosition;
-  /** Set by a close that left all of the log in the database: the file as it was then. */
+  /** The database's file at a time when all up to `position` was in it, and nothing newer; null: not known. */
   readonly left: FileMark | null;
 }
 
