@@ -20,6 +20,7 @@ export {
 } from "./database_swap.ts";
 export type { DrillRequest, DrillResult } from "./drill.ts";
 export { realDatabasePath } from "./real_path.ts";
+export { readReplicaFacts, type ReplicaFacts } from "./replica_facts.ts";
 export type { CheckMode } from "./restore_check.ts";
 export { planDatabaseRestore, restoreDatabaseTo } from "./restore_database.ts";
 export {
