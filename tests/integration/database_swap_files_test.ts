@@ -76,6 +76,15 @@ Deno.test("a swap puts the restored database in place of a killed one, whose log
   assert.deepEqual(rows(`${aside}/app.db`), ["checkpointed", "only in the log"]);
 });
 
+Deno.test("a database whose name SQLite could take for a URL's parts is restored and checked all the same", async () => {
+  await using folder = scratchFolder("database-swap-");
+  const live = `${folder.path}/my app #1?mode=rw&%41 ü.db`;
+  makeKilled(live);
+  const aside = await restoreInPlace(folder.path, live, `${folder.path}/stale/then/app`);
+  assert.deepEqual(rows(live), ["restored"]);
+  assert.equal([...Deno.readDirSync(aside ?? "")].length, 3);
+});
+
 Deno.test("a swap follows a symlink to the real file and keeps the link", async () => {
   await using folder = scratchFolder("database-swap-");
   Deno.mkdirSync(`${folder.path}/volume/deep`, { recursive: true });
