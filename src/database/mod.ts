@@ -40,6 +40,7 @@ export { type LocalPosition, readLocalPosition, sameAsLocal } from "./local_posi
 export { realDatabasePath } from "./real_path.ts";
 export type { ReplicaLayout, ReplicaPlace } from "./replica_layout.ts";
 export { listReplica, type ReplicaFile } from "./replica_listing.ts";
+export { readReplicaFacts, type ReplicaFacts } from "./replica_facts.ts";
 export type { CheckMode } from "./restore_check.ts";
 export { planDatabaseRestore, restoreDatabaseTo } from "./restore_database.ts";
 export {

@@ -149,16 +149,11 @@ export class RestoreRun {
     }
   }
 
-  #take({ file, bytes }: Piece, decoder: LtxDecoder): void {
+  #take({ bytes }: Piece, decoder: LtxDecoder): void {
     this.#dirty = true;
     decoder.feed(bytes);
     for (let page = decoder.next(); page !== null; page = decoder.next()) {
-      if (decoder.header !== null && !this.#target.begin(decoder.header.pageSize)) {
-        throw misfit(
-          file,
-          `pages of ${decoder.header.pageSize} bytes, those before have ${this.#target.pageSize}`,
-        );
-      }
+      if (decoder.header !== null) this.#target.begin(decoder.header.pageSize);
       this.#target.page(page.pgno, page.data);
     }
   }

@@ -112,6 +112,7 @@ export async function probeConfiguredStore(
   try {
     await probeStore(store, {
       ...options,
+      large: hasDatabases(config),
       signal: AbortSignal.timeout(OPEN_TIMEOUT_MS),
     });
   } finally {
@@ -143,6 +144,11 @@ export function filesRoots(config: Config, dir: DataDir): FilesRoot[] {
 export function databasesOf({ databases, stacks }: Config): Config["databases"] {
   const all = stacks.includes("databases");
   return Object.fromEntries(Object.entries(databases).filter(([name]) => all || stacks.includes(name)));
+}
+
+/** Their larger files are uploads in parts: there, too, the store must keep its conditions. */
+function hasDatabases(config: Config): boolean {
+  return Object.keys(databasesOf(config)).length > 0;
 }
 
 /** Runs `attempt` until it succeeds, fails for good, or `lease.wait` is over; each failure is told. */
@@ -332,7 +338,7 @@ export async function openSession(options: OpeningOptions): Promise<Opened> {
     const { repo, head: seen } = await whileUnreachable(
       options,
       async (attempt) => {
-        await probeStore(store, { clock, random, signal: attempt });
+        await probeStore(store, { clock, random, large: hasDatabases(config), signal: attempt });
         const repo = await openRepository(store, {
           name: config.name,
           random,
