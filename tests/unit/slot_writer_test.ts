@@ -4,13 +4,13 @@ import assert from "node:assert/strict";
 import { replicaKey, type ReplicaPlace } from "../../src/database/replica_layout.ts";
 import { HolderListing, listReplica } from "../../src/database/replica_listing.ts";
 import { SendWindow } from "../../src/database/replica_window.ts";
-import { type LargePut, SlotWriter, type SlotWriterOptions } from "../../src/database/slot_writer.ts";
+import { SlotWriter, type SlotWriterOptions } from "../../src/database/slot_writer.ts";
 import { isError } from "../../src/platform/errors.ts";
 import { type FaultRule, faulty } from "../../src/storage/faulty_store.ts";
 import { memoryStore } from "../../src/storage/memory_store.ts";
 import type { ObjectStore } from "../../src/storage/object_store.ts";
 import { observed } from "../../src/storage/observed_store.ts";
-import { joined, ModelDatabase } from "../support/replica_files.ts";
+import { ModelDatabase } from "../support/replica_files.ts";
 import { randomOf } from "../support/seeded_random.ts";
 import { VirtualClock } from "../support/virtual_clock.ts";
 
@@ -250,15 +250,18 @@ Deno.test("SlotWriter gives a file beyond 32 MiB to the large put, in pieces, wi
   const database = new ModelDatabase({ random: randomOf(5), pageSize: 65536, mostPages: 4 });
   const asked: unknown[] = [];
   const sent: number[] = [];
-  const store = memoryStore();
-  const largePut: LargePut = async (key, parts, options) => {
-    asked.push([key, options.condition, options.sizeBytes]);
-    let sum = 0;
-    for await (const part of parts) sum += part.length;
-    sent.push(sum);
-    await store.put(key, joined([database.files.get(1) ?? new Uint8Array()]), {
-      condition: { absent: true },
-    });
+  const memory = memoryStore();
+  const store: ObjectStore = {
+    ...memory,
+    async putLarge(key, pieces, options) {
+      asked.push([key, options.condition, options.sizeBytes]);
+      let sum = 0;
+      for await (const piece of pieces) sum += piece.length;
+      sent.push(sum);
+      return await memory.put(key, database.files.get(1) ?? new Uint8Array(), {
+        condition: { absent: true },
+      });
+    },
   };
   // The reader says what a file of that size would; only its two ends are ever looked at.
   const sizeBytes = 40 * 1024 * 1024;
@@ -274,7 +277,7 @@ Deno.test("SlotWriter gives a file beyond 32 MiB to the large put, in pieces, wi
       [Symbol.asyncDispose]: () => Promise.resolve(),
     });
   };
-  await using scene = new Scene({ database, store, largePut, openLocal });
+  await using scene = new Scene({ database, store, openLocal });
   const txid = database.commit({ token: TOKEN, nowMs: 1 });
   scene.writer.committed({ txid, sizeBytes });
   await scene.writer.whenDurable(1);
