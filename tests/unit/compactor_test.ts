@@ -293,6 +293,42 @@ Deno.test("Compactor puts a large output through the scratch file and leaves non
   assert.deepEqual(await scene.files.list("/"), []);
 });
 
+Deno.test("Compactor turns when the wall clock passes an interval, within the gate, until its signal", async () => {
+  const scene = new Scene();
+  await scene.commit();
+  const controller = new AbortController();
+  const turns: number[] = [];
+  const startMs = scene.clock.wallMs();
+  const running = scene.compactor.run(controller.signal, (work) => {
+    turns.push(scene.clock.wallMs() - startMs);
+    return work();
+  });
+  await scene.clock.advance(10 * SECOND_MS);
+  await scene.commit();
+  await scene.clock.advance(60 * SECOND_MS);
+  assert.deepEqual(turns, [0, 30 * SECOND_MS, 60 * SECOND_MS]);
+  assert.deepEqual([scene.keys(9), scene.keys(1)], [["1-1"], ["2-2"]]);
+  controller.abort();
+  await running;
+  assert.equal(scene.clock.sleeping, 0);
+});
+
+Deno.test("Compactor ends a turn at the deadline and goes on with it when the lease is renewed", async () => {
+  const scene = new Scene();
+  for (let commit = 0; commit < 6; commit++) await scene.commit();
+  scene.window.renew(scene.clock.monotonicMs() + SECOND_MS);
+  scene.store.inject({ operation: "get", nth: 3, delayMs: 5 * SECOND_MS });
+  const turn = scene.compactor.turn(scene.signal);
+  await scene.clock.advance(10 * SECOND_MS);
+  await turn;
+  const { requests } = scene;
+  await scene.turn();
+  assert.deepEqual([scene.requests, scene.keys(9), scene.compactor.status().errors], [requests, [], 0]);
+  scene.window.renew(Infinity);
+  await scene.turn();
+  assert.deepEqual(scene.keys(9), ["1-6"]);
+});
+
 Deno.test("Compactor and SlotWriter work on one listing beside each other", async () => {
   const scene = new Scene();
   await using writer = new SlotWriter({
