@@ -129,7 +129,7 @@ export class Compactor {
 
   /** All that is due now. Errors are in the status; what failed is due again at the next turn. */
   async turn(signal: AbortSignal): Promise<void> {
-    if (!this.#options.window.isOpen) return;
+    if (!this.#options.window.isOpen || this.#options.listing.files.length === 0) return;
     try {
       if (this.#listAgain) await this.#list(signal);
       for (const level of this.#due()) {

@@ -36,7 +36,6 @@ export type {
   SyncAnswer,
 } from "./follow_protocol.ts";
 export type { FollowedStatus, FollowStatus, LinkState } from "./follow_status.ts";
-export { type LocalPosition, readLocalPosition, sameAsLocal } from "./local_position.ts";
 export { realDatabasePath } from "./real_path.ts";
 export type { ReplicaLayout, ReplicaPlace } from "./replica_layout.ts";
 export { listReplica, type ReplicaFile } from "./replica_listing.ts";

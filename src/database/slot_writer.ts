@@ -250,7 +250,8 @@ export class SlotWriter implements AsyncDisposable {
     if (this.#machine.work === null) {
       const { timestampMs, ...upload } = await this.#describe(commit);
       this.#timestampMs = timestampMs;
-      effect = this.#step({ type: "wanted", upload });
+      const listed = this.#options.listing.get(slotKey(this.#options.place, upload.txid)) !== null;
+      effect = this.#step({ type: "wanted", upload, listed });
     } else effect = this.#step({ type: "paused" });
     while (effect !== null && !signal.aborted) {
       switch (effect.type) {

@@ -15,13 +15,10 @@ import {
   type DatabaseChildren,
   type DatabaseSwapOutcome,
   finishDatabaseSwaps,
-  listReplica,
-  newestTxid,
-  readLocalPosition,
+  readReplicaFacts,
   type ReplicaLayout,
   type RestoreTarget,
   rollDatabaseSwaps,
-  sameAsLocal,
   stagePathOf,
   swapDatabases,
 } from "../database/mod.ts";
@@ -180,20 +177,15 @@ export class DatabaseStart {
 
   async #facts({ name, path }: Pick<Found, "name" | "path">, signal: AbortSignal): Promise<DatabaseFacts> {
     const { dir, layout, lineage, previousEpoch, repo, restore, store } = this.#options;
-    const { files } = await listReplica(store, { layout, name }, { signal });
-    const bucketTxid = files.length === 0 ? null : newestTxid(files);
-    const local = await readLocalPosition(`${dir.path}/databases/${name}`);
-    const twin = files.find(({ level, maxTxid }) => level === 0 && maxTxid === bucketTxid);
-    const same = twin === undefined ? null : await sameAsLocal(local, twin, store, { signal });
+    const localFolder = `${dir.path}/databases/${name}/ltx/0`;
+    const replica = await readReplicaFacts({ layout, name }, localFolder, { store, signal });
     return {
+      ...replica,
       localMissing: (await sizeIfPresent(path)) === 0,
       marker: lineage.marker.databases?.[name] ?? null,
       repoId: repo.repo_id,
       path,
       previousEpoch: previousEpoch(),
-      bucketTxid,
-      localTxid: local.txid,
-      sameContent: same,
       restoreBegun: false, // it was finished before this is asked
       onConflict: restore.onConflict,
       restoreNothing: restore.onStart === "none",
