@@ -88,7 +88,9 @@ async function openLocal(path: string): Promise<LocalCommitFile> {
     async read(start, end) {
       const bytes = new Uint8Array(end - start);
       for (let filled = 0; filled < bytes.length;) {
-        filled += await file.read(bytes.subarray(filled), start + filled) ?? NaN;
+        const count = await file.read(bytes.subarray(filled), start + filled);
+        if (count === null) throw new Error(`${path} ends at ${start + filled}`);
+        filled += count;
       }
       return bytes;
     },
