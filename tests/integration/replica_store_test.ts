@@ -6,12 +6,12 @@
 import assert from "node:assert/strict";
 import { createHash } from "node:crypto";
 import { Compactor } from "../../src/database/compactor.ts";
+import { LtxEncoder } from "../../src/database/ltx/mod.ts";
 import { type ReplicaPlace, txidText } from "../../src/database/replica_layout.ts";
 import { HolderListing, listReplica } from "../../src/database/replica_listing.ts";
 import { SendWindow } from "../../src/database/replica_window.ts";
 import { restorePoints } from "../../src/database/restore_plan.ts";
-import { openCommitFile } from "../../src/database/slot_local_file.ts";
-import { SlotWriter } from "../../src/database/slot_writer.ts";
+import { type LocalCommitFile, SlotWriter, WHOLE_PUT_LIMIT_BYTES } from "../../src/database/slot_writer.ts";
 import { type Clock, systemClock } from "../../src/platform/clock.ts";
 import { systemFiles } from "../../src/platform/local_files.ts";
 import { systemRandom } from "../../src/platform/random.ts";
@@ -19,7 +19,7 @@ import { Secret } from "../../src/platform/secret.ts";
 import { type ObjectStore, openStore } from "../../src/storage/mod.ts";
 import { findLitestream, litestream } from "../support/litestream.ts";
 import { findMinio, startMinio } from "../support/minio.ts";
-import { ModelDatabase, restored } from "../support/replica_files.ts";
+import { joined, ModelDatabase, restored } from "../support/replica_files.ts";
 import { randomOf } from "../support/seeded_random.ts";
 
 const effects = { clock: systemClock(), random: systemRandom() };
@@ -82,6 +82,25 @@ function shiftedClock(): { readonly clock: Clock; shift(ms: number): void } {
   };
 }
 
+async function openLocal(path: string): Promise<LocalCommitFile> {
+  const file = await systemFiles.open(path);
+  return {
+    async read(start, end) {
+      const bytes = new Uint8Array(end - start);
+      for (let filled = 0; filled < bytes.length;) {
+        const count = await file.read(bytes.subarray(filled), start + filled);
+        if (count === null) throw new Error(`${path} ends at ${start + filled}`);
+        filled += count;
+      }
+      return bytes;
+    },
+    [Symbol.asyncDispose]() {
+      file[Symbol.dispose]();
+      return Promise.resolve();
+    },
+  };
+}
+
 /** What one holder works with. */
 async function holderOf(
   { store, place }: Place,
@@ -105,7 +124,7 @@ async function holderOf(
     clock,
     random: systemRandom(),
     listing,
-    openLocal: (txid) => openCommitFile(systemFiles, `${folder}/${token}-${txid}`),
+    openLocal: (txid) => openLocal(`${folder}/${token}-${txid}`),
   });
   writer.start();
   const commit = async () => {
@@ -192,6 +211,81 @@ async function twoHolders(place: Place): Promise<void> {
     await place.store.close();
     await Deno.remove(folder, { recursive: true });
   }
+}
+
+/** A commit of random pages, too large for one put. */
+function largeCommit(pageCount: number): { readonly bytes: Uint8Array; readonly digest: string } {
+  const pageSize = 65536;
+  const encoder = new LtxEncoder({
+    pageSize,
+    commit: pageCount,
+    minTxid: 1,
+    maxTxid: 1,
+    timestampMs: 1,
+    nodeId: 1,
+  });
+  const parts = [encoder.start()];
+  const hash = createHash("sha1");
+  for (let pgno = 1; pgno <= pageCount; pgno++) {
+    const page = crypto.getRandomValues(new Uint8Array(pageSize));
+    hash.update(page);
+    parts.push(encoder.page(pgno, page));
+  }
+  parts.push(encoder.finish().bytes);
+  return { bytes: joined(parts), digest: hash.digest("hex") };
+}
+
+async function largeFiles(place: Place): Promise<void> {
+  const folder = await Deno.makeTempDir({ prefix: "state-manager-replica-local-" });
+  try {
+    const database = new ModelDatabase({ random: randomOf(33) });
+    const { writer, compactor, listing } = await holderOf(place, {
+      token: 1,
+      folder,
+      database,
+      clock: systemClock(),
+    });
+    await using _ends = writer;
+    const { bytes, digest } = largeCommit(580);
+    assert.ok(bytes.length > WHOLE_PUT_LIMIT_BYTES);
+    await Deno.writeFile(`${folder}/1-1`, bytes);
+    writer.committed({ txid: 1, sizeBytes: bytes.length });
+    const signal = AbortSignal.timeout(120_000);
+    await writer.whenDurable(1, { signal });
+    await compactor.turn(signal);
+    assert.equal(compactor.status().lastError, null);
+    assert.deepEqual(listing.files.map(({ level, maxTxid }) => [level, maxTxid]), [[0, 1], [9, 1]]);
+    const { files } = await listReplica(place.store, place.place);
+    assert.deepEqual(
+      files.map(({ sizeBytes }) => sizeBytes),
+      listing.files.map(({ sizeBytes }) => sizeBytes),
+    );
+    assert.equal((await restored(place.store, place.place, { kind: "newest" })).digest, digest);
+    assert.deepEqual(await Array.fromAsync(Deno.readDir(folder), ({ name }) => name), ["1-1"]);
+  } finally {
+    await place.store.close();
+    await Deno.remove(folder, { recursive: true });
+  }
+}
+
+for (
+  const { name, open, ignore } of [
+    { name: "a folder store", open: inFolder, ignore: false },
+    { name: "MinIO [needs minio]", open: inMinio, ignore: findMinio() === null },
+  ]
+) {
+  Deno.test({
+    name: `a commit and its snapshot beyond 32 MiB go in parts, in ${name}`,
+    ignore,
+    fn: async () => {
+      const place = await open();
+      try {
+        await largeFiles(place);
+      } finally {
+        await place.finish();
+      }
+    },
+  });
 }
 
 Deno.test({

@@ -8,6 +8,7 @@ import { HolderListing, listReplica } from "../../src/database/replica_listing.t
 import { SendWindow } from "../../src/database/replica_window.ts";
 import { restorePoints } from "../../src/database/restore_plan.ts";
 import { SlotWriter } from "../../src/database/slot_writer.ts";
+import type { ReadableFile } from "../../src/platform/local_files.ts";
 import { MemoryDisk } from "../../src/platform/memory_disk.ts";
 import { faulty } from "../../src/storage/faulty_store.ts";
 import { memoryStore } from "../../src/storage/memory_store.ts";
@@ -282,15 +283,40 @@ Deno.test("Compactor begins a new file where the page size changes, and a snapsh
   assert.equal(got.digest, wider.digests.get(5));
 });
 
-Deno.test("Compactor puts a large output through the scratch file and leaves none behind", async () => {
-  const scene = new Scene({ random: randomOf(13), pageSize: 65536, mostPages: 260 });
+/** A disk that loses a bit of what is read from it. */
+class RottenDisk extends MemoryDisk {
+  isRotten = true;
+
+  override async open(path: string): Promise<ReadableFile> {
+    const file = await super.open(path);
+    return {
+      facts: () => file.facts(),
+      read: async (target, position) => {
+        const count = await file.read(target, position);
+        if (this.isRotten && position === 0) target[500] = (target[500] ?? 0) ^ 1;
+        return count;
+      },
+      [Symbol.dispose]: () => file[Symbol.dispose](),
+    };
+  }
+}
+
+Deno.test("Compactor verifies a large output in the scratch file before it is put, and leaves no file", async () => {
+  const files = new RottenDisk();
+  const scene = new Scene({ random: randomOf(13), pageSize: 65536, mostPages: 260 }, { files });
   for (let commit = 0; commit < 160; commit++) await scene.commit();
   await scene.turn();
-  assert.equal(scene.compactor.status().lastError, null);
+  assert.equal(scene.compactor.status().lastError?.error.code, "data-damaged");
+  assert.ok(!scene.kinds.includes("put"));
+  assert.deepEqual(await files.list("/"), []);
+  files.isRotten = false;
+  scene.clock.jump(60 * SECOND_MS);
+  await scene.turn();
+  assert.equal(scene.compactor.status().errors, 1);
   const [snapshot] = scene.listing.level(SNAPSHOT_LEVEL);
   assert.ok((snapshot?.sizeBytes ?? 0) > 5 * 1024 * 1024, `${snapshot?.sizeBytes} bytes`);
   await scene.assertRestores(160);
-  assert.deepEqual(await scene.files.list("/"), []);
+  assert.deepEqual(await files.list("/"), []);
 });
 
 Deno.test("Compactor turns when the wall clock passes an interval, within the gate, until its signal", async () => {
