@@ -116,7 +116,7 @@ export function planMerge(
 }
 
 /** Where `level` ends; one that has no file yet begins after the newest snapshot, so as not to hold all of it again. */
-function reachedBy(files: readonly ReplicaFile[], level: number): number {
+export function reachedBy(files: readonly ReplicaFile[], level: number): number {
   const lastOf = (wanted: number) =>
     files.reduce((most, file) => file.level === wanted ? Math.max(most, file.maxTxid) : most, 0);
   return lastOf(level) || lastOf(SNAPSHOT_LEVEL);

@@ -35,7 +35,7 @@ import {
 import { chainDefects, type HolderListing, type ListingDefect, type ReplicaFile } from "./replica_listing.ts";
 import type { SendWindow } from "./replica_window.ts";
 import { deletableCommits, planRetention } from "./retention_rules.ts";
-import { type LargePut, WHOLE_PUT_LIMIT_BYTES } from "./slot_writer.ts";
+import { WHOLE_PUT_LIMIT_BYTES } from "./slot_writer.ts";
 
 /** Requests for deletion at a time: enough that a day's worth goes in seconds, too few to crowd out the commits. */
 const DELETES_AT_ONCE = 4;
@@ -44,7 +44,6 @@ const RELOAD_INTERVAL_MS = 60_000;
 
 export interface CompactorOptions {
   readonly store: ObjectStore;
-  readonly largePut?: LargePut;
   readonly place: ReplicaPlace;
   /** Fencing token of the term, for the header of what is made here. */
   readonly token: number;
@@ -130,7 +129,7 @@ export class Compactor {
 
   /** All that is due now. Errors are in the status; what failed is due again at the next turn. */
   async turn(signal: AbortSignal): Promise<void> {
-    if (!this.#options.window.isOpen) return;
+    if (!this.#options.window.isOpen || this.#options.listing.files.length === 0) return;
     try {
       if (this.#listAgain) await this.#list(signal);
       for (const level of this.#due()) {
@@ -233,16 +232,16 @@ export class Compactor {
   }
 
   async #put(key: string, output: MergeOutput, send: Send): Promise<void> {
-    const { store, largePut, place } = this.#options;
+    const { store, place } = this.#options;
     const options = {
       condition: { absent: true },
       ...(place.layout === "bucket" ? { metadata: timestampMetadata(output.header.timestampMs) } : {}),
     } as const;
     const { sizeBytes } = output;
-    if (sizeBytes <= WHOLE_PUT_LIMIT_BYTES || largePut === undefined) {
+    if (sizeBytes <= WHOLE_PUT_LIMIT_BYTES) {
       const body = await output.whole();
       await send((signal) => store.put(key, body, { ...options, signal }));
-    } else await send((signal) => largePut(key, output.pieces(), { ...options, signal, sizeBytes }));
+    } else await send((signal) => store.putLarge(key, output.pieces(), { ...options, signal, sizeBytes }));
   }
 
   /** Size of what is there under `key`, which another merge of the same files made; throws `cause` when it is not that. */

@@ -8,7 +8,7 @@
  * former holder's put that arrives late finds it taken (slot_rules.ts).
  */
 
-import { plannable } from "./compaction_rules.ts";
+import { plannable, reachedBy } from "./compaction_rules.ts";
 import { COMMIT_LEVEL, SNAPSHOT_LEVEL } from "./replica_layout.ts";
 import type { ReplicaFile } from "./replica_listing.ts";
 import { planRestore } from "./restore_plan.ts";
@@ -31,7 +31,7 @@ export interface RetentionPlan {
 }
 
 /**
- * The commits (level 0) that may go: those in the first level, old enough, up to the first young one, never the newest.
+ * The commits (level 0) that may go: those that the first level has merged, old enough, up to the first young one, never the newest.
  * One that lies before a pin goes only where some other file holds it and ends no later than the pin: a restore to the
  * pin then takes that file and never this one. Cheap, for it is asked for twice a minute.
  */
@@ -41,7 +41,7 @@ export function deletableCommits(
 ): readonly ReplicaFile[] {
   const limitMs = options.nowMs - COMMIT_RETENTION_MS;
   const commits = files.filter((file) => file.level === COMMIT_LEVEL).sort((a, b) => a.maxTxid - b.maxTxid);
-  const compactedTxid = newestOf(files, COMMIT_LEVEL + 1)?.maxTxid ?? 0;
+  const compactedTxid = reachedBy(files, COMMIT_LEVEL + 1);
   const covers = files.filter((file) => file.level !== COMMIT_LEVEL).sort((a, b) => a.maxTxid - b.maxTxid);
   const pins = [...options.pins].sort((a, b) => a - b);
   const deletable: ReplicaFile[] = [];

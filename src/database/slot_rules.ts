@@ -57,7 +57,7 @@ export interface SlotWork {
   readonly waitingFor: "put" | "read" | "pause" | "deadline";
   /** A put may have landed, or may land yet. */
   readonly doubt: boolean;
-  /** A put found the slot taken. */
+  /** A put, or the listing, found the slot taken. */
   readonly taken: boolean;
   /** Readings that found a taken slot empty. */
   readonly vanished: number;
@@ -78,8 +78,11 @@ export interface SlotMachine {
 }
 
 export type SlotEvent =
-  /** The commit after the durable one, when there is no work. */
-  | { readonly type: "wanted"; readonly upload: SlotUpload }
+  /**
+   * The commit after the durable one, when there is no work. `listed`: a listing shows its slot taken, as a rule by an
+   * earlier life of ours: it is read back, and never put.
+   */
+  | { readonly type: "wanted"; readonly upload: SlotUpload; readonly listed?: boolean }
   | { readonly type: "renewed"; readonly deadlineMs: number }
   // Answers to effects.
   | { readonly type: "written" }
@@ -139,10 +142,10 @@ export function stepSlots(machine: SlotMachine, event: SlotEvent, nowMs: number)
       machine,
       {
         upload,
-        step: "put",
+        step: event.listed === true ? "read" : "put",
         waitingFor: "put",
         doubt: false,
-        taken: false,
+        taken: event.listed === true,
         vanished: 0,
         failures: 0,
       },

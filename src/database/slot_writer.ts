@@ -35,13 +35,6 @@ const LONGEST_PAUSE_MS = 10_000;
 /** The first read of a slot asks for so much: most commits are smaller, and need one request. */
 const READ_BACK_BYTES = 64 * 1024;
 
-/** Puts an object of any size in parts, all or nothing, with the conditions and errors of `ObjectStore.put`. */
-export type LargePut = (
-  key: string,
-  parts: AsyncIterable<Uint8Array<ArrayBuffer>>,
-  options: PutOptions & { readonly sizeBytes: number },
-) => Promise<unknown>;
-
 /** One commit in a local file. */
 export interface LocalCommit {
   readonly txid: number;
@@ -56,7 +49,6 @@ export interface LocalCommitFile extends AsyncDisposable {
 
 export interface SlotWriterOptions {
   readonly store: ObjectStore;
-  readonly largePut?: LargePut;
   readonly place: ReplicaPlace;
   /** Fencing token of the term. */
   readonly token: number;
@@ -258,7 +250,8 @@ export class SlotWriter implements AsyncDisposable {
     if (this.#machine.work === null) {
       const { timestampMs, ...upload } = await this.#describe(commit);
       this.#timestampMs = timestampMs;
-      effect = this.#step({ type: "wanted", upload });
+      const listed = this.#options.listing.get(slotKey(this.#options.place, upload.txid)) !== null;
+      effect = this.#step({ type: "wanted", upload, listed });
     } else effect = this.#step({ type: "paused" });
     while (effect !== null && !signal.aborted) {
       switch (effect.type) {
@@ -339,13 +332,13 @@ export class SlotWriter implements AsyncDisposable {
   }
 
   async #put(upload: SlotUpload): Promise<SlotEvent> {
-    const { store, place, largePut } = this.#options;
+    const { store, place } = this.#options;
     const key = slotKey(place, upload.txid);
     const options: PutOptions = {
       condition: { absent: true },
       ...(place.layout === "bucket" ? { metadata: timestampMetadata(this.#timestampMs) } : {}),
     };
-    const whole = upload.sizeBytes <= WHOLE_PUT_LIMIT_BYTES || largePut === undefined;
+    const whole = upload.sizeBytes <= WHOLE_PUT_LIMIT_BYTES;
     await using file = await this.#options.openLocal(upload.txid);
     const body = whole ? await file.read(0, upload.sizeBytes) : null;
     // The same bytes or none: a local file that changed is an error for people, not another commit for this slot.
@@ -358,7 +351,7 @@ export class SlotWriter implements AsyncDisposable {
     return await this.#request(async (signal) => {
       const { sizeBytes } = upload;
       if (body !== null) await store.put(key, body, { ...options, signal });
-      else await largePut?.(key, piecesOf(file, sizeBytes), { ...options, signal, sizeBytes });
+      else await store.putLarge(key, piecesOf(file, sizeBytes), { ...options, signal, sizeBytes });
       this.#sentBytes += upload.sizeBytes;
       return { type: "written" };
     }, (error) => {

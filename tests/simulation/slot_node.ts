@@ -276,7 +276,8 @@ export class SlotNode {
           yield { type: "sleep", ms: 250 };
           continue;
         }
-        effect = this.#step({ type: "wanted", upload: { ...uploadOf(body), sizeBytes: 200 } });
+        const listed = this.#listing.get(objectOf(0, [body], 0).file.key) !== null;
+        effect = this.#step({ type: "wanted", upload: { ...uploadOf(body), sizeBytes: 200 }, listed });
         continue;
       }
       const body = this.#waiting() ?? this.#disk.files[0];

@@ -66,6 +66,15 @@ Deno.test("stepSlots reads back after an unknown outcome and sends the same byte
   assert.deepEqual(after.effects, [{ type: "read", upload: mine }]);
 });
 
+Deno.test("stepSlots reads and never puts where a listing shows the slot taken", () => {
+  const machine = openSlots(5, { txid: 7, token: 4 }, NOW + 1);
+  const asked = run(machine, [{ type: "wanted", upload: mine, listed: true }]);
+  assert.deepEqual(asked.effects, [{ type: "read", upload: mine }]);
+  assert.deepEqual(run(asked.machine, [found({ ...mine })]).effects, [{ type: "durable", upload: mine }]);
+  const again = run(asked.machine, [found(null), { type: "paused" }]);
+  assert.deepEqual(again.effects, [{ type: "read", upload: mine }]);
+});
+
 Deno.test("stepSlots absorbs a former holder's commit before its seal only", () => {
   const theirs = { token: 4, sizeBytes: 200, identity: "theirs" };
   const first = run(wanting(), [{ type: "refused" }, found(theirs)]);
