@@ -36,6 +36,7 @@ export type {
 } from "./follow_protocol.ts";
 export type { FollowedStatus, FollowStatus, LinkState } from "./follow_status.ts";
 export { realDatabasePath } from "./real_path.ts";
+export { readReplicaFacts, type ReplicaFacts } from "./replica_facts.ts";
 export type { CheckMode } from "./restore_check.ts";
 export { planDatabaseRestore, restoreDatabaseTo } from "./restore_database.ts";
 export {

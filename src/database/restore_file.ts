@@ -65,10 +65,13 @@ export class RestoredFile implements Disposable {
     truncateFd(this.#fd, 0, this.#path);
   }
 
-  /** A file of pages of this size begins; false when those before had another size. */
-  begin(pageSize: number): boolean {
-    if (this.#pageSize === 0) this.#pageSize = pageSize;
-    return this.#pageSize === pageSize;
+  /**
+   * A file of pages of this size begins. A database whose page size was changed was written anew as a whole: nothing of
+   * before belongs to it, and a file that does not hold all of it leaves pages missing.
+   */
+  begin(pageSize: number): void {
+    if (this.#pageSize !== 0 && this.#pageSize !== pageSize) this.reset();
+    this.#pageSize = pageSize;
   }
 
   page(pgno: number, data: Uint8Array): void {

@@ -2,6 +2,7 @@
 
 import assert from "node:assert/strict";
 import { drillDatabase } from "../../src/database/drill.ts";
+import { LtxEncoder } from "../../src/database/ltx/mod.ts";
 import { replicaKey, type ReplicaPlace } from "../../src/database/replica_layout.ts";
 import {
   planDatabaseRestore,
@@ -27,6 +28,8 @@ import { scratchFolder } from "../support/tree_model.ts";
 const BUCKET: ReplicaPlace = { layout: "bucket", name: "app" };
 const FOLDER: ReplicaPlace = { layout: "folder", name: "app" };
 const clock = systemClock();
+/** Asked before any test: it loads libc, which older runtimes count as a leak of the test that does it. */
+const asRoot = isRoot();
 const never = new AbortController().signal;
 
 function environment(store: ObjectStore) {
@@ -170,6 +173,16 @@ Deno.test("an object under another's name, or with other pages than it should ha
   await refuse(/it holds TXIDs 10 to 10/);
   await builder.put(ninth, whole);
 
+  const tenth = SMALL_REPLICA[3];
+  await builder.remove(tenth);
+  await builder.put(
+    { level: 1, minTxid: 9, maxTxid: 10 },
+    builder.encode({ level: 1, minTxid: 9, maxTxid: 9 }),
+  );
+  await refuse(/it holds TXIDs 9 to 9/);
+  await builder.remove({ level: 1, minTxid: 9, maxTxid: 10 });
+  await builder.put(tenth);
+
   // A file that leaves out the page it grew by.
   const grown = builder.bytesAt(8).length / 512;
   await builder.put(merged, builder.encode(merged, (pgno, data) => pgno === grown ? null : data));
@@ -180,7 +193,7 @@ Deno.test("an object under another's name, or with other pages than it should ha
   using other = new ReplicaBuilder({ store: newMemoryStore(), place: BUCKET, folder: folder.path });
   await other.commitRandom(randomOf(11).float, 9);
   await builder.put(merged, other.encode(merged));
-  await refuse(/pages of 4096 bytes, those before have 512/);
+  await refuse(/page \d+ of \d+ is in none of the files/);
   await builder.put(merged);
 
   // A database that was broken before it was replicated: SQLite finds it, and on request it is restored all the same.
@@ -190,6 +203,35 @@ Deno.test("an object under another's name, or with other pages than it should ha
   assert.deepEqual(names(folder.path).filter((name) => name.includes("restored")), []);
   await restoreDatabaseTo(request(file, broken, { check: "none" }), environment(store));
   assert.equal(Deno.statSync(file).size, builder.bytesAt(4).length);
+});
+
+Deno.test("a database whose page size was changed restores from the commit that wrote it anew", async () => {
+  await using folder = scratchFolder("restore-");
+  const store = newMemoryStore();
+  using builder = await smallReplica(folder.path, store);
+  using wider = new ReplicaBuilder({
+    store: newMemoryStore(),
+    place: BUCKET,
+    folder: folder.path,
+    pageSize: 4096,
+  });
+  await wider.commitRandom(randomOf(12).float, 6);
+  const bytes = wider.bytesAt(7);
+  const commit = bytes.length / 4096;
+  const header = { pageSize: 4096, commit, minTxid: 11, maxTxid: 11, timestampMs: timeOf(11), walOffset: 32 };
+  const encoder = new LtxEncoder(header);
+  const parts = [encoder.start()];
+  for (let pgno = 1; pgno <= commit; pgno++) {
+    parts.push(encoder.page(pgno, bytes.subarray((pgno - 1) * 4096, pgno * 4096)));
+  }
+  parts.push(encoder.finish().bytes);
+  await builder.put(
+    { level: 0, minTxid: 11, maxTxid: 11 },
+    new Uint8Array(await new Blob(parts).arrayBuffer()),
+  );
+  const file = `${folder.path}/restored.db`;
+  assert.deepEqual((await restored(store, file, { kind: "newest" })).bytes, bytes);
+  assert.deepEqual((await restored(store, file, { kind: "txid", txid: 10 })).bytes, builder.bytesAt(10));
 });
 
 Deno.test("a restore plans anew when a planned file expires while it runs, and goes on from what it has", async () => {
@@ -265,7 +307,7 @@ Deno.test("a restore gives up after four plans when an object is listed and neve
   assert.deepEqual(names(folder.path).filter((name) => name.includes("restored")), []);
 });
 
-Deno.test("a restore keeps few requests and few bytes in flight, and uses several at a time", async () => {
+Deno.test("a restore keeps few requests in flight, and uses several at a time", async () => {
   await using folder = scratchFolder("restore-");
   const inner = newMemoryStore();
   using builder = new ReplicaBuilder({ store: inner, place: BUCKET, folder: folder.path });
@@ -357,7 +399,7 @@ Deno.test("a restored file has the owner and mode that were asked for", async ()
   );
   const { mode, uid, gid } = Deno.statSync(file);
   assert.equal((mode ?? 0) & 0o7777, 0o640);
-  if (isRoot()) assert.deepEqual({ uid, gid }, owner);
+  if (asRoot) assert.deepEqual({ uid, gid }, owner);
   else assert.match(result.warnings.join(), /owner 4321:1234 not set/);
 });
 
