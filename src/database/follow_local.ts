@@ -76,6 +76,7 @@ export function localFirst(
     },
     head: (key, options) => store.head(key, options),
     put: (key, body, options) => store.put(key, body, options),
+    putLarge: (key, pieces, options) => store.putLarge(key, pieces, options),
     list: (options) => store.list(options),
     delete: (key, options) => store.delete(key, options),
     close: () => store.close(),
