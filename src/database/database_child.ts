@@ -26,8 +26,6 @@ import type { RestoreProgress } from "./restore_types.ts";
 
 /** A sign of life, so that the manager can tell slow from stuck. */
 const ALIVE_INTERVAL_MS = 1000;
-/** A restore of thousands of small files tells of each: more than this nobody can see. */
-const PROGRESS_INTERVAL_MS = 200;
 
 type Send = (line: DatabaseReplyLine) => Promise<void>;
 
@@ -73,13 +71,7 @@ async function runOperation(
 ): Promise<DatabaseResults[DatabaseRequestLine["op"]]> {
   const clock = systemClock();
   const store = openWireStore(line.store, { clock, random: systemRandom() });
-  let nextMs = -Infinity;
-  let phase: RestoreProgress["phase"] | null = null;
   const onProgress = (progress: RestoreProgress) => {
-    const nowMs = clock.monotonicMs();
-    if (progress.phase === phase && nowMs < nextMs && progress.bytes < progress.totalBytes) return;
-    phase = progress.phase;
-    nextMs = nowMs + PROGRESS_INTERVAL_MS;
     send({ type: "progress", progress }).catch(() => exitNow(1));
   };
   const signal = new AbortController().signal; // cancelling is killing

@@ -135,10 +135,10 @@ export class CaptureLoop {
       onSeen();
     }
     this.#lastLookMs = nowMs;
-    const isDue = lag.hasUncaptured && this.#isDue(nowMs);
+    const isDue = (lag.hasUncaptured || this.#isDoubtOver()) && this.#isDue(nowMs);
     const isUpkeepDue = nowMs - this.#lastUpkeepMs >= UPKEEP_INTERVAL_MS && this.#logBytes > 0;
     const isWanted = this.#asking.length > 0 || this.#settledAtMs !== null;
-    if (isWanted || isDue || isUpkeepDue || this.#isDoubtOver()) this.#bell.ring();
+    if (isWanted || isDue || isUpkeepDue) this.#bell.ring();
   }
 
   /**

@@ -18,7 +18,7 @@ export type LinkState = "starting" | "following" | "restarting" | "fenced" | "fi
 export interface FollowStatus {
   readonly state: LinkState;
   readonly pid: number | null;
-  /** Of the child, since the link began. */
+  /** Children that ended by themselves, since the link began. */
   readonly restarts: number;
   /** Why the last child ended by itself. */
   readonly lastEnd: StateManagerError | null;
@@ -42,8 +42,7 @@ export class FollowBoard {
   readonly #former = new Map<string, DatabaseCounts>();
   #heardMs: number;
   #alive = false;
-  #restarts = 0;
-  #started = false;
+  #ends = 0;
   #lastEnd: StateManagerError | null = null;
 
   constructor(clock: Clock) {
@@ -52,13 +51,12 @@ export class FollowBoard {
   }
 
   childStarted(): void {
-    if (this.#started) this.#restarts++;
-    this.#started = true;
     this.#alive = true;
   }
 
   childEnded(error: StateManagerError): void {
     this.#alive = false;
+    this.#ends++;
     this.#lastEnd = error;
     for (const [name, status] of this.#told) {
       this.#former.set(name, addCounts(this.#former.get(name) ?? NO_COUNTS, status.counts));
@@ -97,7 +95,7 @@ export class FollowBoard {
     const nowMs = this.#clock.monotonicMs();
     const databases = [...this.#told.values()].map((status) => this.#of(status, nowMs))
       .sort((a, b) => a.name < b.name ? -1 : 1);
-    return { state, pid, restarts: this.#restarts, lastEnd: this.#lastEnd, databases };
+    return { state, pid, restarts: this.#ends, lastEnd: this.#lastEnd, databases };
   }
 
   #of(status: DatabaseStatus, nowMs: number): FollowedStatus {

@@ -102,6 +102,9 @@ export class CopyFollower {
     const { pageSize, commit } = copy;
     const base = former !== null && former.pageSize === pageSize ? former : null;
     const reason = base !== null ? null : this.#reason();
+    if (base !== null && commit === base.commit && await isEmpty(this.#source.changes(base, copy))) {
+      return this.#context.unchanged; // nothing happened while we were away; the new copy is swept
+    }
     return await this.#context.write(
       this.#connection,
       { pageSize, commit, log: null, reason, commits: 0, more: false, position: null },
@@ -122,6 +125,13 @@ export class CopyFollower {
   async touch(): Promise<SyncResult> {
     this.#connection.connect();
     this.#connection.touch();
+    this.#takenKey = null; // a commit of our own connection does not change what that one is told
     return await this.sync(true);
   }
+}
+
+async function isEmpty(pages: AsyncGenerator<unknown>): Promise<boolean> {
+  const { done } = await pages.next();
+  await pages.return(undefined); // closes the files
+  return done === true;
 }

@@ -71,6 +71,8 @@ export class LogFollower {
   #attemptAtMs = -Infinity;
   #heldUp = 0;
   #checkpoints = 0;
+  /** What the reader's transaction can see, in a word. */
+  #readerSaw = "";
 
   constructor(context: FollowerContext, connection: FollowerConnection) {
     this.#context = context;
@@ -112,7 +114,56 @@ export class LogFollower {
   /** Takes what is new up to the end of the log, or its bound. */
   async sync(): Promise<SyncResult> {
     await this.#hold();
-    return await this.#sync(false);
+    const result = await this.#sync(false);
+    await this.#moveReader();
+    return result;
+  }
+
+  /**
+   * Lets our reader see what has been read: an application that checkpoints waits for readers of older states, with
+   * its writers, for as long as it is patient. Done when we have read more, or somebody has checkpointed. A second
+   * transaction is in the database meanwhile, and nothing unread is behind it, so `decideLive` stays right: see
+   * `#checkpoint`.
+   */
+  async #moveReader(): Promise<void> {
+    const reading = this.#reading;
+    if (reading === null || reading.more || !reading.proven) return;
+    const { position } = reading;
+    const { mtimeNs } = this.#connection.stat();
+    const seen = `${position?.salt1}:${position?.offset}:${mtimeNs}`;
+    if (seen === this.#readerSaw) return;
+    try {
+      this.#connection.closeGate("reader");
+    } catch (error) {
+      if (isError(error, "busy")) return; // the log is being recovered; with the next sync
+      throw error;
+    }
+    try {
+      if (!this.#atEnd(reading)) return; // somebody has committed just now; with the next sync
+      this.#connection.release();
+      this.#context.step("read-lock-dropped");
+      await this.#hold();
+      this.#context.step("read-lock-taken");
+      this.#readerSaw = this.#isOld(mtimeNs) ? seen : ""; // else a later write could have the same time
+    } finally {
+      this.#connection.openGate();
+    }
+  }
+
+  /** True when the log has no commit after what we have read. */
+  #atEnd(reading: Reading): boolean {
+    const log = this.#connection.openLog();
+    if (log === null) return false;
+    try {
+      const { header } = log;
+      const decision = decideLive(reading.position, viewOfLog(header, log.sizeBytes), reading);
+      if (decision.kind === "wait") return header === "empty";
+      if (typeof header === "string" || decision.kind === "snapshot") return false;
+      const from = decision.kind === "continue" ? reading.position : logStart(header);
+      return from !== null && scanWal(log.fd, header, from, 0) === null;
+    } finally {
+      closeFd(log.fd);
+    }
   }
 
   async #hold(): Promise<void> {
@@ -246,7 +297,7 @@ export class LogFollower {
    * have not read can be in the file now. Not noted where a later write could have the same time.
    */
   async #noteFile(reading: Reading): Promise<void> {
-    const { note, local, clock } = this.#context;
+    const { note, local } = this.#context;
     const { position } = reading;
     if (reading.more || !reading.proven) return;
     if (position !== null && reading.inDatabase < position.offset) return;
@@ -256,8 +307,13 @@ export class LogFollower {
     const stat = this.#connection.stat();
     const left = markOf(stat);
     if (entry.left !== null && sameMark(entry.left, left)) return;
-    if (clock.wallMs() - Number(stat.mtimeNs / 1_000_000n) < TIME_GRAIN_MS) return;
+    if (!this.#isOld(stat.mtimeNs)) return;
     await note.put({ ...entry, left });
+  }
+
+  /** A write from now on has another time. */
+  #isOld(timeNs: bigint): boolean {
+    return this.#context.clock.wallMs() - Number(timeNs / 1_000_000n) >= TIME_GRAIN_MS;
   }
 
   #nothing(reading: Reading): SyncResult {
@@ -345,7 +401,8 @@ export class LogFollower {
 
   /** A commit of ours that changes nothing, and its file. */
   async touch(): Promise<SyncResult> {
-    await this.sync(); // what the application committed before is a file of its own
+    await this.#hold();
+    await this.#syncToEnd(false); // what the application committed before is a file of its own
     await this.#withBusyRetries(() => this.#connection.touch());
     if (this.#reading !== null) this.#reading.dataVersion = null;
     return await this.#syncToEnd(false);

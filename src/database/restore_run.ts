@@ -21,6 +21,7 @@ import type {
 
 /** Plans that may go out of date, by retention or compaction, before it is given up. Litestream's number. */
 export const PLAN_TRIES = 4;
+const PROGRESS_INTERVAL_MS = 200;
 
 /**
  * Lists the replica and plans. Errors: `not-found`, those of the store, `PlanOutdated` for a hole in the files: one may
@@ -75,6 +76,7 @@ export class RestoreRun {
   #bytes = 0;
   #totalBytes = 0;
   #replans = 0;
+  #toldMs = -Infinity;
 
   constructor(request: RestoreRequest, environment: RestoreEnvironment, target: RestoredFile) {
     this.#request = request;
@@ -172,9 +174,14 @@ export class RestoreRun {
     this.#files++;
   }
 
+  /** Thousands of small files each bring progress: told is what somebody could see, and each phase and end. */
   tellProgress(phase: RestoreProgress["phase"]): void {
-    const { onProgress } = this.#environment;
-    onProgress?.({ phase, files: this.#files, bytes: this.#bytes, totalBytes: this.#totalBytes });
+    const { onProgress, clock } = this.#environment;
+    const nowMs = clock.monotonicMs();
+    const ended = this.#bytes === this.#totalBytes;
+    if (onProgress === undefined || (!ended && nowMs - this.#toldMs < PROGRESS_INTERVAL_MS)) return;
+    this.#toldMs = nowMs;
+    onProgress({ phase, files: this.#files, bytes: this.#bytes, totalBytes: this.#totalBytes });
   }
 
   result(check: CheckResult["outcome"], warnings: readonly string[]): RestoreResult {

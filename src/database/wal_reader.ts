@@ -108,12 +108,6 @@ function readFrame(fd: number, offset: number): Frame | null {
   return readAt(fd, bytes, offset) === bytes.length ? frameAt(new DataView(bytes.buffer), 0) : null;
 }
 
-/** True when a frame of this log seems to be at `offset`; only the sums tell whether it is whole. */
-export function frameFollows(fd: number, header: WalHeader, offset: number): boolean {
-  const frame = readFrame(fd, offset);
-  return frame !== null && frame.salt1 === header.salt1 && frame.salt2 === header.salt2;
-}
-
 let chunk = new Uint8Array(CHUNK_BYTES);
 
 function chunkFor(frameSize: number): Uint8Array<ArrayBuffer> {

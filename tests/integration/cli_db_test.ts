@@ -4,6 +4,7 @@ import assert from "node:assert/strict";
 import { openRepository } from "../../src/checkpoint/mod.ts";
 import type { ReplicaPlace } from "../../src/database/replica_layout.ts";
 import { systemClock } from "../../src/platform/clock.ts";
+import { isRoot } from "../../src/platform/libc_files.ts";
 import { systemRandom } from "../../src/platform/random.ts";
 import { Secret } from "../../src/platform/secret.ts";
 import { openStore } from "../../src/storage/mod.ts";
@@ -27,6 +28,9 @@ async function scene(folder: string, place: ReplicaPlace = { layout: "folder", n
   for (let txid = 1; txid <= 5; txid++) await builder.remove({ level: 0, minTxid: txid, maxTxid: txid });
   return { builder, store, directory, flags: ["--directory", directory, "--prefix", "prod"] };
 }
+
+/** It loads libc, which older runtimes count as a leak of the test that does it. */
+isRoot();
 
 const iso = (ms: number) => new Date(ms).toISOString();
 

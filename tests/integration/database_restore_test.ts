@@ -28,6 +28,8 @@ import { scratchFolder } from "../support/tree_model.ts";
 const BUCKET: ReplicaPlace = { layout: "bucket", name: "app" };
 const FOLDER: ReplicaPlace = { layout: "folder", name: "app" };
 const clock = systemClock();
+/** Asked before any test: it loads libc, which older runtimes count as a leak of the test that does it. */
+const asRoot = isRoot();
 const never = new AbortController().signal;
 
 function environment(store: ObjectStore) {
@@ -397,7 +399,7 @@ Deno.test("a restored file has the owner and mode that were asked for", async ()
   );
   const { mode, uid, gid } = Deno.statSync(file);
   assert.equal((mode ?? 0) & 0o7777, 0o640);
-  if (isRoot()) assert.deepEqual({ uid, gid }, owner);
+  if (asRoot) assert.deepEqual({ uid, gid }, owner);
   else assert.match(result.warnings.join(), /owner 4321:1234 not set/);
 });
 

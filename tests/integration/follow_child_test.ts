@@ -93,7 +93,7 @@ Deno.test("killed at random moments, the child comes back and nothing that a bar
   }
   assert.ok(scene.pids.length > 5);
   const { databases, restarts } = link.status();
-  assert.equal(restarts, scene.pids.length - 1);
+  assert.ok(restarts >= scene.pids.length - 1);
   say(`${restarts} restarts, ${databases[0]?.counts.snapshots} snapshots`);
 });
 
