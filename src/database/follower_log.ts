@@ -213,7 +213,7 @@ export class LogFollower {
       if (former === null) context.step("verified");
       const wanted = context.wanted ?? (decision.kind === "snapshot" ? decision.reason : null);
       const result = await this.#follow(reading, decision, wanted, log);
-      if (!reading.more) {
+      if (!reading.more && log?.header !== "torn") {
         reading.proven = true;
         reading.dataVersion = dataVersion;
       }
