@@ -72,6 +72,7 @@ export function configReference(): string {
     ...parts,
     items("Each process", ["processes"], "processes.NAME"),
     items("Each folder of files", ["files"], "files.NAME"),
+    items("Each database", ["databases"], "databases.NAME"),
     items("Each token", ["server", "tokens"], "server.tokens[]"),
     REFERENCE_END,
   ].join("\n");

@@ -156,13 +156,13 @@ async function runArchiver(
 ): Promise<unknown> {
   signal.throwIfAborted();
   const { store, dir, clock } = options;
-  const request = (): RequestLine => ({
+  const request = (): readonly [RequestLine] => [{
     ...operation,
     protocol: PROTOCOL,
     store: storeToWire(store),
     cacheFolder: dir.cache,
     scratchFolder: dir.scratch,
-  });
+  }];
   const child = {
     action: "archive",
     name: "archiver",

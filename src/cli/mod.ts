@@ -1,6 +1,7 @@
 /**
  * The command line: `main(argv)` gives the exit code and never throws. Children of this program (`__archive`,
- * `__database`, `__guard`) are told apart before anything else is loaded, since they start often and must start fast.
+ * `__database`, `__follow`, `__guard`) are told apart before anything else is loaded, since they start often and must
+ * start fast.
  */
 
 import type { Context, ExitCode } from "./context.ts";
@@ -12,6 +13,10 @@ export async function main(argv: readonly string[]): Promise<ExitCode> {
   if (argv[0] === "__archive") {
     const { archiverMain } = await import("../checkpoint/mod.ts");
     return await archiverMain();
+  }
+  if (argv[0] === "__follow") {
+    const { followerMain } = await import("../database/follow_child.ts");
+    return await followerMain();
   }
   if (argv[0] === "__database") {
     const { databaseMain } = await import("../database/database_child.ts");

@@ -4,7 +4,9 @@ import { formatDuration } from "./duration.ts";
 import { backoffSpanMs } from "./backoff.ts";
 import { isLoopback } from "./listen.ts";
 import type { Problem } from "./problems.ts";
+import { checkDatabases } from "./checks_databases.ts";
 import type { ParsedConfig } from "./schema.ts";
+import { isWithin } from "./schema_values.ts";
 import type { Config } from "./types.ts";
 import { didYouMean } from "./suggest.ts";
 
@@ -28,6 +30,7 @@ export function checkTogether(parsed: ParsedConfig, config: Config, context: Che
   checkProcesses(parsed, config, context);
   checkDependencies(config, context.problems);
   checkFiles(config, context);
+  checkDatabases(config, context);
   checkLease(config, context);
   checkServer(parsed, config, context);
   checkShutdown(parsed, config, context);
@@ -116,11 +119,6 @@ function findCycle(config: Config): string[] {
     if (found.length > 0) return found;
   }
   return [];
-}
-
-/** True when `inner` is `outer` or below it; both normalised. */
-function isWithin(inner: string, outer: string): boolean {
-  return outer === "/" || inner === outer || inner.startsWith(`${outer}/`);
 }
 
 function checkFiles(config: Config, { dataDir, configured, problems }: CheckContext): void {

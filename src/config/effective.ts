@@ -10,6 +10,7 @@ import type { ParsedProcess } from "./schema_process.ts";
 import { resolveStacks } from "./stacks.ts";
 import type {
   Config,
+  DatabaseConfig,
   FilesConfig,
   LeaseConfig,
   ProcessConfig,
@@ -26,6 +27,9 @@ const RESTART_DELAY_MS = 1000;
 const RESTART_MAX_DELAY_MS = 30_000;
 const START_LIMIT = { burst: 10, intervalMs: 300_000 };
 const CHECKPOINT_INTERVAL_MS = 300_000;
+/** Litestream's. */
+const SYNC_INTERVAL_MS = 1000;
+const DAY_MS = 86_400_000;
 const LEASE_TTL_MS = 30_000;
 const LEASE_RENEW_MS = 8000;
 const DEFAULT_REGION = "us-east-1";
@@ -87,6 +91,22 @@ function filesOf(parsed: ParsedConfig): Record<string, FilesConfig> {
       path: files.path,
       exclude: files.exclude ?? [],
       includeDatabases: files.include_databases ?? true,
+    }]),
+  );
+}
+
+function databasesOf(parsed: ParsedConfig): Record<string, DatabaseConfig> {
+  return Object.fromEntries(
+    Object.entries(parsed.databases ?? {}).map(([name, database]) => [name, {
+      path: database.path,
+      pattern: database.pattern ?? null,
+      syncIntervalMs: database.sync_interval ?? SYNC_INTERVAL_MS,
+      snapshotIntervalMs: database.snapshot_interval ?? DAY_MS,
+      retentionMs: database.retention ?? DAY_MS,
+      drillIntervalMs: database.drill_interval ?? DAY_MS,
+      journal: database.journal ?? "follow",
+      owner: database.owner ?? null,
+      mode: database.mode ?? null,
     }]),
   );
 }
@@ -192,6 +212,7 @@ export function effectiveConfig(parsed: ParsedConfig, surroundings: Surroundings
     stacks,
     processes,
     files,
+    databases: databasesOf(parsed),
     checkpoint: {
       intervalMs: parsed.checkpoint?.interval ?? CHECKPOINT_INTERVAL_MS,
       onStop: parsed.checkpoint?.on_stop ?? true,

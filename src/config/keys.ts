@@ -118,6 +118,7 @@ export function isHidden(path: KeyPath): boolean {
   if (isSecret(path)) return true;
   const [section, , key] = path;
   return (section === "processes" && (key === "env" || key === "command")) ||
+    (section === "databases" && (key === "auth_token" || key === "sync_url")) ||
     (section === "server" && path[1] === "tokens") || (section === "storage" && path[1] === "endpoint");
 }
 

@@ -17,6 +17,7 @@ export { formatSize, parseSize } from "./size.ts";
 export type {
   CheckpointConfig,
   Config,
+  DatabaseConfig,
   FilesConfig,
   LeaseConfig,
   ProcessConfig,

@@ -99,7 +99,7 @@ function withoutPath(value: unknown, path: KeyPath): unknown {
 /** True for what others name or count: without a whole process, those that depend on it would be said to be wrong. */
 function isReferredTo([section, key, ...rest]: KeyPath): boolean {
   if (section === "stacks" || (section === "server" && key === "tokens")) return true;
-  return (section === "processes" || section === "files") && rest.length === 0;
+  return (section === "processes" || section === "files" || section === "databases") && rest.length === 0;
 }
 
 /**

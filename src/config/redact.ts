@@ -1,7 +1,7 @@
 /** The configuration in force, in the file's names and units, with every secret as "***". What `GET /config` shows. */
 
 import { formatDuration } from "./duration.ts";
-import type { Config, ProcessConfig, ServerConfig, StorageConfig } from "./types.ts";
+import type { Config, DatabaseConfig, ProcessConfig, ServerConfig, StorageConfig } from "./types.ts";
 
 /** Stands for a value that is never shown; it is refused as a value. */
 export const REDACTED = "***";
@@ -53,6 +53,21 @@ function process(config: ProcessConfig): Record<string, unknown> {
   });
 }
 
+function database(config: DatabaseConfig): Record<string, unknown> {
+  const { owner, mode } = config;
+  return present({
+    path: config.path,
+    pattern: config.pattern,
+    sync_interval: formatDuration(config.syncIntervalMs),
+    snapshot_interval: formatDuration(config.snapshotIntervalMs),
+    retention: formatDuration(config.retentionMs),
+    drill_interval: formatDuration(config.drillIntervalMs),
+    journal: config.journal,
+    owner: owner === null ? null : owner.gid === null ? `${owner.uid}` : `${owner.uid}:${owner.gid}`,
+    mode: mode === null ? null : `0${mode.toString(8)}`,
+  });
+}
+
 function server(config: ServerConfig): Record<string, unknown> {
   const { hostname, port } = config.listen;
   return present({
@@ -76,6 +91,7 @@ export function redactedConfig(config: Config): Record<string, unknown> {
       exclude: files.exclude,
       include_databases: files.includeDatabases,
     })),
+    databases: map(config.databases, database),
     checkpoint: { interval: formatDuration(config.checkpoint.intervalMs), on_stop: config.checkpoint.onStop },
     restore: {
       on_start: config.restore.onStart,

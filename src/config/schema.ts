@@ -5,6 +5,7 @@
  */
 
 import * as v from "valibot";
+import { databaseSchema, MOST_DATABASES } from "./schema_database.ts";
 import { MOST_PROCESSES, processSchema } from "./schema_process.ts";
 import {
   booleanSchema,
@@ -146,7 +147,7 @@ const restoreSchema = v.strictObject({
   ),
   orphans: described(
     "Orphans",
-    "Files in the bucket that the configuration does not name: stop, or keep them there. Default: stop.",
+    "Files and databases in the bucket that the configuration does not name: stop, or keep them there. Default: stop.",
     choiceSchema(["stop", "keep"]),
   ),
 }, "an object");
@@ -259,7 +260,7 @@ export const configSchema = v.strictObject({
   storage: described("Storage", "Where the state is kept.", storageSchema),
   stacks: described(
     "Stacks",
-    "What to start, in this order: lease, files, processes, or names of single ones. Default: all.",
+    "What to start, in this order: lease, databases, files, processes, or names of single ones. Default: all.",
     listSchema(textSchema("a stack's name", 64), 512, "a list of names"),
   ),
   supervisor: described(
@@ -287,6 +288,11 @@ export const configSchema = v.strictObject({
     "Files",
     "Folders that are kept, by name.",
     mapSchema(filesSchema, MOST_FILES, "an object of folders"),
+  ),
+  databases: described(
+    "Databases",
+    "SQLite databases that are replicated as they are written, by name.",
+    mapSchema(databaseSchema, MOST_DATABASES, "an object of databases"),
   ),
   checkpoint: described("Checkpoints", "When checkpoints are made.", checkpointSchema),
   restore: described("Restore", "What happens at a start.", restoreSchema),

@@ -59,6 +59,11 @@ export function normalizePath(path: string): string {
   return `/${parts.join("/")}`;
 }
 
+/** True when `inner` is `outer` or below it; both normalised. */
+export function isWithin(inner: string, outer: string): boolean {
+  return outer === "/" || inner === outer || inner.startsWith(`${outer}/`);
+}
+
 /** An absolute path, normalised. Relative ones are refused: nobody knows where a manager was started from. */
 export function pathSchema(what: string) {
   const wanted = `${what}: an absolute path`;

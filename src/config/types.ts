@@ -11,6 +11,7 @@ export interface Config {
   readonly stacks: readonly string[];
   readonly processes: Readonly<Record<string, ProcessConfig>>;
   readonly files: Readonly<Record<string, FilesConfig>>;
+  readonly databases: Readonly<Record<string, DatabaseConfig>>;
   readonly checkpoint: CheckpointConfig;
   readonly restore: RestoreConfig;
   readonly lease: LeaseConfig;
@@ -61,6 +62,22 @@ export interface FilesConfig {
   readonly path: string;
   readonly exclude: readonly string[];
   readonly includeDatabases: boolean;
+}
+
+export interface DatabaseConfig {
+  /** The file; with a pattern the folder of the files. */
+  readonly path: string;
+  /** Null: one file. Else the files of the folder that this glob means (platform/name_pattern.ts), each by itself. */
+  readonly pattern: string | null;
+  readonly syncIntervalMs: number;
+  readonly snapshotIntervalMs: number;
+  readonly retentionMs: number;
+  /** 0: none. */
+  readonly drillIntervalMs: number;
+  readonly journal: "follow" | "convert" | "snapshot";
+  /** Of a restored file; null: as recorded. */
+  readonly owner: { readonly uid: number; readonly gid: number | null } | null;
+  readonly mode: number | null;
 }
 
 export interface CheckpointConfig {

@@ -15,13 +15,14 @@ interface Unavailable {
 }
 
 const RESTART_INSTEAD = "let the program end when it is unwell; it is restarted";
+const EMBEDDED_INSTEAD =
+  "open the remote primary from the program itself; only local databases are replicated";
 const LATER_KEEP = "every checkpoint is kept";
 
 export const UNAVAILABLE: readonly Unavailable[] = [
-  {
-    key: "databases",
-    instead: "keep the folder of a database under files: a checkpoint takes it by SQLite's backup API",
-  },
+  { key: "databases", instead: "keep its folder under files: a checkpoint takes it by SQLite's backup API" },
+  { key: "databases.*.sync_url", instead: EMBEDDED_INSTEAD },
+  { key: "databases.*.auth_token", instead: EMBEDDED_INSTEAD },
   { key: "mounts", instead: "mount it before the manager starts, or run the mount as a process" },
   { key: "processes.*.probes", instead: RESTART_INSTEAD },
   { key: "processes.*.schedule", instead: "run a scheduler such as cron as a process" },

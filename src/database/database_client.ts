@@ -122,7 +122,7 @@ async function runChild(
     life: options.watchChild?.(),
   };
   return await converse(child, async ({ replies }) => {
-    for await (const reply of replies(request)) {
+    for await (const reply of replies(() => [request()])) {
       const line = reply as DatabaseReplyLine;
       if (line.type === "progress") onProgress(line.progress);
       else if (line.type === "error") throw errorFromWire(line.error);

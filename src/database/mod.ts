@@ -1,4 +1,7 @@
-/** The database room: the catalog, a local history that nothing depends on; restores of replicated databases. */
+/**
+ * The database room: the link to the child that follows the applications' databases, restores of what it keeps, and the
+ * catalog, a local history that nothing depends on.
+ */
 
 export { type Catalog, type CatalogOptions, openCatalog } from "./catalog.ts";
 export {
@@ -19,6 +22,19 @@ export {
   swapDatabases,
 } from "./database_swap.ts";
 export type { DrillRequest, DrillResult } from "./drill.ts";
+export { type CallOptions, FollowLink, type FollowLinkOptions } from "./follow_client.ts";
+export type {
+  DatabaseCounts,
+  DatabaseState,
+  FollowedDatabase,
+  FollowedFolder,
+  FollowEvent,
+  FollowJournal,
+  FollowSettings,
+  Positions,
+  SyncAnswer,
+} from "./follow_protocol.ts";
+export type { FollowedStatus, FollowStatus, LinkState } from "./follow_status.ts";
 export { realDatabasePath } from "./real_path.ts";
 export { readReplicaFacts, type ReplicaFacts } from "./replica_facts.ts";
 export type { CheckMode } from "./restore_check.ts";

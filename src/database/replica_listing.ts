@@ -26,15 +26,15 @@ export interface ReplicaFile extends ReplicaName {
   readonly sizeBytes: number;
   /** Commit time of its newest transaction. Null: not known without reading the object's header or metadata. */
   readonly timestampMs: number | null;
-  /** The store's own time of the object; null for one that we put ourselves. */
-  readonly modifiedMs: number | null;
+  /** The store's own time of the object; our wall clock for one that we put ourselves. */
+  readonly modifiedMs: number;
 }
 
 /** Something about a listing that a healthy replica does not have. */
 export interface ListingDefect {
   /**
    * odd-key: below the database's prefix and not a replica's key, left out. too-small: cannot be an LTX file, left out.
-   * gap, overlap: between two neighbours of one level, snapshots excepted.
+   * gap, overlap: between two neighbours of one level (`chainDefects`).
    */
   readonly kind: "odd-key" | "too-small" | "gap" | "overlap";
   readonly key: string;
@@ -99,7 +99,10 @@ function readInfo(place: ReplicaPlace, info: ObjectInfo): ReplicaFile | ListingD
   return { ...name, key, sizeBytes, timestampMs: null, modifiedMs };
 }
 
-/** Gaps and overlaps between neighbours of one level; snapshots overlap by nature. `files` as `compareFiles` sorts. */
+/**
+ * Gaps and overlaps between neighbours of one level. A gap whose TXIDs are in other files is none: retention keeps single
+ * files for kept checkpoints. Snapshots overlap by nature. `files` as `compareFiles` sorts.
+ */
 export function chainDefects(files: readonly ReplicaFile[]): ListingDefect[] {
   const defects: ListingDefect[] = [];
   let previous: ReplicaFile | undefined;
@@ -107,7 +110,7 @@ export function chainDefects(files: readonly ReplicaFile[]): ListingDefect[] {
     if (file.level === SNAPSHOT_LEVEL) continue;
     if (previous?.level === file.level) {
       const wanted = previous.maxTxid + 1;
-      if (file.minTxid > wanted) {
+      if (file.minTxid > wanted && !isHeld(files, wanted, file.minTxid - 1)) {
         defects.push({
           kind: "gap",
           key: file.key,
@@ -122,20 +125,39 @@ export function chainDefects(files: readonly ReplicaFile[]): ListingDefect[] {
   return defects;
 }
 
+/** Whether the files together hold all TXIDs from `first` to `last`. */
+function isHeld(files: readonly ReplicaFile[], first: number, last: number): boolean {
+  let reached = first - 1;
+  // From the end: snapshots come last and hold nearly every gap that there is.
+  for (let next = furthest(files, reached); next > reached; next = furthest(files, reached)) {
+    reached = next;
+    if (reached >= last) return true;
+  }
+  return false;
+}
+
+function furthest(files: readonly ReplicaFile[], reached: number): number {
+  let most = reached;
+  for (let at = files.length - 1; at >= 0; at--) {
+    const file = files[at];
+    if (file === undefined || file.minTxid > reached + 1 || file.maxTxid <= most) continue;
+    most = file.maxTxid;
+    if (file.level === SNAPSHOT_LEVEL) break; // the newest one: what else there is begins after it or is inside
+  }
+  return most;
+}
+
 /** The listing of the holder: read once, then told of each of its own puts and deletes. */
 export class HolderListing {
   readonly place: ReplicaPlace;
-  readonly #byKey = new Map<string, ReplicaFile>();
-  readonly #byLevel = new Map<number, ReplicaFile[]>();
+  /** Own puts and deletes while a listing is under way, which may show the state before or after them. */
+  #meanwhile: (() => void)[] | null = null;
+  #byKey = new Map<string, ReplicaFile>();
+  #byLevel = new Map<number, ReplicaFile[]>();
 
   private constructor(place: ReplicaPlace, files: readonly ReplicaFile[]) {
     this.place = place;
-    for (const file of [...files].sort(compareFiles)) {
-      this.#byKey.set(file.key, file);
-      const level = this.#byLevel.get(file.level) ?? [];
-      level.push(file);
-      this.#byLevel.set(file.level, level);
-    }
+    this.#replace(files);
   }
 
   /** Lists the database; `defects` are for the log. */
@@ -151,6 +173,27 @@ export class HolderListing {
   /** Of a listing that is known already, for example the one a restore has made under the same lease. */
   static of(place: ReplicaPlace, files: readonly ReplicaFile[]): HolderListing {
     return new HolderListing(place, files);
+  }
+
+  /**
+   * Lists the database anew, for one who found that an object of the listing is not there. On an error all stays as it
+   * was.
+   */
+  async reload(store: ObjectStore, options: RequestOptions = {}): Promise<readonly ListingDefect[]> {
+    const meanwhile: (() => void)[] = [];
+    this.#meanwhile = meanwhile;
+    try {
+      const { files, defects } = await listReplica(store, this.place, options);
+      const known = this.#byKey;
+      this.#replace(
+        files.map((file) => ({ ...file, timestampMs: known.get(file.key)?.timestampMs ?? null })),
+      );
+      this.#meanwhile = null;
+      for (const repeat of meanwhile) repeat();
+      return defects;
+    } finally {
+      this.#meanwhile = null;
+    }
   }
 
   /** All files, by level, min, max. */
@@ -185,36 +228,38 @@ export class HolderListing {
 
   /** A put of ours is known to be there. */
   added(
-    file: ReplicaName & { readonly sizeBytes: number; readonly timestampMs: number | null },
+    file: ReplicaName & Pick<ReplicaFile, "sizeBytes" | "timestampMs" | "modifiedMs">,
   ): ReplicaFile {
-    const { level, minTxid, maxTxid, sizeBytes, timestampMs } = file;
+    const { level, minTxid, maxTxid, sizeBytes, timestampMs, modifiedMs } = file;
     const key = replicaKey(this.place, { level, minTxid, maxTxid });
-    const entry = { level, minTxid, maxTxid, sizeBytes, timestampMs, modifiedMs: null, key };
-    this.removed(key);
-    this.#add(entry);
+    const entry = { level, minTxid, maxTxid, sizeBytes, timestampMs, modifiedMs, key };
+    this.#meanwhile?.push(() => this.#put(entry));
+    this.#put(entry);
     return entry;
   }
 
   /** A delete of ours was sent: whatever became of it, nothing may count on the object any more. */
   removed(key: string): void {
+    this.#meanwhile?.push(() => this.#remove(key));
+    this.#remove(key);
+  }
+
+  #remove(key: string): void {
     const file = this.#byKey.get(key);
     if (file === undefined) return;
     this.#byKey.delete(key);
     this.#byLevel.set(file.level, this.level(file.level).filter((each) => each.key !== key));
   }
 
-  /** What was read of an object's header or metadata. */
-  timestampKnown(key: string, timestampMs: number): void {
-    const file = this.#byKey.get(key);
-    if (file === undefined) return;
-    const known = { ...file, timestampMs };
-    this.#byKey.set(key, known);
-    this.#byLevel.set(file.level, this.level(file.level).map((each) => each.key === key ? known : each));
+  #replace(files: readonly ReplicaFile[]): void {
+    this.#byKey = new Map(files.map((file) => [file.key, file]));
+    this.#byLevel = Map.groupBy([...files].sort(compareFiles), (file) => file.level);
   }
 
-  #add(file: ReplicaFile): void {
+  #put(file: ReplicaFile): void {
+    this.#remove(file.key);
     this.#byKey.set(file.key, file);
-    const files = this.#byLevel.get(file.level) ?? [];
+    const files = this.level(file.level);
     // Files come in order nearly always: from the end there is nothing to move.
     let at = files.length;
     while (at > 0 && compareFiles(file, files[at - 1] ?? file) < 0) at--;

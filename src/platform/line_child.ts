@@ -51,9 +51,10 @@ export interface LineChild {
   send(line: unknown): void;
   /**
    * What it says after its hello, parsed; the child is this program, so a line is what its types say. `first` makes
-   * the line that answers the hello. Throws when the output ends: whoever has all it wanted leaves the loop before.
+   * the lines that answer the hello; what is sent after that call comes after them. Throws when the output ends:
+   * whoever has all it wanted leaves the loop before.
    */
-  replies(first: () => unknown): AsyncGenerator<unknown>;
+  replies(first: () => readonly unknown[]): AsyncGenerator<unknown>;
 }
 
 /**
@@ -130,7 +131,7 @@ class Conversation {
   async *#replies(
     child: Child,
     input: WritableStreamDefaultWriter<Uint8Array> | undefined,
-    first: () => unknown,
+    first: () => readonly unknown[],
   ): AsyncGenerator<unknown> {
     if (child.stdout === null || input === undefined) throw new ChildEnded();
     let greeted = false;
@@ -140,7 +141,7 @@ class Conversation {
       if (!isHello(line)) yield line;
       else {
         if (line.protocol !== this.#options.protocol) throw this.#otherProtocol(line);
-        if (!greeted) this.#send(input, first());
+        if (!greeted) { for (const answer of first()) this.#send(input, answer); }
         greeted = true;
       }
     }

@@ -17,6 +17,8 @@ export type FileFault = "full" | "denied" | "no-hard-links" | "not-a-folder" | "
 
 /** Bytes per read and write call: few calls, and a cancelled one does not hold much. */
 const PIECE_BYTES = 4 * 1024 * 1024;
+/** Beyond one ordinary object and its header: only large ones are synced on the way. */
+const SYNC_BYTES = 80 * 1024 * 1024;
 
 export function fileFault(error: unknown): FileFault {
   const text = error instanceof Error ? error.message : String(error);
@@ -99,19 +101,43 @@ export async function readStoreFile(
   return { info: infoOf(facts), bytes };
 }
 
-/** Writes a new file, never an existing one, and makes its content (not yet its name) durable. */
+/** All bytes of a file, piece by piece; each is done with before the next one is read, in the same memory. */
+export async function* readStorePieces(
+  files: LocalFiles,
+  path: string,
+): AsyncGenerator<Uint8Array<ArrayBuffer>, void, void> {
+  using file = await files.open(path);
+  const piece = new Uint8Array(PIECE_BYTES);
+  for (let position = 0;;) {
+    const count = await file.read(piece, position);
+    if (count === null) return;
+    position += count;
+    yield piece.subarray(0, count);
+  }
+}
+
+/**
+ * Writes a new file, never an existing one, and makes its content (not yet its name) durable. Long ones in steps, so
+ * that neither the kernel's memory nor the last sync grows with them.
+ */
 export async function writeStoreFile(
   files: LocalFiles,
   path: string,
-  parts: readonly Uint8Array[],
+  parts: Iterable<Uint8Array> | AsyncIterable<Uint8Array>,
   signal?: AbortSignal,
 ): Promise<StoreFileInfo> {
   using file = await files.create(path, 0o600);
-  for (const part of parts) {
+  let unsynced = 0;
+  for await (const part of parts) {
     for (let written = 0; written < part.length;) {
       signal?.throwIfAborted();
-      written += await file.write(part.subarray(written, written + PIECE_BYTES));
+      const count = await file.write(part.subarray(written, written + PIECE_BYTES));
+      written += count;
+      unsynced += count;
     }
+    if (unsynced < SYNC_BYTES) continue;
+    await file.sync();
+    unsynced = 0;
   }
   await file.sync();
   return infoOf(await file.facts());

@@ -8,14 +8,12 @@ import type { Clock } from "../platform/clock.ts";
 import { isError, StateManagerError } from "../platform/errors.ts";
 import { type LocalFiles, systemFiles } from "../platform/local_files.ts";
 import { type Random, randomHex } from "../platform/random.ts";
-import { fileFault, readStoreFile, removeStoreEntry } from "../platform/store_files.ts";
-import { withDeadline } from "./deadline.ts";
-import { encodeHeader, metadataPath, plainTag } from "./folder_layout.ts";
+import { fileFault, readStoreFile, readStorePieces } from "../platform/store_files.ts";
+import { type DeadlineOptions, withDeadline } from "./deadline.ts";
+import { encodeHeader } from "./folder_layout.ts";
 import { walkObjects } from "./folder_listing.ts";
 import {
-  type Advance,
   advance,
-  advanceFromNothing,
   currentVersion,
   metadataOf,
   removePlain,
@@ -24,13 +22,17 @@ import {
   type Version,
 } from "./folder_object.ts";
 import { FolderTree } from "./folder_tree.ts";
+import { FolderWrite, type Written } from "./folder_write.ts";
+import { assertLargeSize, counted, largeDeadline, SourceFailure, unwrapped } from "./large_put.ts";
 import { pageLimit, pageOf } from "./listing.ts";
-import { assertBody, assertKey, assertMetadata, cutRange } from "./object_key.ts";
+import { assertBody, assertKey, assertMetadata, readableRange } from "./object_key.ts";
 import type {
   ETag,
   GetOptions,
   ObjectInfo,
   ObjectStore,
+  Pieces,
+  PutLargeOptions,
   PutOptions,
   RequestOptions,
 } from "./object_store.ts";
@@ -91,7 +93,7 @@ class DirectoryStore implements ObjectStore {
       for (let round = 0; round < MOST_ROUNDS; round++) {
         const version = await currentVersion(this.#tree, this.#tree.pathOf(key));
         if (!version.present) break;
-        const { start, end } = cutRange(key, options.range, version.sizeBytes);
+        const { start, end } = readableRange(key, options.range, version.sizeBytes);
         const range = { start: start + version.offset, end: end + version.offset };
         const read = await readStoreFile(this.#tree.files, version.path, range, signal);
         if (read === null) continue; // a newer version is there by now
@@ -114,76 +116,79 @@ class DirectoryStore implements ObjectStore {
   put(key: string, body: Bytes, options: PutOptions = {}) {
     return this.#run("put", key, options, async (signal) => {
       assertBody(key, body);
-      assertMetadata(options.metadata ?? {});
+      const { metadata = {} } = options;
+      assertMetadata(metadata);
       const path = this.#tree.pathOf(key);
-      for (let round = 0; round < MOST_ROUNDS; round++) {
-        const version = await currentVersion(this.#tree, path);
-        const fault = conditionFault(version, options.condition);
-        if (fault !== undefined) {
-          // What refuses us may be so new that its name isn't durable: who hears of it may build on it.
-          if (version.present) await this.#tree.syncParent(version.path);
-          throw preconditionFailed(key, this.description, fault);
-        }
-        const { outcome, etag } = await this.#replace(path, version, body, options.metadata ?? {}, signal);
-        if (outcome === "won") return { etag };
-        // Without a condition: once more, rather than answer for a version that perhaps nobody ever saw.
-        if (outcome === "unknown" && options.condition !== undefined) {
-          throw outcomeUnknown(
-            key,
-            this.description,
-            "other writers went on before it could be seen who was first",
-          );
-        }
-      }
-      throw outcomeUnknown(key, this.description, `other writers were first ${MOST_ROUNDS} times`);
+      const write = new FolderWrite(this.#tree, this.#random, path, metadata, signal);
+      return await this.#settle(
+        key,
+        path,
+        options.condition,
+        (version) =>
+          version.next === null ? write.create([body]) : write.replace(version, version.next, [body]),
+      );
     });
   }
 
-  /** One attempt to put `body` where `version` is. */
-  async #replace(
-    path: string,
-    version: Version,
-    body: Bytes,
-    metadata: Readonly<Record<string, string>>,
-    signal: AbortSignal,
-  ): Promise<{ readonly outcome: Advance; readonly etag: ETag }> {
-    const { next } = version;
-    if (next === null) return await this.#create(path, body, metadata, signal);
-    const tag = randomHex(this.#random);
-    const header = encodeHeader({
-      tag,
-      after: version.present ? version.etag : null,
-      deleted: false,
-      metadata,
-    });
-    const outcome = await this.#tree.withTemporary(
-      [header, body],
-      signal,
-      (temporary) => advance(this.#tree, path, version, next, tag, temporary),
-    );
-    return { outcome, etag: tag };
+  /** The source can be read once, and other writers may make us try often: so it is on this disk first. */
+  putLarge(key: string, pieces: Pieces, options: PutLargeOptions) {
+    const put = { key, clock: this.#clock, description: this.description };
+    let settling = false;
+    const deadline = largeDeadline(put, options, () => settling);
+    return this.#run("put", key, options, async (signal, progress) => {
+      const { sizeBytes, condition, metadata = {} } = options;
+      assertLargeSize(key, sizeBytes);
+      assertMetadata(metadata);
+      const path = this.#tree.pathOf(key);
+      await this.#check(key, await currentVersion(this.#tree, path), condition);
+      const write = new FolderWrite(this.#tree, this.#random, path, metadata, signal);
+      const source = counted(key, pieces, { sizeBytes, signal }, progress);
+      return await this.#tree.withTemporary(source, signal, async (file, info) => {
+        settling = true;
+        return await this.#settle(
+          key,
+          path,
+          condition,
+          (version) =>
+            version.next === null
+              ? write.createFrom(file, info)
+              : write.replace(version, version.next, readStorePieces(this.#tree.files, file)),
+        );
+      });
+    }, deadline);
   }
 
-  async #create(
+  /** Throws `precondition-failed` when `condition` does not hold. */
+  async #check(key: string, version: Version, condition: PutOptions["condition"]): Promise<void> {
+    const fault = conditionFault(version, condition);
+    if (fault === undefined) return;
+    // What refuses us may be so new that its name isn't durable: who hears of it may build on it.
+    if (version.present) await this.#tree.syncParent(version.path);
+    throw preconditionFailed(key, this.description, fault);
+  }
+
+  /** Attempts, on what is there each time, until one of them is the object or the condition is refused. */
+  async #settle(
+    key: string,
     path: string,
-    body: Bytes,
-    metadata: Readonly<Record<string, string>>,
-    signal: AbortSignal,
-  ): Promise<{ readonly outcome: Advance; readonly etag: ETag }> {
-    await this.#tree.ensureParent(path);
-    return await this.#tree.withTemporary([body], signal, async (temporary, info) => {
-      // First the metadata, under a name that only this very file makes valid: if we die in between, it means nothing.
-      const sidecar = metadataPath(path, info);
-      const described = Object.keys(metadata).length > 0;
-      if (described) {
-        const bytes = new TextEncoder().encode(JSON.stringify(metadata));
-        await this.#tree.withTemporary([bytes], signal, (source) => this.#tree.files.rename(source, sidecar));
-        await this.#tree.syncParent(path); // or a power cut might keep the object's name and not this one
+    condition: PutOptions["condition"],
+    attempt: (version: Version) => Promise<Written>,
+  ): Promise<{ readonly etag: ETag }> {
+    for (let round = 0; round < MOST_ROUNDS; round++) {
+      const version = await currentVersion(this.#tree, path);
+      await this.#check(key, version, condition);
+      const { outcome, etag } = await attempt(version);
+      if (outcome === "won") return { etag };
+      // Without a condition: once more, rather than answer for a version that perhaps nobody ever saw.
+      if (outcome === "unknown" && condition !== undefined) {
+        throw outcomeUnknown(
+          key,
+          this.description,
+          "other writers went on before it could be seen who was first",
+        );
       }
-      const outcome = await advanceFromNothing(this.#tree, path, temporary, info);
-      if (described && outcome === "lost") await removeStoreEntry(this.#tree.files, sidecar);
-      return { outcome, etag: plainTag(info) };
-    });
+    }
+    throw outcomeUnknown(key, this.description, `other writers were first ${MOST_ROUNDS} times`);
   }
 
   list(options: Parameters<ObjectStore["list"]>[0]) {
@@ -232,26 +237,29 @@ class DirectoryStore implements ObjectStore {
     kind: OperationKind,
     key: string,
     options: RequestOptions,
-    work: (signal: AbortSignal) => Promise<T>,
+    work: (signal: AbortSignal, progress: () => void) => Promise<T>,
+    deadline?: DeadlineOptions,
   ): Promise<T> {
     if (kind !== "list") assertKey(key);
     const limitMs = options.timeoutMs ?? DEFAULT_TIMEOUT_MS;
-    return await withDeadline({
+    const plain: DeadlineOptions = {
       clock: this.#clock,
       signal: options.signal,
       limitMs,
       counts: "total",
       timedOut: () => tooSlow(kind, key, this.description, limitMs),
-    }, async ({ signal }) => {
+    };
+    return await withDeadline(deadline ?? plain, async ({ signal, progress }) => {
       try {
-        return await work(signal);
+        return await work(signal, progress);
       } catch (error) {
         throw signal.aborted ? signal.reason : this.#translate(kind, key, error);
       }
     });
   }
 
-  #translate(kind: OperationKind, key: string, error: unknown): StateManagerError {
+  #translate(kind: OperationKind, key: string, error: unknown): unknown {
+    if (error instanceof SourceFailure) return unwrapped(error);
     if (isError(error)) return error;
     const action = actionText(kind, key, this.description);
     const text = error instanceof Error ? error.message : String(error);

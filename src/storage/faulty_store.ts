@@ -52,7 +52,7 @@ export function faulty(
     throw new StateManagerError(rule.error, `${actionText(kind, key, store.description)}: fault of a test`);
   }
 
-  function withoutCondition(put: PutOptions): PutOptions {
+  function withoutCondition<T extends PutOptions>(put: T): Omit<T, "condition"> {
     const { condition: _ignored, ...rest } = put;
     return rest;
   }
@@ -73,6 +73,20 @@ export function faulty(
         key,
         request.signal,
         (rule) => store.put(key, body, rule?.ignoreConditions === true ? withoutCondition(request) : request),
+      ),
+    putLarge: (key, pieces, request) =>
+      perform(
+        "put",
+        key,
+        request.signal,
+        (rule) =>
+          store.putLarge(
+            key,
+            pieces,
+            rule?.ignoreConditions === true
+              ? { ...withoutCondition(request), sizeBytes: request.sizeBytes }
+              : request,
+          ),
       ),
     list: (request) => perform("list", request.prefix, request.signal, () => store.list(request)),
     delete: (key, request = {}) => perform("delete", key, request.signal, () => store.delete(key, request)),

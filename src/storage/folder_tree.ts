@@ -93,7 +93,7 @@ export class FolderTree {
 
   /** Writes and syncs a temporary file, hands it to `use`, and removes it whatever happens. */
   async withTemporary<T>(
-    parts: readonly Uint8Array[],
+    parts: Iterable<Uint8Array> | AsyncIterable<Uint8Array>,
     signal: AbortSignal,
     use: (temporary: string, info: StoreFileInfo) => Promise<T>,
   ): Promise<T> {

@@ -56,6 +56,9 @@ class Turns {
   }
 }
 
+/** Large puts at a time; each sends two parts at once and has three in memory. */
+const LARGE_PUTS = 4;
+
 export function limited(store: ObjectStore, options: LimitedOptions): ObjectStore {
   const { concurrency, clock } = options;
   if (!Number.isInteger(concurrency) || concurrency < 1) {
@@ -65,17 +68,21 @@ export function limited(store: ObjectStore, options: LimitedOptions): ObjectStor
     );
   }
   const turns = new Turns(store.description, concurrency);
+  // Of their own: what a large put is made of may be read from this very store, so it must not hold the turn that
+  // its own source waits for.
+  const largeTurns = new Turns(store.description, Math.min(concurrency, LARGE_PUTS));
 
   /** The time in the queue counts against the caller's limit; nothing was sent when it ends there. */
   async function inTurn<T, R extends RequestOptions>(
     request: R,
     call: (request: R) => Promise<T>,
+    queue = turns,
   ): Promise<T> {
     const { signal, timeoutMs } = request;
     const since = clock.monotonicMs();
     if (timeoutMs === undefined) {
       signal?.throwIfAborted();
-      await turns.take(signal ?? new AbortController().signal);
+      await queue.take(signal ?? new AbortController().signal);
     } else {
       await withDeadline({
         clock,
@@ -90,13 +97,13 @@ export function limited(store: ObjectStore, options: LimitedOptions): ObjectStor
               hint: "the operations before it are slow: look at the store and the line to it",
             },
           ),
-      }, (deadline) => turns.take(deadline.signal));
+      }, (deadline) => queue.take(deadline.signal));
     }
     try {
       const leftMs = timeoutMs === undefined ? undefined : timeoutMs - (clock.monotonicMs() - since);
       return await call(leftMs === undefined ? request : { ...request, timeoutMs: Math.max(1, leftMs) });
     } finally {
-      turns.give();
+      queue.give();
     }
   }
 
@@ -105,6 +112,8 @@ export function limited(store: ObjectStore, options: LimitedOptions): ObjectStor
     get: (key, options = {}) => inTurn(options, (request) => store.get(key, request)),
     head: (key, options = {}) => inTurn(options, (request) => store.head(key, request)),
     put: (key, body, options = {}) => inTurn(options, (request) => store.put(key, body, request)),
+    putLarge: (key, pieces, options) =>
+      inTurn(options, (request) => store.putLarge(key, pieces, request), largeTurns),
     list: (options) => inTurn(options, (request) => store.list(request)),
     delete: (key, options = {}) => inTurn(options, (request) => store.delete(key, request)),
     close: () => store.close(),

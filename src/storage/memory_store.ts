@@ -2,7 +2,8 @@
 
 import { createHash } from "node:crypto";
 import type { Clock } from "../platform/clock.ts";
-import { assertBody, assertKey, assertMetadata, cutRange } from "./object_key.ts";
+import { assertLargeSize, collectPieces } from "./large_put.ts";
+import { assertBody, assertKey, assertMetadata, readableRange } from "./object_key.ts";
 import { isListed, pageLimit, pageOf } from "./listing.ts";
 import type { ObjectInfo, ObjectStore, PutOptions } from "./object_store.ts";
 import { objectNotFound, preconditionFailed } from "./store_errors.ts";
@@ -13,7 +14,11 @@ export interface MemoryStoreOptions {
   /** "content": equal bodies have equal tags, as in S3 (default). "unique": every write has its own. */
   readonly tags?: "content" | "unique";
   readonly description?: string;
+  /** Largest object of a large put, which is collected here; default 1 GiB. */
+  readonly largestBytes?: number;
 }
+
+const LARGEST_BYTES = 1024 ** 3;
 
 interface Entry {
   readonly info: ObjectInfo;
@@ -42,6 +47,22 @@ export function memoryStore(options: MemoryStoreOptions = {}): ObjectStore {
     return entry;
   }
 
+  function store(
+    key: string,
+    body: Uint8Array<ArrayBuffer>,
+    request: PutOptions,
+  ): { readonly etag: string } {
+    const metadata = { ...request.metadata };
+    assertMetadata(metadata);
+    const fault = conditionFault(entries.get(key), request.condition);
+    if (fault !== undefined) throw preconditionFailed(key, description, fault);
+    writes++;
+    const etag = tagOf(body);
+    const modifiedMs = options.clock?.wallMs() ?? 0;
+    entries.set(key, { info: { key, sizeBytes: body.length, etag, modifiedMs, metadata }, body });
+    return { etag };
+  }
+
   return {
     description,
     // Async functions, so that every fault is a rejection and none is thrown at the caller directly.
@@ -49,7 +70,7 @@ export function memoryStore(options: MemoryStoreOptions = {}): ObjectStore {
     async get(key, request = {}) {
       request.signal?.throwIfAborted();
       const { info, body } = find("get", key);
-      const { start, end } = cutRange(key, request.range, body.length);
+      const { start, end } = readableRange(key, request.range, body.length);
       return { ...info, body: body.slice(start, end) };
     },
     // deno-lint-ignore require-await
@@ -62,16 +83,16 @@ export function memoryStore(options: MemoryStoreOptions = {}): ObjectStore {
       request.signal?.throwIfAborted();
       assertKey(key);
       assertBody(key, body);
-      const metadata = { ...request.metadata };
-      assertMetadata(metadata);
-      const fault = conditionFault(entries.get(key), request.condition);
-      if (fault !== undefined) throw preconditionFailed(key, description, fault);
-      writes++;
-      const etag = tagOf(body);
-      const modifiedMs = options.clock?.wallMs() ?? 0;
-      const info = { key, sizeBytes: body.length, etag, modifiedMs, metadata };
-      entries.set(key, { info, body: body.slice() });
-      return { etag };
+      return store(key, body.slice(), request);
+    },
+    async putLarge(key, pieces, request) {
+      request.signal?.throwIfAborted();
+      assertKey(key);
+      assertLargeSize(key, request.sizeBytes, options.largestBytes ?? LARGEST_BYTES);
+      assertMetadata(request.metadata ?? {});
+      const body = await collectPieces(key, pieces, request);
+      request.signal?.throwIfAborted();
+      return store(key, body, request);
     },
     // deno-lint-ignore require-await
     async list(request) {

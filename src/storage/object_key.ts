@@ -87,6 +87,25 @@ export function cutRange(
   return { start: range.start, end: Math.min(range.end, sizeBytes) };
 }
 
+/** As `cutRange`, and `body-too-large` where it is more than one get may give. */
+export function readableRange(
+  key: string,
+  range: GetOptions["range"],
+  sizeBytes: number,
+): { readonly start: number; readonly end: number } {
+  const cut = cutRange(key, range, sizeBytes);
+  if (cut.end - cut.start > MAX_OBJECT_BYTES) throw tooLargeToGet(key, cut.end - cut.start);
+  return cut;
+}
+
+export function tooLargeToGet(key: string, sizeBytes: number): StateManagerError {
+  return new StateManagerError(
+    "body-too-large",
+    `get ${quoteKey(key)}: ${sizeBytes} bytes at once, at most ${MAX_OBJECT_BYTES} are allowed`,
+    { hint: "read it by ranges" },
+  );
+}
+
 /** Throws `invalid-request` unless 0 <= start < end, both whole numbers. */
 export function assertRange(key: string, range: { readonly start: number; readonly end: number }): void {
   const { start, end } = range;

@@ -53,6 +53,19 @@ export interface PutOptions extends RequestOptions {
   readonly metadata?: Readonly<Record<string, string>>;
 }
 
+export interface PutLargeOptions extends PutOptions {
+  /** What `pieces` sum up to, at most `MAX_LARGE_OBJECT_BYTES`; any other sum is `invalid-request`, nothing written. */
+  readonly sizeBytes: number;
+  /**
+   * true: the way of large objects also where it is small, for a probe that must see what a condition means there.
+   * Left out: up to `LARGE_PART_BYTES` it is the same as `put`.
+   */
+  readonly inParts?: boolean;
+}
+
+/** A large body as it is made: pieces of any size, each done with before the next one is asked for. */
+export type Pieces = AsyncIterable<Uint8Array<ArrayBuffer>>;
+
 export interface ListOptions extends RequestOptions {
   /** Only keys that begin with this text (not necessarily whole segments). "" for all. */
   readonly prefix: string;
@@ -78,10 +91,20 @@ export interface ListPage {
 export interface ObjectStore {
   /** For messages and logs, without secrets: `s3 bucket "b" at http://…`, `folder /srv/store`. */
   readonly description: string;
+  /** At most 64 MiB (`MAX_OBJECT_BYTES`) at a time, else `body-too-large`: larger objects are read by ranges. */
   get(key: ObjectKey, options?: GetOptions): Promise<StoredObject>;
   head(key: ObjectKey, options?: RequestOptions): Promise<ObjectInfo>;
   /** Durable when it resolves. Bodies are at most 64 MiB (`MAX_OBJECT_BYTES`). */
   put(key: ObjectKey, body: Uint8Array<ArrayBuffer>, options?: PutOptions): Promise<{ readonly etag: ETag }>;
+  /**
+   * As `put`, for bodies of any size and in bounded memory: whole and durable when it resolves, invisible before, and
+   * the condition is judged when it becomes visible (`precondition-failed` may come earlier where it is clear before).
+   * Whatever fails, nothing of it is visible; only of `outcome-unknown`, or where the signal or a time limit ended it
+   * at the very end, is that not known. No decorator repeats it, since `pieces` can be read once: read back, then
+   * decide. What `pieces` throws comes out as it is; it is closed early when the put fails. Without `timeoutMs` it
+   * may take as long as it moves on (`LARGE_STALL_LIMIT_MS`).
+   */
+  putLarge(key: ObjectKey, pieces: Pieces, options: PutLargeOptions): Promise<{ readonly etag: ETag }>;
   list(options: ListOptions): Promise<ListPage>;
   /** Unconditional; deleting what is not there succeeds. */
   delete(key: ObjectKey, options?: RequestOptions): Promise<void>;
@@ -89,8 +112,14 @@ export interface ObjectStore {
   close(): Promise<void>;
 }
 
-/** Largest body of one put: four packs; larger things are split by their writers. */
+/** Largest body of one put and one get: four packs, held in memory whole. */
 export const MAX_OBJECT_BYTES = 64 * 1024 * 1024;
+
+/** Of putLarge: a thousand parts of 64 MiB, three of which are in memory at a time. */
+export const MAX_LARGE_OBJECT_BYTES = 1000 * MAX_OBJECT_BYTES;
+
+/** Up to here putLarge is a put: S3's smallest part is 5 MiB, and more requests would cost more than they save. */
+export const LARGE_PART_BYTES = 8 * 1024 * 1024;
 
 /** Every object under `prefix`, page by page. */
 export async function* listAll(

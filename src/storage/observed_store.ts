@@ -47,6 +47,14 @@ export function observed(store: ObjectStore, clock: Clock, observe: StoreObserve
     head: (key, options = {}) => watch("head", key, options.signal, () => store.head(key, options)),
     put: (key, body, options = {}) =>
       watch("put", key, options.signal, () => store.put(key, body, options), () => body.length),
+    putLarge: (key, pieces, options) =>
+      watch(
+        "put",
+        key,
+        options.signal,
+        () => store.putLarge(key, pieces, options),
+        () => options.sizeBytes,
+      ),
     list: (options) => watch("list", options.prefix, options.signal, () => store.list(options)),
     delete: (key, options = {}) => watch("delete", key, options.signal, () => store.delete(key, options)),
     close: () => store.close(),

@@ -21,6 +21,7 @@ export function prefixed(store: ObjectStore, prefix: string): ObjectStore {
     get: async (key, options) => relative(await store.get(full(key), options)),
     head: async (key, options) => relative(await store.head(full(key), options)),
     put: async (key, body, options) => await store.put(full(key), body, options),
+    putLarge: async (key, pieces, options) => await store.putLarge(full(key), pieces, options),
     async list(options): Promise<ListPage> {
       const { startAfter } = options;
       const page = await store.list({

@@ -12,6 +12,8 @@ export interface ProbeOptions {
   readonly clock: Clock;
   readonly random: Random;
   readonly signal?: AbortSignal;
+  /** true: also what conditions mean to large puts, for who depends on them: some stores know them of small ones only. */
+  readonly large?: boolean;
   /** For each single operation. */
   readonly timeoutMs?: number;
 }
@@ -40,24 +42,47 @@ class Probe {
   readonly #request: RequestOptions;
   readonly #key: string;
   readonly #nonce: string;
+  readonly #large: boolean;
 
   constructor(store: ObjectStore, options: ProbeOptions) {
     this.#store = store;
     const { signal, timeoutMs = DEFAULT_TIMEOUT_MS } = options;
     this.#request = signal === undefined ? { timeoutMs } : { signal, timeoutMs };
+    this.#large = options.large === true;
     this.#nonce = randomHex(options.random);
     this.#key = `probe-${this.#nonce}`;
   }
 
   get keys(): readonly string[] {
-    return [this.#key, `${this.#key}-race`];
+    return [this.#key, `${this.#key}-race`, ...(this.#large ? [this.#largeKey] : [])];
+  }
+
+  get #largeKey(): string {
+    return `${this.#key}-large`;
   }
 
   async run(): Promise<void> {
     const created = await this.#create();
     await this.#swap(created);
     await this.#list();
-    await this.#race();
+    await this.#race(`${this.#key}-race`, (key, body, options) => this.#store.put(key, body, options));
+    if (!this.#large) return;
+    const options = { ...this.#request, condition: { absent: true } } as const;
+    try {
+      await this.#putLarge(this.#key, this.#body("create large"), options);
+    } catch (error) {
+      if (!isError(error, "precondition-failed")) throw error;
+      await this.#mustHold("swap", "a refused create in parts changed the object");
+      return await this.#race(this.#largeKey, (...call) => this.#putLarge(...call));
+    }
+    throw this.#unsafe("a create in parts of an object that exists succeeded");
+  }
+
+  #putLarge(key: string, body: Bytes, options: PutOptions): Promise<{ readonly etag: ETag }> {
+    async function* pieces() {
+      yield await Promise.resolve(body);
+    }
+    return this.#store.putLarge(key, pieces(), { ...options, sizeBytes: body.length, inParts: true });
   }
 
   async #create(): Promise<ETag> {
@@ -96,11 +121,13 @@ class Probe {
     }
   }
 
-  async #race(): Promise<void> {
-    const key = `${this.#key}-race`;
+  async #race(
+    key: string,
+    put: (key: string, body: Bytes, options: PutOptions) => Promise<unknown>,
+  ): Promise<void> {
     const tries = await Promise.allSettled(
       Array.from({ length: RACERS }, (_, racer) =>
-        this.#store.put(key, this.#body(`racer ${racer}`), {
+        put(key, this.#body(`racer ${racer}`), {
           ...this.#request,
           condition: { absent: true },
         })),

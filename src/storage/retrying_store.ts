@@ -10,7 +10,16 @@
 import type { Clock } from "../platform/clock.ts";
 import { isError } from "../platform/errors.ts";
 import type { Random } from "../platform/random.ts";
-import type { ETag, ObjectStore, PutOptions, RequestOptions } from "./object_store.ts";
+import { collectBounded } from "./large_put.ts";
+import {
+  type ETag,
+  LARGE_PART_BYTES,
+  type ObjectStore,
+  type Pieces,
+  type PutLargeOptions,
+  type PutOptions,
+  type RequestOptions,
+} from "./object_store.ts";
 import { outcomeUnknown, preconditionFailed, retryAfterMs } from "./store_errors.ts";
 
 export interface RetryingOptions {
@@ -134,6 +143,16 @@ class RetryingStore implements ObjectStore {
     return condition === undefined
       ? this.#retry(options, (request) => this.#store.put(key, body, request))
       : this.#conditionalPut(key, body, options, condition);
+  }
+
+  /** Small ones are tried again like a put; of large ones the store itself tries each part again, and no more. */
+  async putLarge(key: string, pieces: Pieces, options: PutLargeOptions): Promise<{ readonly etag: ETag }> {
+    if (options.sizeBytes > LARGE_PART_BYTES || options.inParts === true) {
+      return await this.#store.putLarge(key, pieces, options);
+    }
+    const { clock } = this.#options;
+    const collected = await collectBounded({ key, clock, description: this.description }, pieces, options);
+    return await this.put(key, collected.body, collected.options);
   }
 
   async #conditionalPut(key: string, body: Bytes, options: PutOptions, condition: Condition) {

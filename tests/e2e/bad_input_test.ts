@@ -69,12 +69,12 @@ Deno.test("every problem of a configuration is told at once, with what was wante
       storage: { directory: 7 },
       procesess: {},
       shutdown: { budget: "soon" },
-      databases: { a: { path: "/x" } },
+      mounts: { a: { path: "/x" } },
     }),
   );
   const result = await runProgram(["config", "check", "--config", file]);
   assert.equal(result.code, 78, result.stderr + result.stdout);
-  for (const part of ["storage", "procesess", "budget", "databases"]) {
+  for (const part of ["storage", "procesess", "budget", "mounts"]) {
     assert.match(result.stderr + result.stdout, new RegExp(part));
   }
 });

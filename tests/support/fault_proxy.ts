@@ -5,12 +5,11 @@
  */
 
 import { type ActiveFault, type FaultMatch, FaultRules } from "../../src/platform/fault_rules.ts";
-import type { OperationKind } from "../../src/storage/mod.ts";
 import { serveWire, type WireReply, type WireRequest } from "./http_wire.ts";
-import { s3Request } from "./s3_server.ts";
+import { type S3Operation, s3Request } from "./s3_server.ts";
 
 /** What happens to the requests that match. */
-export interface ProxyFault extends FaultMatch<OperationKind> {
+export interface ProxyFault extends FaultMatch<S3Operation> {
   /** Of the whole key in the bucket; a listing is known by the prefix that it lists. */
   readonly keyPrefix?: string;
   /** HTTP status instead of the service's answer. */
@@ -37,7 +36,7 @@ export interface ProxyFault extends FaultMatch<OperationKind> {
 export type Outage = "silent" | "refused" | "late";
 
 export interface SeenByProxy {
-  readonly operation: OperationKind;
+  readonly operation: S3Operation;
   readonly key: string;
   /** Status of the service's answer; null: not passed on (yet). */
   status: number | null;
@@ -132,7 +131,7 @@ function errorAnswer(status: number): WireReply {
 /** `target` is the service's endpoint, e.g. "http://127.0.0.1:9000". */
 export function startFaultProxy(target: string): FaultProxy {
   const service = new URL(target);
-  const rules = new FaultRules<OperationKind, ProxyFault>((rule, _operation, key) =>
+  const rules = new FaultRules<S3Operation, ProxyFault>((rule, _operation, key) =>
     key.startsWith(rule.keyPrefix ?? "")
   );
   const requests: SeenByProxy[] = [];

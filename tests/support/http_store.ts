@@ -105,6 +105,7 @@ export function httpStore(url: string): ObjectStore {
       if (!response.ok) throw new StateManagerError("outcome-unknown", `put ${key}: HTTP ${response.status}`);
       return { etag: response.headers.get("etag") ?? "" };
     },
+    putLarge: unused,
     head: unused,
     list: unused,
     delete: unused,

@@ -1,5 +1,6 @@
 /** Whole LTX files and databases in memory, for tests. */
 
+import assert from "node:assert/strict";
 import { LtxDecoder, LtxEncoder, type LtxHeaderInput, type LtxPage } from "../../src/database/ltx/mod.ts";
 
 /** Page number → content. */
@@ -44,6 +45,18 @@ export function pagesOf(database: Uint8Array, pageSize: number): Map<number, Uin
 
 function equalBytes(a: Uint8Array, b: Uint8Array | undefined): boolean {
   return b !== undefined && a.length === b.length && a.every((byte, i) => byte === b[i]);
+}
+
+/** As assert.deepEqual, which for long arrays takes all memory to say what differs. */
+export function assertSameBytes(actual: Uint8Array, wanted: Uint8Array | undefined, what = "bytes"): void {
+  if (equalBytes(actual, wanted)) return;
+  const at = actual.findIndex((byte, i) => byte !== wanted?.[i]);
+  assert.fail(`${what}: ${actual.length} instead of ${wanted?.length}, the first difference at ${at}`);
+}
+
+export function assertSamePages(actual: Pages, wanted: Pages): void {
+  assert.deepEqual([...actual.keys()], [...wanted.keys()]);
+  for (const [pgno, data] of actual) assertSameBytes(data, wanted.get(pgno), `page ${pgno}`);
 }
 
 /** The pages of `after` that `before` lacks or has otherwise. */

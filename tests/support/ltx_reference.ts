@@ -23,6 +23,8 @@ export interface ReferenceFile {
   readonly changeHeader?: (header: DataView) => void;
   /** The index entries, as numbers, before they are written. */
   readonly changeIndex?: (entries: number[][]) => void;
+  /** What stands after the index, instead of its length. */
+  readonly indexBytes?: bigint;
   /** One frame with its prefix, before it is written; what the checksum covers stays. */
   readonly changeFrame?: (frame: Uint8Array, pgno: number) => Uint8Array;
 }
@@ -126,7 +128,7 @@ export function referenceLtx(file: ReferenceFile): Uint8Array<ArrayBuffer> {
   const rest = join([
     new Uint8Array(6),
     index,
-    bigEndian(BigInt(index.length), 8),
+    bigEndian(file.indexBytes ?? BigInt(index.length), 8),
     bigEndian(file.postApply ?? 0n, 8),
   ]);
   const checksum = (1n << 63n) | slowCrc64(join([...covered, rest]));

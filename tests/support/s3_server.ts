@@ -11,9 +11,19 @@ import {
   type WireRequest,
   type WireServer,
 } from "./http_wire.ts";
+import { MultipartUploads } from "./s3_multipart.ts";
 import { type Account, verifySignature } from "./s3_signature.ts";
 
-export type S3Operation = "get" | "head" | "put" | "list" | "delete";
+export type S3Operation =
+  | "get"
+  | "head"
+  | "put"
+  | "list"
+  | "delete"
+  | "begin-upload"
+  | "put-part"
+  | "complete-upload"
+  | "abort-upload";
 
 export interface S3Fault {
   /** Left out: all. */
@@ -61,6 +71,8 @@ export interface S3ServerOptions {
   readonly sessionToken?: string;
   /** Condition headers that it accepts and does nothing about. */
   readonly ignoreConditions?: readonly ("if-none-match" | "if-match")[];
+  /** Knows conditions of PUT, not of the end of a multipart upload. */
+  readonly unconditionalUploads?: boolean;
   /** How many of several creators at once succeed, as on a store whose condition is not atomic. */
   readonly racyCreates?: boolean;
   /** Answers listings without regard to encoding-type, as versitygw does. */
@@ -112,6 +124,18 @@ function errorAnswer(
   };
 }
 
+function xmlAnswer(text: string): WireAnswer {
+  return {
+    status: 200,
+    headers: { "content-type": "application/xml" },
+    body: encoder.encode(`<?xml version="1.0" encoding="UTF-8"?>\n${text}`),
+  };
+}
+
+function metadataOf(headers: Headers): Record<string, string> {
+  return Object.fromEntries([...headers].filter(([name]) => name.startsWith("x-amz-meta-")));
+}
+
 const pause = (ms: number) => new Promise<void>((resolve) => setTimeout(resolve, ms));
 
 /** What a request is about; `subject` is what a rule's key prefix is compared with. */
@@ -119,11 +143,13 @@ export function s3Request(request: WireRequest) {
   const [, bucket = "", ...rest] = decodeURIComponent(request.path).split("/");
   const key = rest.join("/");
   const query = new URLSearchParams(request.query);
-  const operation = operationOf(request.method, key);
+  const operation = operationOf(request.method, key, query);
   return { bucket, key, query, operation, subject: operation === "list" ? query.get("prefix") ?? "" : key };
 }
 
-function operationOf(method: string, key: string): S3Operation {
+function operationOf(method: string, key: string, query: URLSearchParams): S3Operation {
+  if (method === "POST") return query.has("uploads") ? "begin-upload" : "complete-upload";
+  if (query.has("uploadId")) return method === "PUT" ? "put-part" : "abort-upload";
   if (method === "GET") return key === "" ? "list" : "get";
   return method === "PUT" ? "put" : method === "DELETE" ? "delete" : "head";
 }
@@ -136,6 +162,7 @@ export class S3Server {
   readonly sessionToken: string | null;
   /** What it keeps; tests may look and change. */
   readonly objects = new Map<string, ServedObject>();
+  readonly uploads = new MultipartUploads();
   /** Every request whose signature was right, in order of arrival. */
   readonly requests: SeenRequest[] = [];
   /** Signature faults it saw, by code. */
@@ -276,6 +303,18 @@ export class S3Server {
   ): Promise<WireAnswer> {
     if (operation === "list") return this.#list(query);
     if (operation === "put") return await this.#put(key, request);
+    const uploadId = query.get("uploadId") ?? "";
+    if (operation === "begin-upload") return this.#beginUpload(key, request.headers);
+    if (operation === "put-part") {
+      const etag = this.uploads.addPart(uploadId, key, Number(query.get("partNumber")), request.body);
+      return typeof etag === "string"
+        ? { status: 200, headers: { etag } }
+        : errorAnswer(etag.status, etag.code);
+    }
+    if (operation === "complete-upload") return await this.#completeUpload(key, uploadId, request);
+    if (operation === "abort-upload") {
+      return this.uploads.end(uploadId) ? { status: 204 } : errorAnswer(404, "NoSuchUpload");
+    }
     if (operation === "delete") {
       this.objects.delete(key);
       return { status: 204 };
@@ -289,10 +328,7 @@ export class S3Server {
     const refusal = this.#conditionRefusal(key, request.headers);
     if (this.#options.racyCreates === true) await pause(RACE_WINDOW_MS);
     if (refusal !== null) return refusal;
-    const metadata: Record<string, string> = {};
-    for (const [name, value] of request.headers) {
-      if (name.startsWith("x-amz-meta-")) metadata[name] = value;
-    }
+    const metadata = metadataOf(request.headers);
     const etag = `"${createHash("md5").update(request.body).digest("hex")}"`;
     this.objects.set(key, {
       body: request.body,
@@ -301,6 +337,32 @@ export class S3Server {
       metadata,
     });
     return { status: 200, headers: { etag } };
+  }
+
+  #beginUpload(key: string, headers: Headers): WireAnswer {
+    const id = this.uploads.begin(key, metadataOf(headers));
+    return xmlAnswer(
+      `<InitiateMultipartUploadResult xmlns="http://s3.amazonaws.com/doc/2006-03-01/">` +
+        `<Bucket>${this.bucket}</Bucket><Key>${key}</Key><UploadId>${escapeXml(id)}</UploadId>` +
+        `</InitiateMultipartUploadResult>`,
+    );
+  }
+
+  async #completeUpload(key: string, uploadId: string, request: WireRequest): Promise<WireAnswer> {
+    const object = this.uploads.assemble(uploadId, key, new TextDecoder().decode(request.body));
+    if ("code" in object) return errorAnswer(object.status, object.code);
+    const refusal = this.#options.unconditionalUploads === true
+      ? null
+      : this.#conditionRefusal(key, request.headers);
+    if (this.#options.racyCreates === true) await pause(RACE_WINDOW_MS);
+    if (refusal !== null) return refusal;
+    this.objects.set(key, { ...object, modifiedMs: Date.now() });
+    this.uploads.end(uploadId);
+    // Blanks first, as S3 sends them while it works.
+    return xmlAnswer(
+      `   <CompleteMultipartUploadResult xmlns="http://s3.amazonaws.com/doc/2006-03-01/">` +
+        `<Key>${key}</Key><ETag>${escapeXml(object.etag)}</ETag></CompleteMultipartUploadResult>`,
+    );
   }
 
   #conditionRefusal(key: string, headers: Headers): WireAnswer | null {
@@ -369,14 +431,10 @@ export class S3Server {
         escapeXml(object?.etag ?? "")
       }</ETag><Size>${object?.body.length}</Size></Contents>`;
     });
-    const body = `<?xml version="1.0" encoding="UTF-8"?>\n` +
+    return xmlAnswer(
       `<ListBucketResult xmlns="http://s3.amazonaws.com/doc/2006-03-01/"><Name>${this.bucket}</Name>` +
-      (encoded ? "<EncodingType>url</EncodingType>" : "") +
-      `<IsTruncated>${keys.length > limit}</IsTruncated>${contents.join("")}</ListBucketResult>`;
-    return {
-      status: 200,
-      headers: { "content-type": "application/xml" },
-      body: encoder.encode(body),
-    };
+        (encoded ? "<EncodingType>url</EncodingType>" : "") +
+        `<IsTruncated>${keys.length > limit}</IsTruncated>${contents.join("")}</ListBucketResult>`,
+    );
   }
 }

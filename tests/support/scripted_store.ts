@@ -85,6 +85,12 @@ export class ScriptedStore implements ObjectStore {
     });
   }
 
+  putLarge(): Promise<never> {
+    return Promise.reject(
+      new StateManagerError("internal", "putLarge: not part of this store"),
+    );
+  }
+
   head(): Promise<never> {
     return Promise.reject(
       new StateManagerError("internal", "head: not part of this store"),

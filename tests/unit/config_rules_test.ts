@@ -38,17 +38,13 @@ Deno.test("what this version lacks is refused by name and with what to do instea
     );
     assert.ok(detail.startsWith(path.join(".")), detail);
   }
-  const flag = await problemsOf(
-    load({ file: FOLDER_STORE, flags: { database: [{ path: "/srv/a.db" }] } }),
-  );
-  assert.match(flag["--database"] ?? "", /not available/);
   const variable = await problemsOf(
     load({
       file: FOLDER_STORE,
-      environment: { STATE_MANAGER_DATABASES: "{}" },
+      environment: { STATE_MANAGER_MOUNTS: "{}" },
     }),
   );
-  assert.match(variable["STATE_MANAGER_DATABASES"] ?? "", /not available/);
+  assert.match(variable["STATE_MANAGER_MOUNTS"] ?? "", /not available/);
 });
 
 Deno.test("a mistyped value is told as such, not as a feature that is missing", async () => {

@@ -11,7 +11,7 @@ import {
 import { isError } from "../../src/platform/errors.ts";
 import { damagedCopies, refuses } from "../support/damage.ts";
 import { LEGACY_FILES } from "../support/fixtures/litestream_0_5_11.ts";
-import { databaseOf, decodeLtx, encodeLtx } from "../support/ltx_files.ts";
+import { assertSameBytes, assertSamePages, databaseOf, decodeLtx, encodeLtx } from "../support/ltx_files.ts";
 import { referenceLtx } from "../support/ltx_reference.ts";
 
 const PAGE_SIZES = [512, 1024, 2048, 4096, 8192, 16384, 32768, 65536] as const;
@@ -74,14 +74,14 @@ Deno.test("decoder gives back header and pages of what the encoder wrote, in any
     assert.deepEqual(readHeader(file), { ...header, noChecksum: true, preApplyChecksum: 0n });
     const decoded = decodeLtx(file, chunkBytes);
     assert.deepEqual([...decoded.keys()], [...pgnos].sort((a, b) => a - b));
-    for (const [pgno, data] of decoded) assert.deepEqual(data, pages.get(pgno));
+    for (const [pgno, data] of decoded) assertSameBytes(data, pages.get(pgno));
   }));
 });
 
 Deno.test("decoder reads a small file byte by byte", () => {
   const header = { pageSize: 512, commit: 3, minTxid: 1, maxTxid: 1, timestampMs: 5 };
   const pages = pagesFor(header, [1, 2, 3]);
-  assert.deepEqual(decodeLtx(encodeLtx(header, pages), 1), pages);
+  assertSamePages(decodeLtx(encodeLtx(header, pages), 1), pages);
 });
 
 Deno.test("encoder and decoder agree on size and checksum", () => {
@@ -105,7 +105,7 @@ Deno.test("encoder writes what the plain reference writes, but for the compressi
   const own = encodeLtx(header, new Map(pages.map(({ pgno, data }) => [pgno, data])));
   const plain = referenceLtx({ ...header, pages });
   assert.deepEqual(own.subarray(0, 100), plain.subarray(0, 100));
-  assert.deepEqual(decodeLtx(own), decodeLtx(plain));
+  assertSamePages(decodeLtx(own), decodeLtx(plain));
 });
 
 for (const frames of ["legacy", "raw"] as const) {
@@ -113,7 +113,7 @@ for (const frames of ["legacy", "raw"] as const) {
     Deno.test(`decoder reads ${frames} LZ4 frames of pages of ${pageSize} bytes`, () => {
       const pages = [1, 2, 3].map((pgno) => ({ pgno, data: pageOf(pageSize, pgno) }));
       const file = referenceLtx({ pageSize, commit: 3, minTxid: 1, maxTxid: 1, pages, frames });
-      assert.deepEqual([...decodeLtx(file, 1000).values()], pages.map((page) => page.data));
+      assertSamePages(decodeLtx(file, 1000), new Map(pages.map((page) => [page.pgno, page.data])));
     });
   }
 }
@@ -207,6 +207,7 @@ const ILLEGAL: Readonly<Record<string, [Parameters<typeof referenceLtx>[0], RegE
     { ...GOOD, changeIndex: (entries) => void entries.push([4, 900, 9]) },
     /index/,
   ],
+  "another length of its index": [{ ...GOOD, indexBytes: 8n }, /an index of 8 bytes/],
   "an unknown kind of page": [
     { ...GOOD, changeFrame: (frame) => frame.with(5, 2) },
     /flags 2/,
@@ -279,7 +280,7 @@ for (const { name, file, pages } of smallFiles()) {
     for (let at = 0; at < file.length; at++) {
       for (const mask of [1, 2, 4, 8, 16, 32, 64, 128, 255]) {
         const copy = file.with(at, (file[at] ?? 0) ^ mask);
-        refuses(() => assert.deepEqual(decodeLtx(copy), pages));
+        refuses(() => assertSamePages(decodeLtx(copy), pages));
         // Only within an LZ4 block can other bytes mean the same page.
         if (at < 100 || at >= file.length - 40) assert.ok(refuses(() => decodeLtx(copy)), `byte ${at}`);
       }
@@ -289,7 +290,7 @@ for (const { name, file, pages } of smallFiles()) {
   Deno.test(`decoder refuses a damaged file, or its pages are right all the same (${name})`, () => {
     fc.assert(
       fc.property(damagedCopies(file), (copy) => {
-        refuses(() => assert.deepEqual(decodeLtx(copy, 50), pages));
+        refuses(() => assertSamePages(decodeLtx(copy, 50), pages));
       }),
       { numRuns: 1000 },
     );
@@ -333,9 +334,15 @@ Deno.test("decoder that refused its file once refuses all that follows", () => {
     const decoder = new LtxDecoder();
     const push = (bytes: Uint8Array) => assert.throws(() => decoder.push(bytes), /read LTX file/);
     push(file.with(at, 0x7f));
+    assert.throws(() => decoder.next(), /read LTX file/);
     push(file);
     assert.throws(() => decoder.end(), /read LTX file/);
   }
+});
+
+Deno.test("readTrailer refuses a checksum that no file has", () => {
+  assert.throws(() => readTrailer(new Uint8Array(16)), (error) => isError(error, "data-damaged"));
+  assert.throws(() => readTrailer(new Uint8Array(15).fill(255)), (error) => isError(error, "data-damaged"));
 });
 
 Deno.test("decoder names the file in its error", () => {

@@ -74,6 +74,19 @@ Deno.test("page index that is damaged is refused, or every frame lies within the
   );
 });
 
+Deno.test("page index refuses bytes after its end, entries out of order and frames that are not one after the other", () => {
+  const index = (...numbers: number[]) => () => decodeIndex(Uint8Array.from(numbers), 126);
+  index(1, 100, 10, 2, 110, 10, 0)();
+  assert.throws(index(1, 100, 10, 2, 110, 10, 0, 0), /after the end of the index/);
+  assert.throws(index(2, 100, 10, 1, 110, 10, 0), /page 1 after 2/);
+  assert.throws(index(1, 100, 10, 1, 110, 10, 0), /page 1 after 1/);
+  assert.throws(index(1, 100, 9, 2, 110, 10, 0), /page 2 at 110/);
+  assert.throws(index(1, 101, 9, 2, 110, 10, 0), /page 1 at 101/);
+  assert.throws(index(1, 100, 10, 2, 110, 11, 0), /frames end at 121/);
+  assert.throws(index(1, 100, 10, 2, 110, 10), /ends in an entry/);
+  assert.throws(index(1, 100, 10, 2), /ends in an entry/);
+});
+
 Deno.test("page index refuses random bytes without taking more memory than they have", () => {
   fc.assert(
     fc.property(fc.uint8Array({ maxLength: 100 }), fc.maxSafeNat(), (bytes, offset) => {

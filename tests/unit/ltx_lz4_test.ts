@@ -2,6 +2,7 @@ import assert from "node:assert/strict";
 import fc from "fast-check";
 import { blockBound, compressBlock, decompressBlock } from "../../src/database/ltx/lz4_block.ts";
 import { damagedCopies } from "../support/damage.ts";
+import { assertSameBytes } from "../support/ltx_files.ts";
 import { literalBlock } from "../support/ltx_reference.ts";
 
 function compress(plain: Uint8Array): Uint8Array<ArrayBuffer> {
@@ -12,6 +13,12 @@ function compress(plain: Uint8Array): Uint8Array<ArrayBuffer> {
 function expand(block: Uint8Array, length: number): Uint8Array | string {
   const target = new Uint8Array(length);
   return decompressBlock(block, target) ?? target;
+}
+
+function assertExpands(block: Uint8Array, plain: Uint8Array): void {
+  const expanded = expand(block, plain.length);
+  if (typeof expanded === "string") assert.fail(expanded);
+  assertSameBytes(expanded, plain);
 }
 
 /** Bytes as pages have them: runs, repetitions near and far, and noise. */
@@ -31,7 +38,7 @@ Deno.test("LZ4 decompressor gives back what the compressor made", () => {
     fc.property(plains, (plain) => {
       const block = compress(plain);
       assert.ok(block.length <= blockBound(plain.length));
-      assert.deepEqual(expand(block, plain.length), plain);
+      assertExpands(block, plain);
     }),
     { numRuns: 500 },
   );
@@ -44,7 +51,7 @@ for (const length of [0, 1, 4, 5, 11, 12, 13, 14, 15, 16, 17, 269, 270, 271, 511
     for (const plain of [new Uint8Array(length).fill(7), random]) {
       const block = compress(plain);
       assert.ok(block.length <= blockBound(length));
-      assert.deepEqual(expand(block, length), plain);
+      assertExpands(block, plain);
       assert.equal(typeof expand(block, length + 1), "string");
       if (length > 0) assert.equal(typeof expand(block, length - 1), "string");
     }
@@ -85,6 +92,31 @@ Deno.test("LZ4 compressor keeps the rules for the end of a block", () => {
   fc.assert(fc.property(plains, (plain) => checkEnd(compress(plain), plain.length)), { numRuns: 500 });
 });
 
+/** Bytes without a match in them. */
+function noise(length: number): Uint8Array<ArrayBuffer> {
+  let state = 7;
+  return Uint8Array.from({ length }, () => (state = (Math.imul(state, 1664525) + 1013904223) >>> 0) >>> 24);
+}
+
+Deno.test("LZ4 compressor keeps the rules for the end of a block when a match reaches to it", () => {
+  for (let repeated = 4; repeated < 30; repeated++) {
+    const start = noise(40);
+    const plain = Uint8Array.from([...start, ...start.subarray(0, repeated)]);
+    const block = compress(plain);
+    checkEnd(block, plain.length);
+    assertExpands(block, plain);
+    assert.equal(block.length < plain.length, repeated >= 12);
+  }
+});
+
+Deno.test("LZ4 compressor uses no match that is farther away than a distance can say", () => {
+  for (const apart of [65_534, 65_535, 65_536, 70_000]) {
+    const start = noise(40);
+    const plain = Uint8Array.from([...start, ...noise(apart).subarray(40), ...start, ...noise(20)]);
+    assertExpands(compress(plain), plain);
+  }
+});
+
 Deno.test("LZ4 decompressor reads a block written by hand after the format", () => {
   // "abcd", then 8 bytes from 4 before (an overlapping match), then 5 literals.
   const block = Uint8Array.of(0x44, 97, 98, 99, 100, 4, 0, 0x50, 49, 50, 51, 52, 53);
@@ -92,22 +124,23 @@ Deno.test("LZ4 decompressor reads a block written by hand after the format", () 
   assert.deepEqual(expand(literalBlock(block), block.length), block);
 });
 
-const WRONG_BLOCKS: Readonly<Record<string, readonly number[]>> = {
-  "nothing": [],
-  "a length that does not end": [0xf0, 255, 255],
-  "fewer literals than it says": [0x50, 1, 2],
-  "more literals than a page": [0xf0, 255, 255, ...new Array(600).fill(0)],
-  "half a distance": [0x10, 1, 1],
-  "distance 0": [0x14, 1, 0, 0, 0x50, 1, 2, 3, 4, 5],
-  "a distance to before its start": [0x14, 1, 2, 0, 0x50, 1, 2, 3, 4, 5],
-  "a match longer than a page": [0x1f, 1, 1, 0, 255, 255, 255, 0, 0x00],
-  "a match length that does not end": [0x1f, 1, 1, 0, 255],
-  "a match at its end": [0x14, 1, 1, 0],
+const WRONG_BLOCKS: Readonly<Record<string, [readonly number[], RegExp]>> = {
+  "nothing": [[], /without literals/],
+  "a length that does not end": [[0xf0, 255, 255], /in a length/],
+  "fewer literals than it says": [[0x50, 1, 2], /in its literals/],
+  "more literals than a page": [[0xf0, 255, 255, 0, ...new Array(525).fill(0)], /more than a page/],
+  "half a distance": [[0x10, 1, 1], /in a distance/],
+  "distance 0": [[0x14, 1, 0, 0, 0x50, 1, 2, 3, 4, 5], /before its start/],
+  "a distance to before its start": [[0x14, 1, 2, 0, 0x50, 1, 2, 3, 4, 5], /before its start/],
+  "a match longer than a page": [[0x1f, 1, 1, 0, 255, 255, 255, 0, 0x00], /more than a page/],
+  "a match length that does not end": [[0x1f, 1, 1, 0, 255], /in a length/],
+  "a match at its end": [[0x14, 1, 1, 0], /without literals/],
+  "too little": [[0x14, 1, 1, 0, 0x00], /to 9 bytes only/],
 };
 
-for (const [what, bytes] of Object.entries(WRONG_BLOCKS)) {
-  Deno.test(`LZ4 decompressor refuses a block with ${what}`, () => {
-    assert.equal(typeof expand(Uint8Array.from(bytes), 512), "string");
+for (const [what, [bytes, wanted]] of Object.entries(WRONG_BLOCKS)) {
+  Deno.test(`LZ4 decompressor refuses a block with ${what} and says so`, () => {
+    assert.match(String(expand(Uint8Array.from(bytes), 512)), wanted);
   });
 }
 

@@ -58,6 +58,13 @@ Deno.test("merge gives the same however neighbours were merged before", async ()
   }));
 });
 
+Deno.test("merge takes the newest of more files than it opens at once", async () => {
+  const files = Array.from({ length: 100 }, (_, i) => new Map([[1, i], [2 + i, 7]]));
+  const found = await merged(files, 999);
+  assert.equal(found.get(1), 99);
+  assert.equal(found.size, 101);
+});
+
 Deno.test("merge leaves out the lock page", async () => {
   const lock = lockPage(PAGE_SIZE);
   const file = new Map([[lock - 1, 1], [lock, 2], [lock + 1, 3]]);

@@ -174,7 +174,7 @@ Deno.test("probeStore accepts memory, a folder and S3, and leaves nothing behind
     openStore({ ...s3On(server), keyPrefix: "p" }, { ...effects, plain: true }),
   ];
   for (const store of stores) {
-    const { capabilities } = await probeStore(store, effects);
+    const { capabilities } = await probeStore(store, { ...effects, large: true });
     assert.ok(Object.values(capabilities).every((capable) => capable));
     assert.deepEqual(await store.list({ prefix: "" }), { objects: [] });
     await store.close();
@@ -228,7 +228,7 @@ Deno.test({
     if (service === null) throw new Error("MinIO was found before and does not start now");
     try {
       const store = openStore({ ...s3On(service), keyPrefix: "probe" }, { ...effects, plain: true });
-      await probeStore(store, effects);
+      await probeStore(store, { ...effects, large: true });
       assert.deepEqual(await store.list({ prefix: "" }), { objects: [] });
       await store.close();
     } finally {

@@ -9,7 +9,7 @@ import { isError } from "../../src/platform/errors.ts";
 import { faultyFiles, type FileFaultRule } from "../../src/platform/faulty_files.ts";
 import type { LocalFiles } from "../../src/platform/local_files.ts";
 import { MemoryDisk } from "../../src/platform/memory_disk.ts";
-import { directoryStore, type ObjectStore } from "../../src/storage/mod.ts";
+import { directoryStore, type ObjectStore, type PutOptions } from "../../src/storage/mod.ts";
 import { testObjectStore } from "../contract/object_store_contract.ts";
 import { randomOf } from "../support/seeded_random.ts";
 
@@ -59,6 +59,21 @@ async function contentOf(store: ObjectStore): Promise<string | null> {
 
 const put = (store: ObjectStore, text: string) => store.put(KEY, bytes(text), { metadata: { of: text } });
 
+async function putLarge(
+  store: ObjectStore,
+  text: string,
+  condition?: PutOptions["condition"],
+): Promise<void> {
+  const pieces = async function* () {
+    for (const letter of text) yield await Promise.resolve(bytes(letter));
+  };
+  await store.putLarge(KEY, pieces(), {
+    sizeBytes: text.length,
+    metadata: { of: text },
+    ...(condition === undefined ? {} : { condition }),
+  });
+}
+
 async function swap(store: ObjectStore, text: string): Promise<void> {
   const { etag } = await store.head(KEY);
   await store.put(KEY, bytes(text), { metadata: { of: text }, condition: { etag } });
@@ -78,6 +93,20 @@ const SUBJECTS: readonly Subject[] = [
     prepare: async () => {},
     change: (store) => store.put(KEY, bytes("new"), { metadata: { of: "new" }, condition: { absent: true } }),
     old: null,
+    new: "new",
+  },
+  {
+    name: "a create of a large object",
+    prepare: async () => {},
+    change: (store) => putLarge(store, "new", { absent: true }),
+    old: null,
+    new: "new",
+  },
+  {
+    name: "an overwrite by a large object",
+    prepare: (store) => put(store, "old"),
+    change: (store) => putLarge(store, "new"),
+    old: "old",
     new: "new",
   },
   {

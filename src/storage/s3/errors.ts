@@ -31,7 +31,8 @@ interface Verdict {
 const NO_PERMISSION: Verdict = {
   code: "store-access-denied",
   detail: "these credentials have no permission for this",
-  hint: "allow GetObject, PutObject and DeleteObject on the prefix and ListBucket on the bucket",
+  hint:
+    "allow GetObject, PutObject, DeleteObject and AbortMultipartUpload on the prefix and ListBucket on the bucket",
 };
 
 const WRONG_TOKEN: Verdict = {
@@ -98,6 +99,11 @@ const BY_CODE: ReadonlyMap<string, Verdict> = new Map([
   ["XMinioStorageFull", FULL],
   ["QuotaExceeded", FULL],
   ["XMinioAdminBucketQuotaExceeded", FULL],
+  ["NoSuchUpload", {
+    code: "store-refused",
+    detail: "the store dropped the upload's parts before it was finished",
+    hint: "let lifecycle rules abort incomplete multipart uploads after a day at the earliest",
+  }],
   ["EntityTooLarge", {
     code: "store-refused",
     detail: "the store takes no object of this size",

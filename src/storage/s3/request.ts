@@ -21,7 +21,7 @@ export interface S3Target {
 }
 
 export interface S3Request {
-  readonly method: "GET" | "HEAD" | "PUT" | "DELETE";
+  readonly method: "GET" | "HEAD" | "PUT" | "POST" | "DELETE";
   /** "" for the bucket itself. Nothing in a key needs escaping (object_key.ts). */
   readonly key: string;
   readonly query?: Readonly<Record<string, string>>;
@@ -29,6 +29,8 @@ export interface S3Request {
   readonly headers?: Readonly<Record<string, string>>;
   readonly range?: { readonly start: number; readonly end: number };
   readonly body?: Uint8Array<ArrayBuffer>;
+  /** Of the body; default `application/octet-stream`. */
+  readonly contentType?: string;
 }
 
 export interface S3Answer {
@@ -40,6 +42,13 @@ export interface S3Answer {
 /** An answer's body was cut or longer than it may be. */
 export class BadBody extends Error {
   override readonly name = "BadBody";
+  /** Content-Length, where that is what is wrong. */
+  readonly announcedBytes: number | undefined;
+
+  constructor(message: string, announcedBytes?: number) {
+    super(message);
+    this.announcedBytes = announcedBytes;
+  }
 }
 
 const EMPTY_SHA256 = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
@@ -97,7 +106,9 @@ async function signedHeaders(
   const { headers } = await signer.sign();
   // Not signed, since proxies may change them. Compressed answers would not have the length that they announce.
   headers.set("accept-encoding", "identity");
-  if (request.body !== undefined) headers.set("content-type", "application/octet-stream");
+  if (request.body !== undefined) {
+    headers.set("content-type", request.contentType ?? "application/octet-stream");
+  }
   if (request.range !== undefined) {
     headers.set("range", `bytes=${request.range.start}-${request.range.end - 1}`);
   }
@@ -112,7 +123,7 @@ async function readBody(
   deadline: Deadline,
 ): Promise<Uint8Array<ArrayBuffer>> {
   if (announced !== null && announced > mostBytes) {
-    throw new BadBody(`${announced} bytes, at most ${mostBytes} wanted`);
+    throw new BadBody(`${announced} bytes, at most ${mostBytes} wanted`, announced);
   }
   const pieces: Uint8Array[] = [];
   let sizeBytes = 0;

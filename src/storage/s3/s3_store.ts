@@ -8,19 +8,32 @@ import { isError, StateManagerError } from "../../platform/errors.ts";
 import { createHttpClient, type HttpClient } from "../../platform/http_client.ts";
 import { type Deadline, withDeadline } from "../deadline.ts";
 import { pageLimit } from "../listing.ts";
-import { assertBody, assertKey, assertMetadata, assertRange, cutRange, rangePastEnd } from "../object_key.ts";
+import { assertLargeSize, collectBounded } from "../large_put.ts";
+import {
+  assertBody,
+  assertKey,
+  assertMetadata,
+  assertRange,
+  cutRange,
+  rangePastEnd,
+  tooLargeToGet,
+} from "../object_key.ts";
 import {
   type GetOptions,
+  LARGE_PART_BYTES,
   type ListOptions,
   type ListPage,
   MAX_OBJECT_BYTES,
   type ObjectInfo,
   type ObjectStore,
+  type Pieces,
+  type PutLargeOptions,
   type PutOptions,
   type RequestOptions,
 } from "../object_store.ts";
 import { actionText, type OperationKind, outcomeUnknown, tooSlow } from "../store_errors.ts";
 import { connectionError, refusalError } from "./errors.ts";
+import { PartsUpload } from "./parts_upload.ts";
 import {
   BadBody,
   requestUrl,
@@ -119,7 +132,7 @@ class S3Store implements ObjectStore {
   readonly description: string;
   readonly #target: S3Target;
   readonly #client: HttpClient;
-  /** For conditional puts: sent twice, the second one's refusal would hide that the first one won. */
+  /** For conditional puts and what ends a large one: sent twice, the second one's refusal would hide that the first one won. */
   readonly #onceClient: HttpClient;
   readonly #clock: Clock;
   readonly #credentials: () => S3Credentials;
@@ -179,19 +192,37 @@ class S3Store implements ObjectStore {
   async put(key: string, body: Uint8Array<ArrayBuffer>, options: PutOptions = {}) {
     assertKey(key);
     assertBody(key, body);
-    const { condition, metadata = {} } = options;
-    assertMetadata(metadata);
-    const headers: Record<string, string> = {};
-    for (const [name, value] of Object.entries(metadata)) headers[METADATA_HEADER + name] = value;
-    if (condition !== undefined) {
-      if ("absent" in condition) headers["if-none-match"] = "*";
-      else headers["if-match"] = condition.etag;
-    }
+    const { condition, metadata } = options;
+    const headers = { ...metadataHeaders(metadata), ...conditionHeaders(condition) };
     const answer = await this.#send("put", { method: "PUT", key, headers, body }, options);
     if (!isSuccess(answer)) throw this.#refusal("put", key, answer, condition !== undefined);
     const etag = answer.headers.get("etag") ?? "";
     if (etag === "") throw outcomeUnknown(key, this.description, "the answer has no ETag");
     return { etag };
+  }
+
+  async putLarge(key: string, pieces: Pieces, options: PutLargeOptions) {
+    assertKey(key);
+    assertLargeSize(key, options.sizeBytes);
+    const headers = metadataHeaders(options.metadata);
+    const { description } = this;
+    const clock = this.#clock;
+    if (options.sizeBytes <= LARGE_PART_BYTES && options.inParts !== true) {
+      const small = await collectBounded({ key, clock, description }, pieces, options);
+      return await this.put(key, small.body, small.options);
+    }
+    const upload = new PartsUpload(
+      {
+        clock,
+        description,
+        send: (request, how) => this.#send("put", request, how),
+        refusal: (answer, conditional) => this.#refusal("put", key, answer, conditional),
+      },
+      key,
+      headers,
+      conditionHeaders(options.condition),
+    );
+    return await upload.run(pieces, options);
   }
 
   async list(options: ListOptions): Promise<ListPage> {
@@ -238,16 +269,16 @@ class S3Store implements ObjectStore {
   async #send(
     kind: OperationKind,
     request: S3Request,
-    options: RequestOptions,
+    options: RequestOptions & { readonly atMostOnce?: boolean; readonly stallMs?: number },
     key = request.key,
   ): Promise<S3Answer> {
-    const { timeoutMs } = options;
-    const limitMs = timeoutMs ?? STALL_LIMIT_MS + (request.body?.length ?? 0) / SLOWEST_UPLOAD_BYTES_PER_MS;
+    const { timeoutMs, stallMs = STALL_LIMIT_MS } = options;
+    const limitMs = timeoutMs ?? stallMs + (request.body?.length ?? 0) / SLOWEST_UPLOAD_BYTES_PER_MS;
     const mostBytes = kind === "list" ? MOST_LISTING_BYTES : MAX_OBJECT_BYTES;
     const conditional = request.headers?.["if-none-match"] ?? request.headers?.["if-match"];
     const sender = {
       target: this.#target,
-      client: conditional === undefined ? this.#client : this.#onceClient,
+      client: conditional === undefined && options.atMostOnce !== true ? this.#client : this.#onceClient,
       clock: this.#clock,
       credentials: this.#credentials,
     };
@@ -257,6 +288,9 @@ class S3Store implements ObjectStore {
       } catch (error) {
         if (deadline.signal.aborted) throw deadline.signal.reason;
         if (isError(error)) throw error;
+        if (error instanceof BadBody && kind === "get" && (error.announcedBytes ?? 0) > mostBytes) {
+          throw tooLargeToGet(key, error.announcedBytes ?? 0);
+        }
         if (error instanceof BadBody && kind !== "put") {
           throw new StateManagerError(
             "store-unreachable",
@@ -300,6 +334,18 @@ class S3Store implements ObjectStore {
       },
     );
   }
+}
+
+function metadataHeaders(metadata: PutOptions["metadata"] = {}): Record<string, string> {
+  assertMetadata(metadata);
+  return Object.fromEntries(
+    Object.entries(metadata).map(([name, value]) => [METADATA_HEADER + name, value]),
+  );
+}
+
+function conditionHeaders(condition: PutOptions["condition"]): Record<string, string> {
+  if (condition === undefined) return {};
+  return "absent" in condition ? { "if-none-match": "*" } : { "if-match": condition.etag };
 }
 
 function isSuccess(answer: S3Answer): boolean {

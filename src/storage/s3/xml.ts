@@ -113,3 +113,32 @@ export function parseListing(text: string, action: string): Listing {
   });
   return { objects, truncated: textOf(root, "IsTruncated") === "true" };
 }
+
+/** The id in the answer that begins a multipart upload; null when there is none. */
+export function parseUploadId(text: string): string | null {
+  const root = parseRoot(text.trim(), "InitiateMultipartUploadResult");
+  const id = root === null ? "" : textOf(root, "UploadId");
+  return id === "" ? null : id;
+}
+
+/** What the end of a multipart upload answered: the object's tag, or an error's code, or neither of them. */
+export function parseCompletion(
+  text: string,
+): { readonly etag: string | null; readonly errorCode: string | null } {
+  const document = parseErrorDocument(text);
+  if (document !== null) return { etag: null, errorCode: document.code };
+  const root = parseRoot(text.trim(), "CompleteMultipartUploadResult");
+  const etag = root === null ? "" : textOf(root, "ETag");
+  return { etag: etag === "" ? null : etag, errorCode: null };
+}
+
+/** The parts of a multipart upload, by their tags in order, as the request that ends it lists them. */
+export function completionText(tags: readonly string[]): string {
+  const escape = (tag: string) => tag.replace(/[<>&"']/g, (character) => `&#${character.codePointAt(0)};`);
+  const parts = tags.map((tag, index) =>
+    `<Part><PartNumber>${index + 1}</PartNumber><ETag>${escape(tag)}</ETag></Part>`
+  );
+  return `<CompleteMultipartUpload xmlns="http://s3.amazonaws.com/doc/2006-03-01/">${
+    parts.join("")
+  }</CompleteMultipartUpload>`;
+}

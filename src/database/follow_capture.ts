@@ -1,0 +1,305 @@
+/**
+ * The loop that captures one database into local files: woken by cheap looks at its files, by whoever needs a capture,
+ * and now and then for upkeep. An error is tried again with longer and longer pauses, for ever, on the same follower:
+ * its reader in the database is what saves a snapshot.
+ */
+
+import type { Clock } from "../platform/clock.ts";
+import { asStateManagerError, type StateManagerError } from "../platform/errors.ts";
+import { type FileStamp, fileStamp, sameStamp } from "../platform/file_stamp.ts";
+import { Bell } from "./follow_bell.ts";
+import type { LagAccount } from "./follow_lag.ts";
+import { isCaptureDue } from "./follow_pace.ts";
+import type { Captor } from "./follow_ports.ts";
+import { retryDelayMs } from "./follow_rules.ts";
+import type { SyncResult } from "./follower_types.ts";
+
+/** Times of files have whole milliseconds at best, and a kernel's tick of ten: a younger change is looked at again. */
+const STAMP_DOUBT_MS = 50;
+/** A log that nobody writes to is checkpointed when it is old; whether it is, is asked this often. */
+const UPKEEP_INTERVAL_MS = 10_000;
+/** A copied database is taken when its changes have settled, after 5 s at most (follower_copies.ts). */
+const SETTLE_LIMIT_MS = 6_000;
+/** Failures in a row after which whoever waits for a capture is told, instead of waiting on. */
+const PATIENCE_FAILURES = 3;
+
+export interface CaptureOptions {
+  readonly path: string;
+  readonly syncIntervalMs: number;
+  readonly clock: Clock;
+  readonly lag: LagAccount;
+  /** Captured files of all databases that are not in the store. */
+  readonly backlogBytes: () => number;
+  readonly open: (signal: AbortSignal) => Promise<Captor>;
+  /** It was seen to change. */
+  readonly onSeen: () => void;
+  /** There is a new local file. */
+  readonly onFile: () => void;
+  /** A capture has ended, with a new file or not. */
+  readonly onCaptured: (result: SyncResult) => void;
+  /** `failures` in a row; 0: it works again. */
+  readonly onFailures: (failures: number, error: StateManagerError | null) => void;
+}
+
+interface Asking {
+  /** Served by a capture that began after this many were asked. */
+  readonly turn: number;
+  readonly resolve: (txid: number | null) => void;
+  readonly reject: (error: unknown) => void;
+}
+
+export class CaptureLoop {
+  readonly #options: CaptureOptions;
+  readonly #bell = new Bell();
+  readonly #opened = Promise.withResolvers<Captor>();
+  #captor: Captor | null = null;
+  #asking: Asking[] = [];
+  #turns = 0;
+  #isForced = false;
+  #isBusy = true;
+  #hasProven = false;
+  #failures = 0;
+  #lastCaptureMs = -Infinity;
+  #lastUpkeepMs: number;
+  #lastLookMs: number;
+  #logStamp: FileStamp | null = null;
+  #fileStamp: FileStamp | null = null;
+  #capturedLogBytes = 0;
+  /** Newest local file that was told of. */
+  #countedTxid = 0;
+  #mayBeUnsettled = false;
+  /** Until then changes of a copied database may be waiting to settle; null: none are. */
+  #settledAtMs: number | null = null;
+  /** Wall clock, as the times of files; null: the last look left no doubt. */
+  #doubtOverMs: number | null = null;
+  #stop: AbortSignal | null = null;
+  #closing: PromiseWithResolvers<number | null> | null = null;
+
+  constructor(options: CaptureOptions) {
+    this.#options = options;
+    this.#lastUpkeepMs = this.#lastLookMs = options.clock.monotonicMs();
+    this.#opened.promise.catch(() => {}); // whoever needs it waits for it
+  }
+
+  get captor(): Captor | null {
+    return this.#captor;
+  }
+
+  /** Resolves with the captor when its first capture has proven the position. */
+  get opened(): Promise<Captor> {
+    return this.#opened.promise;
+  }
+
+  get hasProven(): boolean {
+    return this.#hasProven;
+  }
+
+  get failures(): number {
+    return this.#failures;
+  }
+
+  /** Until the signal aborts; then the database is let go. Never rejects. */
+  async run(signal: AbortSignal): Promise<void> {
+    this.#stop = signal;
+    try {
+      const captor = this.#captor = await this.#persist(signal, () => this.#options.open(signal));
+      for (const file of captor.localFiles()) {
+        this.#options.lag.found(file);
+        this.#countedTxid = file.txid;
+      }
+      await this.#persist(signal, () => this.#capture(captor));
+      this.#hasProven = true;
+      this.#opened.resolve(captor);
+      while (this.#closing === null) {
+        this.#isBusy = false;
+        await this.#bell.wait(signal);
+        this.#isBusy = true;
+        await this.#persist(signal, () => this.#capture(captor));
+      }
+      await this.#close(captor, this.#closing);
+    } catch (error) {
+      this.#opened.reject(error);
+      this.#closing?.reject(signal.reason ?? error);
+      this.#rejectAll(signal.reason ?? error);
+    }
+    await this.#captor?.[Symbol.asyncDispose](); // as a crash would leave it: the next start proves the position
+  }
+
+  /** A cheap look, several times a second. */
+  tick(nowMs: number): void {
+    if (this.#isBusy) return;
+    const { lag, onSeen } = this.#options;
+    if (this.#looksChanged()) {
+      lag.changed(this.#lastLookMs);
+      this.#mayBeUnsettled = true;
+      onSeen();
+    }
+    this.#lastLookMs = nowMs;
+    const isDue = (lag.hasUncaptured || this.#isDoubtOver()) && this.#isDue(nowMs);
+    const isUpkeepDue = nowMs - this.#lastUpkeepMs >= UPKEEP_INTERVAL_MS && this.#logBytes > 0;
+    const isWanted = this.#asking.length > 0 || this.#settledAtMs !== null;
+    if (isWanted || isDue || isUpkeepDue) this.#bell.ring();
+  }
+
+  /**
+   * Resolves with the newest TXID when all that was committed before the call is in local files; null: there is no
+   * database. With `force` a new file is made in any case. Rejects when it fails again and again.
+   */
+  async capture(options: { readonly force: boolean }): Promise<number | null> {
+    this.#stop?.throwIfAborted();
+    if (this.#captor === null && fileStamp(this.#options.path) === null) return null;
+    if (this.#closing !== null) return await this.#closing.promise;
+    this.#isForced ||= options.force;
+    const { promise, resolve, reject } = Promise.withResolvers<number | null>();
+    this.#asking.push({ turn: ++this.#turns, resolve, reject });
+    this.#bell.ring();
+    return await promise;
+  }
+
+  /** Nobody uses the database any more: after a last capture it is let go in order. Resolves as `capture`. */
+  async close(): Promise<number | null> {
+    this.#stop?.throwIfAborted();
+    if (this.#captor === null && fileStamp(this.#options.path) === null) return null;
+    this.#closing ??= Promise.withResolvers();
+    this.#bell.ring();
+    return await this.#closing.promise;
+  }
+
+  async #close(captor: Captor, closing: PromiseWithResolvers<number | null>): Promise<void> {
+    try {
+      const txid = await captor.close();
+      this.#count(captor);
+      for (const { resolve } of this.#asking) resolve(txid);
+      closing.resolve(txid);
+    } catch (error) {
+      closing.reject(error);
+      this.#rejectAll(error);
+    }
+  }
+
+  /** One whole capture, in as many files as it takes, and what upkeep is due. */
+  async #capture(captor: Captor): Promise<void> {
+    const { clock, lag, onCaptured } = this.#options;
+    const turn = this.#turns;
+    const now = this.#asking.length > 0;
+    const force = this.#isForced;
+    this.#look();
+    lag.captureBegins();
+    try {
+      for (let isFirst = true, more = true; more; isFirst = false) {
+        this.#stop?.throwIfAborted();
+        const result = force && isFirst ? await captor.touch() : await captor.sync({ now });
+        more = result.changed && result.more;
+        this.#count(captor);
+        onCaptured(result);
+      }
+      if (force) this.#isForced = false;
+      this.#settle(captor, now);
+      if (this.#settledAtMs === null) lag.captureEnds();
+      this.#capturedLogBytes = captor.status.walFileBytes;
+      this.#resolveUpTo(turn, captor.status.txid);
+      await captor.checkpointIfNeeded(); // which may make a file of what came meanwhile
+      this.#count(captor);
+      this.#lastUpkeepMs = clock.monotonicMs();
+    } catch (error) {
+      this.#count(captor); // of those that were made before
+      lag.captureFailed();
+      throw error;
+    }
+  }
+
+  /** Local files that were not there before. */
+  #count(captor: Captor): void {
+    const { lag, clock, onFile } = this.#options;
+    const nowMs = clock.monotonicMs();
+    for (const file of captor.localFiles()) {
+      if (file.txid <= this.#countedTxid) continue;
+      this.#countedTxid = file.txid;
+      this.#lastCaptureMs = nowMs;
+      this.#settledAtMs = null;
+      lag.captured(file, nowMs);
+      onFile();
+    }
+  }
+
+  /** A database that is copied may have changed without a file yet: until its changes have settled it is looked at. */
+  #settle(captor: Captor, now: boolean): void {
+    if (captor.status.state !== "copying" || now) this.#settledAtMs = null;
+    else if (this.#mayBeUnsettled) this.#settledAtMs = this.#options.clock.monotonicMs() + SETTLE_LIMIT_MS;
+    else if (this.#settledAtMs !== null && this.#options.clock.monotonicMs() >= this.#settledAtMs) {
+      this.#settledAtMs = null;
+    }
+    this.#mayBeUnsettled = false;
+  }
+
+  /** Tries until it works. Rejects with the signal's reason alone. */
+  async #persist<T>(signal: AbortSignal, work: () => Promise<T>): Promise<T> {
+    const { clock, onFailures } = this.#options;
+    for (;;) {
+      try {
+        const result = await work();
+        if (this.#failures > 0) onFailures(this.#failures = 0, null);
+        return result;
+      } catch (thrown) {
+        signal.throwIfAborted();
+        const error = asStateManagerError(thrown);
+        this.#failures++;
+        onFailures(this.#failures, error);
+        if (this.#failures >= PATIENCE_FAILURES) this.#rejectAll(error);
+        await clock.sleep(retryDelayMs(this.#failures), { signal });
+      }
+    }
+  }
+
+  #resolveUpTo(turn: number, txid: number | null): void {
+    const served = this.#asking.filter((each) => each.turn <= turn);
+    this.#asking = this.#asking.filter((each) => each.turn > turn);
+    for (const { resolve } of served) resolve(txid);
+  }
+
+  #rejectAll(error: unknown): void {
+    const failed = this.#asking;
+    this.#asking = [];
+    for (const { reject } of failed) reject(error);
+  }
+
+  get #logBytes(): number {
+    return this.#logStamp?.sizeBytes ?? 0;
+  }
+
+  #isDue(nowMs: number): boolean {
+    const { lag, syncIntervalMs, backlogBytes } = this.#options;
+    const grownBytes = this.#logBytes - this.#capturedLogBytes;
+    return isCaptureDue({
+      sinceCaptureMs: nowMs - this.#lastCaptureMs,
+      syncIntervalMs,
+      waitingFiles: lag.waitingFiles,
+      uncapturedBytes: grownBytes >= 0 ? grownBytes : this.#logBytes, // it began anew
+      backlogBytes: backlogBytes(),
+    });
+  }
+
+  /** Remembers how the files are now: what changes after this is not in the capture that begins. */
+  #look(): void {
+    const { path, clock } = this.#options;
+    this.#logStamp = fileStamp(`${path}-wal`);
+    this.#fileStamp = fileStamp(path);
+    // A commit in the same tick as this look may leave size and times as they are.
+    const newestMs = Math.max(this.#logStamp?.modifiedMs ?? 0, this.#fileStamp?.modifiedMs ?? 0);
+    const overMs = newestMs + STAMP_DOUBT_MS;
+    this.#doubtOverMs = clock.wallMs() < overMs ? overMs : null;
+  }
+
+  #looksChanged(): boolean {
+    const { path } = this.#options;
+    const [log, file] = [fileStamp(`${path}-wal`), fileStamp(path)];
+    const isChanged = !sameStamp(log, this.#logStamp) || !sameStamp(file, this.#fileStamp);
+    this.#logStamp = log;
+    this.#fileStamp = file;
+    return isChanged;
+  }
+
+  #isDoubtOver(): boolean {
+    return this.#doubtOverMs !== null && this.#options.clock.wallMs() >= this.#doubtOverMs;
+  }
+}

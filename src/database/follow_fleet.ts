@@ -1,0 +1,251 @@
+/**
+ * All followed databases of one process: looks at each several times a second, finds new ones in folders, answers
+ * questions, and tells what changed. One database that fails, hangs or ends holds up no other.
+ */
+
+import type { Clock } from "../platform/clock.ts";
+import { asStateManagerError, StateManagerError } from "../platform/errors.ts";
+import { isMissing, type LocalFiles, systemFiles } from "../platform/local_files.ts";
+import { errorToWire, type WireError } from "../platform/wire_error.ts";
+import { databasesIn } from "./follow_folder.ts";
+import type { Places } from "./follow_places.ts";
+import type { UnitParts } from "./follow_ports.ts";
+import {
+  ALIVE_INTERVAL_MS,
+  type FollowedDatabase,
+  type FollowedFolder,
+  type FollowEvent,
+  type FollowQuestion,
+  type FollowReply,
+  type Positions,
+} from "./follow_protocol.ts";
+import { FollowUnit, type SealOutcome } from "./follow_unit.ts";
+
+/** Half of it is added to a commit's way to the store on average; two system calls per database and look. */
+const LOOK_INTERVAL_MS = 100;
+const FOLDER_INTERVAL_MS = 1_000;
+const STATUS_INTERVAL_MS = 300;
+
+export interface FleetOptions {
+  readonly parts: UnitParts;
+  readonly clock: Clock;
+  /** For files too large to be in memory for each database at once. */
+  readonly uploads: Places;
+  readonly folders: readonly FollowedFolder[];
+  /** Where each was left, by name. */
+  readonly behind: Readonly<Record<string, number>>;
+  readonly send: (reply: FollowReply) => void;
+  readonly files?: LocalFiles;
+}
+
+export class FollowFleet {
+  readonly #options: FleetOptions;
+  readonly #units = new Map<string, FollowUnit>();
+  readonly #stop = new AbortController();
+  readonly #changed = new Set<string>();
+  readonly #gone = new Set<string>();
+  /** Last status told, as text. */
+  readonly #told = new Map<string, string>();
+  /** Folder and file name: said once. */
+  readonly #refused = new Set<string>();
+  #fenced: StateManagerError | null = null;
+  #isFinishing = false;
+  #lastStatusMs = -Infinity;
+  #lastWordMs = -Infinity;
+  #lastFolderMs = -Infinity;
+
+  constructor(options: FleetOptions) {
+    this.#options = options;
+  }
+
+  add(database: FollowedDatabase): void {
+    const { name } = database;
+    if (this.#units.has(name) || this.#fenced !== null) return;
+    const { parts, clock, uploads, behind } = this.#options;
+    const unit = new FollowUnit(database, behind[name] ?? null, {
+      parts,
+      clock,
+      places: uploads,
+      backlogBytes: () => this.#backlogBytes(),
+      onChange: () => this.#changed.add(name),
+      onEvent: (event) => this.event(event),
+      onFenced: (error) => this.#fence(name, error),
+    });
+    this.#units.set(name, unit);
+    this.#gone.delete(name);
+    this.#changed.add(name);
+    unit.start();
+  }
+
+  pins(pins: Readonly<Record<string, readonly number[]>>): void {
+    for (const [name, kept] of Object.entries(pins)) this.#units.get(name)?.pin(kept);
+  }
+
+  event(event: FollowEvent): void {
+    this.#options.send({ type: "event", event });
+  }
+
+  /** Looks and tells, until `stop`. */
+  async run(): Promise<void> {
+    const { clock } = this.#options;
+    const { signal } = this.#stop;
+    while (!signal.aborted) {
+      const nowMs = clock.monotonicMs();
+      if (nowMs - this.#lastFolderMs >= FOLDER_INTERVAL_MS) {
+        this.#lastFolderMs = nowMs;
+        await this.#scanFolders();
+      }
+      for (const unit of this.#units.values()) unit.tick(nowMs);
+      this.#tell(nowMs);
+      await clock.sleep(LOOK_INTERVAL_MS, { signal }).catch(() => {});
+    }
+  }
+
+  /** Lets go of everything at once. */
+  async stop(): Promise<void> {
+    this.#stop.abort();
+    await Promise.all([...this.#units.values()].map((unit) => unit.stop()));
+  }
+
+  /** What the question is answered with. Rejects where it cannot be. */
+  async answer(question: FollowQuestion): Promise<unknown> {
+    if (this.#fenced !== null) throw this.#fenced;
+    switch (question.type) {
+      case "sync": {
+        const txid = await this.#unit(question.name).barrier();
+        if (txid === null) throw noFile(question.name);
+        return { txid };
+      }
+      case "position":
+        return await this.#ofAll((unit) => unit.position());
+      case "seal":
+        return await this.#ofAll((unit) => unit.seal());
+      case "finish":
+        this.#isFinishing = true;
+        return await this.#ofAll((unit) => unit.finish());
+      case "remove":
+        return await this.#remove(question.name);
+    }
+  }
+
+  async #remove(name: string): Promise<null> {
+    const unit = this.#units.get(name);
+    this.#units.delete(name);
+    await unit?.stop();
+    this.#told.delete(name);
+    this.#changed.delete(name);
+    if (unit !== undefined) this.#gone.add(name);
+    return null;
+  }
+
+  async #ofAll(ask: (unit: FollowUnit) => Promise<number | null | SealOutcome>): Promise<Positions> {
+    const positions: Record<string, number> = {};
+    const failures: Record<string, WireError> = {};
+    const absorbed: Record<string, number> = {};
+    await Promise.all([...this.#units].map(async ([name, unit]) => {
+      try {
+        const outcome = await ask(unit);
+        if (typeof outcome === "number") positions[name] = outcome;
+        else if (outcome?.kind === "sealed") positions[name] = outcome.txid;
+        else if (outcome?.kind === "absorbed") absorbed[name] = outcome.txid;
+      } catch (error) {
+        failures[name] = errorToWire(error);
+      }
+    }));
+    if (this.#fenced !== null) throw this.#fenced;
+    return { positions, failures, absorbed };
+  }
+
+  #unit(name: string): FollowUnit {
+    const unit = this.#units.get(name);
+    if (unit === undefined) throw new StateManagerError("not-found", `follow: there is no database ${name}`);
+    return unit;
+  }
+
+  #backlogBytes(): number {
+    let sum = 0;
+    for (const unit of this.#units.values()) sum += unit.waitingBytes;
+    return sum;
+  }
+
+  #fence(name: string, error: StateManagerError): void {
+    if (this.#fenced !== null) return;
+    this.#fenced = error;
+    this.#options.send({ type: "fenced", name, error: errorToWire(error) });
+    for (const unit of this.#units.values()) unit.stop().catch(() => {});
+  }
+
+  async #scanFolders(): Promise<void> {
+    if (this.#isFinishing || this.#fenced !== null) return;
+    const { folders, files = systemFiles } = this.#options;
+    for (const folder of folders) {
+      try {
+        const entries = await files.list(folder.folder);
+        // A file that is there already, as another name's, is left to it.
+        const paths = new Set([...this.#units.values()].map(({ database }) => database.path));
+        const scan = databasesIn(
+          folder,
+          entries.filter(({ kind }) => kind === "file").map(({ name }) => name),
+        );
+        for (const database of scan.databases) if (!paths.has(database.path)) this.#found(database);
+        for (const name of scan.refused) this.#refuse(folder, `${folder.folder}/${name}`);
+      } catch (error) {
+        // It may come yet; anything else is said once.
+        if (!isMissing(error)) this.#cannotList(folder, asStateManagerError(error));
+      }
+    }
+  }
+
+  #found(database: FollowedDatabase): void {
+    const { name, path } = database;
+    this.event({ level: "info", kind: "found", name, message: `${name}: follows ${path}`, hint: null });
+    this.add(database);
+  }
+
+  #refuse({ name }: FollowedFolder, path: string): void {
+    this.#once(path, name, `${path} is not followed: its name has other characters than A-Z a-z 0-9 . _ -`);
+  }
+
+  #cannotList({ name, folder }: FollowedFolder, error: StateManagerError): void {
+    this.#once(folder, name, `${name}: cannot list ${folder}: ${error.message}`);
+  }
+
+  #once(subject: string, name: string, message: string): void {
+    if (this.#refused.has(subject)) return;
+    this.#refused.add(subject);
+    this.event({ level: "warn", kind: "warning", name, message, hint: null });
+  }
+
+  /** What changed since it was told last, at most a few times a second; else now and then that we live. */
+  #tell(nowMs: number): void {
+    if (this.#changed.size + this.#gone.size > 0 && nowMs - this.#lastStatusMs >= STATUS_INTERVAL_MS) {
+      const databases = [...this.#changed].flatMap((name) => this.#newStatus(name) ?? []);
+      const gone = [...this.#gone];
+      this.#changed.clear();
+      this.#gone.clear();
+      this.#lastStatusMs = nowMs;
+      if (databases.length + gone.length > 0) return this.#say({ type: "status", databases, gone }, nowMs);
+    }
+    if (nowMs - this.#lastWordMs >= ALIVE_INTERVAL_MS) this.#say({ type: "alive" }, nowMs);
+  }
+
+  #newStatus(name: string) {
+    const status = this.#units.get(name)?.status();
+    if (status === undefined) return null;
+    const text = JSON.stringify(status);
+    if (this.#told.get(name) === text) return null;
+    this.#told.set(name, text);
+    return status;
+  }
+
+  #say(reply: FollowReply, nowMs: number): void {
+    this.#lastWordMs = nowMs;
+    this.#options.send(reply);
+  }
+}
+
+function noFile(name: string): StateManagerError {
+  return new StateManagerError("wrong-state", `sync ${name}: its file is not there yet`, {
+    hint: "it is followed from its first commit on",
+  });
+}

@@ -1,0 +1,44 @@
+/**
+ * When a database is captured into its next file. Pure. A commit after a quiet time is captured at once; under load one
+ * file is made in each sync interval; and while files wait, since the store is slow or away, the log collects instead:
+ * what is captured later in one file is fewer requests and fewer bytes than many small ones, and the lag of the newest
+ * commit is no longer. Only the size of the log, and now and then the time, then ask for another file.
+ */
+
+export interface PaceFacts {
+  /** Since the last file was made; Infinity for none in this life. */
+  readonly sinceCaptureMs: number;
+  readonly syncIntervalMs: number;
+  /** Of this database, made and not yet in the store. */
+  readonly waitingFiles: number;
+  /** The part of the log that no file holds yet, at most. */
+  readonly uncapturedBytes: number;
+  /** Of all databases: made and not yet in the store. */
+  readonly backlogBytes: number;
+}
+
+/** One on its way and one behind it keep the line busy. */
+const FILES_AHEAD = 2;
+/** About 1000 pages, at which the log is checkpointed and begins anew: it must be captured before. */
+const STEP_BYTES = 4 * 1024 * 1024;
+/** With much local already, a log of this size is the lesser burden on the disk: its pages are written once per file. */
+const LARGE_STEP_BYTES = 64 * 1024 * 1024;
+export const BACKLOG_LIMIT_BYTES = 512 * 1024 * 1024;
+/** During an outage each file is a point in time to restore to. */
+const OUTAGE_INTERVAL_MS = 60_000;
+/** An hour of those; after it only the log's size counts. */
+const OUTAGE_FILES = 60;
+
+/** The database has changed since its last file: is it time for the next? */
+export function isCaptureDue(facts: PaceFacts): boolean {
+  const { sinceCaptureMs, syncIntervalMs, waitingFiles, uncapturedBytes } = facts;
+  if (isBackedUp(facts)) return uncapturedBytes >= LARGE_STEP_BYTES;
+  if (uncapturedBytes >= STEP_BYTES) return true;
+  if (waitingFiles < FILES_AHEAD) return sinceCaptureMs >= syncIntervalMs;
+  return waitingFiles < OUTAGE_FILES && sinceCaptureMs >= Math.max(OUTAGE_INTERVAL_MS, syncIntervalMs);
+}
+
+/** So much waits on the disk that only large steps are taken. */
+export function isBackedUp({ backlogBytes }: { readonly backlogBytes: number }): boolean {
+  return backlogBytes >= BACKLOG_LIMIT_BYTES;
+}

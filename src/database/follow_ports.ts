@@ -1,0 +1,40 @@
+/** What one followed database is made of, as far as follow_unit.ts uses it: follow_parts.ts makes the real ones. */
+
+import type { Compactor } from "./compactor.ts";
+import type { FollowedDatabase } from "./follow_protocol.ts";
+import type { Follower } from "./follower.ts";
+import type { SlotEnd } from "./slot_rules.ts";
+import type { SlotWriter } from "./slot_writer.ts";
+
+/** Takes what is committed into local files. */
+export type Captor =
+  & Pick<
+    Follower,
+    "sync" | "touch" | "checkpointIfNeeded" | "localFiles" | "deleteUpTo" | "close" | "status"
+  >
+  & AsyncDisposable;
+
+/** What is known of one database in the store, and the way into it. */
+export interface Replica extends AsyncDisposable {
+  readonly slots: Pick<SlotWriter, "committed" | "whenDurable" | "whenEnded" | "status">;
+  readonly compactor: Pick<Compactor, "status">;
+  /** Everything up to here is in the store, or is what the term begins with. */
+  readonly baseTxid: number;
+  /** Local files up to this durable TXID are of no use to the compaction either. */
+  unneededUpTo(durableTxid: number): number;
+}
+
+export interface UnitParts {
+  /** Finds out where the database stands, in the store too where no local file says so. */
+  openCaptor(database: FollowedDatabase, signal: AbortSignal): Promise<Captor>;
+  /**
+   * Lists the store; from then on it compacts too. `end`: what is there is another holder's. `captor` has what may have to be sent;
+   * `pins` is asked for the TXIDs that must stay restorable.
+   */
+  openReplica(
+    database: FollowedDatabase,
+    captor: Captor,
+    pins: () => readonly number[],
+    signal: AbortSignal,
+  ): Promise<Replica | { readonly end: SlotEnd }>;
+}

@@ -1,0 +1,264 @@
+/**
+ * One database that an application uses, opened by a follower. POSIX locks belong to the process: closing any
+ * descriptor of the database drops every lock that SQLite holds on it here. So one descriptor is opened before the
+ * first connection and closed after the last, all reads of the file go through it, and nobody else in this process
+ * may open it. Nothing of the application's data is changed.
+ */
+
+import { DatabaseSync, type StatementSync } from "node:sqlite";
+import { StateManagerError } from "../platform/errors.ts";
+import {
+  AT_CWD,
+  closeFd,
+  type FileStat,
+  isErrno,
+  OPEN,
+  openAt,
+  pathBytes,
+  readAt,
+  statFd,
+  statIfPresent,
+} from "../platform/libc_files.ts";
+import { readWalHeader, type WalHeader } from "./wal_reader.ts";
+
+const HEADER_BYTES = 100;
+
+/** What the first page says. Source: https://sqlite.org/fileformat2.html#the_database_header */
+export interface DatabaseHeader {
+  readonly pageSize: number;
+  readonly wal: boolean;
+  readonly changeCounter: number;
+  /** Size in pages: the header's own number where that is kept, else the file's size. */
+  readonly pages: number;
+}
+
+export interface CheckpointOutcome {
+  /** Frames in the log. */
+  readonly log: number;
+  /** Of them, in the database. */
+  readonly checkpointed: number;
+  readonly busy: boolean;
+}
+
+/** What `PRAGMA wal_checkpoint` may be asked for here: RESTART and FULL keep writers waiting and are never used. */
+type CheckpointMode = "PASSIVE" | "TRUNCATE";
+
+/** True when a path leads to a database with something in it; it is not opened. */
+export function databaseIsThere(path: string): boolean {
+  const stat = statOf(path);
+  return stat !== null && stat.type === "file" && stat.size > 0;
+}
+
+function statOf(path: string): FileStat | null {
+  return statIfPresent(AT_CWD, pathBytes(path));
+}
+
+/** An open log; closing it harms nobody. */
+export interface OpenLog {
+  readonly fd: number;
+  readonly header: WalHeader | "empty" | "torn";
+  readonly sizeBytes: number;
+  readonly inode: bigint;
+}
+
+export class FollowerConnection {
+  readonly path: string;
+  readonly fd: number;
+  /** Device and inode when it was opened. */
+  readonly opened: FileStat;
+  #reader: DatabaseSync | null = null;
+  #other: DatabaseSync | null = null;
+  #dataVersion: StatementSync | null = null;
+  #holding = false;
+
+  /** Opens the descriptor alone; nothing is locked. */
+  constructor(path: string) {
+    this.path = path;
+    this.fd = openAt(AT_CWD, pathBytes(path), OPEN.read | OPEN.nonBlocking);
+    this.opened = statFd(this.fd);
+  }
+
+  /** Opens both connections; no lock is held yet. */
+  connect(): void {
+    if (this.#other !== null) return;
+    this.#reader = this.#open();
+    this.#other = this.#open();
+    this.#dataVersion = this.#other.prepare("PRAGMA data_version");
+  }
+
+  #open(): DatabaseSync {
+    const database = new DatabaseSync(this.path);
+    // No waiting inside SQLite: it blocks all that this process follows. Callers pause and come again.
+    database.exec("PRAGMA busy_timeout=0; PRAGMA wal_autocheckpoint=0");
+    return database;
+  }
+
+  /** True when the name leads to another file now, or to none. */
+  replaced(): boolean {
+    const now = statOf(this.path);
+    return now === null || now.ino !== this.opened.ino || now.dev !== this.opened.dev;
+  }
+
+  stat(): FileStat {
+    return statFd(this.fd);
+  }
+
+  /** Null for a file that is no database (yet). */
+  header(): DatabaseHeader | null {
+    const bytes = new Uint8Array(HEADER_BYTES);
+    if (readAt(this.fd, bytes, 0) < HEADER_BYTES) return null;
+    if (new TextDecoder().decode(bytes.subarray(0, 16)) !== "SQLite format 3\0") return null;
+    const view = new DataView(bytes.buffer);
+    const stored = view.getUint16(16);
+    const pageSize = stored === 1 ? 65536 : stored;
+    const changeCounter = view.getUint32(24);
+    const kept = view.getUint32(28);
+    const pages = kept > 0 && changeCounter === view.getUint32(92)
+      ? kept
+      : Math.floor(statFd(this.fd).size / pageSize);
+    return { pageSize, wal: bytes[18] === 2, changeCounter, pages };
+  }
+
+  /** The log as it is on disk; null when there is none. The caller closes it. */
+  openLog(): OpenLog | null {
+    try {
+      const fd = openAt(AT_CWD, pathBytes(`${this.path}-wal`), OPEN.read | OPEN.nonBlocking);
+      try {
+        const { size, ino } = statFd(fd);
+        return { fd, header: readWalHeader(fd), sizeBytes: size, inode: ino };
+      } catch (error) {
+        closeFd(fd);
+        throw error;
+      }
+    } catch (error) {
+      if (isErrno(error, "ENOENT")) return null;
+      throw error;
+    }
+  }
+
+  /** Begins the reader's transaction: from here the log cannot begin anew over frames that we have not read. */
+  hold(): void {
+    if (this.#holding) return;
+    const reader = this.#connected(this.#reader);
+    try {
+      reader.exec("BEGIN; SELECT count(*) FROM sqlite_schema");
+    } catch (error) {
+      rollBack(reader);
+      throw this.#failure("read", error);
+    }
+    this.#holding = true;
+  }
+
+  release(): void {
+    if (this.#holding) rollBack(this.#connected(this.#reader));
+    this.#holding = false;
+  }
+
+  /** Changes when somebody else has committed. */
+  dataVersion(): number {
+    try {
+      return Number(this.#dataVersion?.get()?.["data_version"]);
+    } catch (error) {
+      throw this.#failure("read", error);
+    }
+  }
+
+  /** A second transaction beside the reader's: "barrier" keeps writers out meanwhile. */
+  closeGate(kind: "reader" | "barrier"): void {
+    const other = this.#connected(this.#other);
+    try {
+      other.exec(kind === "barrier" ? "BEGIN IMMEDIATE" : "BEGIN; SELECT count(*) FROM sqlite_schema");
+    } catch (error) {
+      rollBack(other);
+      throw this.#failure("lock", error);
+    }
+  }
+
+  openGate(): void {
+    rollBack(this.#connected(this.#other));
+  }
+
+  checkpoint(mode: CheckpointMode): CheckpointOutcome {
+    // PASSIVE by the reader, which has just let go; TRUNCATE by the other, while the reader holds.
+    const database = this.#connected(mode === "PASSIVE" ? this.#reader : this.#other);
+    try {
+      const row = database.prepare(`PRAGMA wal_checkpoint(${mode})`).get();
+      const { busy, log, checkpointed } = row ?? {};
+      return { busy: Number(busy) !== 0, log: Number(log), checkpointed: Number(checkpointed) };
+    } catch (error) {
+      throw this.#failure("checkpoint", error);
+    }
+  }
+
+  /** A commit that changes nothing: page 1 goes into the log with a new change counter. */
+  touch(): void {
+    const other = this.#connected(this.#other);
+    try {
+      other.exec("BEGIN IMMEDIATE");
+      const version = Number(other.prepare("PRAGMA user_version").get()?.["user_version"]);
+      other.exec(`PRAGMA user_version=${version}; COMMIT`);
+    } catch (error) {
+      rollBack(other);
+      throw this.#failure("commit to", error);
+    }
+  }
+
+  /** Sets WAL mode; false when somebody holds the database. */
+  convertToWal(): boolean {
+    try {
+      const row = this.#connected(this.#other).prepare("PRAGMA journal_mode=WAL").get();
+      return row?.["journal_mode"] === "wal";
+    } catch (error) {
+      const failure = this.#failure("convert", error);
+      if (failure.code === "busy") return false;
+      throw failure;
+    }
+  }
+
+  /** As the last connection this takes the log into the database and deletes it. The descriptor goes last. */
+  close(): void {
+    this.release();
+    for (const database of [this.#reader, this.#other]) {
+      if (database?.isOpen) database.close();
+    }
+    this.#reader = this.#other = this.#dataVersion = null;
+    closeFd(this.fd);
+  }
+
+  #connected(database: DatabaseSync | null): DatabaseSync {
+    if (database === null) throw new StateManagerError("internal", `${this.path}: not connected`);
+    return database;
+  }
+
+  #failure(action: string, error: unknown): StateManagerError {
+    const text = error instanceof Error ? error.message : String(error);
+    const message = `${action} database ${this.path}: ${text}`;
+    if (/locked|busy/.test(text)) {
+      return new StateManagerError("busy", message, {
+        hint: "a program holds it for itself: let it use PRAGMA locking_mode=NORMAL",
+        cause: error,
+      });
+    }
+    if (/malformed|not a database/.test(text)) {
+      return new StateManagerError("data-damaged", message, {
+        hint: "run PRAGMA integrity_check on it; restore an earlier state if it is broken",
+        cause: error,
+      });
+    }
+    if (/full/.test(text)) {
+      return new StateManagerError("disk-full", message, { hint: "free space on that disk", cause: error });
+    }
+    return new StateManagerError("local-io", message, {
+      hint: "check that this user may read and write the database and its folder",
+      cause: error,
+    });
+  }
+}
+
+function rollBack(database: DatabaseSync): void {
+  try {
+    database.exec("ROLLBACK");
+  } catch {
+    // no transaction was open
+  }
+}

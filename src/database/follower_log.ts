@@ -1,0 +1,531 @@
+/**
+ * Follows a database in WAL mode: reads its log from where the newest local file ends, writes what is new into the
+ * next one, and checkpoints. A reader of ours is in the database all the time, so that the log cannot begin anew over
+ * frames that were not read (`decideLive` has the proof).
+ */
+
+import { isError } from "../platform/errors.ts";
+import { AT_CWD, closeFd, pathBytes, statIfPresent } from "../platform/libc_files.ts";
+import {
+  type CheckpointKind,
+  decideAtStart,
+  decideCheckpoint,
+  decideLive,
+  type Decision,
+  type LogPoint,
+  type LogPosition,
+  NO_EVIDENCE,
+  type SnapshotReason,
+} from "./follow_rules.ts";
+import type { FollowerConnection, OpenLog } from "./follower_connection.ts";
+import { type FollowerContext, isLogMoved, logMoved } from "./follower_context.ts";
+import { allPages, changedPages, PageReader, pagesOf } from "./follower_pages.ts";
+import { markOf, sameMark } from "./follower_position.ts";
+import type { SyncResult } from "./follower_types.ts";
+import {
+  evidenceOf,
+  frameBytes,
+  logIsStill,
+  logStart,
+  scanWal,
+  viewOfLog,
+  WAL_HEADER_BYTES,
+  type WalHeader,
+  type WalScan,
+} from "./wal_reader.ts";
+
+/** A log that begins anew this often while it is read is no accident. */
+const READ_TRIES = 5;
+/** For the write lock of a barrier: a commit of the application is over in less, or it is left for the next time. */
+const BARRIER_TRIES = 10;
+const BARRIER_PAUSE_MS = 10;
+/** For the reader's lock, which only a recovery of the log withholds. */
+const HOLD_TRIES = 50;
+const HOLD_PAUSE_MS = 20;
+/** The kernel's times of a file are this coarse at most: a later write has another time. */
+const TIME_GRAIN_MS = 20;
+
+/** What is known while we follow. */
+interface Reading {
+  position: LogPosition;
+  pageSize: number;
+  /** Pages of the database at the newest local file. */
+  commit: number;
+  /** A reader has been in the database without a gap since a sync that reached the end of the log. */
+  proven: boolean;
+  /** The last sync stopped at its bound. */
+  more: boolean;
+  /** When it last reached the end; null: look in any case. */
+  dataVersion: number | null;
+  /** Frames before this are known to be in the database file. */
+  inDatabase: number;
+}
+
+export class LogFollower {
+  readonly #context: FollowerContext;
+  readonly #connection: FollowerConnection;
+  #reading: Reading | null = null;
+  #logInode: bigint | null = null;
+  #fileBytes = 0;
+  #wholeAtMs: number;
+  #attemptAtMs = -Infinity;
+  #heldUp = 0;
+  #checkpoints = 0;
+  /** What the reader's transaction can see, in a word. */
+  #readerSaw = "";
+
+  constructor(context: FollowerContext, connection: FollowerConnection) {
+    this.#context = context;
+    this.#connection = connection;
+    this.#wholeAtMs = context.clock.monotonicMs();
+  }
+
+  get pageSize(): number | null {
+    return this.#reading?.pageSize ?? null;
+  }
+
+  get databasePages(): number | null {
+    return this.#reading?.commit ?? null;
+  }
+
+  get walBytes(): number {
+    const { position } = this.#reading ?? {};
+    return position === undefined || position === null ? 0 : position.offset;
+  }
+
+  get walFileBytes(): number {
+    return this.#fileBytes;
+  }
+
+  get walOverLimit(): boolean {
+    return this.#heldUp > 0 && this.walBytes > this.#context.limits.walBytes;
+  }
+
+  get checkpoints(): number {
+    return this.#checkpoints;
+  }
+
+  /** True when the log's file was removed or exchanged under us, which SQLite never does while we hold it. */
+  logReplaced(): boolean {
+    if (this.#logInode === null) return false;
+    return statIfPresent(AT_CWD, pathBytes(`${this.#context.path}-wal`))?.ino !== this.#logInode;
+  }
+
+  /** Takes what is new up to the end of the log, or its bound. */
+  async sync(): Promise<SyncResult> {
+    await this.#hold();
+    const result = await this.#sync(false);
+    await this.#moveReader();
+    return result;
+  }
+
+  /**
+   * Lets our reader see what has been read: an application that checkpoints waits for readers of older states, with
+   * its writers, for as long as it is patient. Done when we have read more, or somebody has checkpointed. A second
+   * transaction is in the database meanwhile, and nothing unread is behind it, so `decideLive` stays right: see
+   * `#checkpoint`.
+   */
+  async #moveReader(): Promise<void> {
+    const reading = this.#reading;
+    if (reading === null || reading.more || !reading.proven) return;
+    const { position } = reading;
+    const { mtimeNs } = this.#connection.stat();
+    const seen = `${position?.salt1}:${position?.offset}:${mtimeNs}`;
+    if (seen === this.#readerSaw) return;
+    try {
+      this.#connection.closeGate("reader");
+    } catch (error) {
+      if (isError(error, "busy")) return; // the log is being recovered; with the next sync
+      throw error;
+    }
+    try {
+      if (!this.#atEnd(reading)) return; // somebody has committed just now; with the next sync
+      this.#connection.release();
+      this.#context.step("read-lock-dropped");
+      await this.#hold();
+      this.#context.step("read-lock-taken");
+      this.#readerSaw = this.#isOld(mtimeNs) ? seen : ""; // else a later write could have the same time
+    } finally {
+      this.#connection.openGate();
+    }
+  }
+
+  /** True when the log has no commit after what we have read. */
+  #atEnd(reading: Reading): boolean {
+    const log = this.#connection.openLog();
+    if (log === null) return false;
+    try {
+      const { header } = log;
+      const decision = decideLive(reading.position, viewOfLog(header, log.sizeBytes), reading);
+      if (decision.kind === "wait") return header === "empty";
+      if (typeof header === "string" || decision.kind === "snapshot") return false;
+      const from = decision.kind === "continue" ? reading.position : logStart(header);
+      return from !== null && scanWal(log.fd, header, from, 0) === null;
+    } finally {
+      closeFd(log.fd);
+    }
+  }
+
+  async #hold(): Promise<void> {
+    for (let attempt = 1;; attempt++) {
+      try {
+        return this.#connection.hold();
+      } catch (error) {
+        // Before the first sync the caller comes again; later a gap would cost the proof.
+        if (!isError(error, "busy") || this.#reading === null || attempt === HOLD_TRIES) {
+          if (this.#reading !== null) this.#reading.proven = false;
+          throw error;
+        }
+      }
+      await this.#context.pause(HOLD_PAUSE_MS);
+    }
+  }
+
+  /** `gated`: our second connection is in a transaction, so it cannot be asked whether anything was committed. */
+  async #sync(gated: boolean): Promise<SyncResult> {
+    for (let attempt = 1;; attempt++) {
+      try {
+        return await this.#syncOnce(gated);
+      } catch (error) {
+        if (!isLogMoved(error) || attempt === READ_TRIES) throw error;
+      }
+    }
+  }
+
+  async #syncOnce(gated: boolean): Promise<SyncResult> {
+    const context = this.#context;
+    context.throwIfAborted();
+    const dataVersion = gated ? null : this.#connection.dataVersion(); // before the log is read
+    const former = this.#reading;
+    if (
+      former !== null && context.wanted === null && !former.more && dataVersion !== null &&
+      dataVersion === former.dataVersion
+    ) {
+      await this.#noteFile(former);
+      return context.unchanged;
+    }
+    const log = this.#connection.openLog();
+    try {
+      this.#fileBytes = log?.sizeBytes ?? 0;
+      if (former === null) this.#logInode = log?.inode ?? null;
+      const reading = this.#reading ??= this.#start();
+      const decision = this.#decide(former, reading, log);
+      if (former === null) context.step("verified");
+      const wanted = context.wanted ?? (decision.kind === "snapshot" ? decision.reason : null);
+      const result = await this.#follow(reading, decision, wanted, log);
+      if (!reading.more && log?.header !== "torn") {
+        reading.proven = true;
+        reading.dataVersion = dataVersion;
+      }
+      await this.#noteFile(reading);
+      return result;
+    } catch (error) {
+      if (former === null) this.#reading = null; // nothing was verified: the next try begins again
+      throw error;
+    } finally {
+      if (log !== null) closeFd(log.fd);
+    }
+  }
+
+  #start(): Reading {
+    const newest = this.#context.local.newest?.header;
+    const header = this.#connection.header();
+    const noted = newest === undefined ? null : this.#context.note.entry(newest.maxTxid);
+    return {
+      position: noted?.position ?? null,
+      pageSize: newest?.pageSize ?? header?.pageSize ?? 0,
+      commit: newest?.commit ?? header?.pages ?? 0,
+      proven: false,
+      more: false,
+      dataVersion: null,
+      inDatabase: WAL_HEADER_BYTES,
+    };
+  }
+
+  #decide(former: Reading | null, reading: Reading, log: OpenLog | null): Decision {
+    const view = log === null ? { kind: "empty" } as const : viewOfLog(log.header, log.sizeBytes);
+    if (former !== null) return decideLive(former.position, view, former);
+    const { local, note, baseline } = this.#context;
+    const txid = local.newest?.header.maxTxid ?? null;
+    const entry = txid === null ? null : note.entry(txid);
+    const { opened } = this.#connection;
+    const { position } = reading;
+    return decideAtStart({
+      txid,
+      baseline,
+      damaged: local.damagedTxid !== null,
+      noted: entry === null ? null : {
+        position: entry.position,
+        pageSize: entry.pageSize,
+        sameFile: entry.dev === String(opened.dev) && entry.ino === String(opened.ino),
+        untouched: entry.left !== null && sameMark(entry.left, markOf(opened)),
+      },
+      log: view,
+      evidence: log === null || position === null || typeof log.header === "string"
+        ? NO_EVIDENCE
+        : evidenceOf(log.fd, log.header, position),
+    });
+  }
+
+  async #follow(
+    reading: Reading,
+    decision: Decision,
+    wanted: SnapshotReason | null,
+    log: OpenLog | null,
+  ): Promise<SyncResult> {
+    const header = log === null || typeof log.header === "string" ? null : log.header;
+    if (wanted !== null) return await this.#snapshot(reading, wanted, log, header);
+    if (decision.kind === "wait" || log === null || header === null) return this.#nothing(reading);
+    const from = decision.kind === "continue" ? reading.position : logStart(header);
+    if (from === null) return this.#nothing(reading);
+    const scan = scanWal(log.fd, header, from, this.#context.limits.syncBytes);
+    if (scan === null) return this.#nothing(reading);
+    this.#context.step("scanned");
+    const wantedPages = changedPages(scan.pages, reading.commit, scan.commit, reading.pageSize);
+    // A page that the database grew by and that is not in this part: what SQLite reads there is in an earlier part.
+    const pages = wantedPages.every((pgno) => scan.pages.has(pgno)) ? scan.pages : new Map([
+      ...scanWal(log.fd, header, logStart(header), scan.end.offset - WAL_HEADER_BYTES)?.pages ?? [],
+      ...scan.pages,
+    ]);
+    return await this.#write(reading, { ...scan, pages }, from, log.fd, header, wantedPages, null);
+  }
+
+  /**
+   * When all that we have read is in the database's file, which is so after a checkpoint, the note says how that file
+   * is. If it is still so when we come back, nothing was taken into it since: whatever was committed since is in the
+   * log, from its first frame on if it is another log. Right because our reader is in the database: nothing that we
+   * have not read can be in the file now. Not noted where a later write could have the same time.
+   */
+  async #noteFile(reading: Reading): Promise<void> {
+    const { note, local } = this.#context;
+    const { position } = reading;
+    if (reading.more || !reading.proven) return;
+    if (position !== null && reading.inDatabase < position.offset) return;
+    const txid = local.newest?.header.maxTxid;
+    const entry = txid === undefined ? null : note.entry(txid);
+    if (entry === null) return;
+    const stat = this.#connection.stat();
+    const left = markOf(stat);
+    if (entry.left !== null && sameMark(entry.left, left)) return;
+    if (!this.#isOld(stat.mtimeNs)) return;
+    await note.put({ ...entry, left });
+  }
+
+  /** A write from now on has another time. */
+  #isOld(timeNs: bigint): boolean {
+    return this.#context.clock.wallMs() - Number(timeNs / 1_000_000n) >= TIME_GRAIN_MS;
+  }
+
+  #nothing(reading: Reading): SyncResult {
+    reading.more = false;
+    return this.#context.unchanged;
+  }
+
+  /** All pages: those that the log has up to its last commit, and the rest from the database. */
+  async #snapshot(
+    reading: Reading,
+    reason: SnapshotReason,
+    log: OpenLog | null,
+    header: WalHeader | null,
+  ): Promise<SyncResult> {
+    if (log !== null && header !== null) {
+      const from = logStart(header);
+      // Whole, without a bound: what others take into the database meanwhile must be in it.
+      const scan = scanWal(log.fd, header, from, Infinity);
+      reading.pageSize = header.pageSize;
+      const facts = this.#connection.header();
+      const commit = scan?.commit ?? facts?.pages ?? 0;
+      const found = scan ?? { end: from, commit, commits: 0, pages: new Map<number, number>(), more: false };
+      this.#context.step("scanned");
+      return await this.#write(
+        reading,
+        found,
+        from,
+        log.fd,
+        header,
+        allPages(commit, header.pageSize),
+        reason,
+      );
+    }
+    const facts = this.#connection.header();
+    if (facts === null) return this.#context.unchanged; // emptied meanwhile
+    this.#context.step("scanned");
+    const database = new PageReader(this.#connection.fd, facts.pageSize);
+    const pages = pagesOf(allPages(facts.pages, facts.pageSize), facts.pageSize, null, database);
+    const { pageSize, pages: commit } = facts;
+    // A log that begins meanwhile does not reach the database's file: a reader of ours that needs no log keeps it out.
+    return await this.#context.write(
+      this.#connection,
+      { pageSize, commit, log: null, reason, commits: 0, more: false, position: null },
+      pages,
+      () => Object.assign(reading, { position: null, pageSize, commit, more: false }),
+    );
+  }
+
+  async #write(
+    reading: Reading,
+    scan: WalScan,
+    from: LogPoint,
+    fd: number,
+    header: WalHeader,
+    wanted: Iterable<number>,
+    reason: SnapshotReason | null,
+  ): Promise<SyncResult> {
+    const { salt1, salt2, pageSize } = header;
+    const { commit, commits, more } = scan;
+    const position: LogPoint = { ...scan.end, salt1, salt2 };
+    const database = new PageReader(this.#connection.fd, pageSize);
+    const pages = pagesOf(wanted, pageSize, { fd, pages: scan.pages }, database);
+    const size = scan.end.offset - from.offset;
+    const log = { offset: from.offset, size, salt1, salt2 };
+    const beforeRename = () => {
+      if (!logIsStill(fd, header)) throw logMoved();
+    };
+    return await this.#context.write(
+      this.#connection,
+      { pageSize, commit, log, reason, commits, more, position, beforeRename },
+      pages,
+      () => {
+        const sameLog = reading.position?.salt1 === salt1 && reading.position?.salt2 === salt2;
+        if (!sameLog) reading.inDatabase = WAL_HEADER_BYTES;
+        Object.assign(reading, { position, pageSize, commit, more });
+      },
+    );
+  }
+
+  async #syncToEnd(gated: boolean): Promise<SyncResult> {
+    let last = await this.#sync(gated);
+    while (last.changed && last.more) last = await this.#sync(gated);
+    return last;
+  }
+
+  /** A commit of ours that changes nothing, and its file. */
+  async touch(): Promise<SyncResult> {
+    await this.#hold();
+    await this.#syncToEnd(false); // what the application committed before is a file of its own
+    await this.#withBusyRetries(() => this.#connection.touch());
+    if (this.#reading !== null) this.#reading.dataVersion = null;
+    return await this.#syncToEnd(false);
+  }
+
+  async #withBusyRetries(action: () => void): Promise<void> {
+    for (let attempt = 1;; attempt++) {
+      try {
+        return action();
+      } catch (error) {
+        if (!isError(error, "busy") || attempt === BARRIER_TRIES) throw error;
+      }
+      await this.#context.pause(BARRIER_PAUSE_MS);
+    }
+  }
+
+  /** What was done; null: nothing to do. */
+  async checkpointIfNeeded(): Promise<CheckpointKind | null> {
+    const reading = this.#reading;
+    if (reading === null) return null;
+    const nowMs = this.#context.clock.monotonicMs();
+    const kind = decideCheckpoint({
+      pages: this.#pagesInLog(reading),
+      fileBytes: this.#fileBytes,
+      synced: reading.proven && !reading.more,
+      sinceWholeMs: nowMs - this.#wholeAtMs,
+      sinceAttemptMs: nowMs - this.#attemptAtMs,
+      heldUp: this.#heldUp,
+    }, this.#context.limits);
+    if (kind === null) {
+      if (this.#pagesInLog(reading) === 0) this.#wholeAtMs = nowMs;
+      return null;
+    }
+    this.#attemptAtMs = nowMs;
+    const whole = kind === "cut" ? this.#cut() : await this.#checkpoint(kind);
+    this.#heldUp = whole ? 0 : this.#heldUp + 1;
+    if (whole) this.#wholeAtMs = nowMs;
+    this.#checkpoints++;
+    return kind;
+  }
+
+  #pagesInLog(reading: Reading): number {
+    if (reading.position === null) return 0;
+    return Math.max(0, reading.position.offset - reading.inDatabase) / frameBytes(reading.pageSize);
+  }
+
+  /**
+   * Our reader moves to the end of the log, which is then taken into the database up to there; a second transaction
+   * of ours ("gate") is in the database meanwhile. It came after a sync, and a sync follows before the reader goes: so
+   * nothing that was not read can be in the database, and `decideLive` stays right about a new log. With all of it
+   * taken in, the application's next commit begins the log anew, over frames that we have read.
+   *
+   * If we die at any point, the note still says how far we read: no local file is behind it.
+   */
+  async #checkpoint(kind: "reader" | "barrier"): Promise<boolean> {
+    await this.#syncToEnd(false);
+    try {
+      await this.#withBusyRetries(() => this.#connection.closeGate(kind));
+    } catch (error) {
+      if (isError(error, "busy")) return false; // the application is in a long transaction
+      throw error;
+    }
+    this.#context.step("gate");
+    try {
+      await this.#syncToEnd(true);
+      return await this.#takeIn();
+    } finally {
+      this.#connection.openGate();
+      this.#context.step("gate-opened");
+    }
+  }
+
+  async #takeIn(): Promise<boolean> {
+    this.#connection.release();
+    this.#context.step("read-lock-dropped");
+    try {
+      const { busy, log, checkpointed } = this.#connection.checkpoint("PASSIVE");
+      this.#context.step("checkpointed");
+      const reading = this.#reading;
+      if (reading !== null && checkpointed > 0) {
+        reading.inDatabase = WAL_HEADER_BYTES + checkpointed * frameBytes(reading.pageSize);
+      }
+      return !busy && log === checkpointed;
+    } catch (error) {
+      if (isError(error, "busy")) return false; // the application checkpoints
+      throw error;
+    } finally {
+      await this.#hold();
+      this.#context.step("read-lock-taken");
+    }
+  }
+
+  /**
+   * Empties the log's file. Safe without a barrier: our reader is in the database, and SQLite empties the log only if
+   * nothing is in it that is newer than what that reader found in the database, see `decideLive`.
+   */
+  #cut(): boolean {
+    const { busy } = this.#connection.checkpoint("TRUNCATE");
+    if (!busy) this.#fileBytes = 0;
+    return !busy;
+  }
+
+  /**
+   * Before the end: all of the log goes into the database while nobody can write, and the note says what the file was
+   * then. If it is the same when we come back, all that was committed since is in the log, from its first frame on.
+   * Where the application still writes, or reads, the note stays as it is, and the log must prove itself.
+   */
+  async leave(): Promise<void> {
+    if (this.#reading === null) return;
+    try {
+      await this.#withBusyRetries(() => this.#connection.closeGate("barrier"));
+    } catch (error) {
+      if (isError(error, "busy")) return;
+      throw error;
+    }
+    try {
+      await this.#syncToEnd(true);
+      if (!await this.#takeIn()) return;
+      await this.#context.pause(TIME_GRAIN_MS);
+      await this.#noteFile(this.#reading);
+      this.#context.step("sealed");
+    } finally {
+      this.#connection.openGate();
+    }
+  }
+}

@@ -1,0 +1,259 @@
+/** The real follower child under a link, with programs of their own that write, on both kinds of store. */
+
+import assert from "node:assert/strict";
+import { listReplica } from "../../src/database/replica_listing.ts";
+import { systemClock } from "../../src/platform/clock.ts";
+import { isError } from "../../src/platform/errors.ts";
+import { startFaultProxy } from "../support/fault_proxy.ts";
+import { bucketStore, FollowScene } from "../support/follow_scene.ts";
+import { findLitestream } from "../support/litestream.ts";
+import { waitFor } from "../support/manager_process.ts";
+import { findMinio, startMinio } from "../support/minio.ts";
+import { say } from "../support/say.ts";
+import { randomOf } from "../support/seeded_random.ts";
+
+const clock = systemClock();
+
+Deno.test("sync is a barrier: what was committed before it is in the store, and a clean end loses nothing", async () => {
+  await using scene = await FollowScene.make();
+  await scene.open("app.db");
+  const link = scene.link([scene.database("app.db")]);
+  const sealed = await link.seal();
+  assert.deepEqual(Object.keys(sealed.positions), ["app.db"]);
+  for (let last = 20; last <= 60; last += 20) {
+    await scene.write("app.db", last - 19, last);
+    const { txid } = await link.sync("app.db");
+    assert.ok(txid > (sealed.positions["app.db"] ?? 0));
+    assert.equal(await scene.restoredRows("app.db"), last);
+  }
+  await scene.write("app.db", 61, 70);
+  await scene.program.close("app.db");
+  const finished = await link.finish();
+  assert.equal(await scene.restoredRows("app.db"), 70);
+  assert.equal(link.status().state, "finished");
+  // Again by another child: it goes on where the one before left, with no whole copy.
+  await scene.open("app.db");
+  const second = scene.link([scene.database("app.db")], { token: 2 });
+  await second.seal();
+  await scene.write("app.db", 71, 75);
+  const { txid } = await second.sync("app.db");
+  assert.ok(txid > (finished.positions["app.db"] ?? 0));
+  assert.equal(await scene.restoredRows("app.db"), 75);
+  assert.equal(second.status().databases[0]?.counts.snapshots, 0);
+});
+
+const hasMinio = findMinio() !== null;
+
+Deno.test({
+  name:
+    "a bucket gets what litestream restore reads, and an idle database costs no requests [needs minio] [needs litestream]",
+  ignore: !hasMinio || findLitestream() === null,
+  async fn() {
+    const minio = await startMinio();
+    assert.ok(minio !== null);
+    try {
+      await using proxy = startFaultProxy(minio.endpoint);
+      await using scene = await FollowScene.make(bucketStore(minio, proxy.endpoint));
+      await scene.open("app.db");
+      const link = scene.link([scene.database("app.db")]);
+      await link.seal();
+      await scene.write("app.db", 1, 30);
+      await link.sync("app.db");
+      assert.equal(await scene.restoredRows("app.db"), 30);
+      assert.equal(await scene.litestreamRows("app.db"), 30);
+      // A compaction that is due at a round moment of the clock may still come once.
+      await waitFor("a quiet time", async () => {
+        const before = proxy.requests.length;
+        await new Promise((resolve) => setTimeout(resolve, 3_000));
+        return proxy.requests.length === before;
+      });
+      assert.equal(link.status().databases[0]?.lagMs, 0);
+    } finally {
+      await minio.stop();
+    }
+  },
+});
+
+Deno.test("killed at random moments, the child comes back and nothing that a barrier confirmed is missing", async () => {
+  const seed = Math.floor(Math.random() * 2 ** 31);
+  say(`seed ${seed}`);
+  const random = randomOf(seed);
+  await using scene = await FollowScene.make();
+  await scene.open("app.db");
+  const link = scene.link([scene.database("app.db")]);
+  await link.seal();
+  let last = 0;
+  for (let round = 1; round <= 10; round++) {
+    const more = 1 + Math.floor(random.float() * 30);
+    const kill = scene.killAfter(random.float() * 150);
+    await scene.write("app.db", last + 1, last + more, 2000);
+    last += more;
+    await Promise.all([link.sync("app.db"), kill]);
+    assert.equal(await scene.restoredRows("app.db"), last, `seed ${seed}, round ${round}`);
+  }
+  assert.ok(scene.pids.length > 5);
+  const { databases, restarts } = link.status();
+  assert.ok(restarts >= scene.pids.length - 1);
+  say(`${restarts} restarts, ${databases[0]?.counts.snapshots} snapshots`);
+});
+
+Deno.test("a hundred databases are followed at once, one that cannot be disturbs no other", async () => {
+  await using scene = await FollowScene.make();
+  const names = Array.from({ length: 100 }, (_, i) => `db${i}.db`);
+  for (const name of names) {
+    await scene.open(name);
+    await scene.write(name, 1, 2);
+  }
+  await Deno.writeFile(`${scene.folder}/app/bad.db`, new Uint8Array(8192).fill(65));
+  const link = scene.link([...names, "bad.db"].map((name) => scene.database(name)));
+  const sealed = await link.seal();
+  assert.deepEqual(Object.keys(sealed.positions).sort(), [...names].sort());
+  assert.deepEqual(Object.keys(sealed.failures), ["bad.db"]);
+  for (const name of names) await scene.write(name, 3, 4);
+  const { positions } = await link.positions();
+  assert.equal(Object.keys(positions).length, 100);
+  for (const name of ["db0.db", "db42.db", "db99.db"]) assert.equal(await scene.restoredRows(name), 4);
+  await waitFor("a status of all", () => link.status().databases.length === 101);
+  assert.equal(link.status().databases.find(({ name }) => name === "bad.db")?.state, "failing");
+});
+
+Deno.test("new files of a folder are followed as they come", async () => {
+  await using scene = await FollowScene.make();
+  const { name: _name, path: _path, baseline: _baseline, pins: _pins, ...settings } = scene.database("x");
+  const link = scene.link([], {
+    folders: [{ ...settings, name: "tenants", folder: `${scene.folder}/app`, pattern: "*.db", pins: {} }],
+  });
+  assert.deepEqual((await link.seal()).positions, {});
+  await scene.open("one.db");
+  await scene.write("one.db", 1, 3);
+  await waitFor("the database", () => link.status().databases.some(({ name }) => name === "tenants/one.db"));
+  await link.sync("tenants/one.db");
+  assert.equal(await scene.restoredRows("tenants/one.db"), 3);
+  assert.ok(scene.events.some(({ kind, name }) => kind === "found" && name === "tenants/one.db"));
+  await link.remove("tenants/one.db");
+});
+
+Deno.test({
+  name: "while the store is away the lag grows, nothing is lost, and it catches up by itself [needs minio]",
+  ignore: !hasMinio,
+  async fn() {
+    const minio = await startMinio();
+    assert.ok(minio !== null);
+    try {
+      await using proxy = startFaultProxy(minio.endpoint);
+      await using scene = await FollowScene.make(bucketStore(minio, proxy.endpoint));
+      await scene.open("app.db");
+      const link = scene.link([scene.database("app.db")]);
+      await link.seal();
+      await scene.write("app.db", 1, 10);
+      await link.sync("app.db");
+      proxy.outage("refused");
+      await scene.write("app.db", 11, 40);
+      await waitFor("lag", () => (link.status().databases[0]?.lagMs ?? 0) > 2_000);
+      const away = link.status().databases[0];
+      assert.equal(away?.state, "failing");
+      assert.ok((away?.txid ?? 0) > (away?.durableTxid ?? 0));
+      const caller = new AbortController();
+      const barrier = link.sync("app.db", { signal: caller.signal });
+      await scene.write("app.db", 41, 50);
+      proxy.outage(false);
+      await barrier;
+      await link.sync("app.db");
+      assert.equal(await scene.restoredRows("app.db"), 50);
+      await waitFor("no lag", () => link.status().databases[0]?.lagMs === 0);
+      assert.equal(link.status().databases[0]?.state, "following");
+      assert.ok(scene.events.some(({ kind }) => kind === "recovered"));
+    } finally {
+      await minio.stop();
+    }
+  },
+});
+
+Deno.test("a child whose deadline has passed sends nothing until it is told a later one", async () => {
+  await using scene = await FollowScene.make();
+  await scene.open("app.db");
+  const link = scene.link([scene.database("app.db")]);
+  await link.seal();
+  await scene.write("app.db", 1, 5);
+  await link.sync("app.db");
+  link.deadline(clock.monotonicMs() - 1);
+  await scene.write("app.db", 6, 10);
+  const caller = new AbortController();
+  const barrier = link.sync("app.db", { signal: caller.signal });
+  await waitFor("a local file", () => (link.status().databases[0]?.waitingFiles ?? 0) > 0);
+  const place = { layout: "folder", name: "app.db" } as const;
+  const before = await listReplica(scene.store, place);
+  await waitFor("lag", () => (link.status().databases[0]?.lagMs ?? 0) > 1_500);
+  assert.deepEqual((await listReplica(scene.store, place)).files, before.files);
+  link.deadline(clock.monotonicMs() + 60_000);
+  await barrier;
+  assert.equal(await scene.restoredRows("app.db"), 10);
+});
+
+Deno.test("a holder that another has followed is fenced at its next commit, and the other's chain stands", async () => {
+  await using scene = await FollowScene.make();
+  await scene.open("app.db");
+  const former = scene.link([scene.database("app.db")]);
+  await former.seal();
+  await scene.write("app.db", 1, 5);
+  const { txid } = await former.sync("app.db");
+  // Another machine: the same state restored, sealed with a larger token.
+  await Deno.mkdir(`${scene.folder}/other`);
+  for (const suffix of ["", "-wal"]) {
+    await Deno.copyFile(`${scene.folder}/app/app.db${suffix}`, `${scene.folder}/app/other.db${suffix}`);
+  }
+  await scene.program.open("other.db", `${scene.folder}/app/other.db`, "PRAGMA wal_checkpoint(TRUNCATE)");
+  await scene.program.close("other.db");
+  const moved = { ...scene.database("app.db", { baseline: txid }), path: `${scene.folder}/app/other.db` };
+  const later = scene.link([moved], { token: 2, dataFolder: `${scene.folder}/other` });
+  const sealed = await later.seal();
+  assert.equal(sealed.positions["app.db"], txid + 1);
+  await scene.write("app.db", 6, 9);
+  await assert.rejects(former.sync("app.db"), (error) => isError(error, "lease-lost"));
+  assert.equal(scene.fenced.length, 1);
+  assert.equal(former.status().state, "fenced");
+  assert.equal(await scene.restoredRows("app.db"), 5);
+});
+
+Deno.test("a former holder's last commit in the slot of the seal is told, and counts", async () => {
+  await using scene = await FollowScene.make();
+  await scene.open("app.db");
+  const former = scene.link([scene.database("app.db")]);
+  await former.seal();
+  await scene.write("app.db", 1, 5);
+  const { txid } = await former.sync("app.db");
+  for (const suffix of ["", "-wal"]) {
+    await Deno.copyFile(`${scene.folder}/app/app.db${suffix}`, `${scene.folder}/app/other.db${suffix}`);
+  }
+  await scene.program.open("other.db", `${scene.folder}/app/other.db`, "PRAGMA wal_checkpoint(TRUNCATE)");
+  await scene.program.close("other.db");
+  await scene.write("app.db", 6, 6);
+  const { txid: last } = await former.sync("app.db");
+  const moved = { ...scene.database("app.db", { baseline: txid }), path: `${scene.folder}/app/other.db` };
+  const later = scene.link([moved], { token: 2, dataFolder: `${scene.folder}/other` });
+  const sealed = await later.seal();
+  assert.deepEqual(sealed.positions, {});
+  assert.deepEqual(sealed.absorbed, { "app.db": last });
+  assert.equal(await scene.restoredRows("app.db"), 6);
+});
+
+Deno.test("a database without WAL is copied: at once for a barrier, else when its changes have settled", async () => {
+  await using scene = await FollowScene.make();
+  await scene.open("app.db", "DELETE");
+  await scene.write("app.db", 1, 3);
+  const link = scene.link([scene.database("app.db")]);
+  await link.seal();
+  await scene.write("app.db", 4, 6);
+  const { txid } = await link.sync("app.db");
+  assert.equal(await scene.restoredRows("app.db"), 6);
+  await scene.write("app.db", 7, 9);
+  await waitFor("the copy", () => (link.status().databases[0]?.durableTxid ?? 0) > txid);
+  assert.equal(await scene.restoredRows("app.db"), 9);
+  await waitFor("no lag", () => link.status().databases[0]?.lagMs === 0);
+  const [status] = link.status().databases;
+  assert.equal(status?.state, "copying");
+  assert.equal(status?.journalMode, "rollback");
+  assert.ok(scene.events.some(({ kind, message }) => kind === "warning" && message.includes("WAL")));
+  // Nothing was committed since: a barrier makes no file.
+  assert.equal((await link.sync("app.db")).txid, status?.durableTxid);
+});

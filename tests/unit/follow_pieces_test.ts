@@ -1,0 +1,58 @@
+import assert from "node:assert/strict";
+import { databasesIn } from "../../src/database/follow_folder.ts";
+import { BACKLOG_LIMIT_BYTES, isCaptureDue, type PaceFacts } from "../../src/database/follow_pace.ts";
+import type { FollowedFolder } from "../../src/database/follow_protocol.ts";
+
+Deno.test("capture is due at once after a quiet time, once an interval under load, and rarely while files wait", () => {
+  const due = (facts: Partial<PaceFacts>) =>
+    isCaptureDue({
+      sinceCaptureMs: 0,
+      syncIntervalMs: 1000,
+      waitingFiles: 0,
+      uncapturedBytes: 4152,
+      backlogBytes: 0,
+      ...facts,
+    });
+  const mib = 1024 * 1024;
+  assert.equal(due({ sinceCaptureMs: Infinity }), true);
+  assert.equal(due({ sinceCaptureMs: 999 }), false);
+  assert.equal(due({ sinceCaptureMs: 1000, waitingFiles: 1 }), true);
+  assert.equal(due({ sinceCaptureMs: 59_000, waitingFiles: 2 }), false);
+  assert.equal(due({ sinceCaptureMs: 60_000, waitingFiles: 2 }), true);
+  assert.equal(due({ sinceCaptureMs: 600_000, waitingFiles: 60 }), false);
+  // The log must not grow without end, whatever waits.
+  assert.equal(due({ waitingFiles: 60, uncapturedBytes: 4 * mib }), true);
+  assert.equal(
+    due({ waitingFiles: 60, uncapturedBytes: 63 * mib, backlogBytes: BACKLOG_LIMIT_BYTES }),
+    false,
+  );
+  assert.equal(due({ waitingFiles: 60, uncapturedBytes: 64 * mib, backlogBytes: BACKLOG_LIMIT_BYTES }), true);
+});
+
+Deno.test("folder scan takes the files that match, leaves SQLite's companions, and names what no key can hold", () => {
+  const folder: FollowedFolder = {
+    name: "tenants",
+    folder: "/srv/tenants",
+    pattern: "*.db",
+    journal: "follow",
+    syncIntervalMs: 1000,
+    snapshotIntervalMs: 1,
+    retentionMs: 1,
+    pins: { "b.db": [4] },
+  };
+  const names = ["b.db", "a.db", "a.db-wal", ".hidden.db", "a.dbx", "ä.db", "x y.db", "a+b.db"];
+  const scan = databasesIn(folder, names);
+  assert.deepEqual(scan.databases.map(({ name, path, pins }) => [name, path, pins]), [
+    ["tenants/a.db", "/srv/tenants/a.db", []],
+    ["tenants/b.db", "/srv/tenants/b.db", [4]],
+  ]);
+  assert.deepEqual(scan.refused, ["a+b.db", "x y.db", "ä.db"]);
+  const any = databasesIn({ ...folder, pattern: "*" }, [
+    "a.db",
+    "a.db-wal",
+    "a.db-shm",
+    "a.db-journal",
+    "t.tmp",
+  ]);
+  assert.deepEqual(any.databases.map(({ name }) => name), ["tenants/a.db"]);
+});
