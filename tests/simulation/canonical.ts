@@ -1,4 +1,76 @@
-/** Equal texts for states of a walk that differ only in absolute time and in the names of random ids. */
+/** Equal encodings for states of a walk that differ only in absolute time and in the names of random ids. */
+
+/** Bytes that are written one by one, and random ids by the order in which they come. */
+export class Encoding {
+  #bytes = new Uint8Array(1 << 16);
+  #length = 0;
+  readonly #ids: string[] = [];
+
+  clear(): void {
+    this.#length = 0;
+    this.#ids.length = 0;
+  }
+
+  byte(value: number): void {
+    this.#bytes[this.#length++] = value;
+  }
+
+  /** `null` is 0, the first id 1, and so on. */
+  id(id: string | null): void {
+    if (id === null) return this.byte(0);
+    const known = this.#ids.indexOf(id);
+    this.byte(known === -1 ? this.#ids.push(id) : known + 1);
+  }
+
+  text(text: string): void {
+    for (let i = 0; i < text.length; i++) this.byte(text.charCodeAt(i));
+    this.byte(0);
+  }
+
+  /** Of two encodings of one state, in which equal parts have changed their places, the lesser. */
+  lesser(first: () => void, second: () => void): void {
+    const start = this.#length;
+    const known = this.#ids.length;
+    first();
+    const middle = this.#length;
+    this.#ids.length = known;
+    second();
+    const bytes = this.#bytes;
+    const length = Math.max(middle - start, this.#length - middle);
+    for (let i = 0; i < length; i++) {
+      const difference = (start + i < middle ? bytes[start + i] ?? 0 : -1) -
+        (middle + i < this.#length ? bytes[middle + i] ?? 0 : -1);
+      if (difference < 0) break;
+      if (difference === 0) continue;
+      bytes.copyWithin(start, middle, this.#length);
+      this.#length -= middle - start;
+      return;
+    }
+    this.#length = middle;
+  }
+
+  /** What was written, for a comparison byte by byte. */
+  toString(): string {
+    return String.fromCharCode(...this.#bytes.subarray(0, this.#length));
+  }
+
+  /** Two words, never both zero (cyrb53's mixing, kept whole). */
+  hash(): [number, number] {
+    const bytes = this.#bytes;
+    let a = 0xdeadbeef;
+    let b = 0x41c6ce57;
+    for (let i = 0; i < this.#length; i++) {
+      const byte = bytes[i] ?? 0;
+      a = Math.imul(a ^ byte, 2654435761);
+      b = Math.imul(b ^ byte, 1597334677);
+      a ^= a >>> 15;
+      b ^= b >>> 13;
+    }
+    a = Math.imul(a ^ (a >>> 16), 2246822507) ^ Math.imul(b ^ (b >>> 13), 3266489909);
+    b = Math.imul(b ^ (b >>> 16), 2246822507) ^ Math.imul(a ^ (a >>> 13), 3266489909);
+    return [a >>> 0, (b >>> 0) || 1];
+  }
+}
 
 /** Keys that end in "Ms" are points in time, save these, which are durations. */
 const DURATIONS = new Set(["ttlMs", "renewMs", "marginMs", "pollMs"]);
@@ -6,7 +78,10 @@ const DURATIONS = new Set(["ttlMs", "renewMs", "marginMs", "pollMs"]);
 const UNTOLD = new Set(["nowMs", "idsMade", "lastError", "error", "told", "etag"]);
 const RANDOM_ID = /n\d+/g;
 
-/** Times become relative to `nowMs`; what is further back than `horizonMs` is all the same. */
+/**
+ * All of any state, without knowing what it means: what a model that leaves things out is compared with. Times become
+ * relative to `nowMs`; what is further back than `horizonMs` is all the same.
+ */
 export function canonicalText(state: unknown, nowMs: number, horizonMs: number): string {
   const parts: string[] = [];
   append(parts, state, nowMs, horizonMs);

@@ -17,6 +17,7 @@ import type {
 import { initialTerm, NO_FACTS, stepTerm } from "../../src/manager/term_rules.ts";
 import { canonicalText } from "./canonical.ts";
 import { contentOf, descends, type Disk, EMPTY_DISK, isLocal, localSteps, ROOT } from "./disk.ts";
+import { encodeWorld } from "./head_walk_encoding.ts";
 import type { Model, Move } from "./walker.ts";
 
 export interface HeadBudget {
@@ -39,7 +40,7 @@ interface Put {
   readonly base: string | null;
 }
 
-interface Machine {
+export interface Machine {
   readonly phase: "off" | "waiting" | "running" | Procedure;
   readonly token: number;
   readonly disk: Disk;
@@ -85,6 +86,11 @@ const OFF: Machine = {
   program: false,
   wrote: false,
 };
+
+/** The same, and states are told apart by all that is in them. */
+export function plainHeadModel(budget: HeadBudget, mutant: HeadMutant = {}): Model<HeadWorld> {
+  return { ...headModel(budget, mutant), encode: (world, into) => into.text(canonicalText(world, 0, 0)) };
+}
 
 export function headModel(budget: HeadBudget, mutant: HeadMutant = {}): Model<HeadWorld> {
   const termStep = mutant.term?.(stepTerm) ?? stepTerm;
@@ -238,6 +244,12 @@ export function headModel(budget: HeadBudget, mutant: HeadMutant = {}): Model<He
     return { world: after, landed: true };
   }
 
+  /** What was replaced never comes back, so a late put on it is refused, sooner or later: it may as well be now. */
+  function withoutRefused(world: HeadWorld): HeadWorld {
+    const late = world.late.filter(({ base }) => mutant.ignoresConditions || base === tagOf(world.store));
+    return late.length === world.late.length ? world : { ...world, late };
+  }
+
   // ---- moves
 
   function record(world: HeadWorld, content: string, change: Partial<CheckpointRecord>): CheckpointRecord {
@@ -381,6 +393,10 @@ export function headModel(budget: HeadBudget, mutant: HeadMutant = {}): Model<He
       });
       return moves;
     }
+    // Its program was killed with the lease: nothing more is begun here.
+    if (machine.phase === "running" && !machine.program) {
+      return [{ label: `${name} ends, its lease is lost`, state: giveUp(world, index) }];
+    }
     if (left.crashes > 0) {
       const dead = withMachine(world, index, { ...OFF, disk });
       moves.push({ label: `${name} dies`, state: { ...dead, left: { ...left, crashes: left.crashes - 1 } } });
@@ -399,7 +415,7 @@ export function headModel(budget: HeadBudget, mutant: HeadMutant = {}): Model<He
     }
     if (machine.phase === "running") {
       const again = { marker: disk.marker, made: null, composed: null };
-      if (machine.program && !machine.wrote) {
+      if (!machine.wrote) {
         const content = `${disk.content}${disk.content === "" ? "" : "/"}${name}${machine.token}`;
         const wrote = withMachine(world, index, { disk: { ...disk, content }, wrote: true });
         moves.push({ label: `${name}: its program writes`, state: wrote });
@@ -415,8 +431,7 @@ export function headModel(budget: HeadBudget, mutant: HeadMutant = {}): Model<He
           state: begin(asked, index, "restore", { ...again, wanted }),
         });
       }
-      // Its program was killed with the lease: nothing more is begun here.
-      return machine.program ? moves : moves.slice(0, left.crashes > 0 ? 1 : 0);
+      return moves;
     }
     if (machine.effect !== null) moves.push(...effectMoves(world, index, machine.effect));
     moves.push(...headMoves(world, index));
@@ -439,19 +454,20 @@ export function headModel(budget: HeadBudget, mutant: HeadMutant = {}): Model<He
       idsMade: 0,
       wrong: null,
     },
-    moves: (world) => [
-      ...machineMoves(world, 0),
-      ...machineMoves(world, 1),
-      ...world.late.map((put, i) => {
-        const { world: after, landed } = land(world, put);
-        const late = world.late.filter((_, other) => other !== i);
-        const label = `the late put of term ${put.head.epoch}, seq ${put.head.seq} ${
-          landed ? "lands" : "is refused"
-        }`;
-        return { label, state: { ...after, late } };
-      }),
-    ],
+    moves: (world) =>
+      [
+        ...machineMoves(world, 0),
+        ...machineMoves(world, 1),
+        ...world.late.map((put, i) => {
+          const { world: after, landed } = land(world, put);
+          const late = world.late.filter((_, other) => other !== i);
+          const label = `the late put of term ${put.head.epoch}, seq ${put.head.seq} ${
+            landed ? "lands" : "is refused"
+          }`;
+          return { label, state: { ...after, late } };
+        }),
+      ].map(({ label, state }) => ({ label, state: withoutRefused(state) })),
     violation: (world) => world.wrong,
-    canonical: (world) => canonicalText(world, 0, 0),
+    encode: encodeWorld,
   };
 }

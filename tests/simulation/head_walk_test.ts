@@ -1,26 +1,28 @@
 /**
- * The head and a term's procedures, walked breadth first through every interleaving of a small model (head_walk.ts): two
- * machines, two terms, a crash, a lost answer, a restore, a late put; and the shortest way to harm of broken variants.
- * Two faults in one history here; STATE_MANAGER_SIMULATION_WALK=all adds the larger ones.
+ * The head and a term's procedures, walked breadth first through every interleaving of a small model (head_walk.ts) with a
+ * crash, a late put and a lost answer in one history, and a restore besides; and the shortest way to harm of broken
+ * variants. STATE_MANAGER_SIMULATION_WALK=all adds walks of minutes. What the walk leaves out of a state
+ * (head_walk_encoding.ts) is tried against every single move.
  */
 
 import assert from "node:assert/strict";
 import type { TermEffect, TermMachine } from "../../src/manager/term_machine.ts";
 import { say } from "../support/say.ts";
-import { type HeadBudget, headModel, type HeadMutant } from "./head_walk.ts";
+import { Chance } from "./chance.ts";
+import { type HeadBudget, headModel, type HeadMutant, plainHeadModel } from "./head_walk.ts";
 import { walk } from "./walker.ts";
+import { compareFutures, randomStates, reachedStates } from "./walker_comparison.ts";
 
 const NOTHING: HeadBudget = { crashes: 0, latePuts: 0, lostReplies: 0, restores: 0, terms: 2 };
+const THREE: HeadBudget = { ...NOTHING, crashes: 1, latePuts: 1, lostReplies: 1 };
 const STATES_LIMIT = 12_000_000;
+/** A walk that tells all states apart sees several times as many, slowly. */
+const COMPARED_STATES = 10_000;
 
-const BUDGETS: HeadBudget[] = [
-  { ...NOTHING, crashes: 1, lostReplies: 1 },
-  { ...NOTHING, crashes: 1, restores: 1 },
-];
+const BUDGETS: HeadBudget[] = [THREE, { ...THREE, restores: 1 }];
 if (Deno.env.get("STATE_MANAGER_SIMULATION_WALK") === "all") {
-  BUDGETS.push({ ...NOTHING, crashes: 1, latePuts: 1 });
-  BUDGETS.push({ ...NOTHING, latePuts: 1, restores: 1 });
-  BUDGETS.push({ ...NOTHING, crashes: 1, latePuts: 1, lostReplies: 1 });
+  BUDGETS.push({ ...THREE, terms: 3 });
+  BUDGETS.push({ ...THREE, crashes: 2, restores: 1 });
 }
 
 function faultsOf(budget: HeadBudget): string {
@@ -33,6 +35,26 @@ for (const budget of BUDGETS) {
     const { states, moves, depth, found } = walk(headModel(budget), STATES_LIMIT);
     say(`${states} states, ${moves} moves, ${depth} deep`);
     assert.equal(found, null, `${found?.violation}\n${found?.path.join("\n")}`);
+  });
+}
+
+Deno.test(`head walk takes states for one only where they have one future, with ${faultsOf(NOTHING)}`, () => {
+  const model = headModel(NOTHING);
+  const { states, groups, differ } = compareFutures(model, reachedStates(plainHeadModel(NOTHING)));
+  say(`${states} states in ${groups}`);
+  assert.equal(differ, null, differ?.join("\n"));
+});
+
+for (const budget of [THREE, { ...THREE, crashes: 2, restores: 1, terms: 3 }]) {
+  Deno.test(`head walk takes states for one only where they have one future, at random with ${faultsOf(budget)}`, () => {
+    const model = headModel(budget);
+    const chance = new Chance(budget.terms);
+    const { states, groups, differ } = compareFutures(
+      model,
+      randomStates(model, { chance, histories: 600, length: 120 }),
+    );
+    say(`${states} states in ${groups}`);
+    assert.equal(differ, null, differ?.join("\n"));
   });
 }
 
@@ -88,7 +110,7 @@ const MUTANTS: readonly Case[] = [
   {
     what: "stale data that is not moved aside",
     mutant: without(({ type }) => type === "move-aside"),
-    budget: { crashes: 1, terms: 3 },
+    budget: { terms: 3 },
   },
   {
     what: "a failed restore that settles nothing",
@@ -99,8 +121,18 @@ const MUTANTS: readonly Case[] = [
 
 for (const { what, mutant, budget } of MUTANTS) {
   Deno.test(`head walk finds the shortest harm of ${what}`, () => {
-    const { found, states } = walk(headModel({ ...NOTHING, ...budget }, mutant), STATES_LIMIT);
+    const all = { ...NOTHING, ...budget };
+    const model = headModel(all, mutant);
+    const { found, states } = walk(model, STATES_LIMIT);
     assert.ok(found !== null, `no harm found in ${states} states: the checker is blind to it`);
     say(`${found.path.join("\n    ")}\n    => ${found.violation} (after ${states} states)`);
+
+    if (states < COMPARED_STATES) {
+      const plain = walk(plainHeadModel(all, mutant), STATES_LIMIT);
+      assert.equal(plain.found?.path.length, found.path.length, "told all apart, states lead there as soon");
+    }
+    const random = randomStates(model, { chance: new Chance(1), histories: 50, length: 120 });
+    const { differ } = compareFutures(model, random);
+    assert.equal(differ, null, differ?.join("\n"));
   });
 }

@@ -1,25 +1,31 @@
 /**
  * The lease with its programs, the guard and the fast return, walked breadth first through every interleaving of a small
- * model (lease_walk.ts), and the shortest way to harm of each broken variant. The walk with a crash, a late request and a
- * lost reply in one history has millions of states: STATE_MANAGER_SIMULATION_WALK=all adds it to those with two of them.
+ * model (lease_walk.ts) with a crash, a late request and a lost reply in one history; and the shortest way to harm of each
+ * broken variant. STATE_MANAGER_SIMULATION_WALK=all adds walks of minutes. What the walk leaves out of a state
+ * (lease_walk_encoding.ts) is tried against every single move.
  */
 
 import assert from "node:assert/strict";
 import type { LeaseMachine, Step } from "../../src/lease/machine.ts";
-import { type Budget, leaseModel, type LeaseMutant } from "./lease_walk.ts";
+import { say } from "../support/say.ts";
+import { Chance } from "./chance.ts";
+import { leaseModel, plainLeaseModel } from "./lease_walk.ts";
+import type { Budget, LeaseMutant } from "./lease_walk_state.ts";
 import { walk } from "./walker.ts";
+import { compareFutures, randomStates, reachedStates } from "./walker_comparison.ts";
 
 const NOTHING: Budget = { crashes: 0, lateRequests: 0, lostReplies: 0, pauses: 0, releases: 0, terms: 2 };
+const THREE: Budget = { ...NOTHING, crashes: 1, lateRequests: 1, lostReplies: 1 };
 const STATES_LIMIT = 12_000_000;
 
 const BUDGETS: Budget[] = [
-  { ...NOTHING, crashes: 1, lostReplies: 1 },
-  { ...NOTHING, lateRequests: 1, lostReplies: 1 },
-  { ...NOTHING, crashes: 1, releases: 1 },
+  THREE,
+  { ...THREE, releases: 1 },
+  { ...NOTHING, crashes: 1, lateRequests: 1, pauses: 1 },
 ];
 if (Deno.env.get("STATE_MANAGER_SIMULATION_WALK") === "all") {
-  BUDGETS.push({ ...NOTHING, crashes: 1, lateRequests: 1 });
-  BUDGETS.push({ ...NOTHING, crashes: 1, lateRequests: 1, lostReplies: 1 });
+  BUDGETS.push({ ...THREE, pauses: 1 });
+  BUDGETS.push({ ...THREE, crashes: 2, lateRequests: 2 });
 }
 
 function faultsOf(budget: Budget): string {
@@ -27,15 +33,34 @@ function faultsOf(budget: Budget): string {
     .join(", ");
 }
 
-async function print(text: string): Promise<void> {
-  await Deno.stdout.write(new TextEncoder().encode(`\n${text}\n`));
+for (const budget of BUDGETS) {
+  Deno.test(`lease rules hold in every interleaving of ${faultsOf(budget)}`, () => {
+    const { states, moves, depth, found } = walk(leaseModel(budget), STATES_LIMIT);
+    say(`${states} states, ${moves} moves, ${depth} deep`);
+    assert.equal(found, null, `${found?.violation}\n${found?.path.join("\n")}`);
+  });
 }
 
-for (const budget of BUDGETS) {
-  Deno.test(`lease rules hold in every interleaving of ${faultsOf(budget)}`, async () => {
-    const { states, moves, depth, found } = walk(leaseModel(budget), STATES_LIMIT);
-    await print(`${states} states, ${moves} moves, ${depth} deep`);
-    assert.equal(found, null, `${found?.violation}\n${found?.path.join("\n")}`);
+/** Every one of these states is looked at, not only the first of its like. */
+const COMPLETE: Budget = { ...NOTHING, lostReplies: 1 };
+
+Deno.test(`lease walk takes states for one only where they have one future, with ${faultsOf(COMPLETE)}`, () => {
+  const model = leaseModel(COMPLETE);
+  const { states, groups, differ } = compareFutures(model, reachedStates(plainLeaseModel(COMPLETE)));
+  say(`${states} states in ${groups}`);
+  assert.equal(differ, null, differ?.join("\n"));
+});
+
+for (const budget of [THREE, { ...THREE, crashes: 2, pauses: 1, releases: 1, terms: 3 }]) {
+  Deno.test(`lease walk takes states for one only where they have one future, at random with ${faultsOf(budget)}`, () => {
+    const model = leaseModel(budget);
+    const chance = new Chance(budget.terms);
+    const { states, groups, differ } = compareFutures(
+      model,
+      randomStates(model, { chance, histories: 600, length: 120 }),
+    );
+    say(`${states} states in ${groups}`);
+    assert.equal(differ, null, differ?.join("\n"));
   });
 }
 
@@ -68,6 +93,7 @@ const inheritsEverything: LeaseMutant = {
 };
 
 const reusesItsNonce: LeaseMutant = {
+  noncesRepeat: true,
   step: (shipped) => (settings, state, event, turn) =>
     shipped(settings, state, event, { ...turn, nonce: `of ${settings.holder}` }),
 };
@@ -101,15 +127,22 @@ const VARIANTS: readonly { readonly what: string; readonly mutant: LeaseMutant; 
     },
     {
       what: "a thaw before the lease is proven",
-      mutant: { thawsBeforeProof: true, guardIsLateTicks: 1_000 },
+      mutant: { thawsBeforeProof: true, guardIsLateTicks: Infinity },
       budget: { ...NOTHING, lateRequests: 1 },
     },
   ];
 
 for (const { what, mutant, budget } of VARIANTS) {
-  Deno.test(`lease walk finds the shortest harm of ${what}`, async () => {
-    const { states, found } = walk(leaseModel(budget, mutant), STATES_LIMIT);
+  Deno.test(`lease walk finds the shortest harm of ${what}`, () => {
+    const model = leaseModel(budget, mutant);
+    const { states, found } = walk(model, STATES_LIMIT);
     assert.notEqual(found, null, `not found in ${states} states: the walk is blind to it`);
-    await print(`${found?.path.join("\n")}\n=> ${found?.violation} (after ${states} states)`);
+    say(`${found?.path.join("\n    ")}\n    => ${found?.violation} (after ${states} states)`);
+
+    const plain = walk(plainLeaseModel(budget, mutant), STATES_LIMIT);
+    assert.equal(plain.found?.path.length, found?.path.length, "told all apart, states lead there as soon");
+    const random = randomStates(model, { chance: new Chance(1), histories: 100, length: 120 });
+    const { differ } = compareFutures(model, random);
+    assert.equal(differ, null, differ?.join("\n"));
   });
 }
