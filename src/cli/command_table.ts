@@ -33,7 +33,7 @@ export const GROUPS: Readonly<Record<string, { readonly text: string; readonly s
   checkpoint: { text: "make and list checkpoints", standard: "list" },
   lease: { text: "show, release or take the lease", standard: "show" },
   config: { text: "check, show and send configurations", standard: "show" },
-  db: { text: "replicated databases: list, restore", standard: "list" },
+  db: { text: "replicated databases: list, restore, sync", standard: "list" },
 };
 
 const JSON_OUTPUT: OptionSpec = { flags: "--json", text: "print JSON" };
@@ -83,6 +83,8 @@ const RESTORE: readonly OptionSpec[] = [
   { flags: "--checkpoint <id>", text: "which checkpoint: id, ordinal (3 or v3) or latest" },
   { flags: "--at <time>", text: "the newest state not after this time (RFC 3339)" },
   { flags: "--files <name>", text: "only these files (else all)", repeatable: true },
+  { flags: "--databases <name>", text: "only these databases (else all)", repeatable: true },
+  { flags: "--consistent", text: "with --at: the databases too as they were at the checkpoint" },
   {
     flags: "--to <dir>",
     text: "into this empty folder, straight from the store; nothing in the store changes",
@@ -213,6 +215,14 @@ export const COMMANDS: readonly CommandSpec[] = [
       "db restore app --to old.db --at 2026-01-31T12:00:00Z --bucket b --endpoint https://s3.example.com",
     ],
     load: async () => (await import("./db_restore.ts")).restoreOneDatabase,
+  },
+  {
+    name: "db sync",
+    text: "wait until all that is committed to a database is in the bucket",
+    arguments: "<name>",
+    options: CLIENT,
+    examples: ["db sync app"],
+    load: async () => (await import("./db_sync.ts")).syncDatabase,
   },
   lease("show", "show the lease"),
   lease("release", "stop everything and give the lease back; the manager stays up"),

@@ -62,15 +62,19 @@ function targetOf(options: Options, [argument]: readonly string[]): Target {
 async function restoreInPlace(context: Context, options: Options, target: Target): Promise<ExitCode> {
   const dryRun = options.flag("dryRun");
   const files = options.list("files");
+  const databases = options.list("databases");
+  const names = [...files, ...databases];
   using client = await openClient(context, options);
   await client.get("/"); // an unreachable manager is told before a person is asked
   if (!dryRun) {
-    const what = files.length === 0 ? "all files" : files.join(", ");
+    const what = names.length === 0 ? "all files and databases" : names.join(", ");
     await confirm(context, options, `This stops all processes and replaces ${what}. Go on?`);
   }
   const body = {
     ...("at" in target ? { at: target.at } : target),
     ...(files.length === 0 ? {} : { files }),
+    ...(databases.length === 0 ? {} : { databases }),
+    consistent: options.flag("consistent"),
     dry_run: dryRun,
     safety: !options.negated("safety"),
   };

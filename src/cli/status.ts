@@ -12,6 +12,17 @@ export async function showStatus(context: Context, options: Options): Promise<Ex
   return 0;
 }
 
+function databaseLines(value: unknown): [string, string][] {
+  const databases: readonly JsonObject[] = Array.isArray(value) ? value : [];
+  return databases.map((database) => {
+    const { name, state, txid, durable_txid: durable, lag_seconds: lag } = database;
+    const error = (database["last_error"] as JsonObject | null | undefined)?.["message"];
+    const position = txid === undefined ? "" : `, TXID ${txid}, in the bucket ${durable}, ${lag} s behind`;
+    const trouble = error === undefined ? "" : `, last error: ${printable(String(error))}`;
+    return ["database", `${name}: ${state}${position}${trouble}`];
+  });
+}
+
 /** The status for people. */
 export function statusText(status: JsonObject): string {
   const text = (value: unknown) => value === null || value === undefined ? "-" : String(value);
@@ -38,6 +49,7 @@ export function statusText(status: JsonObject): string {
         } s left` +
           (heldBy === null ? "" : `, held by ${text(heldBy["holder"])}`),
     ],
+    ...databaseLines(status["databases"]),
     ["checkpoint", current === null ? "none yet" : `v${text(current["n"])} of ${text(current["time"])}`],
     ["next", text(checkpoint?.["next"])],
     ["last error", text(checkpoint?.["last_error"])],

@@ -182,11 +182,20 @@ Deno.test("restore asks before it overwrites, and refuses where nobody can answe
     (await command([...argv, "--dry-run"])).out,
     /^would restore v1 /,
   );
-  const target = { checkpoint: "1" };
+  assert.equal((await command([...argv, "--yes", "--databases", "main", "--consistent"])).code, 0);
+  const rest = {
+    target: { checkpoint: "1" },
+    files: null,
+    databases: null,
+    consistent: false,
+    dryRun: false,
+    safety: true,
+  };
   assert.deepEqual(asked, [
-    { target, files: null, dryRun: false, safety: true },
-    { target, files: ["app"], dryRun: false, safety: false },
-    { target, files: null, dryRun: true, safety: true },
+    rest,
+    { ...rest, files: ["app"], safety: false },
+    { ...rest, dryRun: true },
+    { ...rest, databases: ["main"], consistent: true },
   ]);
 });
 

@@ -24,7 +24,7 @@ Deno.test("GET /databases tells position, durable position, lag and the last dri
     lag_seconds: 0.25,
   });
   assert.deepEqual([last_drill.outcome, last_drill.duration_seconds, last_drill.error], [
-    false,
+    "failed",
     1.5,
     "no snapshot",
   ]);

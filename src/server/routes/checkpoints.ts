@@ -185,16 +185,16 @@ function restoreRequestOf(
 
 /** A checkpoint that the body names and that is not there is the body's fault (422), not a missing route (404). */
 function asRequestFault(error: unknown, request: RestoreRequest): never {
-  if (!isError(error, "checkpoint-not-found")) throw error;
+  if (!isError(error, "checkpoint-not-found", "not-found")) throw error;
   const pointer = "checkpoint" in request.target ? "/checkpoint" : "/at";
   throw new StateManagerError(
     "invalid-request",
-    "restore: no checkpoint is there for what was asked",
+    "restore: no state is there for what was asked",
     {
       hint: error.hint ?? "GET /checkpoints lists them",
       details: [{
         pointer,
-        detail: pointer === "/at" ? "is before the oldest checkpoint" : "names no checkpoint",
+        detail: pointer === "/at" ? "is before the oldest state that is kept" : "names no state that is kept",
       }],
       cause: error,
     },
