@@ -61,7 +61,10 @@ const summarySchema = v.object({ entries: count, bytes: count, manifest_sha256: 
 /** By name. A database that a pattern found is `<name>/<file>`. */
 const positionsSchema = v.record(
   v.pipe(v.string(), v.regex(/^[A-Za-z0-9][A-Za-z0-9._-]{0,199}(?:\/[A-Za-z0-9][A-Za-z0-9._-]{0,199})?$/)),
-  v.object({ txid: count }),
+  v.object({
+    txid: count,
+    file: v.exactOptional(v.object({ uid: count, gid: count, mode: v.pipe(count, v.maxValue(0o7777)) })),
+  }),
 );
 
 const recordSchema = v.object({

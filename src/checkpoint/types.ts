@@ -50,6 +50,8 @@ export interface CheckpointRecord {
 /** A state of a replicated database: everything up to this TXID. Its bytes are the replica's, not the checkpoint's. */
 export interface DatabasePosition {
   readonly txid: number;
+  /** Of the file, for who restores it; absent where it was not looked at. */
+  readonly file?: { readonly uid: number; readonly gid: number; readonly mode: number };
 }
 
 export interface FilesSummary {

@@ -9,7 +9,7 @@
  *   marker, then the journal goes  – the journal carries the marker, so the roll ends with the same one.
  */
 
-import type { RepositoryRecord } from "../checkpoint/types.ts";
+import type { CheckpointRecord, DatabasePosition, RepositoryRecord } from "../checkpoint/types.ts";
 import type { Config } from "../config/types.ts";
 import {
   type DatabaseChildren,
@@ -62,6 +62,8 @@ export interface DatabaseStartOptions {
   readonly restore: Config["restore"];
   readonly repo: RepositoryRecord;
   readonly token: number;
+  /** All that the head lists, oldest first. */
+  readonly checkpoints: () => readonly CheckpointRecord[];
   /** Epoch of the head before this term; null: there was no head. */
   readonly previousEpoch: () => number | null;
   readonly lineage: LineageFile;
@@ -203,14 +205,15 @@ export class DatabaseStart {
     const txids: Record<string, number> = {};
     for (const { name, entry, path } of wanted) {
       const { owner = null, mode = null } = config[entry] ?? {};
+      const recorded = this.#recorded(name);
       const folder = path.slice(0, path.lastIndexOf("/"));
       await ensureFolder(folder);
       const result = await children.restore({
         place: { layout, name },
         target: targetOf(name),
         file: stagePathOf(path),
-        owner: ownerOf(owner, folder),
-        mode: mode ?? DATABASE_MODE,
+        owner: ownerOf(owner, recorded, folder),
+        mode: mode ?? recorded?.mode ?? DATABASE_MODE,
         check: "quick",
       }, { signal });
       for (const warning of result.warnings) logger.warn(`database ${name}: ${warning}`);
@@ -254,6 +257,14 @@ export class DatabaseStart {
     return txids;
   }
 
+  /** Owner and mode at the newest checkpoint that knows them. */
+  #recorded(name: string): DatabasePosition["file"] | null {
+    const record = this.#options.checkpoints().findLast(({ databases }) =>
+      databases?.[name]?.file !== undefined
+    );
+    return record?.databases?.[name]?.file ?? null;
+  }
+
   #marker(path: string, txid: number | null): DatabaseMarker {
     const { repo, token } = this.#options;
     return { repo_id: repo.repo_id, path, token, claimed: null, txid };
@@ -294,13 +305,14 @@ async function endSwap(
   await finishDatabaseSwaps(dir.databaseSwapJournal);
 }
 
-/** As configured; else who owns the folder, since that is for whom the program's place was made. */
+/** As configured, or recorded; else who owns the folder, since that is for whom the program's place was made. */
 function ownerOf(
   owner: Config["databases"][string]["owner"],
+  recorded: DatabasePosition["file"] | null,
   folder: string,
 ): { readonly uid: number; readonly gid: number } | null {
   if (!isRoot()) return null;
-  const { uid, gid } = statAt(AT_CWD, pathBytes(folder));
+  const { uid, gid } = recorded ?? statAt(AT_CWD, pathBytes(folder));
   return owner === null ? { uid, gid } : { uid: owner.uid, gid: owner.gid ?? gid };
 }
 

@@ -21,6 +21,7 @@ import {
 import type { Clock } from "../platform/clock.ts";
 import { asStateManagerError, StateManagerError } from "../platform/errors.ts";
 import { ensureFolder, removeIfPresent } from "../platform/files.ts";
+import { AT_CWD, pathBytes, statIfPresent } from "../platform/libc_files.ts";
 import { log } from "../platform/log.ts";
 import { errorFromWire } from "../platform/wire_error.ts";
 import type { OpenStoreOptions } from "../storage/mod.ts";
@@ -179,10 +180,23 @@ export class Databases {
 
   /** Where all stand, durable: a barrier. After `finish`: where they ended. */
   async positions(signal?: AbortSignal): Promise<Positions> {
-    if (this.#link === null) return this.#last;
+    if (this.#link === null) return this.#withFiles(this.#last);
     const { positions, failures } = await this.#link.positions(signal === undefined ? {} : { signal });
     this.#tellFailures(failures);
-    return positionsOf(positions);
+    return this.#withFiles(positionsOf(positions));
+  }
+
+  /** Owner and mode are recorded with a checkpoint's positions, so that a new machine makes the file alike. */
+  #withFiles(positions: Positions): Positions {
+    return Object.fromEntries(
+      Object.entries(positions).map(([name, position]) => {
+        const path = this.#found.find((each) => each.name === name)?.path;
+        const stat = path === undefined ? null : statIfPresent(AT_CWD, pathBytes(path));
+        if (stat === null) return [name, position];
+        const { uid, gid, mode } = stat;
+        return [name, { ...position, file: { uid, gid, mode } }];
+      }),
+    );
   }
 
   /** Programs are stopped: everything they committed is in the bucket when it resolves. */

@@ -287,6 +287,7 @@ function databasesFor(
       restore: config.restore,
       repo,
       token: head.token,
+      checkpoints: () => head.head.checkpoints,
       previousEpoch: () => head.previous?.epoch ?? null,
       lineage,
       dir,

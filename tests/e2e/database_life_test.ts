@@ -82,6 +82,8 @@ testOnStores(
       confirmed = readJournal(one.journal).rows.at(-1)?.n ?? 0;
       const synced = await manager.json("/databases/app/sync", { method: "POST" });
       assert.ok(synced.durable_txid > 0);
+    Deno.chmodSync(one.database, 0o640);
+    await manager.checkpoint();
       const { perSecond } = DEFAULTS;
       await untilRow(one, manager, confirmed + perSecond * (LOSS_LIMIT_MS / 1000 + 1));
       killedMs = clock.monotonicMs();
@@ -97,6 +99,7 @@ testOnStores(
     const [found = 0] = readJournal(two.journal).starts;
     assert.ok(found >= mustHave, `${found} rows came back, ${mustHave} were older than ${LOSS_LIMIT_MS} ms`);
     assert.ok(found <= (told.at(-1)?.n ?? 0) + 1, "no row that nobody wrote");
+  assert.equal((Deno.statSync(two.database).mode ?? 0) & 0o777, 0o640, "the mode that the checkpoint recorded");
     next.signal("SIGTERM");
     assert.equal(await next.exit(), 0);
     const last = readJournal(two.journal).rows.at(-1)?.n;
