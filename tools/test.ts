@@ -8,6 +8,7 @@ const root = new URL("../", import.meta.url).pathname;
 
 /** A test's name ends with "[needs …]" where it is left out without that tool; here is what brings it back. */
 const NEEDS: Readonly<Record<string, string>> = {
+  litestream: "Litestream not found: name its binary in STATE_MANAGER_TEST_LITESTREAM",
   minio: "MinIO not found: name its binary in STATE_MANAGER_TEST_MINIO",
   binary: "no compiled binary: deno task compile, then STATE_MANAGER_BINARY=$PWD/state-manager",
   mount: "may not mount: run as root with CAP_SYS_ADMIN",

@@ -4,6 +4,8 @@
  * checksum at the end of the file is known: nobody may rely on them until `end` has returned.
  */
 
+import { assert } from "../../platform/assert.ts";
+import { asStateManagerError, type StateManagerError } from "../../platform/errors.ts";
 import { Crc64 } from "./crc64.ts";
 import { damaged } from "./damage.ts";
 import {
@@ -18,7 +20,6 @@ import {
   readTrailer,
   trailerProblem,
 } from "./format.ts";
-import { assert } from "../../platform/assert.ts";
 import { frameLayout, framePage, isEndMark, PAGE_HEADER_BYTES, readFrame } from "./page_frame.ts";
 import { END_MARK_BYTES, writeIndexEntry } from "./page_index.ts";
 
@@ -32,6 +33,9 @@ export interface LtxSummary {
 }
 
 type State = "header" | "pages" | "index" | "trailer" | "done";
+
+/** What is taken beyond the need, so that a frame that comes byte by byte is not moved with each. */
+const SPARE_LIMIT_BYTES = 128 * 1024;
 
 /** Bytes that came and were not yet read. */
 class ByteQueue {
@@ -48,7 +52,8 @@ class ByteQueue {
   put(chunk: Uint8Array): void {
     if (this.#to + chunk.length > this.#bytes.length) {
       const needed = this.length + chunk.length;
-      const target = needed <= this.#bytes.length ? this.#bytes : new Uint8Array(needed * 2);
+      const room = needed + Math.min(needed, SPARE_LIMIT_BYTES);
+      const target = needed <= this.#bytes.length ? this.#bytes : new Uint8Array(room);
       target.set(this.#bytes.subarray(this.#from, this.#to));
       this.#bytes = target;
       this.#to -= this.#from;
@@ -86,6 +91,7 @@ export class LtxDecoder {
   #lastPage = 0;
   #pageCount = 0;
   #summary: LtxSummary | null = null;
+  #refusal: StateManagerError | null = null;
 
   /** `file` names it in errors. */
   constructor(file = "LTX file") {
@@ -110,8 +116,18 @@ export class LtxDecoder {
     this.#queue.put(chunk);
   }
 
-  /** The next page; null when more bytes are needed. */
+  /** The next page; null when more bytes are needed. A file that was refused once stays refused. */
   next(): LtxPage | null {
+    if (this.#refusal !== null) throw this.#refusal;
+    try {
+      return this.#next();
+    } catch (error) {
+      this.#refusal = asStateManagerError(error);
+      throw this.#refusal;
+    }
+  }
+
+  #next(): LtxPage | null {
     for (;;) {
       const state = this.#state;
       if (state === "pages") {

@@ -13,17 +13,31 @@ const HASH_BITS = 13;
 /** After 2^6 positions without a match the search takes bigger steps: data that does not compress costs little. */
 const SKIP_TRIGGER = 6;
 
+/** Shorter pieces are copied faster in a loop than by a call of the runtime. */
+const LOOP_COPY_LIMIT_BYTES = 64;
+
 /** What `length` bytes take at most. */
 export function blockBound(length: number): number {
   return length + Math.floor(length / 255) + 16;
 }
 
-/** Where each hash was seen last, plus one; reused, since a page is small and clearing is cheaper than garbage. */
+/**
+ * Where each hash was seen last. It outlives a call: places count on from one block to the next, so that what an
+ * earlier block left lies before the start of this one and need not be cleared.
+ */
 const table = new Int32Array(1 << HASH_BITS);
+let blocksStart = 1;
+/** Then it is cleared after all. */
+const BLOCKS_START_LIMIT = 1 << 30;
 
-function word(bytes: Uint8Array, at: number): number {
-  return (bytes[at] as number) | ((bytes[at + 1] as number) << 8) | ((bytes[at + 2] as number) << 16) |
-    ((bytes[at + 3] as number) << 24);
+function startBlock(length: number): number {
+  if (blocksStart > BLOCKS_START_LIMIT) {
+    table.fill(0);
+    blocksStart = 1;
+  }
+  const start = blocksStart;
+  blocksStart += length;
+  return start;
 }
 
 /** Writes what a nibble of 15 leaves over; the place after it. */
@@ -49,10 +63,15 @@ function writeLiterals(
   return at;
 }
 
-function matchLength(plain: Uint8Array, earlier: number, at: number): number {
-  const end = plain.length - LAST_LITERALS;
+/** Number of equal bytes from `earlier` and `at` on. */
+function matchLength(plain: DataView, earlier: number, at: number): number {
+  const end = plain.byteLength - LAST_LITERALS;
   const start = at;
-  while (at < end && plain[earlier] === plain[at]) {
+  while (at + 4 <= end && plain.getInt32(earlier) === plain.getInt32(at)) {
+    earlier += 4;
+    at += 4;
+  }
+  while (at < end && plain.getUint8(earlier) === plain.getUint8(at)) {
     earlier++;
     at++;
   }
@@ -61,21 +80,22 @@ function matchLength(plain: Uint8Array, earlier: number, at: number): number {
 
 /** Compresses `plain` into `target` from `at` on, where blockBound() bytes must be free; the place after the block. */
 export function compressBlock(plain: Uint8Array, target: Uint8Array, at: number): number {
-  table.fill(0);
+  const view = new DataView(plain.buffer, plain.byteOffset, plain.byteLength);
+  const start = startBlock(plain.length);
   const lastStart = plain.length - MATCH_START_LIMIT;
   let anchor = 0;
   let from = 0;
   let misses = 1 << SKIP_TRIGGER;
   while (from <= lastStart) {
-    const value = word(plain, from);
+    const value = view.getInt32(from);
     const slot = Math.imul(value, 0x9e3779b1) >>> (32 - HASH_BITS);
-    const earlier = (table[slot] as number) - 1;
-    table[slot] = from + 1;
-    if (earlier < 0 || from - earlier > FARTHEST_MATCH || word(plain, earlier) !== value) {
+    const earlier = (table[slot] as number) - start;
+    table[slot] = start + from;
+    if (earlier < 0 || from - earlier > FARTHEST_MATCH || view.getInt32(earlier) !== value) {
       from += misses++ >> SKIP_TRIGGER;
       continue;
     }
-    const length = SMALLEST_MATCH + matchLength(plain, earlier + SMALLEST_MATCH, from + SMALLEST_MATCH);
+    const length = SMALLEST_MATCH + matchLength(view, earlier + SMALLEST_MATCH, from + SMALLEST_MATCH);
     const rest = length - SMALLEST_MATCH;
     at = writeLiterals(target, at, plain, anchor, from, Math.min(rest, 15));
     const distance = from - earlier;
@@ -87,6 +107,20 @@ export function compressBlock(plain: Uint8Array, target: Uint8Array, at: number)
     misses = 1 << SKIP_TRIGGER;
   }
   return writeLiterals(target, at, plain, anchor, plain.length, 0);
+}
+
+/** Repeats what lies `distance` before `to`. Where the two overlap the match repeats what it has just written. */
+function copyMatch(target: Uint8Array, to: number, distance: number, length: number): void {
+  const end = to + length;
+  if (length <= LOOP_COPY_LIMIT_BYTES) {
+    for (; to < end; to++) target[to] = target[to - distance] as number;
+    return;
+  }
+  for (let known = distance; to < end; known *= 2) {
+    const count = Math.min(known, end - to);
+    target.copyWithin(to, to - known, to - known + count);
+    to += count;
+  }
 }
 
 /** Fills `target` exactly from `block`; what is wrong with the block where it does not, else null. */
@@ -122,13 +156,8 @@ export function decompressBlock(block: Uint8Array, target: Uint8Array): string |
       } while (more === 255);
     }
     if (length > target.length - to) return "LZ4 block expands to more than a page";
-    // Byte by byte where the two overlap: the match then repeats what it has just written.
-    if (distance >= length && length > 32) {
-      target.copyWithin(to, to - distance, to - distance + length);
-      to += length;
-    } else {
-      for (const end = to + length; to < end; to++) target[to] = target[to - distance] as number;
-    }
+    copyMatch(target, to, distance, length);
+    to += length;
   }
   return "LZ4 block ends without literals";
 }

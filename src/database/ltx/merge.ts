@@ -16,6 +16,9 @@ export async function* readPages(
   decoder.end();
 }
 
+/** First reads that are under way together: each may be a request to a store, of which one by one would take long. */
+const OPENED_AT_ONCE = 32;
+
 interface Source {
   readonly pages: AsyncIterator<LtxPage>;
   /** Larger is newer. */
@@ -92,9 +95,12 @@ export async function* mergePages(
   const iterators = inputs.map((input) => input[Symbol.asyncIterator]());
   try {
     const heap = new SourceHeap();
-    for (const [age, pages] of iterators.entries()) {
-      const first = await pages.next();
-      if (first.done !== true) heap.add({ pages, age, page: first.value });
+    for (let from = 0; from < iterators.length; from += OPENED_AT_ONCE) {
+      const opened = iterators.slice(from, from + OPENED_AT_ONCE).map(async (pages, i) => {
+        const first = await pages.next();
+        if (first.done !== true) heap.add({ pages, age: from + i, page: first.value });
+      });
+      await Promise.all(opened);
     }
     const pageSize = heap.first?.page.data.length ?? 0;
     let last = 0;

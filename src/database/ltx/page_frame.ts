@@ -3,6 +3,7 @@
  * Litestream up to 0.5.15) a whole LZ4 frame with one block and a checksum. Only the first kind is written.
  */
 
+import { assert } from "../../platform/assert.ts";
 import { blockBound, compressBlock, decompressBlock } from "./lz4_block.ts";
 import { xxhash32 } from "./xxhash32.ts";
 
@@ -42,6 +43,8 @@ export function writeFrame(target: Uint8Array, pgno: number, page: Uint8Array): 
   view.setUint32(0, pgno);
   view.setUint16(4, FLAG_BLOCK);
   const length = compressBlock(page, target, BLOCK_PREFIX_BYTES);
+  // What is written past the end of an array is lost in silence.
+  assert(length <= target.length, "a frame has room for what LZ4 makes of a page");
   view.setUint32(PAGE_HEADER_BYTES, length - BLOCK_PREFIX_BYTES);
   return length;
 }

@@ -1,0 +1,49 @@
+/** The real Litestream, as the oracle of its own format: one run per call, bounded in time. */
+
+/** A run takes milliseconds; on a busy machine some seconds. */
+const RUN_LIMIT_MS = 60_000;
+
+function isProgram(path: string): boolean {
+  try {
+    const { isFile, mode } = Deno.statSync(path);
+    return isFile && ((mode ?? 0) & 0o111) !== 0;
+  } catch {
+    return false;
+  }
+}
+
+/** STATE_MANAGER_TEST_LITESTREAM, else the project's own copy, else PATH; null where there is none. */
+export function findLitestream(): string | null {
+  const named = Deno.env.get("STATE_MANAGER_TEST_LITESTREAM");
+  if (named !== undefined && named !== "") return isProgram(named) ? named : null;
+  const own = new URL("../../.cache/tools/litestream", import.meta.url).pathname;
+  const folders = (Deno.env.get("PATH") ?? "").split(":").filter((folder) => folder !== "");
+  return [own, ...folders.map((folder) => `${folder}/litestream`)].find(isProgram) ?? null;
+}
+
+export interface LitestreamRun {
+  readonly code: number;
+  /** Standard output and error. */
+  readonly text: string;
+}
+
+/** Runs Litestream with `args` to its end. The environment is empty: it refuses to start with some variables set. */
+export async function litestream(...args: string[]): Promise<LitestreamRun> {
+  const program = findLitestream();
+  if (program === null) throw new Error("run Litestream: not found");
+  const { code, stdout, stderr } = await new Deno.Command(program, {
+    args,
+    clearEnv: true,
+    env: { HOME: "/nonexistent" },
+    stdin: "null",
+    signal: AbortSignal.timeout(RUN_LIMIT_MS),
+  }).output();
+  const decoder = new TextDecoder();
+  return { code, text: decoder.decode(stdout) + decoder.decode(stderr) };
+}
+
+/** Restores the replica in `folder` to `target`; throws with what Litestream said where it fails. */
+export async function litestreamRestore(folder: string, target: string, ...flags: string[]): Promise<void> {
+  const { code, text } = await litestream("restore", ...flags, "-o", target, `file://${folder}`);
+  if (code !== 0) throw new Error(`litestream restore: exit code ${code}: ${text}`);
+}
