@@ -76,9 +76,12 @@ export class Follower {
     });
   }
 
-  /** Takes what was committed since the last time. Errors: `busy`, `data-damaged`, `disk-full`, `local-io`, `cancelled`. */
-  async sync(): Promise<SyncResult> {
-    return await this.#exclusively(() => this.#counted(() => this.#sync()));
+  /**
+   * Takes what was committed since the last time; of a database that is copied a change only once it has settled, unless
+   * `now` is set. Errors: `busy`, `data-damaged`, `disk-full`, `local-io`, `cancelled`.
+   */
+  async sync(options: { readonly now?: boolean } = {}): Promise<SyncResult> {
+    return await this.#exclusively(() => this.#counted(() => this.#sync(options.now)));
   }
 
   /** Commits nothing, as a transaction of its own: the next TXID, for a holder that must write one. */

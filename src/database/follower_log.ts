@@ -132,6 +132,7 @@ export class LogFollower {
     const { mtimeNs } = this.#connection.stat();
     const seen = `${position?.salt1}:${position?.offset}:${mtimeNs}`;
     if (seen === this.#readerSaw) return;
+    this.#context.step("read");
     try {
       this.#connection.closeGate("reader");
     } catch (error) {
@@ -459,6 +460,7 @@ export class LogFollower {
    */
   async #checkpoint(kind: "reader" | "barrier"): Promise<boolean> {
     await this.#syncToEnd(false);
+    this.#context.step("read");
     try {
       await this.#withBusyRetries(() => this.#connection.closeGate(kind));
     } catch (error) {
