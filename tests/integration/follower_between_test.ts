@@ -11,8 +11,10 @@ import type { FollowerStep } from "../../src/database/follower_types.ts";
 import { assertSnapshot, FollowedDatabase, rows } from "../support/followed_database.ts";
 import { say } from "../support/say.ts";
 
+const machine = systemClock();
 const COMMIT = rows(3, 700);
 const PASSIVE = "PRAGMA wal_checkpoint(PASSIVE)";
+const LATER = "at the next step"; // what comes after it is done there
 const ACTIONS: Readonly<Record<string, readonly string[]>> = {
   "commits": [COMMIT],
   "checkpoints": [PASSIVE, COMMIT],
@@ -20,6 +22,11 @@ const ACTIONS: Readonly<Record<string, readonly string[]>> = {
   "commits and cuts the log": [COMMIT, "PRAGMA wal_checkpoint(TRUNCATE)", COMMIT],
   "cuts the log": ["PRAGMA wal_checkpoint(TRUNCATE)", COMMIT],
   "rolls back what it spilled": [`BEGIN; ${rows(200, 700)}; ROLLBACK`, COMMIT],
+  "commits, then checkpoints and begins the log anew": [COMMIT, LATER, PASSIVE, COMMIT],
+  "commits, later checkpoints and begins the log anew": [COMMIT, LATER, LATER, PASSIVE, COMMIT],
+  // Around a move of the reader, and around a checkpoint.
+  "commits, takes that in, and commits three steps on": [COMMIT, LATER, PASSIVE, LATER, LATER, COMMIT],
+  "commits, and again five steps on": [COMMIT, LATER, LATER, LATER, LATER, LATER, COMMIT],
   "vacuums": ["DELETE FROM t WHERE a%2=0", "VACUUM", COMMIT],
 };
 
@@ -30,11 +37,15 @@ for (const [name, action] of Object.entries(ACTIONS)) {
       const steps = new Set<FollowerStep>();
       let left = 0;
       let refused = 0;
+      let todo: readonly string[] = [];
       let app: DatabaseSync | null = null;
       const onStep = (step: FollowerStep) => {
         steps.add(step);
-        if (--left !== 0) return;
-        for (const sql of action) {
+        if (--left === 0) todo = action;
+        while (todo.length > 0) {
+          const [sql = "", ...rest] = todo;
+          todo = rest;
+          if (sql === LATER) return;
           try {
             app?.exec(sql);
           } catch (error) {
@@ -46,7 +57,7 @@ for (const [name, action] of Object.entries(ACTIONS)) {
       };
       const limits = { checkpointPages: 1, barrierPages: barrier ? 1 : 1e9, checkpointIntervalMs: 0 };
       let nowMs = 0;
-      const clock = { ...systemClock(), monotonicMs: () => nowMs += 100_000 }; // every attempt is due
+      const clock = { ...machine, monotonicMs: () => nowMs += 100_000 }; // every attempt is due
       await using scene = await FollowedDatabase.wal({ limits, onStep, clock });
       const follower = await scene.start();
       assertSnapshot(await scene.synced(), "first-contact");
@@ -75,6 +86,7 @@ for (const [name, action] of Object.entries(ACTIONS)) {
           }
           reached = left <= 0;
           left = 0;
+          todo = [];
           for (let more = true; more;) more = (await follower.sync()).changed;
           await scene.assertSame(`${name} at step ${nth}`);
           await follower.deleteUpTo(scene.replica.txid);
@@ -94,3 +106,26 @@ for (const [name, action] of Object.entries(ACTIONS)) {
     });
   }
 }
+
+Deno.test("follower reads all pages again when the log begins anew over those that it reads", async () => {
+  let app: DatabaseSync | null = null;
+  let scans = 0;
+  await using scene = await FollowedDatabase.wal({
+    onStep: (step) => {
+      if (step === "scanned" && ++scans === 1) app?.exec(`UPDATE t SET b=randomblob(500); ${COMMIT}`);
+    },
+  });
+  await scene.program.run("app", rows(200));
+  await scene.program.run("app", PASSIVE); // all is in the database: the next commit begins the log anew
+  app = new DatabaseSync(scene.path);
+  try {
+    await scene.start();
+    assertSnapshot(await scene.synced(), "first-contact");
+    assert.equal(scans, 2);
+    app.exec(COMMIT);
+    assertSnapshot(await scene.synced(), null);
+  } finally {
+    await scene.stop();
+    app.close();
+  }
+});
