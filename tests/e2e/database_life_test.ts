@@ -82,8 +82,8 @@ testOnStores(
       confirmed = readJournal(one.journal).rows.at(-1)?.n ?? 0;
       const synced = await manager.json("/databases/app/sync", { method: "POST" });
       assert.ok(synced.durable_txid > 0);
-    Deno.chmodSync(one.database, 0o640);
-    await manager.checkpoint();
+      Deno.chmodSync(one.database, 0o640);
+      await manager.checkpoint();
       const { perSecond } = DEFAULTS;
       await untilRow(one, manager, confirmed + perSecond * (LOSS_LIMIT_MS / 1000 + 1));
       killedMs = clock.monotonicMs();
@@ -99,7 +99,11 @@ testOnStores(
     const [found = 0] = readJournal(two.journal).starts;
     assert.ok(found >= mustHave, `${found} rows came back, ${mustHave} were older than ${LOSS_LIMIT_MS} ms`);
     assert.ok(found <= (told.at(-1)?.n ?? 0) + 1, "no row that nobody wrote");
-  assert.equal((Deno.statSync(two.database).mode ?? 0) & 0o777, 0o640, "the mode that the checkpoint recorded");
+    assert.equal(
+      (Deno.statSync(two.database).mode ?? 0) & 0o777,
+      0o640,
+      "the mode that the checkpoint recorded",
+    );
     next.signal("SIGTERM");
     assert.equal(await next.exit(), 0);
     const last = readJournal(two.journal).rows.at(-1)?.n;
@@ -189,3 +193,124 @@ testOnStores("a database that its program makes in rollback mode is kept all the
   assert.equal(await manager.exit(), 0, manager.tail());
   assert.equal(await restoreTo(store, `${scratch.path}/end.db`), readJournal(place.journal).rows.at(-1)?.n);
 });
+
+testOnStores(
+  "a database below a files root comes back with the files, and neither is in the other's way",
+  async (store) => {
+    using scratch = scratchFolder();
+    const place = (name: string): Place => {
+      const root = `${scratch.path}/${name}`;
+      Deno.mkdirSync(`${root}/files/db`, { recursive: true });
+      return { root, database: `${root}/files/db/app.db`, journal: `${root}/journal` };
+    };
+    const withFiles = ({ root }: Place) => ({ args: ["--files", `app=${root}/files`] });
+    const note = ({ root }: Place) => Deno.readTextFileSync(`${root}/files/note`);
+    const one = place("one");
+    let early: number;
+    {
+      await using manager = start(one, store, withFiles(one));
+      Deno.writeTextFileSync(`${one.root}/files/note`, "first");
+      await untilRow(one, manager, 50);
+      const first = await manager.checkpoint();
+      Deno.writeTextFileSync(`${one.root}/files/note`, "second");
+      await untilRow(one, manager, (readJournal(one.journal).rows.at(-1)?.n ?? 0) + 100);
+      await manager.checkpoint();
+      const before = readJournal(one.journal).starts.length;
+      await manager.json("/restore", { json: { checkpoint: first.checkpoint.id } });
+      await waitFor(
+        "the program again",
+        () => readJournal(one.journal).starts.length > before,
+        60_000,
+        () => manager.tail(),
+      );
+      early = readJournal(one.journal).starts.at(-1) ?? 0;
+      assert.ok(early >= 50 && early < 150, `the program began again with ${early} rows`);
+      assert.equal(note(one), "first");
+      await untilRow(one, manager, early + 20);
+      await manager.json("/databases/app/sync", { method: "POST" });
+      await manager.killTree();
+    }
+    const two = place("two");
+    {
+      await using next = start(two, store, withFiles(two));
+      await untilRow(two, next, 1);
+      const [found = 0] = readJournal(two.journal).starts;
+      assert.ok(found >= early + 20, `${found} rows came back`);
+      assert.equal(note(two), "first");
+      next.signal("SIGTERM");
+      assert.equal(await next.exit(), 0, next.tail());
+    }
+    // The same folder again: both are ours, nothing is moved aside.
+    await using again = start(two, store, withFiles(two));
+    const status = await again.state("running", 60_000);
+    assert.deepEqual([status.files[0].origin, status.databases[0].origin], ["kept", "kept"]);
+    const to = `${scratch.path}/to`;
+    const offline = await runProgram(["restore", ...store.args, "--to", to], { env: store.env });
+    assert.equal(offline.code, 0, offline.stderr);
+    assert.equal(Deno.readTextFileSync(`${to}/app/note`), "first");
+    assert.throws(
+      () => Deno.statSync(`${to}/app/db/app.db`),
+      "the checkpoint's files do not hold the database",
+    );
+  },
+);
+
+testOnStores(
+  "every database that a pattern finds is replicated, and comes back on another machine",
+  async (store) => {
+    using scratch = scratchFolder();
+    const names = ["a", "b"];
+    const startAt = (machine: string): ManagerProcess => {
+      const root = `${scratch.path}/${machine}`;
+      Deno.mkdirSync(`${root}/db`, { recursive: true });
+      const processes = names.map((name) => {
+        const program = { database: `${root}/db/${name}.db`, journal: `${root}/${name}`, perSecond: 50 };
+        return [name, { command: chainProgram(program) }];
+      });
+      const config = {
+        storage: store.config,
+        databases: { shops: { path: `${root}/db`, pattern: "*.db" } },
+        processes: Object.fromEntries(processes),
+        lease: { ttl: "5s", renew: "1s" },
+      };
+      Deno.writeTextFileSync(`${root}/config.json`, JSON.stringify(config), { mode: 0o600 });
+      return new ManagerProcess({
+        args: ["--config", `${root}/config.json`, "--data-dir", `${root}/data`],
+        env: store.env,
+      });
+    };
+    const told = (machine: string, name: string) => readJournal(`${scratch.path}/${machine}/${name}`);
+    const untilAll = (machine: string, rows: number, manager: ManagerProcess) =>
+      waitFor(
+        `${rows} rows in each`,
+        () => names.every((name) => (told(machine, name).rows.at(-1)?.n ?? 0) >= rows),
+        60_000,
+        () => manager.tail(),
+      );
+    const confirmed: number[] = [];
+    {
+      await using manager = startAt("one");
+      await untilAll("one", 30, manager);
+      for (const name of names) {
+        confirmed.push(told("one", name).rows.at(-1)?.n ?? 0);
+        await waitFor(
+          `a sync of ${name}`,
+          async () =>
+            await manager.statusOf(`/databases/shops%2F${name}.db/sync`, { method: "POST" }) === 200,
+        );
+      }
+      await manager.killTree();
+    }
+    await using next = startAt("two");
+    await untilAll("two", 1, next);
+    names.forEach((name, index) => {
+      const [found = 0] = told("two", name).starts;
+      assert.ok(
+        found >= (confirmed[index] ?? 0),
+        `${name}: ${found} rows came back, ${confirmed[index]} confirmed`,
+      );
+    });
+    next.signal("SIGTERM");
+    assert.equal(await next.exit(), 0, next.tail());
+  },
+);
