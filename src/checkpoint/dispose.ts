@@ -22,9 +22,10 @@ import {
   unlinkAt,
   withFolder,
 } from "../platform/libc_files.ts";
-import { isOwnName, keptPaths } from "./exclude.ts";
+import { type Excluder, excluderOf, isOwnName, keptPaths } from "./exclude.ts";
 import { FORMER_PREFIX, HOLDER_PREFIX, idBeside, idInside, splitOwnPath } from "./holder.ts";
 import { listAllNames, Turns } from "./turns.ts";
+import type { FilesRoot } from "./types.ts";
 
 /** From this size on removing a file, and from so many names that it held a folder, can hold the thread for long. */
 const LARGE_BYTES = 64 * 1024 * 1024;
@@ -145,30 +146,46 @@ async function holdersIn(folder: string): Promise<string[]> {
 const DOT = 0x2e;
 
 /**
- * True when a files root holds nothing of anybody's: missing, or empty but for lost+found, our own folders and what
- * `excludePaths` (absolute) keeps out of it, a replicated database for one.
+ * True when a files root holds nothing of anybody's: missing, or empty but for lost+found, our own folders and what is
+ * kept out of it by path or pattern (a replicated database for one), with the folders that hold nothing else. An empty
+ * folder counts, unless it is there for what is kept out.
  */
-export function isEmptyRoot(path: string, excludePaths: readonly string[] = []): boolean {
-  return holdsNothingBut(path, new Set(keptPaths(path, excludePaths)), "");
-}
-
-function holdsNothingBut(path: string, kept: ReadonlySet<string>, below: string): boolean {
+export function isEmptyRoot(root: Pick<FilesRoot, "path" | "exclude" | "excludePaths">): boolean {
   try {
-    if (statAt(AT_CWD, pathBytes(path)).type === "file") return false;
+    if (statAt(AT_CWD, pathBytes(root.path)).type === "file") return false;
   } catch (error) {
     if (isErrno(error, "ENOENT", "ENOTDIR")) return true;
     throw error;
   }
+  const { path, exclude, excludePaths } = root;
+  const places = [...keptPaths(path, excludePaths).map((each) => `/${each}`), ...exclude];
+  const isPlace = (folder: string) => places.some((each) => each.startsWith(`/${folder}/`));
+  return holdings(path, { excluded: excluderOf(root), isPlace }, "") !== "something";
+}
+
+interface Kept {
+  readonly excluded: Excluder;
+  /** True for a folder on the way to something that is kept out. */
+  readonly isPlace: (folder: string) => boolean;
+}
+
+function holdings(path: string, kept: Kept, below: string): "nothing" | "excluded" | "something" {
   return withFolder(pathBytes(path), (fd) => {
-    const counts = (name: PathBytes) => {
-      if (isNobodys(name)) return false;
-      const inside = below + new TextDecoder().decode(name);
-      if (kept.has(inside)) return false;
-      const leadsToKept = kept.values().some((each) => each.startsWith(`${inside}/`));
-      return !leadsToKept || !holdsNothingBut(`${path}/${inside.slice(below.length)}`, kept, `${inside}/`);
-    };
-    for (const names of listNameBatches(fd)) if (names.some(counts)) return false;
-    return true;
+    let found: "nothing" | "excluded" = "nothing";
+    for (const names of listNameBatches(fd)) {
+      for (const name of names) {
+        if (below === "" && isNobodys(name)) continue;
+        const text = new TextDecoder().decode(name);
+        const isFolder = statIfPresent(fd, name)?.type === "directory";
+        if (!kept.excluded(below + text, isFolder)) {
+          const inside = isFolder ? holdings(`${path}/${text}`, kept, `${below}${text}/`) : "something";
+          if (inside === "something") return inside;
+          if (inside === "nothing" && !kept.isPlace(below + text)) return "something";
+        }
+        found = "excluded";
+      }
+    }
+    return found;
   });
 }
 

@@ -135,9 +135,18 @@ export function filesRoots(config: Config, dir: DataDir): FilesRoot[] {
       name,
       path: files.path,
       excludePaths: own.filter((path) => path === files.path || path.startsWith(files.path + "/")),
-      exclude: files.exclude,
+      exclude: [...files.exclude, ...replicatedIn(files.path, config)],
       includeDatabases: files.includeDatabases,
     }));
+}
+
+/** Of a database folder inside a files root: what its pattern means, and what SQLite keeps beside it. */
+function replicatedIn(root: string, config: Config): string[] {
+  return Object.values(databasesOf(config)).flatMap(({ path, pattern }) => {
+    const isInside = path === root || path.startsWith(`${root}/`);
+    if (pattern === null || !isInside) return [];
+    return ["", "-wal", "-shm", "-journal"].map((suffix) => `${path.slice(root.length)}/${pattern}${suffix}`);
+  });
 }
 
 /** The databases that `stacks` names. */

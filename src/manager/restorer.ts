@@ -145,7 +145,7 @@ export class Restorer {
 
   async #moveAside(name: string, stager: Stager): Promise<void> {
     const [root] = this.#named([name]);
-    if (root === undefined || isEmptyRoot(root.path, root.excludePaths)) return;
+    if (root === undefined || isEmptyRoot(root)) return;
     const time = asideName(this.#options.clock.wallMs());
     const folder = `${this.#options.dir.stale}/${time}`;
     await ensureFolder(folder, 0o700);

@@ -78,9 +78,7 @@ export function rootSteps(roots: readonly FilesRoot[]): TermSteps {
   return {
     "look-at-roots": () =>
       Promise.resolve({
-        empty: roots.filter(({ path, excludePaths }) => isEmptyRoot(path, excludePaths)).map(({ name }) =>
-          name
-        ),
+        empty: roots.filter(isEmptyRoot).map(({ name }) => name),
       }),
     "remove-leftovers": ({ keep }) => removeLeftovers(roots, new Set(keep)),
   };

@@ -270,6 +270,7 @@ testOnStores(
       const config = {
         storage: store.config,
         databases: { shops: { path: `${root}/db`, pattern: "*.db" } },
+        files: { beside: { path: `${root}/db` } },
         processes: Object.fromEntries(processes),
         lease: { ttl: "5s", renew: "1s" },
       };

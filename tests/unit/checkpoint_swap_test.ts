@@ -225,23 +225,39 @@ Deno.test("a root that must never be replaced is refused", async () => {
 Deno.test("an empty root is one that holds nothing of anybody's", async () => {
   await using folder = scratchFolder("swap-");
   const live = `${folder.path}/live`;
-  assert.equal(isEmptyRoot(live), true);
+  assert.equal(isEmptyRoot(filesRoot(live)), true);
   writeTree(live, { ".sm-stale/x": "1", "lost+found/x": "1" });
-  assert.equal(isEmptyRoot(live), true);
+  assert.equal(isEmptyRoot(filesRoot(live)), true);
   writeTree(live, { ".hidden": "1" });
-  assert.equal(isEmptyRoot(live), false);
-  assert.equal(isEmptyRoot(`${live}/.hidden`), false);
+  assert.equal(isEmptyRoot(filesRoot(live)), false);
+  assert.equal(isEmptyRoot(filesRoot(`${live}/.hidden`)), false);
 });
 
 Deno.test("an empty root is one that holds nothing but a replicated database", async () => {
   await using folder = scratchFolder("swap-");
   const live = `${folder.path}/live`;
-  const kept = [`${live}/db/app.db`, "/elsewhere"];
   writeTree(live, { "db/app.db": "1", "db/app.db-wal": "1" });
-  assert.equal(isEmptyRoot(live), false);
-  assert.equal(isEmptyRoot(live, kept), true);
+  const byPath = { ...filesRoot(live), excludePaths: [`${live}/db/app.db`, "/elsewhere"] };
+  const byPattern = { ...filesRoot(live), exclude: ["/db/*.db", "/db/*.db-wal"] };
+  assert.equal(isEmptyRoot(filesRoot(live)), false);
+  assert.equal(isEmptyRoot(byPath), true);
+  assert.equal(isEmptyRoot(byPattern), true);
   writeTree(live, { "db/other": "1" });
-  assert.equal(isEmptyRoot(live, kept), false);
+  assert.equal(isEmptyRoot(byPath), false);
+  assert.equal(isEmptyRoot(byPattern), false);
+});
+
+Deno.test("a root with an empty folder in it is not empty", async () => {
+  await using folder = scratchFolder("swap-");
+  Deno.mkdirSync(`${folder.path}/live/sub`, { recursive: true });
+  const root = filesRoot(`${folder.path}/live`);
+  assert.equal(isEmptyRoot(root), false);
+  assert.equal(
+    isEmptyRoot({ ...root, excludePaths: [`${root.path}/sub/app.db`] }),
+    true,
+    "it waits for its database",
+  );
+  assert.equal(isEmptyRoot({ ...root, exclude: ["/sub/*.db"] }), true, "or for those of a pattern");
 });
 
 Deno.test("leftovers are found beside and inside their root only, and nothing else is ever deleted", async () => {
@@ -276,7 +292,7 @@ Deno.test("moving aside renames the whole folder where that works", async () => 
   const aside = `${folder.path}/aside`;
   assert.equal(await moveAside({ live, aside, time: "then", keep: [] }), aside);
   assert.deepEqual(readTree(aside), OLD_FILES);
-  assert.equal(isEmptyRoot(live), true);
+  assert.equal(isEmptyRoot(filesRoot(live)), true);
 });
 
 Deno.test("moving aside keeps to the same filesystem, and leaves the data folder and a stage in place", async () => {
