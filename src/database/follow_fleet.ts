@@ -107,8 +107,16 @@ export class FollowFleet {
     await Promise.all([...this.#units.values()].map((unit) => unit.stop()));
   }
 
-  /** What the question is answered with. Rejects where it cannot be. */
+  /** What the question is answered with, when the status that goes with it has been told. Rejects where it cannot be. */
   async answer(question: FollowQuestion): Promise<unknown> {
+    try {
+      return await this.#answer(question);
+    } finally {
+      this.#tellChanges(this.#options.clock.monotonicMs());
+    }
+  }
+
+  async #answer(question: FollowQuestion): Promise<unknown> {
     if (this.#fenced !== null) throw this.#fenced;
     switch (question.type) {
       case "sync": {
@@ -216,17 +224,20 @@ export class FollowFleet {
     this.event({ level: "warn", kind: "warning", name, message, hint: null });
   }
 
-  /** What changed since it was told last, at most a few times a second; else now and then that we live. */
+  /** What changed, at most a few times a second; else now and then that we live. */
   #tell(nowMs: number): void {
-    if (this.#changed.size + this.#gone.size > 0 && nowMs - this.#lastStatusMs >= STATUS_INTERVAL_MS) {
-      const databases = [...this.#changed].flatMap((name) => this.#newStatus(name) ?? []);
-      const gone = [...this.#gone];
-      this.#changed.clear();
-      this.#gone.clear();
-      this.#lastStatusMs = nowMs;
-      if (databases.length + gone.length > 0) return this.#say({ type: "status", databases, gone }, nowMs);
-    }
+    if (nowMs - this.#lastStatusMs >= STATUS_INTERVAL_MS) this.#tellChanges(nowMs);
     if (nowMs - this.#lastWordMs >= ALIVE_INTERVAL_MS) this.#say({ type: "alive" }, nowMs);
+  }
+
+  #tellChanges(nowMs: number): void {
+    if (this.#changed.size + this.#gone.size === 0) return;
+    const databases = [...this.#changed].flatMap((name) => this.#newStatus(name) ?? []);
+    const gone = [...this.#gone];
+    this.#changed.clear();
+    this.#gone.clear();
+    this.#lastStatusMs = nowMs;
+    if (databases.length + gone.length > 0) this.#say({ type: "status", databases, gone }, nowMs);
   }
 
   #newStatus(name: string) {

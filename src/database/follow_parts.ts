@@ -48,6 +48,8 @@ export interface FollowPartsOptions {
 export class FollowParts implements UnitParts {
   readonly #options: FollowPartsOptions;
   readonly #files: LocalFiles;
+  /** Made while the captor was opened, for the replica that is opened next. */
+  readonly #listings = new Map<string, HolderListing>();
 
   constructor(options: FollowPartsOptions) {
     this.#options = options;
@@ -72,7 +74,9 @@ export class FollowParts implements UnitParts {
       if (follower.status.txid !== null) return follower;
       // Nobody says which state it is in. What the store has under its name must stay before what is captured now.
       while (fileStamp(path) === null) await clock.sleep(LOOK_INTERVAL_MS, { signal });
-      const { maxTxid } = await this.#list(database, signal);
+      const listing = await this.#list(database, signal);
+      this.#listings.set(database.name, listing);
+      const { maxTxid } = listing;
       if (maxTxid > 0) follower.requestSnapshot(maxTxid);
       return follower;
     } catch (error) {
@@ -88,7 +92,9 @@ export class FollowParts implements UnitParts {
     signal: AbortSignal,
   ): Promise<Replica | { readonly end: SlotEnd }> {
     const { store, plainStore, token, window, clock, random, compactions } = this.#options;
-    const listing = await this.#list(database, signal);
+    // What a former holder adds after it, the slots find.
+    const listing = this.#listings.get(database.name) ?? await this.#list(database, signal);
+    this.#listings.delete(database.name);
     const start = await this.#startOf(listing, captor, signal);
     if ("kind" in start) return { end: start };
     const baseTxid = start.txid;

@@ -51,9 +51,10 @@ export class FollowUnit {
   #errors = 0;
   #end: SlotEnd | null = null;
   #isFinished = false;
-  #isSealing = false;
   #lastError: DatabaseStatus["lastError"] = null;
   #warnings: readonly string[] = [];
+  #compactorErrors = 0;
+  #lostPins = "";
 
   constructor(database: FollowedDatabase, behindSinceMs: number | null, environment: UnitEnvironment) {
     this.database = database;
@@ -110,6 +111,24 @@ export class FollowUnit {
   tick(nowMs: number): void {
     this.#capture.tick(nowMs);
     this.#ship.tick();
+    this.#lookAtCompactor();
+  }
+
+  /** It tries again by itself and says nothing; what it cannot do yet makes nobody's commits late. */
+  #lookAtCompactor(): void {
+    const status = this.#ship.replica?.compactor.status();
+    if (status === undefined) return;
+    const { errors, lastError, unreachablePins } = status;
+    if (errors > this.#compactorErrors && lastError !== null) {
+      this.#failures("compact", errors - this.#compactorErrors, lastError.error);
+    }
+    this.#compactorErrors = errors;
+    const lost = unreachablePins.join(", ");
+    if (lost !== "" && lost !== this.#lostPins) {
+      const { name } = this.database;
+      this.#tell("error", "warning", `${name}: kept checkpoints at TXID ${lost} cannot be restored`);
+    }
+    this.#lostPins = lost;
   }
 
   /** A barrier for a checkpoint: what it gives stays restorable until a later checkpoint is kept. */
@@ -129,13 +148,10 @@ export class FollowUnit {
   /** Resolves when a slot of the store holds a file of our own term. */
   async seal(): Promise<SealOutcome> {
     try {
-      const force = this.#ship.replica?.slots.status().sealed !== true && !this.#isSealing;
-      this.#isSealing = true; // one file of ours is enough, however often it is asked for
-      const txid = await this.#orEnd(this.#capture.capture({ force }));
-      if (txid === null || this.#capture.captor?.status.state === "absent") {
-        this.#isSealing = false;
-        return { kind: "absent" };
-      }
+      let txid = await this.#orEnd(this.#capture.capture({ force: false }));
+      if (txid === null || this.#capture.captor?.status.state === "absent") return { kind: "absent" };
+      // Files of earlier terms may still be under way; one of ours is enough, however often it is asked for.
+      if (this.#syncs === 0) txid = await this.#orEnd(this.#capture.capture({ force: true })) ?? txid;
       await this.#orEnd(this.#ship.whenDurable(txid));
       return { kind: "sealed", txid };
     } catch (error) {
@@ -222,7 +238,7 @@ export class FollowUnit {
     this.#environment.onChange();
   }
 
-  #failures(what: "capture" | "send", failures: number, error: StateManagerError | null): void {
+  #failures(what: "capture" | "send" | "compact", failures: number, error: StateManagerError | null): void {
     const { name } = this.database;
     if (error === null) this.#tell("info", "recovered", `${name}: ${what} works again`);
     else {
