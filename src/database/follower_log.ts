@@ -132,6 +132,7 @@ export class LogFollower {
     const { mtimeNs } = this.#connection.stat();
     const seen = `${position?.salt1}:${position?.offset}:${mtimeNs}`;
     if (seen === this.#readerSaw) return;
+    this.#context.step("read");
     try {
       this.#connection.closeGate("reader");
     } catch (error) {
@@ -213,7 +214,7 @@ export class LogFollower {
       if (former === null) context.step("verified");
       const wanted = context.wanted ?? (decision.kind === "snapshot" ? decision.reason : null);
       const result = await this.#follow(reading, decision, wanted, log);
-      if (!reading.more) {
+      if (!reading.more && log?.header !== "torn") {
         reading.proven = true;
         reading.dataVersion = dataVersion;
       }
@@ -459,6 +460,7 @@ export class LogFollower {
    */
   async #checkpoint(kind: "reader" | "barrier"): Promise<boolean> {
     await this.#syncToEnd(false);
+    this.#context.step("read");
     try {
       await this.#withBusyRetries(() => this.#connection.closeGate(kind));
     } catch (error) {

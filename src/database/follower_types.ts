@@ -22,6 +22,7 @@ export type FollowerStep =
   | "renamed"
   | "folder-synced"
   | "copied"
+  | "read"
   | "gate"
   | "read-lock-dropped"
   | "checkpointed"

@@ -25,6 +25,39 @@ Deno.test("follower says disk-full, keeps what it has, and goes on with nothing 
   assert.equal(follower.status.failures, 0);
 });
 
+Deno.test("follower that is told to stop leaves no part of a file, and the next one takes it whole", async () => {
+  const controller = new AbortController();
+  await using scene = await FollowedDatabase.wal({
+    signal: controller.signal,
+    onStep: (step) => step === "scanned" && controller.abort(),
+  });
+  await scene.program.run("app", rows(9000)); // more than is written at once
+  const follower = await scene.start();
+  await assert.rejects(follower.sync(), (error) => isError(error, "cancelled"));
+  await assert.rejects(follower.sync(), (error) => isError(error, "cancelled"));
+  assert.deepEqual([...Deno.readDirSync(`${scene.stateFolder}/ltx/0`)], []);
+  await scene.start({ signal: new AbortController().signal, onStep: () => {} });
+  assertSnapshot(await scene.synced(), "first-contact");
+});
+
+Deno.test("follower makes its calls one at a time", async () => {
+  await using scene = await FollowedDatabase.wal({ limits: { checkpointPages: 1 } });
+  const follower = await scene.start();
+  await scene.program.run("app", rows(100));
+  const results = await Promise.all([
+    follower.sync(),
+    follower.touch(),
+    follower.checkpointIfNeeded(),
+    follower.sync(),
+    follower.deleteUpTo(1),
+    follower.touch(),
+  ]);
+  assert.deepEqual(follower.localFiles().map(({ txid }) => txid), [2, 3], JSON.stringify(results));
+  assert.equal(await follower.close(), 3);
+  assert.equal(await follower.close(), 3);
+  await assert.rejects(follower.sync(), (error) => isError(error, "wrong-state"));
+});
+
 for (const when of ["before", "after"] as const) {
   for (const mode of ["wal", "rollback"]) {
     Deno.test(`follower in ${mode} mode loses nothing when any one operation on its disk fails ${when} it happens`, async () => {

@@ -170,6 +170,24 @@ Deno.test("follower cuts no log that has anything unread", async () => {
   assertSnapshot(await scene.synced(), null);
 });
 
+Deno.test("follower keeps the log when the application's last connection closes", async () => {
+  // It would go if the follower's locks were lost: by any descriptor of the database that its process closes.
+  await using scene = await FollowedDatabase.wal({}, NO_AUTOCHECKPOINT);
+  const { program } = scene;
+  await scene.start();
+  await scene.synced();
+  for (let i = 0; i < 3; i++) {
+    await program.run("app", rows(30));
+    await program.close("app");
+    assert.ok(Deno.statSync(`${scene.path}-wal`).size > 0);
+    assertSnapshot(await scene.synced(), null);
+    assert.ok(scene.follower.status.error === null);
+    await program.open("app", scene.path, NO_AUTOCHECKPOINT);
+    await program.run("app", "UPDATE t SET b=randomblob(9)");
+    assertSnapshot(await scene.synced(), null);
+  }
+});
+
 Deno.test("follower commits nothing as a transaction of its own", async () => {
   await using scene = await FollowedDatabase.wal();
   const { program } = scene;

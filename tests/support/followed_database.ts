@@ -6,8 +6,13 @@ import { Follower } from "../../src/database/follower.ts";
 import type { FollowerOptions, SyncResult } from "../../src/database/follower_types.ts";
 import { LtxDecoder } from "../../src/database/ltx/mod.ts";
 import { systemClock } from "../../src/platform/clock.ts";
+import { ownUid } from "../../src/platform/libc_files.ts";
 import { DatabaseProgram } from "./database_program.ts";
 import { scratchFolder } from "./tree_model.ts";
+
+/** Made once, before any test: it loads libc, which older runtimes count as a leak of the test that does it. */
+const clock = systemClock();
+ownUid();
 
 /** What the files of a chain give, applied in order. */
 export class Replica {
@@ -107,7 +112,7 @@ export class FollowedDatabase implements AsyncDisposable {
     const follower = new Follower({
       path: this.path,
       folder: this.stateFolder,
-      clock: systemClock(),
+      clock,
       baseline: null,
       token: 7,
       journal: "follow",

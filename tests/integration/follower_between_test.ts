@@ -1,0 +1,127 @@
+/**
+ * What an application can do between any two steps of a follower: whatever it does there, nothing is missed, and
+ * nothing needs all pages again. The application is a second connection here, so that it acts at exactly that step;
+ * SQLite's locks between connections of one process are the same as between processes.
+ */
+
+import assert from "node:assert/strict";
+import { DatabaseSync } from "node:sqlite";
+import { systemClock } from "../../src/platform/clock.ts";
+import type { FollowerStep } from "../../src/database/follower_types.ts";
+import { assertSnapshot, FollowedDatabase, rows } from "../support/followed_database.ts";
+import { say } from "../support/say.ts";
+
+const COMMIT = rows(3, 700);
+const PASSIVE = "PRAGMA wal_checkpoint(PASSIVE)";
+const LATER = "at the next step"; // what comes after it is done there
+const ACTIONS: Readonly<Record<string, readonly string[]>> = {
+  "commits": [COMMIT],
+  "checkpoints": [PASSIVE, COMMIT],
+  "commits, checkpoints and begins the log anew": [COMMIT, PASSIVE, COMMIT],
+  "commits and cuts the log": [COMMIT, "PRAGMA wal_checkpoint(TRUNCATE)", COMMIT],
+  "cuts the log": ["PRAGMA wal_checkpoint(TRUNCATE)", COMMIT],
+  "rolls back what it spilled": [`BEGIN; ${rows(200, 700)}; ROLLBACK`, COMMIT],
+  "commits, then checkpoints and begins the log anew": [COMMIT, LATER, PASSIVE, COMMIT],
+  "commits, later checkpoints and begins the log anew": [COMMIT, LATER, LATER, PASSIVE, COMMIT],
+  "vacuums": ["DELETE FROM t WHERE a%2=0", "VACUUM", COMMIT],
+};
+
+for (const [name, action] of Object.entries(ACTIONS)) {
+  for (const barrier of [false, true]) {
+    const how = barrier ? "barrier" : "reader";
+    Deno.test(`follower misses nothing when the application ${name} between any two steps, ${how}`, async () => {
+      const steps = new Set<FollowerStep>();
+      let left = 0;
+      let refused = 0;
+      let todo: readonly string[] = [];
+      let app: DatabaseSync | null = null;
+      const onStep = (step: FollowerStep) => {
+        steps.add(step);
+        if (--left === 0) todo = action;
+        while (todo.length > 0) {
+          const [sql = "", ...rest] = todo;
+          todo = rest;
+          if (sql === LATER) return;
+          try {
+            app?.exec(sql);
+          } catch (error) {
+            assert.match(String(error), /locked|busy/);
+            refused++;
+            if (app?.isTransaction) app.exec("ROLLBACK");
+          }
+        }
+      };
+      const limits = { checkpointPages: 1, barrierPages: barrier ? 1 : 1e9, checkpointIntervalMs: 0 };
+      let nowMs = 0;
+      const clock = { ...systemClock(), monotonicMs: () => nowMs += 100_000 }; // every attempt is due
+      await using scene = await FollowedDatabase.wal({ limits, onStep, clock });
+      const follower = await scene.start();
+      assertSnapshot(await scene.synced(), "first-contact");
+      app = new DatabaseSync(scene.path);
+      app.exec("PRAGMA busy_timeout=0; PRAGMA wal_autocheckpoint=0; PRAGMA cache_size=5");
+      const reader = new DatabaseSync(scene.path);
+      try {
+        for (let nth = 1, reached = true; reached; nth++) {
+          app.exec(
+            "UPDATE t SET b=randomblob(9) WHERE a%7=0; DELETE FROM t WHERE a<(SELECT max(a) FROM t)-300",
+          );
+          app.exec(COMMIT);
+          if (barrier) { // one attempt is held up by an old reader; the next one takes the barrier
+            await follower.sync();
+            reader.exec("BEGIN; SELECT count(*) FROM t");
+            app.exec(COMMIT);
+            await follower.sync();
+            assert.equal(await follower.checkpointIfNeeded(), "reader");
+            reader.exec("COMMIT");
+          }
+          left = nth;
+          for (let round = 0; round < 3; round++) {
+            await follower.sync();
+            const kind = await follower.checkpointIfNeeded();
+            if (round === 0 && barrier) assert.equal(kind, "barrier");
+          }
+          reached = left <= 0;
+          left = 0;
+          todo = [];
+          for (let more = true; more;) more = (await follower.sync()).changed;
+          await scene.assertSame(`${name} at step ${nth}`);
+          await follower.deleteUpTo(scene.replica.txid);
+        }
+      } finally {
+        await scene.stop();
+        reader.close();
+        app.close();
+      }
+      const { snapshots } = follower.status;
+      say(`${follower.status.txid} TXIDs, ${refused} times refused; ${[...steps].join(" ")}`);
+      assert.equal(snapshots, 1);
+      if (barrier && action.includes(COMMIT)) assert.ok(refused > 0, "writers wait for a barrier");
+      for (const step of ["gate", "read-lock-dropped", "read-lock-taken"] as const) {
+        assert.ok(steps.has(step));
+      }
+    });
+  }
+}
+
+Deno.test("follower reads all pages again when the log begins anew over those that it reads", async () => {
+  let app: DatabaseSync | null = null;
+  let scans = 0;
+  await using scene = await FollowedDatabase.wal({
+    onStep: (step) => {
+      if (step === "scanned" && ++scans === 1) app?.exec(`UPDATE t SET b=randomblob(500); ${COMMIT}`);
+    },
+  });
+  await scene.program.run("app", rows(200));
+  await scene.program.run("app", PASSIVE); // all is in the database: the next commit begins the log anew
+  app = new DatabaseSync(scene.path);
+  try {
+    await scene.start();
+    assertSnapshot(await scene.synced(), "first-contact");
+    assert.equal(scans, 2);
+    app.exec(COMMIT);
+    assertSnapshot(await scene.synced(), null);
+  } finally {
+    await scene.stop();
+    app.close();
+  }
+});
