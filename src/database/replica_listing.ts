@@ -34,7 +34,7 @@ export interface ReplicaFile extends ReplicaName {
 export interface ListingDefect {
   /**
    * odd-key: below the database's prefix and not a replica's key, left out. too-small: cannot be an LTX file, left out.
-   * gap, overlap: between two neighbours of one level, snapshots excepted.
+   * gap, overlap: between two neighbours of one level (`chainDefects`).
    */
   readonly kind: "odd-key" | "too-small" | "gap" | "overlap";
   readonly key: string;
@@ -99,7 +99,10 @@ function readInfo(place: ReplicaPlace, info: ObjectInfo): ReplicaFile | ListingD
   return { ...name, key, sizeBytes, timestampMs: null, modifiedMs };
 }
 
-/** Gaps and overlaps between neighbours of one level; snapshots overlap by nature. `files` as `compareFiles` sorts. */
+/**
+ * Gaps and overlaps between neighbours of one level. A gap whose TXIDs are in other files is none: retention keeps single
+ * files for kept checkpoints. Snapshots overlap by nature. `files` as `compareFiles` sorts.
+ */
 export function chainDefects(files: readonly ReplicaFile[]): ListingDefect[] {
   const defects: ListingDefect[] = [];
   let previous: ReplicaFile | undefined;
@@ -107,7 +110,7 @@ export function chainDefects(files: readonly ReplicaFile[]): ListingDefect[] {
     if (file.level === SNAPSHOT_LEVEL) continue;
     if (previous?.level === file.level) {
       const wanted = previous.maxTxid + 1;
-      if (file.minTxid > wanted) {
+      if (file.minTxid > wanted && !isHeld(files, wanted, file.minTxid - 1)) {
         defects.push({
           kind: "gap",
           key: file.key,
@@ -120,6 +123,28 @@ export function chainDefects(files: readonly ReplicaFile[]): ListingDefect[] {
     previous = file;
   }
   return defects;
+}
+
+/** Whether the files together hold all TXIDs from `first` to `last`. */
+function isHeld(files: readonly ReplicaFile[], first: number, last: number): boolean {
+  let reached = first - 1;
+  // From the end: snapshots come last and hold nearly every gap that there is.
+  for (let next = furthest(files, reached); next > reached; next = furthest(files, reached)) {
+    reached = next;
+    if (reached >= last) return true;
+  }
+  return false;
+}
+
+function furthest(files: readonly ReplicaFile[], reached: number): number {
+  let most = reached;
+  for (let at = files.length - 1; at >= 0; at--) {
+    const file = files[at];
+    if (file === undefined || file.minTxid > reached + 1 || file.maxTxid <= most) continue;
+    most = file.maxTxid;
+    if (file.level === SNAPSHOT_LEVEL) break; // the newest one: what else there is begins after it or is inside
+  }
+  return most;
 }
 
 /** The listing of the holder: read once, then told of each of its own puts and deletes. */

@@ -11,8 +11,7 @@ import { type ReplicaPlace, txidText } from "../../src/database/replica_layout.t
 import { HolderListing, listReplica } from "../../src/database/replica_listing.ts";
 import { SendWindow } from "../../src/database/replica_window.ts";
 import { restorePoints } from "../../src/database/restore_plan.ts";
-import { openCommitFile } from "../../src/database/slot_local_file.ts";
-import { SlotWriter, WHOLE_PUT_LIMIT_BYTES } from "../../src/database/slot_writer.ts";
+import { type LocalCommitFile, SlotWriter, WHOLE_PUT_LIMIT_BYTES } from "../../src/database/slot_writer.ts";
 import { type Clock, systemClock } from "../../src/platform/clock.ts";
 import { systemFiles } from "../../src/platform/local_files.ts";
 import { systemRandom } from "../../src/platform/random.ts";
@@ -83,6 +82,25 @@ function shiftedClock(): { readonly clock: Clock; shift(ms: number): void } {
   };
 }
 
+async function openLocal(path: string): Promise<LocalCommitFile> {
+  const file = await systemFiles.open(path);
+  return {
+    async read(start, end) {
+      const bytes = new Uint8Array(end - start);
+      for (let filled = 0; filled < bytes.length;) {
+        const count = await file.read(bytes.subarray(filled), start + filled);
+        if (count === null) throw new Error(`${path} ends at ${start + filled}`);
+        filled += count;
+      }
+      return bytes;
+    },
+    [Symbol.asyncDispose]() {
+      file[Symbol.dispose]();
+      return Promise.resolve();
+    },
+  };
+}
+
 /** What one holder works with. */
 async function holderOf(
   { store, place }: Place,
@@ -106,7 +124,7 @@ async function holderOf(
     clock,
     random: systemRandom(),
     listing,
-    openLocal: (txid) => openCommitFile(systemFiles, `${folder}/${token}-${txid}`),
+    openLocal: (txid) => openLocal(`${folder}/${token}-${txid}`),
   });
   writer.start();
   const commit = async () => {

@@ -8,7 +8,12 @@ import {
   timestampMetadata,
   timestampOf,
 } from "../../src/database/replica_layout.ts";
-import { HolderListing, listReplica } from "../../src/database/replica_listing.ts";
+import {
+  chainDefects,
+  HolderListing,
+  listReplica,
+  type ReplicaFile,
+} from "../../src/database/replica_listing.ts";
 import { observed } from "../../src/storage/observed_store.ts";
 import { memoryStore } from "../../src/storage/memory_store.ts";
 import { randomOf } from "../support/seeded_random.ts";
@@ -101,6 +106,23 @@ Deno.test("listReplica sorts by level and TXID and names odd keys, small files, 
   ]);
   const some = await listReplica(store, BUCKET, { levels: [9, 1] });
   assert.deepEqual(some.files.map(({ level }) => level), [1, 1, 9, 9]);
+});
+
+Deno.test("chainDefects takes no gap for one whose TXIDs are in other files", () => {
+  const file = (level: number, minTxid: number, maxTxid: number): ReplicaFile => ({
+    level,
+    minTxid,
+    maxTxid,
+    key: replicaKey(BUCKET, { level, minTxid, maxTxid }),
+    sizeBytes: 200,
+    timestampMs: 0,
+    modifiedMs: 0,
+  });
+  const gaps = (...files: ReplicaFile[]) => chainDefects(files).map(({ kind }) => kind);
+  assert.deepEqual(gaps(file(0, 1, 1), file(0, 9, 9)), ["gap"]);
+  assert.deepEqual(gaps(file(0, 1, 1), file(0, 9, 9), file(9, 1, 8)), []);
+  assert.deepEqual(gaps(file(0, 1, 1), file(0, 9, 9), file(1, 5, 8), file(2, 2, 4)), []);
+  assert.deepEqual(gaps(file(0, 1, 1), file(0, 9, 9), file(1, 6, 8), file(2, 2, 4), file(9, 1, 3)), ["gap"]);
 });
 
 Deno.test("HolderListing sends one listing and then stays equal to the store by its own puts and deletes", async () => {
