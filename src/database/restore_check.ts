@@ -17,6 +17,9 @@ export type CheckResult =
 /** Findings told in the error; the first ones say enough. */
 const MOST_FINDINGS = 10;
 
+/** What SQLite says where a schema needs what only the application's own connections have. */
+const OWN_TO_APPLICATION = /(no such|unknown) (collation|function|module|tokenizer)/i;
+
 /** One synchronous call that reads the whole file. Error: `data-damaged` with SQLite's findings. */
 export function checkDatabase(path: string, mode: CheckMode): CheckResult {
   if (mode === "none") return { outcome: "skipped" };
@@ -33,7 +36,7 @@ export function checkDatabase(path: string, mode: CheckMode): CheckResult {
   } catch (error) {
     const reason = error instanceof Error ? error.message : String(error);
     // A collation or function of the application's own is missing here: that says nothing about the file.
-    if (/no such (collation|function|module|tokenizer)/i.test(reason)) return { outcome: "not-run", reason };
+    if (OWN_TO_APPLICATION.test(reason)) return { outcome: "not-run", reason };
     findings = [reason];
   }
   if (findings.length === 1 && findings[0] === "ok") return { outcome: "passed" };

@@ -7,7 +7,7 @@
 
 import { StateManagerError } from "../platform/errors.ts";
 import { ensureFolder, removeIfPresent, syncFolder } from "../platform/files.ts";
-import { AT_CWD, pathBytes, renameAt, statIfPresent } from "../platform/libc_files.ts";
+import { AT_CWD, isErrno, pathBytes, renameAt, statIfPresent } from "../platform/libc_files.ts";
 import { stagePathOf } from "./database_swap.ts";
 import { checkDatabase } from "./restore_check.ts";
 import { PlanOutdated } from "./restore_fetch.ts";
@@ -71,7 +71,7 @@ export async function restoreDatabaseTo(
   const result = await restoreDatabase({ ...request, file: stage }, environment);
   try {
     checkFree(file); // a `-wal` that came meanwhile would be taken for the new database's own
-    renameAt(AT_CWD, pathBytes(stage), AT_CWD, pathBytes(file), "no-replace");
+    renameToFree(stage, file);
   } catch (error) {
     await removeDatabaseFiles(stage).catch(() => {});
     throw error;
@@ -92,6 +92,17 @@ export function checkFree(file: string): void {
       hint: "name a new file, or move the old database with its -wal, -shm and -journal away first",
     },
   );
+}
+
+function renameToFree(from: string, to: string): void {
+  const [source, target] = [pathBytes(from), pathBytes(to)];
+  try {
+    renameAt(AT_CWD, source, AT_CWD, target, "no-replace");
+  } catch (error) {
+    // A file system that cannot promise it: nothing was there a moment ago.
+    if (!isErrno(error, "EINVAL", "ENOSYS", "EOPNOTSUPP")) throw error;
+    renameAt(AT_CWD, source, AT_CWD, target, "replace");
+  }
 }
 
 async function removeDatabaseFiles(file: string): Promise<void> {

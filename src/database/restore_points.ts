@@ -40,7 +40,8 @@ export async function listRestorePoints(
 ): Promise<ListedPoints> {
   const { files } = await listReplica(environment.store, place, { signal: environment.signal });
   const all = restorePoints(files);
-  const page = pageOfPoints(newest ? all.slice(-limit) : all, after, limit);
+  const most = Math.min(Math.max(1, limit), POINTS_PAGE_LIMIT);
+  const page = pageOfPoints(newest ? all.slice(-most) : all, after, most);
   const timed = await withTimes(page.points.map(({ file }) => file), environment);
   return {
     points: timed.map(({ maxTxid: txid, timestampMs, level }) => ({ txid, timestampMs, level })),
