@@ -148,6 +148,7 @@ export class LogFollower {
       this.#readerSaw = this.#isOld(mtimeNs) ? seen : ""; // else a later write could have the same time
     } finally {
       this.#connection.openGate();
+      this.#context.step("gate-opened");
     }
   }
 

@@ -23,6 +23,9 @@ const ACTIONS: Readonly<Record<string, readonly string[]>> = {
   "rolls back what it spilled": [`BEGIN; ${rows(200, 700)}; ROLLBACK`, COMMIT],
   "commits, then checkpoints and begins the log anew": [COMMIT, LATER, PASSIVE, COMMIT],
   "commits, later checkpoints and begins the log anew": [COMMIT, LATER, LATER, PASSIVE, COMMIT],
+  // Around a move of the reader, and around a checkpoint.
+  "commits, takes that in, and commits three steps on": [COMMIT, LATER, PASSIVE, LATER, LATER, COMMIT],
+  "commits, and again five steps on": [COMMIT, LATER, LATER, LATER, LATER, LATER, COMMIT],
   "vacuums": ["DELETE FROM t WHERE a%2=0", "VACUUM", COMMIT],
 };
 

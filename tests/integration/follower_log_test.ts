@@ -170,8 +170,36 @@ Deno.test("follower cuts no log that has anything unread", async () => {
   assertSnapshot(await scene.synced(), null);
 });
 
+/** Byte where SQLite's shared lock on a database begins. Source: https://sqlite.org/src (PENDING_BYTE + 2) */
+const SHARED_LOCK = 0x40000000 + 2;
+
+/** True when this process has SQLite's lock on the file. */
+function isLocked(path: string): boolean {
+  const { ino } = Deno.statSync(path);
+  const lines = Deno.readTextFileSync("/proc/locks").split("\n");
+  return lines.some((line) => line.includes(` ${Deno.pid} `) && line.includes(`:${ino} ${SHARED_LOCK} `));
+}
+
+Deno.test("follower never loses its lock on the database, as any descriptor that its process closes would do", async () => {
+  await using scene = await FollowedDatabase.wal({ limits: { checkpointPages: 1 } }, NO_AUTOCHECKPOINT);
+  const follower = await scene.start();
+  const calls = [
+    () => follower.sync(),
+    () => follower.touch(),
+    () => follower.checkpointIfNeeded(),
+    () => follower.sync(),
+    () => follower.deleteUpTo(1),
+  ];
+  for (const call of [...calls, ...calls]) {
+    await scene.program.run("app", rows(5));
+    await call();
+    assert.ok(follower.status.error === null && isLocked(scene.path), String(call));
+  }
+  await follower.close();
+  assert.ok(!isLocked(scene.path));
+});
+
 Deno.test("follower keeps the log when the application's last connection closes", async () => {
-  // It would go if the follower's locks were lost: by any descriptor of the database that its process closes.
   await using scene = await FollowedDatabase.wal({}, NO_AUTOCHECKPOINT);
   const { program } = scene;
   await scene.start();
