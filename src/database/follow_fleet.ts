@@ -32,6 +32,7 @@ export interface FleetOptions {
   /** For files too large to be in memory for each database at once. */
   readonly uploads: Places;
   readonly folders: readonly FollowedFolder[];
+  readonly removed: readonly string[];
   /** Where each was left, by name. */
   readonly behind: Readonly<Record<string, number>>;
   readonly send: (reply: FollowReply) => void;
@@ -44,6 +45,8 @@ export class FollowFleet {
   readonly #stop = new AbortController();
   readonly #changed = new Set<string>();
   readonly #gone = new Set<string>();
+  /** Not to be found again in a folder, until they are added: their files may be replaced just now. */
+  readonly #removed: Set<string>;
   /** Last status told, as text. */
   readonly #told = new Map<string, string>();
   /** Folder and file name: said once. */
@@ -56,6 +59,7 @@ export class FollowFleet {
 
   constructor(options: FleetOptions) {
     this.#options = options;
+    this.#removed = new Set(options.removed);
   }
 
   add(database: FollowedDatabase): void {
@@ -73,6 +77,7 @@ export class FollowFleet {
     });
     this.#units.set(name, unit);
     this.#gone.delete(name);
+    this.#removed.delete(name);
     this.#changed.add(name);
     unit.start();
   }
@@ -139,6 +144,7 @@ export class FollowFleet {
   async #remove(name: string): Promise<null> {
     const unit = this.#units.get(name);
     this.#units.delete(name);
+    this.#removed.add(name);
     await unit?.stop();
     this.#told.delete(name);
     this.#changed.delete(name);
@@ -206,6 +212,7 @@ export class FollowFleet {
 
   #found(database: FollowedDatabase): void {
     const { name, path } = database;
+    if (this.#removed.has(name)) return;
     this.event({ level: "info", kind: "found", name, message: `${name}: follows ${path}`, hint: null });
     this.add(database);
   }

@@ -7,6 +7,7 @@
 
 import type { Clock } from "../platform/clock.ts";
 import { StateManagerError } from "../platform/errors.ts";
+import { fileStamp } from "../platform/file_stamp.ts";
 import { errorToWire } from "../platform/wire_error.ts";
 import { CaptureLoop } from "./follow_capture.ts";
 import { LagAccount } from "./follow_lag.ts";
@@ -219,7 +220,9 @@ export class FollowUnit {
     if (this.#end?.kind === "absorbed") return "absorbed";
     if (this.#capture.failures > 0 || this.#ship.isFailing) return "failing";
     const state = this.#capture.captor?.status.state;
-    if (state === "absent") return "waiting";
+    if (state === "absent" || (state === undefined && fileStamp(this.database.path) === null)) {
+      return "waiting";
+    }
     if (!this.#capture.hasProven) return "proving";
     return state === "copying" ? "copying" : "following";
   }
