@@ -9,6 +9,7 @@ import { bucketStore, FollowScene } from "../support/follow_scene.ts";
 import { findLitestream } from "../support/litestream.ts";
 import { waitFor } from "../support/manager_process.ts";
 import { findMinio, startMinio } from "../support/minio.ts";
+import { canMount, tool } from "../support/mounts.ts";
 import { say } from "../support/say.ts";
 import { randomOf } from "../support/seeded_random.ts";
 
@@ -313,4 +314,57 @@ Deno.test("a database without WAL is copied: at once for a barrier, else when it
   assert.ok(scene.events.some(({ kind, message }) => kind === "warning" && message.includes("WAL")));
   // Nothing was committed since: a barrier makes no file.
   assert.equal((await link.sync("app.db")).txid, status?.durableTxid);
+});
+
+Deno.test({
+  name: "while the disk of the data folder is full the lag grows, and nothing is lost [needs mount]",
+  ignore: !canMount,
+  async fn() {
+    await using scene = await FollowScene.make();
+    const data = `${scene.folder}/data`;
+    assert.ok(tool("mount", "-t", "tmpfs", "-o", "size=1m", "none", data));
+    try {
+      await scene.open("app.db");
+      const link = scene.link([scene.database("app.db")]);
+      await link.seal();
+      await scene.write("app.db", 1, 5);
+      await link.sync("app.db");
+      const file = await Deno.open(`${data}/ballast`, { create: true, write: true });
+      await assert.rejects(async () => {
+        for (;;) await file.write(new Uint8Array(4096));
+      });
+      file.close();
+      await scene.write("app.db", 6, 30, 2000);
+      await waitFor("the failure", () => link.status().databases[0]?.state === "failing");
+      await assert.rejects(link.sync("app.db"), (error) => isError(error, "disk-full"));
+      assert.equal(link.status().databases[0]?.lastError?.code, "disk-full");
+      assert.ok((link.status().databases[0]?.lagMs ?? 0) > 0);
+      await Deno.remove(`${data}/ballast`);
+      await waitFor("no lag", () => link.status().databases[0]?.lagMs === 0);
+      await link.sync("app.db");
+      assert.equal(await scene.restoredRows("app.db"), 30);
+      await link.close();
+    } finally {
+      assert.ok(tool("umount", data));
+    }
+  },
+});
+
+Deno.test("a snapshot of a hundred megabytes and small commits go through one child, with bounded memory", async () => {
+  await using scene = await FollowScene.make();
+  await scene.open("large.db");
+  await scene.open("small.db");
+  const filling = "WITH RECURSIVE c(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM c WHERE n < 1000) " +
+    "INSERT INTO log SELECT n, n || ':' || hex(randomblob(50000)) FROM c";
+  await scene.program.run("large.db", filling);
+  const link = scene.link([scene.database("large.db"), scene.database("small.db")]);
+  await scene.write("small.db", 1, 5);
+  await link.sync("small.db");
+  assert.equal(await scene.restoredRows("small.db"), 5);
+  await link.seal();
+  assert.equal(await scene.restoredRows("large.db"), 1000);
+  const [pid = 0] = scene.pids;
+  const peak = /VmHWM:\s+(\d+) kB/.exec(Deno.readTextFileSync(`/proc/${pid}/status`))?.[1];
+  say(`${Number(peak) / 1024} MiB at most`);
+  assert.ok(Number(peak) < 400 * 1024);
 });
