@@ -87,7 +87,7 @@ export interface StartFacts {
   readonly baseline: number | null;
   /** The newest local file was damaged. */
   readonly damaged: boolean;
-  /** What was noted with the newest local file; null: nothing. */
+  /** What was noted with the newest local file, or with the baseline when we came to it before; null: nothing. */
   readonly noted: {
     readonly position: LogPosition;
     readonly pageSize: number;
@@ -119,12 +119,11 @@ export const NO_EVIDENCE: LogEvidence = { chainHolds: false, lastFrameLeft: fals
 /** After our own start, with a reader of ours already in the database. */
 export function decideAtStart(facts: StartFacts): Decision {
   const { txid, baseline, noted, log, evidence } = facts;
-  if (txid === null) {
-    if (facts.damaged) return snapshot("local-damaged");
+  if (facts.damaged) return snapshot("local-damaged");
+  if (txid === null && noted === null) {
     if (baseline === null) return snapshot("first-contact");
     return log.kind === "log" ? snapshot("log-before-baseline") : { kind: "wait" };
   }
-  if (facts.damaged) return snapshot("local-damaged");
   if (noted === null) return snapshot("position-unknown");
   if (!noted.sameFile) return snapshot("database-replaced");
   if (log.kind === "log" && log.pageSize !== noted.pageSize) return snapshot("page-size-changed");

@@ -69,7 +69,7 @@ export class Follower {
       const newest = local.newest?.header.maxTxid ?? 0;
       if (baseline !== null && newest < baseline) {
         // They led to the state before the restore. If we die here, what is left is older than the baseline, too.
-        await note.clear();
+        if (note.entry(baseline) === null) await note.clear();
         await local.clear();
       }
       this.#state = "absent";

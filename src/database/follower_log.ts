@@ -20,7 +20,7 @@ import {
 import type { FollowerConnection, OpenLog } from "./follower_connection.ts";
 import { type FollowerContext, isLogMoved, logMoved } from "./follower_context.ts";
 import { allPages, changedPages, PageReader, pagesOf } from "./follower_pages.ts";
-import { markOf, sameMark } from "./follower_position.ts";
+import { markOf, type PositionEntry, sameMark } from "./follower_position.ts";
 import type { SyncResult } from "./follower_types.ts";
 import {
   evidenceOf,
@@ -212,7 +212,11 @@ export class LogFollower {
       if (former === null) this.#logInode = log?.inode ?? null;
       const reading = this.#reading ??= this.#start();
       const decision = this.#decide(former, reading, log);
-      if (former === null) context.step("verified");
+      if (former === null) {
+        const fresh = context.local.newest === null && this.#noted() === null;
+        if (fresh && decision.kind === "wait") await this.#noteBaseline(reading);
+        context.step("verified");
+      }
       const wanted = context.wanted ?? (decision.kind === "snapshot" ? decision.reason : null);
       const result = await this.#follow(reading, decision, wanted, log);
       if (!reading.more && log?.header !== "torn") {
@@ -232,7 +236,7 @@ export class LogFollower {
   #start(): Reading {
     const newest = this.#context.local.newest?.header;
     const header = this.#connection.header();
-    const noted = newest === undefined ? null : this.#context.note.entry(newest.maxTxid);
+    const noted = this.#noted();
     return {
       position: noted?.position ?? null,
       pageSize: newest?.pageSize ?? header?.pageSize ?? 0,
@@ -244,12 +248,36 @@ export class LogFollower {
     };
   }
 
+  #noted(): PositionEntry | null {
+    const { note, txid } = this.#context;
+    return txid === null ? null : note.entry(txid);
+  }
+
+  /**
+   * A restored database that we come to for the first time: what the file is now is noted before anybody may write to
+   * it. If we die before the first file, the next start does not take the baseline's word for what came since.
+   */
+  async #noteBaseline(reading: Reading): Promise<void> {
+    const { note, baseline } = this.#context;
+    if (baseline === null) return;
+    if (!this.#isOld(this.#connection.stat().mtimeNs)) await this.#context.pause(TIME_GRAIN_MS);
+    const { opened } = this.#connection;
+    await note.put({
+      txid: baseline,
+      dev: String(opened.dev),
+      ino: String(opened.ino),
+      pageSize: reading.pageSize,
+      position: null,
+      left: markOf(this.#connection.stat()),
+    });
+  }
+
   #decide(former: Reading | null, reading: Reading, log: OpenLog | null): Decision {
     const view = log === null ? { kind: "empty" } as const : viewOfLog(log.header, log.sizeBytes);
     if (former !== null) return decideLive(former.position, view, former);
-    const { local, note, baseline } = this.#context;
+    const { local, baseline } = this.#context;
     const txid = local.newest?.header.maxTxid ?? null;
-    const entry = txid === null ? null : note.entry(txid);
+    const entry = this.#noted();
     const { opened } = this.#connection;
     const { position } = reading;
     return decideAtStart({
@@ -299,12 +327,11 @@ export class LogFollower {
    * have not read can be in the file now. Not noted where a later write could have the same time.
    */
   async #noteFile(reading: Reading): Promise<void> {
-    const { note, local } = this.#context;
+    const { note } = this.#context;
     const { position } = reading;
     if (reading.more || !reading.proven) return;
     if (position !== null && reading.inDatabase < position.offset) return;
-    const txid = local.newest?.header.maxTxid;
-    const entry = txid === undefined ? null : note.entry(txid);
+    const entry = this.#noted();
     if (entry === null) return;
     const stat = this.#connection.stat();
     const left = markOf(stat);

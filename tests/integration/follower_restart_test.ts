@@ -212,6 +212,38 @@ Deno.test("follower of a restored database goes on from its TXID, and drops what
   assertSnapshot(await scene.synced(), null);
 });
 
+/** A restored database at TXID 40 that was followed, with nothing written yet. */
+async function leftAtBaseline(): Promise<FollowedDatabase> {
+  const scene = await left();
+  await scene.program.close("app");
+  await scene.start({ baseline: 40 });
+  await scene.follower.sync();
+  await scene.stop();
+  scene.replica.bytes = await Deno.readFile(scene.path);
+  scene.replica.txid = 40;
+  await scene.program.open("app", scene.path, NO_AUTOCHECKPOINT);
+  return scene;
+}
+
+Deno.test("follower of a restored database goes on after a kill before its first file, from the log's start", async () => {
+  await using scene = await leftAtBaseline();
+  await scene.program.run("app", rows(3));
+  await scene.start({ baseline: 40 });
+  const result = await scene.synced();
+  assertSnapshot(result, null);
+  assert.equal(result.txid, 41);
+});
+
+Deno.test("follower of a restored database takes all pages when the log was taken in before its first file", async () => {
+  await using scene = await leftAtBaseline();
+  await scene.program.run("app", rows(3));
+  await scene.program.run("app", "PRAGMA wal_checkpoint(TRUNCATE)");
+  await scene.start({ baseline: 40 });
+  const result = await scene.synced();
+  assertSnapshot(result, "log-gone");
+  assert.equal(result.txid, 41);
+});
+
 Deno.test("follower takes all pages of a restored database that somebody wrote to before", async () => {
   await using scene = await left();
   await scene.start({ baseline: 40 });

@@ -69,6 +69,16 @@ Deno.test("decideAtStart goes on only with proof, and says which one is missing"
     ["nothing local, restored", { txid: null, noted: null, baseline: 4, log: EMPTY }, "wait"],
     ["nothing local, restored, log torn", { txid: null, noted: null, baseline: 4, log: TORN }, "wait"],
     ["nothing local, restored, log begun", { txid: null, noted: null, baseline: 4 }, "log-before-baseline"],
+    [
+      "restored, seen before, untouched",
+      { txid: null, baseline: 4, noted: { ...untouched, position: null } },
+      "restart",
+    ],
+    [
+      "restored, seen before, written",
+      { txid: null, baseline: 4, noted: { ...noted, position: null } },
+      "log-gone",
+    ],
     ["only damaged", { txid: null, noted: null, damaged: true, baseline: 4 }, "local-damaged"],
     ["newest damaged", { damaged: true }, "local-damaged"],
     ["no note", { noted: null }, "position-unknown"],
