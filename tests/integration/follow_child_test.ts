@@ -248,29 +248,46 @@ Deno.test("a child whose deadline has passed sends nothing until it is told a la
   assert.equal(await scene.restoredRows("app.db"), 10);
 });
 
-Deno.test("a holder that another has followed is fenced at its next commit, and the other's chain stands", async () => {
+Deno.test("a holder that was stopped while another took over sends nothing, and is fenced if it thinks it may", async () => {
   await using scene = await FollowScene.make();
   await scene.open("app.db");
   const former = scene.link([scene.database("app.db")]);
   await former.seal();
   await scene.write("app.db", 1, 5);
   const { txid } = await former.sync("app.db");
-  // Another machine: the same state restored, sealed with a larger token.
-  await Deno.mkdir(`${scene.folder}/other`);
+  const other = `${scene.folder}/app/other.db`;
   for (const suffix of ["", "-wal"]) {
-    await Deno.copyFile(`${scene.folder}/app/app.db${suffix}`, `${scene.folder}/app/other.db${suffix}`);
+    await Deno.copyFile(`${scene.folder}/app/app.db${suffix}`, `${other}${suffix}`);
   }
-  await scene.program.open("other.db", `${scene.folder}/app/other.db`, "PRAGMA wal_checkpoint(TRUNCATE)");
-  await scene.program.close("other.db");
-  const moved = { ...scene.database("app.db", { baseline: txid }), path: `${scene.folder}/app/other.db` };
-  const later = scene.link([moved], { token: 2, dataFolder: `${scene.folder}/other` });
-  const sealed = await later.seal();
-  assert.equal(sealed.positions["app.db"], txid + 1);
+  const deadlineMs = clock.monotonicMs() + 200;
+  former.deadline(deadlineMs);
+  const [pid = 0] = scene.pids;
+  Deno.kill(pid, "SIGSTOP");
   await scene.write("app.db", 6, 9);
+  // Another machine: the same state restored, sealed with a larger token once the deadline has passed.
+  await waitFor("the deadline", () => clock.monotonicMs() > deadlineMs);
+  await scene.program.open("other", other, "PRAGMA wal_checkpoint(TRUNCATE)");
+  await scene.program.close("other");
+  const moved = { ...scene.database("app.db", { baseline: txid }), path: other };
+  const later = scene.link([moved], { token: 2, dataFolder: `${scene.folder}/other` });
+  assert.equal((await later.seal()).positions["app.db"], txid + 1);
+  const place = { layout: "folder", name: "app.db" } as const;
+  // The later holder compacts meanwhile, in the levels above.
+  const commits = async () => (await listReplica(scene.store, place, { levels: [0] })).files;
+  const before = await commits();
+  Deno.kill(pid, "SIGCONT");
+  await waitFor("a local file", () => (former.status().databases[0]?.waitingFiles ?? 0) > 0);
+  assert.deepEqual(await commits(), before);
+  assert.equal(scene.fenced.length, 0);
+  former.deadline(clock.monotonicMs() + 60_000); // as a manager would that has overslept
   await assert.rejects(former.sync("app.db"), (error) => isError(error, "lease-lost"));
   assert.equal(scene.fenced.length, 1);
   assert.equal(former.status().state, "fenced");
   assert.equal(await scene.restoredRows("app.db"), 5);
+  await scene.program.open("other", other);
+  await scene.program.run("other", "INSERT INTO log VALUES(6, '6: of the later holder')");
+  await later.sync("app.db");
+  assert.equal(await scene.restoredRows("app.db"), 6);
 });
 
 Deno.test("a former holder's last commit in the slot of the seal is told, and counts", async () => {
