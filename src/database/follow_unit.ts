@@ -86,6 +86,7 @@ export class FollowUnit {
       places,
       open: (captor, signal) => parts.openReplica(database, captor, () => this.#pins.all(), signal),
       onDurable: environment.onChange,
+      onBehind: () => void this.#capture.capture({ force: false }).catch(() => {}), // the loop tries again
       onFailures: (failures, error) => this.#failures("send", failures, error),
       onEnd: (end) => this.#ends(end),
     });
@@ -134,16 +135,18 @@ export class FollowUnit {
 
   /** A barrier for a checkpoint: what it gives stays restorable until a later checkpoint is kept. */
   async position(): Promise<number | null> {
-    const txid = await this.barrier();
-    if (txid !== null) this.#pins.hold(txid);
+    const captured = await this.#orEnd(this.#capture.capture({ force: false }));
+    if (captured === null) return null;
+    this.#pins.hold(captured); // before it can be merged with what comes after it
+    const txid = await this.#orEnd(this.#ship.whenDurable(captured));
+    this.#pins.hold(txid);
     return txid;
   }
 
   /** Resolves with the durable TXID when all that was committed before the call is in the store; null: no file. */
   async barrier(): Promise<number | null> {
     const txid = await this.#orEnd(this.#capture.capture({ force: false }));
-    if (txid !== null) await this.#orEnd(this.#ship.whenDurable(txid));
-    return txid;
+    return txid === null ? null : await this.#orEnd(this.#ship.whenDurable(txid));
   }
 
   /** Resolves when a slot of the store holds a file of our own term. */
@@ -153,8 +156,7 @@ export class FollowUnit {
       if (txid === null || this.#capture.captor?.status.state === "absent") return { kind: "absent" };
       // Files of earlier terms may still be under way; one of ours is enough, however often it is asked for.
       if (this.#syncs === 0) txid = await this.#orEnd(this.#capture.capture({ force: true })) ?? txid;
-      await this.#orEnd(this.#ship.whenDurable(txid));
-      return { kind: "sealed", txid };
+      return { kind: "sealed", txid: await this.#orEnd(this.#ship.whenDurable(txid)) };
     } catch (error) {
       if (this.#end?.kind !== "absorbed") throw error;
       return { kind: "absorbed", txid: this.#end.txid };
@@ -165,8 +167,8 @@ export class FollowUnit {
   async finish(): Promise<number | null> {
     if (this.#isFinished) return this.#durableTxid;
     await this.barrier(); // errors are tried again here: a close is made once
-    const txid = await this.#orEnd(this.#capture.close());
-    if (txid !== null) await this.#orEnd(this.#ship.whenDurable(txid));
+    const captured = await this.#orEnd(this.#capture.close());
+    const txid = captured === null ? null : await this.#orEnd(this.#ship.whenDurable(captured));
     await this.stop();
     this.#isFinished = true;
     this.#environment.onChange();

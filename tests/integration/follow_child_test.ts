@@ -385,3 +385,36 @@ Deno.test("a snapshot of a hundred megabytes and small commits go through one ch
   say(`${Number(peak) / 1024} MiB at most`);
   assert.ok(Number(peak) < 400 * 1024);
 });
+
+Deno.test("local files that are lost or damaged under a running term cost a whole copy, never a commit", async () => {
+  await using scene = await FollowScene.make();
+  await scene.open("app.db");
+  const link = scene.link([scene.database("app.db")]);
+  await link.seal();
+  const folder = `${scene.folder}/data/databases/app.db`;
+  const newest = () => [...Deno.readDirSync(`${folder}/ltx/0`)].map(({ name }) => name).sort().at(-1) ?? "";
+  const damages: readonly (() => void)[] = [
+    () => Deno.removeSync(folder, { recursive: true }),
+    () => Deno.removeSync(`${folder}/ltx/0/${newest()}`),
+    () => Deno.truncateSync(`${folder}/ltx/0/${newest()}`, 200),
+    () => Deno.removeSync(`${folder}/position.json`),
+  ];
+  let last = 0;
+  for (const [index, damage] of damages.entries()) {
+    await scene.write("app.db", last + 1, last + 5);
+    last += 5;
+    await link.sync("app.db");
+    const children = scene.pids.length;
+    Deno.kill(scene.pids.at(-1) ?? 0, "SIGSTOP"); // so that it makes nothing new meanwhile
+    damage();
+    await scene.write("app.db", last + 1, last + 5);
+    last += 5;
+    // Asked before the next child knows: its first capture may bear a TXID that the store has for less.
+    const asked = link.sync("app.db");
+    await scene.killAfter(0);
+    const { txid } = await asked;
+    assert.equal(scene.pids.length, children + 1);
+    assert.equal(await scene.restoredRows("app.db"), last, `damage ${index}`);
+    assert.equal(link.status().databases[0]?.durableTxid, txid);
+  }
+});
