@@ -11,6 +11,7 @@ import type { FollowerStep } from "../../src/database/follower_types.ts";
 import { assertSnapshot, FollowedDatabase, rows } from "../support/followed_database.ts";
 import { say } from "../support/say.ts";
 
+const machine = systemClock();
 const COMMIT = rows(3, 700);
 const PASSIVE = "PRAGMA wal_checkpoint(PASSIVE)";
 const LATER = "at the next step"; // what comes after it is done there
@@ -56,7 +57,7 @@ for (const [name, action] of Object.entries(ACTIONS)) {
       };
       const limits = { checkpointPages: 1, barrierPages: barrier ? 1 : 1e9, checkpointIntervalMs: 0 };
       let nowMs = 0;
-      const clock = { ...systemClock(), monotonicMs: () => nowMs += 100_000 }; // every attempt is due
+      const clock = { ...machine, monotonicMs: () => nowMs += 100_000 }; // every attempt is due
       await using scene = await FollowedDatabase.wal({ limits, onStep, clock });
       const follower = await scene.start();
       assertSnapshot(await scene.synced(), "first-contact");
