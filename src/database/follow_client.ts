@@ -32,9 +32,9 @@ import { FollowBoard, type FollowStatus, type LinkState } from "./follow_status.
 
 /** Pause before the second try of a replacement, doubled to the longest; the first comes at once. */
 const RESTART_FIRST_MS = 50;
-const RESTART_LONGEST_MS = 5_000;
+const RESTART_LONGEST_MS = 2_000;
 /** One that lived this long starts again with no pause. */
-const HEALTHY_MS = 30_000;
+const HEALTHY_MS = 10_000;
 /** It says every two seconds that it lives; a checkpoint of a huge log on a slow disk may hold it up for long. */
 const SILENCE_LIMIT_MS = 2 * 60_000;
 /** Callers are requests of the API and the manager's own steps; more than this at once is an error of theirs. */
