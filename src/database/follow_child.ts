@@ -111,6 +111,7 @@ class FollowWork {
       clock,
       uploads: new Places(LARGE_UPLOADS),
       folders: request.folders,
+      removed: request.removed,
       behind: request.behind,
       send,
     });

@@ -32,9 +32,9 @@ import { FollowBoard, type FollowStatus, type LinkState } from "./follow_status.
 
 /** Pause before the second try of a replacement, doubled to the longest; the first comes at once. */
 const RESTART_FIRST_MS = 50;
-const RESTART_LONGEST_MS = 5_000;
+const RESTART_LONGEST_MS = 2_000;
 /** One that lived this long starts again with no pause. */
-const HEALTHY_MS = 30_000;
+const HEALTHY_MS = 10_000;
 /** It says every two seconds that it lives; a checkpoint of a huge log on a slow disk may hold it up for long. */
 const SILENCE_LIMIT_MS = 2 * 60_000;
 /** Callers are requests of the API and the manager's own steps; more than this at once is an error of theirs. */
@@ -80,7 +80,10 @@ interface Question {
 export class FollowLink implements AsyncDisposable {
   readonly #options: FollowLinkOptions;
   readonly #databases = new Map<string, FollowedDatabase>();
+  /** Of files in folders, too. */
   readonly #pins = new Map<string, Pins>();
+  /** Also where a folder still has the file. */
+  readonly #removed = new Set<string>();
   readonly #closed = new AbortController();
   readonly #questions = new Map<number, Question>();
   readonly #board: FollowBoard;
@@ -126,7 +129,7 @@ export class FollowLink implements AsyncDisposable {
   async positions(options: CallOptions = {}): Promise<Positions> {
     const result = await this.#ask({ type: "position" }, options) as Positions;
     // As the child does by itself, so that its successor does too.
-    for (const [name, txid] of Object.entries(result.positions)) this.#pins.get(name)?.hold(txid);
+    for (const [name, txid] of Object.entries(result.positions)) this.#pinsOf(name).hold(txid);
     return result;
   }
 
@@ -145,13 +148,14 @@ export class FollowLink implements AsyncDisposable {
 
   /** TXIDs of kept checkpoints, for each name given here. */
   pins(pins: Readonly<Record<string, readonly number[]>>): void {
-    for (const [name, kept] of Object.entries(pins)) this.#pins.get(name)?.keep(kept);
+    for (const [name, kept] of Object.entries(pins)) this.#pinsOf(name).keep(kept);
     this.#tell({ type: "pins", pins });
   }
 
   add(database: FollowedDatabase): void {
     this.#databases.set(database.name, database);
     this.#pins.set(database.name, new Pins(database.pins));
+    this.#removed.delete(database.name);
     this.#tell({ type: "add", database });
   }
 
@@ -159,6 +163,7 @@ export class FollowLink implements AsyncDisposable {
   async remove(name: string, options: CallOptions = {}): Promise<void> {
     this.#databases.delete(name);
     this.#pins.delete(name);
+    this.#removed.add(name);
     await this.#ask({ type: "remove", name }, options);
   }
 
@@ -274,12 +279,26 @@ export class FollowLink implements AsyncDisposable {
       dataFolder,
       databases: [...this.#databases.values()].map((database) => ({
         ...database,
-        pins: this.#pins.get(database.name)?.all() ?? database.pins,
+        pins: this.#pinsOf(database.name).all(),
       })),
-      folders,
+      folders: folders.map((folder) => ({ ...folder, pins: this.#pinsIn(folder) })),
+      removed: [...this.#removed],
       deadlineBootMs: this.#deadlineBootMs,
       behind: this.#board.behind(),
     };
+  }
+
+  #pinsOf(name: string): Pins {
+    const pins = this.#pins.get(name) ?? new Pins([]);
+    this.#pins.set(name, pins);
+    return pins;
+  }
+
+  #pinsIn({ name, pins }: FollowedFolder): Readonly<Record<string, readonly number[]>> {
+    const prefix = `${name}/`;
+    const newer = [...this.#pins].filter(([each]) => each.startsWith(prefix))
+      .map(([each, known]) => [each.slice(prefix.length), known.all()] as const);
+    return { ...pins, ...Object.fromEntries(newer) };
   }
 
   #hear(reply: FollowReply): void {

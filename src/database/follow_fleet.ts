@@ -32,6 +32,7 @@ export interface FleetOptions {
   /** For files too large to be in memory for each database at once. */
   readonly uploads: Places;
   readonly folders: readonly FollowedFolder[];
+  readonly removed: readonly string[];
   /** Where each was left, by name. */
   readonly behind: Readonly<Record<string, number>>;
   readonly send: (reply: FollowReply) => void;
@@ -44,6 +45,8 @@ export class FollowFleet {
   readonly #stop = new AbortController();
   readonly #changed = new Set<string>();
   readonly #gone = new Set<string>();
+  /** Not to be found again in a folder, until they are added: their files may be replaced just now. */
+  readonly #removed: Set<string>;
   /** Last status told, as text. */
   readonly #told = new Map<string, string>();
   /** Folder and file name: said once. */
@@ -56,6 +59,7 @@ export class FollowFleet {
 
   constructor(options: FleetOptions) {
     this.#options = options;
+    this.#removed = new Set(options.removed);
   }
 
   add(database: FollowedDatabase): void {
@@ -73,6 +77,7 @@ export class FollowFleet {
     });
     this.#units.set(name, unit);
     this.#gone.delete(name);
+    this.#removed.delete(name);
     this.#changed.add(name);
     unit.start();
   }
@@ -107,8 +112,16 @@ export class FollowFleet {
     await Promise.all([...this.#units.values()].map((unit) => unit.stop()));
   }
 
-  /** What the question is answered with. Rejects where it cannot be. */
+  /** What the question is answered with, when the status that goes with it has been told. Rejects where it cannot be. */
   async answer(question: FollowQuestion): Promise<unknown> {
+    try {
+      return await this.#answer(question);
+    } finally {
+      this.#tellChanges(this.#options.clock.monotonicMs());
+    }
+  }
+
+  async #answer(question: FollowQuestion): Promise<unknown> {
     if (this.#fenced !== null) throw this.#fenced;
     switch (question.type) {
       case "sync": {
@@ -131,6 +144,7 @@ export class FollowFleet {
   async #remove(name: string): Promise<null> {
     const unit = this.#units.get(name);
     this.#units.delete(name);
+    this.#removed.add(name);
     await unit?.stop();
     this.#told.delete(name);
     this.#changed.delete(name);
@@ -198,6 +212,7 @@ export class FollowFleet {
 
   #found(database: FollowedDatabase): void {
     const { name, path } = database;
+    if (this.#removed.has(name)) return;
     this.event({ level: "info", kind: "found", name, message: `${name}: follows ${path}`, hint: null });
     this.add(database);
   }
@@ -216,17 +231,20 @@ export class FollowFleet {
     this.event({ level: "warn", kind: "warning", name, message, hint: null });
   }
 
-  /** What changed since it was told last, at most a few times a second; else now and then that we live. */
+  /** What changed, at most a few times a second; else now and then that we live. */
   #tell(nowMs: number): void {
-    if (this.#changed.size + this.#gone.size > 0 && nowMs - this.#lastStatusMs >= STATUS_INTERVAL_MS) {
-      const databases = [...this.#changed].flatMap((name) => this.#newStatus(name) ?? []);
-      const gone = [...this.#gone];
-      this.#changed.clear();
-      this.#gone.clear();
-      this.#lastStatusMs = nowMs;
-      if (databases.length + gone.length > 0) return this.#say({ type: "status", databases, gone }, nowMs);
-    }
+    if (nowMs - this.#lastStatusMs >= STATUS_INTERVAL_MS) this.#tellChanges(nowMs);
     if (nowMs - this.#lastWordMs >= ALIVE_INTERVAL_MS) this.#say({ type: "alive" }, nowMs);
+  }
+
+  #tellChanges(nowMs: number): void {
+    if (this.#changed.size + this.#gone.size === 0) return;
+    const databases = [...this.#changed].flatMap((name) => this.#newStatus(name) ?? []);
+    const gone = [...this.#gone];
+    this.#changed.clear();
+    this.#gone.clear();
+    this.#lastStatusMs = nowMs;
+    if (databases.length + gone.length > 0) this.#say({ type: "status", databases, gone }, nowMs);
   }
 
   #newStatus(name: string) {

@@ -55,12 +55,14 @@ export function localFirst(
   place: ReplicaPlace,
   captor: Pick<Captor, "localFiles">,
   files: LocalFiles,
+  /** Earlier ones are not what the store has. */
+  firstTxid: number,
 ): ObjectStore {
   return {
     description: store.description,
     async get(key, options = {}) {
       const name = parseReplicaKey(place, key);
-      const file = name?.level === COMMIT_LEVEL
+      const file = name?.level === COMMIT_LEVEL && name.minTxid >= firstTxid
         ? captor.localFiles().find(({ txid }) => txid === name.minTxid)
         : undefined;
       if (file === undefined) return await store.get(key, options);

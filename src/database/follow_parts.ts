@@ -48,6 +48,8 @@ export interface FollowPartsOptions {
 export class FollowParts implements UnitParts {
   readonly #options: FollowPartsOptions;
   readonly #files: LocalFiles;
+  /** Made while the captor was opened, for the replica that is opened next. */
+  readonly #listings = new Map<string, HolderListing>();
 
   constructor(options: FollowPartsOptions) {
     this.#options = options;
@@ -72,7 +74,9 @@ export class FollowParts implements UnitParts {
       if (follower.status.txid !== null) return follower;
       // Nobody says which state it is in. What the store has under its name must stay before what is captured now.
       while (fileStamp(path) === null) await clock.sleep(LOOK_INTERVAL_MS, { signal });
-      const { maxTxid } = await this.#list(database, signal);
+      const listing = await this.#list(database, signal);
+      this.#listings.set(database.name, listing);
+      const { maxTxid } = listing;
       if (maxTxid > 0) follower.requestSnapshot(maxTxid);
       return follower;
     } catch (error) {
@@ -88,15 +92,18 @@ export class FollowParts implements UnitParts {
     signal: AbortSignal,
   ): Promise<Replica | { readonly end: SlotEnd }> {
     const { store, plainStore, token, window, clock, random, compactions } = this.#options;
-    const listing = await this.#list(database, signal);
+    // What a former holder adds after it, the slots find.
+    const listing = this.#listings.get(database.name) ?? await this.#list(database, signal);
+    this.#listings.delete(database.name);
     const start = await this.#startOf(listing, captor, signal);
     if ("kind" in start) return { end: start };
-    const baseTxid = start.txid;
+    const baseTxid = start.base.txid;
+    const firstTxid = start.isBehind ? baseTxid + 1 : 0;
     const shared = { place: listing.place, token, window, clock, listing };
     const slots = new SlotWriter({
       ...shared,
       store: plainStore,
-      base: start,
+      base: start.base,
       random,
       openLocal: (txid) => openCommitFile(captor, txid, this.#files),
     });
@@ -105,7 +112,7 @@ export class FollowParts implements UnitParts {
     await removeIfPresent(scratchPath, this.#files);
     const compactor = new Compactor({
       ...shared,
-      store: localFirst(store, listing.place, captor, this.#files),
+      store: localFirst(store, listing.place, captor, this.#files, firstTxid),
       files: this.#files,
       scratchPath,
       snapshotIntervalMs: database.snapshotIntervalMs,
@@ -121,6 +128,7 @@ export class FollowParts implements UnitParts {
       slots,
       compactor,
       baseTxid,
+      firstTxid,
       unneededUpTo: (durableTxid) =>
         Math.max(
           Math.min(durableTxid, listing.newest(COMMIT_LEVEL + 1)?.maxTxid ?? 0),
@@ -178,21 +186,31 @@ export class FollowParts implements UnitParts {
     listing: HolderListing,
     captor: Captor,
     signal: AbortSignal,
-  ): Promise<SlotBase | SlotEnd> {
+  ): Promise<Start | SlotEnd> {
     const newest = newestOf(listing);
-    if (newest === null) return { txid: 0, token: 0 };
+    if (newest === null) return { base: { txid: 0, token: 0 }, isBehind: false };
     const { maxTxid: storedTxid, sizeBytes } = newest;
     const local = captor.localFiles().find(({ txid }) => txid === storedTxid);
     const stored = await this.#readEnds(newest, signal);
     const { nodeId: token } = readHeader(stored.subarray(0, LTX_HEADER_BYTES), newest.key);
     if (token > this.#options.token) return { kind: "fenced", txid: storedTxid, reason: "larger-token" };
-    const foreign: SlotEnd = { kind: "absorbed", txid: storedTxid, token, sizeBytes };
-    if (storedTxid > (captor.status.txid ?? 0)) return foreign;
+    const localTxid = captor.status.txid ?? 0;
+    const base = { txid: storedTxid, token };
+    const goOn = (): Start | SlotEnd => {
+      if (token !== this.#options.token || localTxid > storedTxid) {
+        return { kind: "absorbed", txid: storedTxid, token, sizeBytes };
+      }
+      // An earlier child of this term wrote it, and its file was lost here: what the programs have made since is in the
+      // database alone, so all of that comes after it.
+      captor.requestSnapshot(storedTxid);
+      return { base, isBehind: true };
+    };
+    if (storedTxid > localTxid) return goOn();
     // Without a file of that TXID: it was restored to, or the next file holds all pages because of it.
-    if (local === undefined || newest.level !== COMMIT_LEVEL) return { txid: storedTxid, token };
+    if (local === undefined || newest.level !== COMMIT_LEVEL) return { base, isBehind: false };
     await using file = await openCommitFile(captor, storedTxid, this.#files);
     const isOurs = local.sizeBytes === sizeBytes && equalBytes(stored, await readEnds(file, sizeBytes));
-    return isOurs ? { txid: storedTxid, token } : foreign;
+    return isOurs ? { base, isBehind: false } : goOn();
   }
 
   async #readEnds({ key, sizeBytes }: ReplicaFile, signal: AbortSignal): Promise<Uint8Array<ArrayBuffer>> {
@@ -204,6 +222,13 @@ export class FollowParts implements UnitParts {
     const last = await get(sizeBytes - LTX_TRAILER_BYTES, sizeBytes);
     return Uint8Array.of(...body.subarray(0, LTX_HEADER_BYTES), ...last.body);
   }
+}
+
+/** What uploads go on from. */
+interface Start {
+  readonly base: SlotBase;
+  /** What the captor has up to there is not what the store has: the next file holds all pages. */
+  readonly isBehind: boolean;
 }
 
 /** Most commits are smaller, and need one request. */

@@ -10,7 +10,14 @@ import type { SlotWriter } from "./slot_writer.ts";
 export type Captor =
   & Pick<
     Follower,
-    "sync" | "touch" | "checkpointIfNeeded" | "localFiles" | "deleteUpTo" | "close" | "status"
+    | "sync"
+    | "touch"
+    | "requestSnapshot"
+    | "checkpointIfNeeded"
+    | "localFiles"
+    | "deleteUpTo"
+    | "close"
+    | "status"
   >
   & AsyncDisposable;
 
@@ -20,6 +27,11 @@ export interface Replica extends AsyncDisposable {
   readonly compactor: Pick<Compactor, "status">;
   /** Everything up to here is in the store, or is what the term begins with. */
   readonly baseTxid: number;
+  /**
+   * What was captured before under a lower TXID is not what the store has there: this one, with all pages, is to be
+   * captured, and holds it too. 0: nothing of that kind.
+   */
+  readonly firstTxid: number;
   /** Local files up to this durable TXID are of no use to the compaction either. */
   unneededUpTo(durableTxid: number): number;
 }

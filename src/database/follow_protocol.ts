@@ -60,6 +60,8 @@ export interface FollowRequest {
   readonly dataFolder: string;
   readonly databases: readonly FollowedDatabase[];
   readonly folders: readonly FollowedFolder[];
+  /** Files of folders that were removed: left alone until they are added. */
+  readonly removed: readonly string[];
   /** As in `deadline`. */
   readonly deadlineBootMs: number | null;
   /** By name, where a child before this one was behind or died: CLOCK_BOOTTIME since when commits may not be durable. */
@@ -76,7 +78,7 @@ export type FollowQuestion =
   | { readonly type: "seal"; readonly id: number }
   /** Programs are stopped: last sync, upload, close. Answered with `Positions`; nothing is followed any more. */
   | { readonly type: "finish"; readonly id: number }
-  /** Stops following one database, without a last sync; its local files stay. Answered with null. */
+  /** Stops following one database, without a last sync, until it is added; its local files stay. Answered with null. */
   | { readonly type: "remove"; readonly id: number; readonly name: string };
 
 export type FollowCommand =

@@ -25,6 +25,8 @@ export interface ShipOptions {
   readonly places: Places;
   readonly open: (captor: Captor, signal: AbortSignal) => Promise<Replica | { readonly end: SlotEnd }>;
   readonly onDurable: () => void;
+  /** Another capture is needed before anything is sent. */
+  readonly onBehind: () => void;
   readonly onFailures: (failures: number, error: StateManagerError | null) => void;
   /** Nothing is sent any more. */
   readonly onEnd: (end: SlotEnd) => void;
@@ -38,6 +40,8 @@ export class ShipLoop {
   #failures = 0;
   #errorsSeen = 0;
   #isFailing = false;
+  /** Somebody asks what the store has, with or without something to send. */
+  #isAsked = false;
 
   constructor(options: ShipOptions) {
     this.#options = options;
@@ -62,15 +66,20 @@ export class ShipLoop {
     this.#opened.reject(reason);
   }
 
-  async whenDurable(txid: number): Promise<void> {
-    const { slots } = await this.#opened.promise;
-    await slots.whenDurable(txid);
+  /** When it resolves, all that was captured up to `txid` is in the store: at the TXID given back. */
+  async whenDurable(txid: number): Promise<number> {
+    this.#isAsked = true;
+    this.#bell.ring();
+    const { slots, firstTxid } = await this.#opened.promise;
+    const wantedTxid = Math.max(txid, firstTxid);
+    await slots.whenDurable(wantedTxid);
+    return wantedTxid;
   }
 
   /** Until the signal aborts. Never rejects. */
   async run(captor: Captor, signal: AbortSignal): Promise<void> {
     try {
-      while (captor.localFiles().length === 0) await this.#bell.wait(signal);
+      while (captor.localFiles().length === 0 && !this.#isAsked) await this.#bell.wait(signal);
       const replica = await this.#persist(signal, () => this.#options.open(captor, signal));
       if ("end" in replica) {
         this.#options.onEnd(replica.end); // which aborts
@@ -81,7 +90,8 @@ export class ShipLoop {
       this.#opened.resolve(replica);
       void replica.slots.whenEnded({ signal }).then(this.#options.onEnd, () => {});
       let toldTxid = replica.baseTxid;
-      this.#options.lag.durable(toldTxid); // files found that the store has
+      if (replica.firstTxid > 0) this.#options.onBehind();
+      else this.#options.lag.durable(toldTxid); // files found that the store has
       this.#options.onDurable();
       while (true) {
         for (const file of captor.localFiles()) {

@@ -7,6 +7,7 @@
 
 import type { Clock } from "../platform/clock.ts";
 import { StateManagerError } from "../platform/errors.ts";
+import { fileStamp } from "../platform/file_stamp.ts";
 import { errorToWire } from "../platform/wire_error.ts";
 import { CaptureLoop } from "./follow_capture.ts";
 import { LagAccount } from "./follow_lag.ts";
@@ -51,9 +52,10 @@ export class FollowUnit {
   #errors = 0;
   #end: SlotEnd | null = null;
   #isFinished = false;
-  #isSealing = false;
   #lastError: DatabaseStatus["lastError"] = null;
   #warnings: readonly string[] = [];
+  #compactorErrors = 0;
+  #lostPins = "";
 
   constructor(database: FollowedDatabase, behindSinceMs: number | null, environment: UnitEnvironment) {
     this.database = database;
@@ -84,6 +86,7 @@ export class FollowUnit {
       places,
       open: (captor, signal) => parts.openReplica(database, captor, () => this.#pins.all(), signal),
       onDurable: environment.onChange,
+      onBehind: () => void this.#capture.capture({ force: false }).catch(() => {}), // the loop tries again
       onFailures: (failures, error) => this.#failures("send", failures, error),
       onEnd: (end) => this.#ends(end),
     });
@@ -110,34 +113,50 @@ export class FollowUnit {
   tick(nowMs: number): void {
     this.#capture.tick(nowMs);
     this.#ship.tick();
+    this.#lookAtCompactor();
+  }
+
+  /** It tries again by itself and says nothing; what it cannot do yet makes nobody's commits late. */
+  #lookAtCompactor(): void {
+    const status = this.#ship.replica?.compactor.status();
+    if (status === undefined) return;
+    const { errors, lastError, unreachablePins } = status;
+    if (errors > this.#compactorErrors && lastError !== null) {
+      this.#failures("compact", errors - this.#compactorErrors, lastError.error);
+    }
+    this.#compactorErrors = errors;
+    const lost = unreachablePins.join(", ");
+    if (lost !== "" && lost !== this.#lostPins) {
+      const { name } = this.database;
+      this.#tell("error", "warning", `${name}: kept checkpoints at TXID ${lost} cannot be restored`);
+    }
+    this.#lostPins = lost;
   }
 
   /** A barrier for a checkpoint: what it gives stays restorable until a later checkpoint is kept. */
   async position(): Promise<number | null> {
-    const txid = await this.barrier();
-    if (txid !== null) this.#pins.hold(txid);
+    const captured = await this.#orEnd(this.#capture.capture({ force: false }));
+    if (captured === null) return null;
+    this.#pins.hold(captured); // before it can be merged with what comes after it
+    const txid = await this.#orEnd(this.#ship.whenDurable(captured));
+    this.#pins.hold(txid);
     return txid;
   }
 
   /** Resolves with the durable TXID when all that was committed before the call is in the store; null: no file. */
   async barrier(): Promise<number | null> {
     const txid = await this.#orEnd(this.#capture.capture({ force: false }));
-    if (txid !== null) await this.#orEnd(this.#ship.whenDurable(txid));
-    return txid;
+    return txid === null ? null : await this.#orEnd(this.#ship.whenDurable(txid));
   }
 
   /** Resolves when a slot of the store holds a file of our own term. */
   async seal(): Promise<SealOutcome> {
     try {
-      const force = this.#ship.replica?.slots.status().sealed !== true && !this.#isSealing;
-      this.#isSealing = true; // one file of ours is enough, however often it is asked for
-      const txid = await this.#orEnd(this.#capture.capture({ force }));
-      if (txid === null || this.#capture.captor?.status.state === "absent") {
-        this.#isSealing = false;
-        return { kind: "absent" };
-      }
-      await this.#orEnd(this.#ship.whenDurable(txid));
-      return { kind: "sealed", txid };
+      let txid = await this.#orEnd(this.#capture.capture({ force: false }));
+      if (txid === null || this.#capture.captor?.status.state === "absent") return { kind: "absent" };
+      // Files of earlier terms may still be under way; one of ours is enough, however often it is asked for.
+      if (this.#syncs === 0) txid = await this.#orEnd(this.#capture.capture({ force: true })) ?? txid;
+      return { kind: "sealed", txid: await this.#orEnd(this.#ship.whenDurable(txid)) };
     } catch (error) {
       if (this.#end?.kind !== "absorbed") throw error;
       return { kind: "absorbed", txid: this.#end.txid };
@@ -148,8 +167,8 @@ export class FollowUnit {
   async finish(): Promise<number | null> {
     if (this.#isFinished) return this.#durableTxid;
     await this.barrier(); // errors are tried again here: a close is made once
-    const txid = await this.#orEnd(this.#capture.close());
-    if (txid !== null) await this.#orEnd(this.#ship.whenDurable(txid));
+    const captured = await this.#orEnd(this.#capture.close());
+    const txid = captured === null ? null : await this.#orEnd(this.#ship.whenDurable(captured));
     await this.stop();
     this.#isFinished = true;
     this.#environment.onChange();
@@ -203,7 +222,9 @@ export class FollowUnit {
     if (this.#end?.kind === "absorbed") return "absorbed";
     if (this.#capture.failures > 0 || this.#ship.isFailing) return "failing";
     const state = this.#capture.captor?.status.state;
-    if (state === "absent") return "waiting";
+    if (state === "absent" || (state === undefined && fileStamp(this.database.path) === null)) {
+      return "waiting";
+    }
     if (!this.#capture.hasProven) return "proving";
     return state === "copying" ? "copying" : "following";
   }
@@ -222,7 +243,7 @@ export class FollowUnit {
     this.#environment.onChange();
   }
 
-  #failures(what: "capture" | "send", failures: number, error: StateManagerError | null): void {
+  #failures(what: "capture" | "send" | "compact", failures: number, error: StateManagerError | null): void {
     const { name } = this.database;
     if (error === null) this.#tell("info", "recovered", `${name}: ${what} works again`);
     else {
