@@ -38,22 +38,31 @@ for (const budget of BUDGETS) {
   });
 }
 
-Deno.test(`head walk takes states for one only where they have one future, with ${faultsOf(NOTHING)}`, () => {
-  const model = headModel(NOTHING);
-  const { states, groups, differ } = compareFutures(model, reachedStates(plainHeadModel(NOTHING)));
-  say(`${states} states in ${groups}`);
-  assert.equal(differ, null, differ?.join("\n"));
-});
+const RESTORED: HeadBudget = { ...NOTHING, crashes: 1, restores: 1 };
+const MANY: HeadBudget = { ...THREE, crashes: 2, restores: 1, terms: 3 };
 
-for (const budget of [THREE, { ...THREE, crashes: 2, restores: 1, terms: 3 }]) {
-  Deno.test(`head walk takes states for one only where they have one future, at random with ${faultsOf(budget)}`, () => {
-    const model = headModel(budget);
-    const chance = new Chance(budget.terms);
-    const { states, groups, differ } = compareFutures(
-      model,
-      randomStates(model, { chance, histories: 600, length: 120 }),
-    );
-    say(`${states} states in ${groups}`);
+const COMPARED = [
+  {
+    which: `of all with ${faultsOf(NOTHING)}`,
+    budget: NOTHING,
+    states: reachedStates(plainHeadModel(NOTHING)),
+  },
+  {
+    which: `of a walk with ${faultsOf(RESTORED)}`,
+    budget: RESTORED,
+    states: reachedStates(headModel(RESTORED)),
+  },
+  {
+    which: `at random with ${faultsOf(MANY)}`,
+    budget: MANY,
+    states: randomStates(headModel(MANY), { chance: new Chance(1), histories: 600, length: 120 }),
+  },
+];
+
+for (const { which, budget, states } of COMPARED) {
+  Deno.test(`head walk takes states for one only where they have one future, ${which}`, () => {
+    const { states: count, groups, differ } = compareFutures(headModel(budget), states);
+    say(`${count} states in ${groups}`);
     assert.equal(differ, null, differ?.join("\n"));
   });
 }
