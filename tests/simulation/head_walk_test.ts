@@ -1,7 +1,7 @@
 /**
  * The head and a term's procedures, walked breadth first through every interleaving of a small model (head_walk.ts) with a
  * crash, a late put and a lost answer in one history, and a restore besides; and the shortest way to harm of broken
- * variants. STATE_MANAGER_SIMULATION_WALK=all adds walks of minutes. What the walk leaves out of a state
+ * variants. STATE_MANAGER_SIMULATION_WALK=all adds larger ones. What the walk leaves out of a state
  * (head_walk_encoding.ts) is tried against every single move.
  */
 

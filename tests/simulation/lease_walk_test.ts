@@ -1,7 +1,7 @@
 /**
  * The lease with its programs, the guard and the fast return, walked breadth first through every interleaving of a small
  * model (lease_walk.ts) with a crash, a late request and a lost reply in one history; and the shortest way to harm of each
- * broken variant. STATE_MANAGER_SIMULATION_WALK=all adds walks of minutes. What the walk leaves out of a state
+ * broken variant. STATE_MANAGER_SIMULATION_WALK=all adds larger ones. What the walk leaves out of a state
  * (lease_walk_encoding.ts) is tried against every single move.
  */
 
