@@ -12,6 +12,10 @@ export class Encoding {
   }
 
   byte(value: number): void {
+    // Cut off, it would be taken for another.
+    if (!(value >= 0 && value < 256 && this.#length < this.#bytes.length)) {
+      throw new Error(`byte ${value} at ${this.#length}: not one, or no room for it`);
+    }
     this.#bytes[this.#length++] = value;
   }
 
@@ -27,7 +31,7 @@ export class Encoding {
     this.byte(0);
   }
 
-  /** Of two encodings of one state, in which equal parts have changed their places, the lesser. */
+  /** Of two encodings of one state, in which equal parts have changed their places, the lesser. Nothing may follow. */
   lesser(first: () => void, second: () => void): void {
     const start = this.#length;
     const known = this.#ids.length;
