@@ -20,7 +20,7 @@ import { removeTree, seededRandom } from "../support/tree_model.ts";
 
 const HISTORIES = Number(Deno.env.get("STATE_MANAGER_HISTORIES") ?? 200);
 const SEED = Deno.env.get("STATE_MANAGER_HISTORY_SEED");
-const STEPS = 30;
+const STEPS = 45;
 /** Points of each history that are compared, besides the newest and the pinned ones. */
 const EARLIER_POINTS = 1;
 /** Small, so that a short history meets each of them. */
@@ -106,7 +106,7 @@ Deno.test({
     "[needs litestream] [needs sqlite3] litestream restore gives the bytes and the dump of each kept point of random histories",
   ignore: findLitestream() === null || findSqliteShell() === null,
   async fn() {
-    await using programs = new HistoryPrograms();
+    await using programs = await HistoryPrograms.start();
     const tally: Tally = { points: 0, txids: 0, snapshots: 0, checkpoints: 0, merges: 0, deleted: 0 };
     const seeds = SEED === undefined ? Array.from({ length: HISTORIES }, (_, i) => i + 1) : [Number(SEED)];
     const beganMs = performance.now();

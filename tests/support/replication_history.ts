@@ -21,6 +21,17 @@ export class HistoryPrograms implements AsyncDisposable {
   readonly reader = new SqliteShell();
   /** Not of the application: takes copies. */
   readonly observer = new SqliteShell();
+  readonly version: string;
+
+  private constructor(version: string) {
+    this.version = version;
+  }
+
+  static async start(): Promise<HistoryPrograms> {
+    await using shell = new SqliteShell();
+    const [version = ""] = await shell.must("SELECT sqlite_version();");
+    return new HistoryPrograms(version);
+  }
 
   async replace(index: number): Promise<void> {
     await this.writers[index]?.kill();
@@ -56,7 +67,7 @@ export class ReplicationHistory {
     this.#random = random;
     this.pageSize = PAGE_SIZES[this.#below(PAGE_SIZES.length)] ?? 4096;
     this.#autoVacuum = this.#below(3);
-    this.#statements = statementsOf(random, this.pageSize);
+    this.#statements = statementsOf(random, this.pageSize, programs.version);
   }
 
   #below(count: number): number {
@@ -69,18 +80,16 @@ export class ReplicationHistory {
 
   async begin(): Promise<void> {
     await this.#open(0);
+    const modes = `PRAGMA page_size=${this.pageSize}; PRAGMA auto_vacuum=${this.#autoVacuum};`;
+    await this.#writer(0).must(`${modes} PRAGMA journal_mode=WAL; ${this.#statements.schema()}`);
     await this.#database.start();
   }
 
   async #open(index: number): Promise<void> {
     const { path } = this.#database;
     this.#note(`writer ${index} opens`);
-    await this.#writer(index).must(
-      `.open '${path}'\n${this.#statements.opening()}\n` +
-        `PRAGMA page_size=${this.pageSize}; PRAGMA auto_vacuum=${this.#autoVacuum}; PRAGMA journal_mode=WAL;`,
-    );
+    await this.#writer(index).must(`.open '${path}'\n${this.#statements.opening()}`);
     this.#openWriters.add(index);
-    await this.#run(index, this.#statements.schema());
   }
 
   #writer(index: number): SqliteShell {
@@ -243,6 +252,7 @@ export class ReplicationHistory {
 
   /** Another machine goes on from what is in the store. */
   async #loseMachine(): Promise<void> {
+    if (this.kept.size === 0) return; // nothing need be in the store yet
     await this.#lastClose();
     await this.#database.drop();
     await this.#database.loseState();
