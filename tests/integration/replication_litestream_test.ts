@@ -7,10 +7,10 @@
  */
 
 import assert from "node:assert/strict";
-import { statfsSync } from "node:fs";
 import { systemClock } from "../../src/platform/clock.ts";
 import { systemRandom } from "../../src/platform/random.ts";
 import { openStore } from "../../src/storage/mod.ts";
+import { fastFolder } from "../support/fast_folder.ts";
 import { findLitestream, litestreamRestore } from "../support/litestream.ts";
 import { ReplicatedDatabase, sha256Of } from "../support/replicated_database.ts";
 import { HistoryPrograms, ReplicationHistory } from "../support/replication_history.ts";
@@ -33,19 +33,6 @@ const LIMITS = {
 };
 const clock = systemClock();
 
-/** In memory where there is enough: a history waits for hundreds of fsyncs. */
-function fastFolder(): string {
-  try {
-    const { bavail, bsize } = statfsSync("/dev/shm");
-    if (bavail * bsize > 512 * 1024 * 1024) {
-      return Deno.makeTempDirSync({ dir: "/dev/shm", prefix: "replication-" });
-    }
-  } catch {
-    // no such folder
-  }
-  return Deno.makeTempDirSync({ prefix: "replication-" });
-}
-
 interface Tally {
   points: number;
   txids: number;
@@ -57,7 +44,7 @@ interface Tally {
 
 async function runHistory(seed: number, programs: HistoryPrograms, tally: Tally): Promise<void> {
   const random = seededRandom(seed);
-  const folder = fastFolder();
+  const folder = fastFolder("replication-");
   const directory = `${folder}/store`;
   const store = openStore({ kind: "directory", directory }, { clock, random: systemRandom() });
   await using database = new ReplicatedDatabase({ folder, store, layout: "folder", limits: LIMITS });

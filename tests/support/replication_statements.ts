@@ -3,6 +3,10 @@
 export interface Statements {
   /** One command for a program; what fails of it is rolled back. */
   next(): string;
+  /** Commits something, as a rule. */
+  write(): string;
+  /** In any mode. */
+  checkpoint(): string;
   /** Sent when a program opens the database. */
   opening(): string;
   /** A transaction that stays open: to be ended by COMMIT or ROLLBACK, or by the death of its program. */
@@ -11,7 +15,7 @@ export interface Statements {
 }
 
 const MODES = ["PASSIVE", "FULL", "RESTART", "TRUNCATE"] as const;
-/** Pages that a program keeps in memory: a larger transaction is spilled into the log before it commits. */
+/** Pages that most programs keep in memory: a larger transaction is spilled into the log before it commits. */
 const CACHE_PAGES = 10;
 /** Of one large transaction. */
 const LARGE_BYTES = 600_000;
@@ -62,6 +66,8 @@ export function statementsOf(random: () => number, pageSize: number, version: st
     () => `SAVEPOINT a; ${undone()} SAVEPOINT b; ${undone()} RELEASE b; ROLLBACK TO a; RELEASE a;`,
     () => `SAVEPOINT a; ${rows(10)} SAVEPOINT b; ${rows(20)} RELEASE b; RELEASE a;`,
     () => "UPDATE t SET b=randomblob(length(b));",
+    // Pages that grow and are free again: where they stayed in memory, SQLite never writes them.
+    () => `BEGIN; CREATE TABLE gone(b,c); ${rows(25, "gone")} DROP TABLE gone; ${rows(1)} COMMIT;`,
     () => "DELETE FROM t;",
     () => `DELETE FROM t WHERE a>(SELECT avg(a) FROM t);`,
   ];
@@ -94,9 +100,13 @@ export function statementsOf(random: () => number, pageSize: number, version: st
       const pool = kind < 0.45 ? small : kind < 0.65 ? large : kind < 0.78 ? schema : upkeep;
       return pool[below(pool.length)]?.() ?? "";
     },
+    write: () => `${rows(1)} ${update()}`,
+    checkpoint: () => `PRAGMA wal_checkpoint(${pick(MODES)});`,
     opening: () =>
-      `PRAGMA busy_timeout=40; PRAGMA synchronous=OFF; PRAGMA cache_size=${CACHE_PAGES}; ` +
-      `PRAGMA wal_autocheckpoint=${pick([0, 5, 50, 1000])};`,
+      `PRAGMA busy_timeout=40; PRAGMA synchronous=OFF; PRAGMA cache_size=${
+        pick([CACHE_PAGES, CACHE_PAGES, 2000])
+      }; ` +
+      `PRAGMA secure_delete=${pick([0, 0, 1])}; PRAGMA wal_autocheckpoint=${pick([0, 5, 50, 1000])};`,
     unfinished: () => `BEGIN IMMEDIATE; ${rows(40)} ${update()}`,
     schema: () =>
       "CREATE TABLE t(a INTEGER PRIMARY KEY, b, c TEXT); CREATE TABLE w(k PRIMARY KEY, v) WITHOUT ROWID;",
