@@ -1,6 +1,7 @@
 /** The real `litestream replicate` beside a database that a test writes, with quick intervals, into a replica of its own. */
 
 import { findLitestream } from "./litestream.ts";
+import { lineReader } from "./line_chunks.ts";
 import type { Minio } from "./minio.ts";
 
 /** It ends within a second; on a busy machine some more. */
@@ -48,6 +49,8 @@ export function litestreamConfig(source: LitestreamSource): LitestreamConfig {
 }
 
 export interface RunningLitestream extends AsyncDisposable {
+  /** What it has logged, line by line. */
+  readonly log: readonly string[];
   /** Lets it send what is left, and waits for its end. */
   stop(): Promise<void>;
 }
@@ -60,9 +63,14 @@ export function startLitestream(config: LitestreamConfig): RunningLitestream {
     clearEnv: true, // it refuses to start with some variables set
     env: { HOME: "/nonexistent" },
     stdin: "null",
-    stdout: "null",
-    stderr: "null",
+    stdout: "piped",
+    stderr: "piped",
   }).spawn();
+  const log: string[] = [];
+  const read = async (stream: ReadableStream<Uint8Array<ArrayBuffer>>) => {
+    for await (const line of lineReader(stream)) log.push(line);
+  };
+  const logged = Promise.all([read(child.stdout), read(child.stderr)]);
   let ended = false;
   const status = child.status.then((result) => {
     ended = true;
@@ -73,9 +81,11 @@ export function startLitestream(config: LitestreamConfig): RunningLitestream {
     const timer = setTimeout(() => child.kill("SIGKILL"), STOP_LIMIT_MS);
     const { code, signal } = await status;
     clearTimeout(timer);
+    await logged;
     if (signal !== null || code !== 0) throw new Error(`litestream replicate ended with ${signal ?? code}`);
   };
   return {
+    log,
     stop,
     async [Symbol.asyncDispose]() {
       if (!ended) await stop();
