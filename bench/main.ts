@@ -2,10 +2,12 @@
  * `deno task bench`: memory of the idle manager, time from exec to the program's start, and checkpoints beside restic's
  * backups of the same data on the same disk in the same run. Tests the binary (STATE_MANAGER_BINARY, else
  * ./state-manager) or, where there is none, the source. Sizes: BENCH_MIB (256), BENCH_FILES (4000), BENCH_ROUNDS (3).
+ * `deno task bench replication`: replication.ts, beside Litestream.
  */
 
 import { type DataSize, makeData, touchData } from "./data.ts";
 import { Manager, output, programCommand } from "./programs.ts";
+import { benchReplication } from "./replication.ts";
 
 const size: DataSize = {
   bytes: Number(Deno.env.get("BENCH_MIB") ?? 256) << 20,
@@ -166,13 +168,21 @@ async function measureCheckpoints(scratch: string): Promise<void> {
   say(`  stores after it: ${stores}`);
 }
 
-const scratch = await Deno.makeTempDir({ prefix: "state-manager-bench-" });
-try {
-  const [program = ""] = programCommand([]);
-  say(`${await output(programCommand(["version"]))}, ${program}, ${mib((await Deno.stat(program)).size)}`);
-  await measureStart(scratch);
-  await measureMemory(scratch);
-  await measureCheckpoints(scratch);
-} finally {
-  await Deno.remove(scratch, { recursive: true });
+async function benchCheckpoints(): Promise<void> {
+  const scratch = await Deno.makeTempDir({ prefix: "state-manager-bench-" });
+  try {
+    const [program = ""] = programCommand([]);
+    say(
+      `${await output(programCommand(["version"]))}, ${program}, ${mib((await Deno.stat(program)).size)}`,
+    );
+    await measureStart(scratch);
+    await measureMemory(scratch);
+    await measureCheckpoints(scratch);
+  } finally {
+    await Deno.remove(scratch, { recursive: true });
+  }
 }
+
+const [name, ...args] = Deno.args;
+if (name === "replication") await benchReplication(args);
+else await benchCheckpoints();

@@ -59,7 +59,9 @@ export class CaptureLoop {
   #isBusy = true;
   #hasProven = false;
   #failures = 0;
+  /** When the capture began that made the newest file: what was committed since waits for the next. */
   #lastCaptureMs = -Infinity;
+  #captureBeganMs = -Infinity;
   #lastUpkeepMs: number;
   #lastLookMs: number;
   #logStamp: FileStamp | null = null;
@@ -184,6 +186,7 @@ export class CaptureLoop {
     const now = this.#asking.length > 0;
     const force = this.#isForced;
     this.#look();
+    this.#captureBeganMs = clock.monotonicMs();
     lag.captureBegins();
     try {
       for (let isFirst = true, more = true; more; isFirst = false) {
@@ -215,7 +218,7 @@ export class CaptureLoop {
     for (const file of captor.localFiles()) {
       if (file.txid <= this.#countedTxid) continue;
       this.#countedTxid = file.txid;
-      this.#lastCaptureMs = nowMs;
+      this.#lastCaptureMs = this.#captureBeganMs;
       this.#settledAtMs = null;
       lag.captured(file, nowMs);
       onFile();

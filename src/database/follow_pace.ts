@@ -6,7 +6,7 @@
  */
 
 export interface PaceFacts {
-  /** Since the last file was made; Infinity for none in this life. */
+  /** Since the capture began that made the last file; Infinity for none in this life. */
   readonly sinceCaptureMs: number;
   readonly syncIntervalMs: number;
   /** Of this database, made and not yet in the store. */

@@ -153,6 +153,8 @@ export type CheckpointKind = "reader" | "barrier" | "cut";
 export interface CheckpointFacts {
   /** Pages in the log that are not known to be in the database file. */
   readonly pages: number;
+  /** Pages in the log from its first frame on: it begins anew only once all of them are in the database file. */
+  readonly logPages: number;
   readonly fileBytes: number;
   /** The last sync reached the end of the log. */
   readonly synced: boolean;
@@ -183,7 +185,7 @@ export function decideCheckpoint(facts: CheckpointFacts, limits: CheckpointLimit
   const gapMs = facts.heldUp === 0 ? 0 : doubled(ATTEMPT_GAP_MS, facts.heldUp - 1, ATTEMPT_GAP_MAX_MS);
   if (facts.sinceAttemptMs < gapMs) return null;
   if (facts.pages === 0) return facts.fileBytes > limits.walBytes ? "cut" : null;
-  if (facts.pages >= limits.barrierPages && facts.heldUp > 0) return "barrier";
+  if (facts.logPages >= limits.barrierPages && facts.heldUp > 0) return "barrier";
   if (facts.pages >= limits.checkpointPages) return "reader";
   return facts.sinceWholeMs >= limits.checkpointIntervalMs ? "reader" : null;
 }

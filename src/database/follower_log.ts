@@ -454,7 +454,8 @@ export class LogFollower {
     if (reading === null) return null;
     const nowMs = this.#context.clock.monotonicMs();
     const kind = decideCheckpoint({
-      pages: this.#pagesInLog(reading),
+      pages: this.#pagesInLog(reading, reading.inDatabase),
+      logPages: this.#pagesInLog(reading, WAL_HEADER_BYTES),
       fileBytes: this.#fileBytes,
       synced: reading.proven && !reading.more,
       sinceWholeMs: nowMs - this.#wholeAtMs,
@@ -462,7 +463,7 @@ export class LogFollower {
       heldUp: this.#heldUp,
     }, this.#context.limits);
     if (kind === null) {
-      if (this.#pagesInLog(reading) === 0) this.#wholeAtMs = nowMs;
+      if (this.#pagesInLog(reading, reading.inDatabase) === 0) this.#wholeAtMs = nowMs;
       return null;
     }
     this.#attemptAtMs = nowMs;
@@ -473,9 +474,9 @@ export class LogFollower {
     return kind;
   }
 
-  #pagesInLog(reading: Reading): number {
+  #pagesInLog(reading: Reading, fromOffset: number): number {
     if (reading.position === null) return 0;
-    return Math.max(0, reading.position.offset - reading.inDatabase) / frameBytes(reading.pageSize);
+    return Math.max(0, reading.position.offset - fromOffset) / frameBytes(reading.pageSize);
   }
 
   /**

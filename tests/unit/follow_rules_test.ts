@@ -128,6 +128,7 @@ Deno.test("decideCheckpoint acts on size, then age; is patient when held up; cut
   };
   const quiet = {
     pages: 1,
+    logPages: 1,
     fileBytes: 0,
     synced: true,
     sinceWholeMs: 0,
@@ -143,11 +144,16 @@ Deno.test("decideCheckpoint acts on size, then age; is patient when held up; cut
     [{ pages: 0, fileBytes: 1_000_001 }, "cut"],
     [{ pages: 1, fileBytes: 1_000_001 }, null],
     [{ pages: 4000 }, "reader"],
-    [{ pages: 4000, heldUp: 1 }, "barrier"],
-    [{ pages: 4000, heldUp: 1, sinceAttemptMs: 999 }, null],
-    [{ pages: 4000, heldUp: 5, sinceAttemptMs: 15_999 }, null],
-    [{ pages: 4000, heldUp: 5, sinceAttemptMs: 16_000 }, "barrier"],
-    [{ pages: 4000, heldUp: 500, sinceAttemptMs: 60_000 }, "barrier"],
+    [{ pages: 4000, logPages: 4000 }, "reader"],
+    [{ pages: 3999, logPages: 3999, heldUp: 1 }, "reader"],
+    [{ pages: 500, logPages: 4000 }, null],
+    // Most of it is in the database, and the log goes on all the same: new commits came with each attempt.
+    [{ pages: 500, logPages: 4000, heldUp: 1 }, "barrier"],
+    [{ pages: 0, logPages: 4000, heldUp: 1 }, null],
+    [{ pages: 500, logPages: 4000, heldUp: 1, sinceAttemptMs: 999 }, null],
+    [{ pages: 500, logPages: 4000, heldUp: 5, sinceAttemptMs: 15_999 }, null],
+    [{ pages: 500, logPages: 4000, heldUp: 5, sinceAttemptMs: 16_000 }, "barrier"],
+    [{ pages: 500, logPages: 4000, heldUp: 500, sinceAttemptMs: 60_000 }, "barrier"],
     [{ pages: 0, fileBytes: 1_000_001, heldUp: 1, sinceAttemptMs: 10 }, null],
   ];
   for (const [facts, wanted] of cases) {
