@@ -174,6 +174,7 @@ export class ReplicatedDatabase implements AsyncDisposable {
       places: new Places(2),
       open: (captor, signal) => parts.openReplica(this.#database, captor, () => this.pins, signal),
       onDurable: () => {},
+      onBehind: () => this.#errors.push("the store is ahead of the local files"),
       onFailures: (_failures: number, error: StateManagerError | null) => {
         if (error !== null) this.#errors.push(error);
       },
