@@ -315,3 +315,25 @@ testOnStores(
     assert.equal(await next.exit(), 0, next.tail());
   },
 );
+
+testOnStores("a hand-over on request carries the database over to the last row", async (store) => {
+  using scratch = scratchFolder();
+  const [one, two] = [placeAt(`${scratch.path}/one`), placeAt(`${scratch.path}/two`)];
+  await using first = start(one, store);
+  await untilRow(one, first, 100);
+  await using second = start(two, store);
+  await untilRow(two, second, 1);
+  const last = readJournal(one.journal).rows.at(-1)?.n;
+  assert.deepEqual(readJournal(two.journal).starts, [last], first.tail());
+  second.signal("SIGTERM");
+  assert.equal(await second.exit(), 0, second.tail());
+  const end = readJournal(two.journal).rows.at(-1)?.n;
+  // The first one waits again, and goes on with what the second one left.
+  await waitFor(
+    "the first again",
+    () => readJournal(one.journal).starts.length === 2,
+    60_000,
+    () => first.tail(),
+  );
+  assert.equal(readJournal(one.journal).starts.at(-1), end);
+});
