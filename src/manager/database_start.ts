@@ -114,7 +114,10 @@ export class DatabaseStart {
       logger.info(`database ${name}: ${decision.kind}`, { reason: decision.reason });
     }
     const wanted = decided.filter(({ decision }) => decision.kind === "restore");
-    const restored = await this.#bring(wanted, () => ({ kind: "newest" }), { keepLocal: true, signal });
+    const restored = await this.#bring(wanted, () => ({ kind: "newest" }), {
+      keepsLocal: () => true,
+      signal,
+    });
     const others = decided.filter(({ decision }) => decision.kind !== "restore");
     for (const { path, decision } of others) {
       if (decision.kind === "empty") await ensureFolder(path.slice(0, path.lastIndexOf("/")));
@@ -132,25 +135,38 @@ export class DatabaseStart {
     }));
   }
 
-  /** A former holder's last commits came in after these were restored, and no program has run since. */
+  /**
+   * A former holder's last commits came in before the seal of these, and no program has run since. What was restored
+   * just now has nothing of its own; what was kept may have commits that were never sent.
+   */
   async again(
     found: readonly Found[],
     names: readonly string[],
     signal: AbortSignal,
   ): Promise<readonly Found[]> {
     const wanted = found.filter(({ name }) => names.includes(name));
-    const restored = await this.#bring(wanted, () => ({ kind: "newest" }), { keepLocal: false, signal });
-    return found.map((each) => ({ ...each, baseline: restored[each.name] ?? null }));
+    const fresh = wanted.filter(({ origin }) => origin === "restored" || origin === "moved-aside");
+    const keepsLocal = (name: string) => !fresh.some((each) => each.name === name);
+    const restored = await this.#bring(wanted, () => ({ kind: "newest" }), { keepsLocal, signal });
+    return found.map((each) => {
+      const baseline = restored[each.name] ?? null;
+      return {
+        ...each,
+        baseline,
+        origin: baseline === null || !keepsLocal(each.name) ? each.origin : "moved-aside",
+      };
+    });
   }
 
   /** To the past: what is brought becomes the next TXID by a snapshot, since the bucket's newest is another content. */
   async restore(
     found: readonly Found[],
     positions: Positions,
-    options: { readonly keepLocal: boolean; readonly signal: AbortSignal },
+    { keepLocal, signal }: { readonly keepLocal: boolean; readonly signal: AbortSignal },
   ): Promise<readonly Found[]> {
     const wanted = found.filter(({ name }) => positions[name] !== undefined);
-    await this.#bring(wanted, (name) => ({ kind: "txid", txid: positions[name]?.txid ?? 0 }), options);
+    const targetOf = (name: string) => ({ kind: "txid", txid: positions[name]?.txid ?? 0 }) as const;
+    await this.#bring(wanted, targetOf, { keepsLocal: () => keepLocal, signal });
     return found.map((each) => ({ ...each, baseline: null }));
   }
 
@@ -198,7 +214,7 @@ export class DatabaseStart {
   async #bring(
     wanted: readonly Pick<Found, "name" | "entry" | "path">[],
     targetOf: (name: string) => RestoreTarget,
-    { keepLocal, signal }: { readonly keepLocal: boolean; readonly signal: AbortSignal },
+    { keepsLocal, signal }: { readonly keepsLocal: (name: string) => boolean; readonly signal: AbortSignal },
   ): Promise<Readonly<Record<string, number>>> {
     if (wanted.length === 0) return {};
     const { assertHeld, children, clock, config, dir, layout, record } = this.#options;
@@ -235,7 +251,7 @@ export class DatabaseStart {
     });
     await endSwap(outcome, this.#options);
     for (const [name, folder] of Object.entries(outcome.movedAside)) {
-      if (!keepLocal) {
+      if (!keepsLocal(name)) {
         await removeTreeIfPresent(folder); // all of it is in the bucket
         continue;
       }

@@ -134,10 +134,23 @@ export class Databases {
       log: log("follow"),
       watchChild,
       onFenced,
+      onStatus: ({ databases }) => {
+        if (this.#link === link) databases.forEach((database) => this.#checkSealed(database));
+      },
     });
     link.deadline(this.#options.fenceAtMs());
     link.start();
     return link;
+  }
+
+  /** After the seal nobody else's commit can be in our way. If one is, we are not who we believe to be. */
+  #checkSealed({ name, state }: FollowedStatus): void {
+    if (state !== "absorbed") return;
+    this.#options.onFenced(
+      new StateManagerError("lease-lost", `database ${name}: another holder's commit came after our seal`, {
+        hint: "is another manager, or litestream itself, replicating to the same prefix? stop it",
+      }),
+    );
   }
 
   #followed(): { readonly databases: FollowedDatabase[]; readonly folders: FollowedFolder[] } {
