@@ -31,6 +31,7 @@ A manager with a sample program (tools/sample_counter.ts), its files in ${data},
 its store in ${store}. Try, in another terminal:
 
   curl ${url}/                        # status; the same in a browser
+  curl ${url}/databases               # its database, replicated as it is written
   curl -X POST ${url}/checkpoint      # a checkpoint, now
   curl -X POST ${url}/restore -H 'content-type: application/json' -d '{"checkpoint": "latest"}'
 
@@ -45,6 +46,7 @@ const manager = new Deno.Command(self[0] ?? "deno", {
     `${root}main.ts`,
     "run",
     ...["--directory", store, "--files", `data=${data}`, "--data-dir", socketFolder],
+    ...["--database", `counter=${data}/counter.db`],
     ...["--listen", `127.0.0.1:${port}`, "--checkpoint-interval", "1m", "--lease-ttl", "10s"],
     "--",
     ...self,
