@@ -196,11 +196,14 @@ export const COMMANDS: readonly CommandSpec[] = [
   },
   {
     name: "db restore",
-    text: "bring a database from the store into a new file; nothing in the store changes",
+    text: "bring back an earlier state of a database, or with --to any state of it into a new file",
     arguments: "<name>",
     options: [
-      { flags: "--to <file>", text: "the new file" },
-      { flags: "--txid <n>", text: "the state at this TXID (else the newest)" },
+      {
+        flags: "--to <file>",
+        text: "into this new file, straight from the store; nothing in the store changes",
+      },
+      { flags: "--txid <n>", text: "the state at this TXID (with --to else the newest)" },
       { flags: "--at <time>", text: "the newest state not after this time (RFC 3339)" },
       {
         flags: "--check <how>",
@@ -208,9 +211,14 @@ export const COMMANDS: readonly CommandSpec[] = [
         choices: ["quick", "full", "none"],
       },
       { flags: "--dry-run", text: "say what would be done" },
-      ...STORE_ALONE,
+      { flags: "--no-safety", text: "make no safety checkpoint first" },
+      YES,
+      CONFIG,
+      ...STORE,
+      ...CLIENT,
     ],
     examples: [
+      "db restore app --txid 1234",
       "db restore app --to /tmp/app.db --directory /mnt/store",
       "db restore app --to old.db --at 2026-01-31T12:00:00Z --bucket b --endpoint https://s3.example.com",
     ],

@@ -1,5 +1,6 @@
 /**
- * `state-manager db restore NAME --to FILE`: a database straight from the store into a new file, on any machine. It takes
+ * `state-manager db restore NAME`: in place by the running manager, or with `--to FILE` straight from the store into a new
+ * file, on any machine. The latter takes
  * no lease and changes nothing in the store; if it is interrupted, an unfinished file under another name is left, which
  * the next one to the same place removes.
  */
@@ -18,6 +19,8 @@ import type { JsonObject } from "./client.ts";
 import { type Context, type ExitCode, type Options, usageError } from "./context.ts";
 import { findDatabase, openDatabaseStore } from "./db_store.ts";
 import { showProgress } from "./progress.ts";
+import { restoreByManager } from "./restore.ts";
+import { namesStore } from "./store_options.ts";
 import { count, printable, size, table } from "./text.ts";
 
 /** A copy of what a program kept private is private. */
@@ -29,6 +32,7 @@ export async function restoreOneDatabase(
   args: readonly string[],
 ): Promise<ExitCode> {
   const target = targetOf(options);
+  if (options.text("to") === undefined) return await restoreInPlace(context, options, args, target);
   const file = fileOf(context, options);
   const check = checkOf(options);
   checkFree(file); // before anything is asked of the store
@@ -54,6 +58,30 @@ export async function restoreOneDatabase(
     progress.done();
   }
   return tellResult(context, options, { database: place.name, file }, result);
+}
+
+/** Through the running manager, which holds the lease: the old state becomes the next TXID. */
+async function restoreInPlace(
+  context: Context,
+  options: Options,
+  [name]: readonly string[],
+  target: RestoreTarget,
+): Promise<ExitCode> {
+  if (name === undefined) throw usageError("say which database", '"state-manager db list" shows their names');
+  if (namesStore(options)) {
+    throw usageError(
+      "db restore: in place only the manager can, as it holds the lease",
+      "add --to FILE to restore into a file, or leave the store's options out",
+    );
+  }
+  if (target.kind === "newest") {
+    throw usageError(
+      "db restore: in place say which state: --txid N or --at TIME",
+      "the newest one is there already; add --to FILE to have it elsewhere",
+    );
+  }
+  const state = target.kind === "txid" ? { txid: target.txid } : { at: options.text("at") ?? "" };
+  return await restoreByManager(context, options, { ...state, databases: [name] }, name);
 }
 
 function targetOf(options: Options): RestoreTarget {

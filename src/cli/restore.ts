@@ -60,28 +60,35 @@ function targetOf(options: Options, [argument]: readonly string[]): Target {
 }
 
 async function restoreInPlace(context: Context, options: Options, target: Target): Promise<ExitCode> {
-  const dryRun = options.flag("dryRun");
   const files = options.list("files");
   const databases = options.list("databases");
   const names = [...files, ...databases];
-  using client = await openClient(context, options);
-  await client.get("/"); // an unreachable manager is told before a person is asked
-  if (!dryRun) {
-    const what = names.length === 0 ? "all files and databases" : names.join(", ");
-    await confirm(context, options, `This stops all processes and replaces ${what}. Go on?`);
-  }
   const body = {
     ...("at" in target ? { at: target.at } : target),
     ...(files.length === 0 ? {} : { files }),
     ...(databases.length === 0 ? {} : { databases }),
     consistent: options.flag("consistent"),
-    dry_run: dryRun,
-    safety: !options.negated("safety"),
   };
+  const what = names.length === 0 ? "all files and databases" : names.join(", ");
+  return await restoreByManager(context, options, body, what);
+}
+
+/** Asks, then has the running manager restore what `body` says; `what` it replaces, for the question. */
+export async function restoreByManager(
+  context: Context,
+  options: Options,
+  body: JsonObject,
+  what: string,
+): Promise<ExitCode> {
+  const dryRun = options.flag("dryRun");
+  using client = await openClient(context, options);
+  await client.get("/"); // an unreachable manager is told before a person is asked
+  if (!dryRun) await confirm(context, options, `This stops all processes and replaces ${what}. Go on?`);
+  const request = { ...body, dry_run: dryRun, safety: !options.negated("safety") };
   const progress = showProgress(context, options);
   let result: JsonObject;
   try {
-    result = await client.stream("/restore", body, progress.onEvent);
+    result = await client.stream("/restore", request, progress.onEvent);
   } finally {
     progress.done();
   }

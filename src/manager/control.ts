@@ -110,8 +110,14 @@ export interface CheckpointResult {
 }
 
 export interface RestoreRequest {
-  /** Exactly one of the two: a checkpoint (id, ordinal as text, or "latest") or a wall time in milliseconds. */
-  readonly target: { readonly checkpoint: string } | { readonly atMs: number };
+  /**
+   * Exactly one of these: a checkpoint (id, ordinal as text, or "latest"), a wall time in milliseconds, or a TXID of the
+   * one database that `databases` names.
+   */
+  readonly target:
+    | { readonly checkpoint: string }
+    | { readonly atMs: number }
+    | { readonly txid: number };
   /** Names of files roots and of databases; both null: all that the checkpoint holds; one of them null: none of these. */
   readonly files: readonly string[] | null;
   readonly databases: readonly string[] | null;

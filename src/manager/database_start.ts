@@ -177,6 +177,11 @@ export class DatabaseStart {
     return txid;
   }
 
+  async checkPoint(name: string, txid: number, signal?: AbortSignal): Promise<void> {
+    const { children, layout } = this.#options;
+    await children.plan({ place: { layout, name }, target: { kind: "txid", txid } }, workOf(signal));
+  }
+
   async points(
     name: string,
     { afterTxid, limit }: RestorePointsQuery,

@@ -256,6 +256,11 @@ export class Databases {
     return { txid: await this.#options.start.txidAt(name, atMs, signal) };
   }
 
+  /** Rejects with `not-found` when this state of `name` cannot be restored. */
+  async checkPoint(name: string, txid: number, signal?: AbortSignal): Promise<void> {
+    await this.#options.start.checkPoint(name, txid, signal);
+  }
+
   async sync(name: string, signal?: AbortSignal): Promise<{ readonly txid: number }> {
     const link = this.#link;
     if (link === null) {

@@ -182,9 +182,21 @@ export class Restorer {
 
   // ---- asked for by an operator
 
-  /** Throws `invalid-request` or `checkpoint-not-found` before anything stops. */
-  check(request: RestoreRequest): CheckpointRecord {
+  /** Rejects with `invalid-request`, `checkpoint-not-found` or `not-found` before anything stops. */
+  async check(request: RestoreRequest): Promise<void> {
+    const { databases } = this.#options;
+    const source = this.#sourceOf(request);
+    if (!("txid" in request.target)) return;
+    // What a checkpoint names is kept for it; any other TXID may be a step that was merged away.
+    for (const [name, { txid }] of Object.entries((await this.#wantedOf(source, request, {})).databases)) {
+      await databases.checkPoint(name, txid);
+    }
+  }
+
+  /** The checkpoint whose content comes back; where a TXID is asked for the current one, of which no files do. */
+  #sourceOf(request: RestoreRequest): CheckpointRecord {
     const { databases, head, roots } = this.#options;
+    if ("txid" in request.target) return this.#currentFor(request);
     const source = findCheckpoint(head.head, request.target);
     refuseUnknown(
       source,
@@ -203,8 +215,29 @@ export class Restorer {
     return source;
   }
 
+  #currentFor({ databases: names }: RestoreRequest): CheckpointRecord {
+    const { databases, head } = this.#options;
+    const unknown = (names ?? []).filter((name) => !databases.has(name));
+    if (unknown.length > 0) {
+      throw new StateManagerError(
+        "invalid-request",
+        `restore: no database ${unknown.join(", ")} is followed here`,
+        {
+          hint: "GET /databases lists them",
+          details: unknown.map((name) => ({ pointer: "/databases", detail: `unknown name ${name}` })),
+        },
+      );
+    }
+    const current = currentRecord(head.head);
+    if (current !== null) return current;
+    throw new StateManagerError("wrong-state", "restore to a TXID: there is no checkpoint yet, wanted one", {
+      hint: "POST /checkpoint, then ask again",
+    });
+  }
+
   async plan(request: RestoreRequest, work: LongWork): Promise<RestoreResult> {
-    const source = this.check(request);
+    await this.check(request);
+    const source = this.#sourceOf(request);
     const { names, databases } = await this.#wantedOf(source, request, work);
     const plan = await this.#options.archiver.plan({
       head: this.#options.head.head,
@@ -227,16 +260,16 @@ export class Restorer {
     request: RestoreRequest,
     work: LongWork,
   ): Promise<RestoreResult> {
-    const source = this.check(request);
     let safety: CheckpointRecord | null = null;
     if (request.safety) {
       const made = await this.#options.checkpointer.create(
         "safety",
-        { comment: `before restore of ${source.id}`, labels: {} },
+        { comment: `before restore of ${whatOf(request, this.#sourceOf(request))}`, labels: {} },
         { ...work, always: true },
       );
       safety = made.checkpoint;
     }
+    const source = this.#sourceOf(request);
     const result = await this.#restoreTo(source, await this.#wantedOf(source, request, work), null, work);
     return { ...result, safety };
   }
@@ -325,6 +358,12 @@ export class Restorer {
     work: LongWork,
   ): Promise<{ readonly names: readonly string[]; readonly databases: Positions }> {
     const { roots, databases } = this.#options;
+    if ("txid" in target) {
+      return {
+        names: [],
+        databases: Object.fromEntries((only ?? []).map((name) => [name, { txid: target.txid }])),
+      };
+    }
     const both = files === null && only === null;
     const names = roots.map((root) => root.name)
       .filter((name) => source.files[name] !== undefined && (both || (files ?? []).includes(name)));
@@ -390,6 +429,10 @@ export class Restorer {
     });
     for (const warning of outcome.warnings) logger.warn("restored with a gap", { ...warning });
   }
+}
+
+function whatOf({ target, databases }: RestoreRequest, source: CheckpointRecord): string {
+  return "txid" in target ? `${(databases ?? []).join(", ")} to TXID ${target.txid}` : source.id;
 }
 
 function refuseUnknown(

@@ -451,7 +451,7 @@ export class Session {
         },
       );
     }
-    restorer.check(request);
+    await restorer.check(request);
     if (request.dryRun) return await restorer.plan(request, work);
     const done = Promise.withResolvers<RestoreResult>();
     this.#enqueue({ kind: "restore", request, work, done });

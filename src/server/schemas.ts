@@ -121,6 +121,13 @@ export const restoreSchema = object({
     v.check((text) => parseTime(text) !== null, TIME_TEXT),
     v.transform((text) => parseTime(text) ?? 0), // null was refused the line before
   )),
+  txid: v.optional(
+    v.pipe(
+      v.number("must be a TXID, a whole number from 1 on"),
+      v.safeInteger("must be a TXID, a whole number from 1 on"),
+      v.minValue(1, "must be a TXID, a whole number from 1 on"),
+    ),
+  ),
   files: v.optional(names),
   databases: v.optional(names),
   dry_run: v.optional(flag, false),

@@ -332,6 +332,11 @@ Deno.test("POST /restore demands exactly one target that can be there", async ()
       { checkpoint: null },
       { checkpoint: "v1", files: [] },
       { checkpoint: "v1", databases: [] },
+      { txid: 3 },
+      { txid: 3, databases: ["a", "b"] },
+      { txid: 3, databases: ["a"], files: ["app"] },
+      { txid: 3, databases: ["a"], checkpoint: "v1" },
+      { txid: 0, databases: ["a"] },
       { checkpoint: "v1", files: [], databases: [] },
     ]
   ) {
@@ -373,6 +378,7 @@ Deno.test("POST /restore passes the request on in one form", async () => {
       { checkpoint: "latest", safety: false, consistent: true },
       { at: "2026-01-01T01:00:00+01:00" },
       { checkpoint: "v1", databases: ["x"] },
+      { txid: 3, databases: ["x"] },
     ]
   ) {
     await problem(await app.ask("/restore", { json }), 409);
@@ -385,6 +391,7 @@ Deno.test("POST /restore passes the request on in one form", async () => {
     { ...rest, target: { checkpoint: "latest" }, safety: false, consistent: true },
     { ...rest, target: { atMs: Date.UTC(2026, 0, 1) } },
     { ...rest, target: { checkpoint: "1" }, databases: ["x"] },
+    { ...rest, target: { txid: 3 }, databases: ["x"] },
   ]);
   const done = await testApp().ask("/restore", { json: { checkpoint: 1 } });
   assert.equal(done.status, 200);

@@ -149,11 +149,20 @@ function restoreRequestOf(
   body: v.InferOutput<typeof restoreSchema>,
   nowMs: number,
 ): RestoreRequest {
-  const { checkpoint, at, files, databases } = body;
+  const { checkpoint, at, txid, files, databases } = body;
   if (checkpoint !== undefined && at !== undefined) {
     throw invalid([{
       pointer: "/at",
       detail: "must be left out where checkpoint is given",
+    }]);
+  }
+  if (txid !== undefined && (checkpoint !== undefined || at !== undefined)) {
+    throw invalid([{ pointer: "/txid", detail: "must be left out where checkpoint or at is given" }]);
+  }
+  if (txid !== undefined && (databases?.length !== 1 || files !== undefined)) {
+    throw invalid([{
+      pointer: "/databases",
+      detail: "must name the one database that the TXID is of, and no files",
     }]);
   }
   const isNothing = (files ?? []).length + (databases ?? []).length === 0;
@@ -166,7 +175,13 @@ function restoreRequestOf(
   if (at !== undefined && at > nowMs) {
     throw invalid([{ pointer: "/at", detail: "must not be in the future" }]);
   }
-  const target = checkpoint !== undefined ? { checkpoint } : at !== undefined ? { atMs: at } : null;
+  const target = checkpoint !== undefined
+    ? { checkpoint }
+    : at !== undefined
+    ? { atMs: at }
+    : txid !== undefined
+    ? { txid }
+    : null;
   if (target === null) {
     throw invalid([{
       pointer: "/checkpoint",
@@ -186,7 +201,8 @@ function restoreRequestOf(
 /** A checkpoint that the body names and that is not there is the body's fault (422), not a missing route (404). */
 function asRequestFault(error: unknown, request: RestoreRequest): never {
   if (!isError(error, "checkpoint-not-found", "not-found")) throw error;
-  const pointer = "checkpoint" in request.target ? "/checkpoint" : "/at";
+  const { target } = request;
+  const pointer = "checkpoint" in target ? "/checkpoint" : "txid" in target ? "/txid" : "/at";
   throw new StateManagerError(
     "invalid-request",
     "restore: no state is there for what was asked",
