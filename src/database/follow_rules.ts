@@ -13,6 +13,7 @@ export type SnapshotReason =
   | "log-gone" // the log was taken into the database and removed while nobody watched
   | "log-replaced" // another log file bears the name, though we hold the database open
   | "log-restarted" // the log began anew, and commits at its former end may be missing
+  | "log-unreadable" // commits that SQLite counts have sums that do not hold (see `LogFollower`)
   | "log-overwritten" // the same log has other frames than those we read
   | "log-before-baseline" // a restored database that somebody wrote to before we came
   | "mode-changed" // from copies to the log, or the reverse

@@ -68,7 +68,10 @@ export class FollowerConnection {
   readonly opened: FileStat;
   #reader: DatabaseSync | null = null;
   #other: DatabaseSync | null = null;
+  /** Never in a transaction, in which it could not be asked. */
+  #teller: DatabaseSync | null = null;
   #dataVersion: StatementSync | null = null;
+  #logFrames: StatementSync | null = null;
   #holding = false;
 
   /** Opens the descriptor alone; nothing is locked. */
@@ -78,12 +81,13 @@ export class FollowerConnection {
     this.opened = statFd(this.fd);
   }
 
-  /** Opens both connections; no lock is held yet. */
+  /** Opens the connections; no lock is held yet. */
   connect(): void {
     if (this.#other !== null) return;
     this.#reader = this.#open();
     this.#other = this.#open();
     this.#dataVersion = this.#other.prepare("PRAGMA data_version");
+    if (knowsNoop()) this.#teller = this.#open();
   }
 
   #open(): DatabaseSync {
@@ -163,6 +167,17 @@ export class FollowerConnection {
     }
   }
 
+  /** Frames of the log up to its last commit, by SQLite's shared index; null: this SQLite does not tell. */
+  logFrames(): number | null {
+    if (this.#teller === null) return null;
+    try {
+      this.#logFrames ??= this.#teller.prepare("PRAGMA wal_checkpoint(NOOP)");
+      return Number(this.#logFrames.get()?.["log"]);
+    } catch (error) {
+      throw this.#failure("read", error);
+    }
+  }
+
   /** A second transaction beside the reader's: "barrier" keeps writers out meanwhile. */
   closeGate(kind: "reader" | "barrier"): void {
     const other = this.#connected(this.#other);
@@ -218,10 +233,11 @@ export class FollowerConnection {
   /** As the last connection this takes the log into the database and deletes it. The descriptor goes last. */
   close(): void {
     this.release();
-    for (const database of [this.#reader, this.#other]) {
+    for (const database of [this.#teller, this.#reader, this.#other]) {
       if (database?.isOpen) database.close();
     }
-    this.#reader = this.#other = this.#dataVersion = null;
+    this.#teller = this.#reader = this.#other = null;
+    this.#dataVersion = this.#logFrames = null;
     closeFd(this.fd);
   }
 
@@ -253,6 +269,21 @@ export class FollowerConnection {
       cause: error,
     });
   }
+}
+
+let noop: boolean | null = null;
+
+/**
+ * True from SQLite 3.51 on; an older one takes the word for PASSIVE.
+ * Source: https://sqlite.org/pragma.html#pragma_wal_checkpoint
+ */
+function knowsNoop(): boolean {
+  if (noop !== null) return noop;
+  const database = new DatabaseSync(":memory:");
+  const version = String(database.prepare("SELECT sqlite_version() AS version").get()?.["version"]);
+  database.close();
+  const [major = 0, minor = 0] = version.split(".").map(Number);
+  return noop = major > 3 || minor >= 51;
 }
 
 function rollBack(database: DatabaseSync): void {

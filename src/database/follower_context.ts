@@ -174,3 +174,10 @@ export function logMoved(): StateManagerError {
 export function isLogMoved(error: unknown): boolean {
   return error instanceof LogMovedError;
 }
+
+/** SQLite's index counts commits whose sums do not hold, and they cannot be taken in another way now. */
+export function logUnreadable(why: string): StateManagerError {
+  return new StateManagerError("busy", `read log: the sums of its last commits do not hold, and ${why}`, {
+    hint: "an old SQLite wrote them: use a newer one in the program; they are taken when the log is taken in",
+  });
+}

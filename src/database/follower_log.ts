@@ -18,7 +18,7 @@ import {
   type SnapshotReason,
 } from "./follow_rules.ts";
 import type { FollowerConnection, OpenLog } from "./follower_connection.ts";
-import { type FollowerContext, isLogMoved, logMoved } from "./follower_context.ts";
+import { type FollowerContext, isLogMoved, logMoved, logUnreadable } from "./follower_context.ts";
 import { allPages, changedPages, PageReader, pagesOf } from "./follower_pages.ts";
 import { markOf, type PositionEntry, sameMark } from "./follower_position.ts";
 import type { SyncResult } from "./follower_types.ts";
@@ -27,6 +27,7 @@ import {
   frameBytes,
   logIsStill,
   logStart,
+  pointAfter,
   scanWal,
   viewOfLog,
   WAL_HEADER_BYTES,
@@ -73,6 +74,8 @@ export class LogFollower {
   #checkpoints = 0;
   /** What the reader's transaction can see, in a word. */
   #readerSaw = "";
+  /** Of the log that is being read, by SQLite's index. */
+  #frames: number | null = null;
 
   constructor(context: FollowerContext, connection: FollowerConnection) {
     this.#context = context;
@@ -162,7 +165,9 @@ export class LogFollower {
       if (decision.kind === "wait") return header === "empty";
       if (typeof header === "string" || decision.kind === "snapshot") return false;
       const from = decision.kind === "continue" ? reading.position : logStart(header);
-      return from !== null && scanWal(log.fd, header, from, 0) === null;
+      this.#frames = this.#connection.logFrames();
+      if (from === null || this.#unread(log, header, from.offset)) return false;
+      return scanWal(log.fd, header, from, 0) === null;
     } finally {
       closeFd(log.fd);
     }
@@ -207,6 +212,7 @@ export class LogFollower {
       return context.unchanged;
     }
     const log = this.#connection.openLog();
+    this.#frames = log === null ? null : this.#connection.logFrames(); // after its header, before its frames
     try {
       this.#fileBytes = log?.sizeBytes ?? 0;
       if (former === null) this.#logInode = log?.inode ?? null;
@@ -218,7 +224,7 @@ export class LogFollower {
         context.step("verified");
       }
       const wanted = context.wanted ?? (decision.kind === "snapshot" ? decision.reason : null);
-      const result = await this.#follow(reading, decision, wanted, log);
+      const result = await this.#follow(reading, decision, wanted, log, gated);
       if (!reading.more && log?.header !== "torn") {
         reading.proven = true;
         reading.dataVersion = dataVersion;
@@ -302,13 +308,17 @@ export class LogFollower {
     decision: Decision,
     wanted: SnapshotReason | null,
     log: OpenLog | null,
+    gated: boolean,
   ): Promise<SyncResult> {
     const header = log === null || typeof log.header === "string" ? null : log.header;
-    if (wanted !== null) return await this.#snapshot(reading, wanted, log, header);
+    if (wanted !== null) return await this.#snapshot(reading, wanted, log, header, gated);
     if (decision.kind === "wait" || log === null || header === null) return this.#nothing(reading);
     const from = decision.kind === "continue" ? reading.position : logStart(header);
     if (from === null) return this.#nothing(reading);
     const scan = scanWal(log.fd, header, from, this.#context.limits.syncBytes);
+    if (scan?.more !== true && this.#unread(log, header, scan?.end.offset ?? from.offset)) {
+      return await this.#snapshotPastLog(reading, log, header, gated);
+    }
     if (scan === null) return this.#nothing(reading);
     this.#context.step("scanned");
     const wantedPages = changedPages(scan.pages, reading.commit, scan.commit, reading.pageSize);
@@ -356,11 +366,15 @@ export class LogFollower {
     reason: SnapshotReason,
     log: OpenLog | null,
     header: WalHeader | null,
+    gated: boolean,
   ): Promise<SyncResult> {
     if (log !== null && header !== null) {
       const from = logStart(header);
       // Whole, without a bound: what others take into the database meanwhile must be in it.
       const scan = scanWal(log.fd, header, from, Infinity);
+      if (this.#unread(log, header, scan?.end.offset ?? from.offset)) {
+        return await this.#snapshotPastLog(reading, log, header, gated);
+      }
       reading.pageSize = header.pageSize;
       const facts = this.#connection.header();
       const commit = scan?.commit ?? facts?.pages ?? 0;
@@ -389,6 +403,52 @@ export class LogFollower {
       pages,
       () => Object.assign(reading, { position: null, pageSize, commit, more: false }),
     );
+  }
+
+  /**
+   * True when SQLite's index counts commits after `offset` whose sums do not hold. An old SQLite (3.40, not 3.50) writes
+   * such a log when a transaction goes back to a savepoint after it was spilled; its own processes go by the index and
+   * never notice. A log that begins anew meanwhile is no such case: the next sync reads that.
+   */
+  #unread(log: OpenLog, header: WalHeader, offset: number): boolean {
+    if (this.#frames === null) return false;
+    return offset < WAL_HEADER_BYTES + this.#frames * frameBytes(header.pageSize) &&
+      logIsStill(log.fd, header);
+  }
+
+  /**
+   * All pages, from the database alone: SQLite takes the whole log into it while nobody can write, whatever its sums.
+   * Then the log is emptied: a recovery of it would undo a part. If we die before, the next start ends here again.
+   */
+  async #snapshotPastLog(
+    reading: Reading,
+    log: OpenLog,
+    header: WalHeader,
+    gated: boolean,
+  ): Promise<SyncResult> {
+    if (gated) throw logUnreadable("a checkpoint of ours is under way");
+    await this.#withBusyRetries(() => this.#connection.closeGate("barrier"));
+    let result: SyncResult;
+    try {
+      if (!await this.#takeIn()) throw logUnreadable("a reader keeps the log from being taken in");
+      // What follows goes on from the sums that the last frame says.
+      const position = pointAfter(log.fd, header, this.#connection.logFrames() ?? 0);
+      const facts = this.#connection.header();
+      if (position === null || facts === null) throw logMoved();
+      const { pageSize, pages: commit } = facts;
+      const { offset, salt1, salt2 } = position;
+      const file = { pageSize, commit, reason: "log-unreadable", commits: 0, more: false, position } as const;
+      result = await this.#context.write(
+        this.#connection,
+        { ...file, log: { offset: WAL_HEADER_BYTES, size: offset - WAL_HEADER_BYTES, salt1, salt2 } },
+        pagesOf(allPages(commit, pageSize), pageSize, null, new PageReader(this.#connection.fd, pageSize)),
+        () => Object.assign(reading, { position, pageSize, commit, more: false, inDatabase: offset }),
+      );
+    } finally {
+      this.#connection.openGate();
+    }
+    this.#cut();
+    return result;
   }
 
   async #write(

@@ -108,6 +108,14 @@ function readFrame(fd: number, offset: number): Frame | null {
   return readAt(fd, bytes, offset) === bytes.length ? frameAt(new DataView(bytes.buffer), 0) : null;
 }
 
+/** After so many frames, by what the last of them says of the sums, which may not hold; null: the log is shorter. */
+export function pointAfter(fd: number, header: WalHeader, frames: number): LogPoint | null {
+  const { salt1, salt2 } = header;
+  const offset = WAL_HEADER_BYTES + frames * frameBytes(header.pageSize);
+  const last = frames === 0 ? null : readFrame(fd, offset - frameBytes(header.pageSize));
+  return last === null ? null : { offset, salt1, salt2, sum1: last.sum1, sum2: last.sum2 };
+}
+
 let chunk = new Uint8Array(CHUNK_BYTES);
 
 function chunkFor(frameSize: number): Uint8Array<ArrayBuffer> {

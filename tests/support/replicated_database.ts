@@ -32,8 +32,8 @@ import { removeTree } from "./tree_model.ts";
 isRoot();
 
 export const DAY_MS = 24 * 3_600_000;
-/** What is sent to a store beside us is there in milliseconds. */
-const DURABLE_LIMIT_MS = 60_000;
+/** What is sent to a store beside us is there in milliseconds; a gigabyte takes a minute. */
+const DURABLE_LIMIT_MS = 300_000;
 
 /** The content of a database, in few bytes. */
 export interface Content {

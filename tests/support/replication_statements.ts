@@ -20,16 +20,8 @@ const CACHE_PAGES = 10;
 /** Of one large transaction. */
 const LARGE_BYTES = 600_000;
 
-/**
- * SQLite before some version (3.40 has it, 3.50 has not) writes sums that do not hold when a transaction goes back to a
- * savepoint after parts of it were spilled: what it commits then is lost with its process, to its own recovery too.
- */
-const SAVEPOINTS_FROM = [3, 50] as const;
-
-/** `version`: of the SQLite that runs them. */
-export function statementsOf(random: () => number, pageSize: number, version: string): Statements {
-  const [major = 0, minor = 0] = version.split(".").map(Number);
-  const spillsWell = major > SAVEPOINTS_FROM[0] || minor >= SAVEPOINTS_FROM[1];
+/** `undoesSpilled`: a transaction may go back to a savepoint after parts of it were spilled (see `LogFollower`). */
+export function statementsOf(random: () => number, pageSize: number, undoesSpilled: boolean): Statements {
   const below = (count: number) => Math.floor(random() * count);
   const pick = <T>(items: readonly [T, ...T[]]): T => items[below(items.length)] ?? items[0];
   const table = () => `extra${below(3)}`;
@@ -45,7 +37,7 @@ export function statementsOf(random: () => number, pageSize: number, version: st
   const update = () =>
     `UPDATE t SET b=randomblob(${1 + below(300)}), c=c||'.' WHERE a%${2 + below(9)}=${below(2)};`;
   /** What a savepoint may undo. */
-  const undone = () => spillsWell ? rows(30) : `INSERT INTO w VALUES(randomblob(9), '${below(1000)}');`;
+  const undone = () => undoesSpilled ? rows(30) : `INSERT INTO w VALUES(randomblob(9), '${below(1000)}');`;
   const remove = () => `DELETE FROM t WHERE a%${2 + below(4)}=1;`;
   const small = [
     () => rows(1 + below(6)),
