@@ -20,7 +20,7 @@ export interface DrillsOptions {
 }
 
 /** How often it is looked at who is due. */
-const LOOK_MS = 10_000;
+const LOOK_MS = 60_000;
 /** A start, and what follows it, comes first. */
 const FIRST_AFTER_MS = 5 * 60_000;
 
