@@ -308,13 +308,13 @@ export class ReplicationHistory {
 
   /** Back to an earlier point, which is written as new TXIDs. */
   async #restorePast(): Promise<void> {
+    await this.#lastClose();
+    await this.#database.drop(); // what can be restored now stays so
     const points = new Set(await this.#database.points());
     const txids = [...this.kept.keys()].filter((txid) => points.has(txid));
     const txid = txids[this.#below(txids.length)];
-    if (txid === undefined) return;
+    if (txid === undefined) return await this.#database.start();
     this.#note(`back to ${txid}`);
-    await this.#lastClose();
-    await this.#database.drop();
     await this.#database.loseState();
     await this.#database.loseDatabase();
     await this.#database.restore({ kind: "txid", txid }, this.#database.path);
