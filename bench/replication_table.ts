@@ -7,12 +7,16 @@ export function say(text: string): void {
 /** Null: does not apply. */
 export type Cell = number | string | null;
 
+export interface Aim {
+  readonly text: string;
+  readonly isMet: boolean;
+}
+
 export interface Row {
   readonly name: string;
   /** As many as there are columns. */
   readonly cells: readonly Cell[];
-  /** What is aimed at, in words. */
-  readonly limit?: string;
+  readonly aim?: Aim;
 }
 
 export interface Table {
@@ -47,7 +51,7 @@ export function sayTable({ title, columns, rows }: Table): void {
   const line = (name: string, cells: readonly string[]) =>
     `${name.padEnd(NAME_WIDTH)}${cells.map((cell) => cell.padStart(CELL_WIDTH)).join("")}`.trimEnd();
   say(line("", [...columns, "/ alone", "/ litestream"]));
-  for (const { name, cells, limit } of rows) {
+  for (const { name, cells, aim } of rows) {
     const [ground, our, their] = cells;
     const texts = cells.map(text);
     if (texts.some((each) => each.length > MOST_WIDTH)) {
@@ -56,7 +60,8 @@ export function sayTable({ title, columns, rows }: Table): void {
       }
       continue;
     }
-    const aim = limit === undefined ? "" : `   aim: ${limit}`;
-    say(line(name, [...texts, ratio(our, ground), ratio(our, their)]) + aim);
+    const verdict = aim === undefined ? "" : `   ${aim.isMet ? "met" : "MISSED"}: ${aim.text}`;
+    const whole = line(name, [...texts, ratio(our, ground), ratio(our, their)]);
+    say(whole.padEnd(NAME_WIDTH + 5 * CELL_WIDTH) + verdict);
   }
 }

@@ -8,6 +8,7 @@ import { asStateManagerError, StateManagerError } from "../platform/errors.ts";
 import { isMissing, type LocalFiles, systemFiles } from "../platform/local_files.ts";
 import { errorToWire, type WireError } from "../platform/wire_error.ts";
 import { databasesIn } from "./follow_folder.ts";
+import { LOOK_INTERVAL_MS } from "./follow_pace.ts";
 import type { Places } from "./follow_places.ts";
 import type { UnitParts } from "./follow_ports.ts";
 import {
@@ -21,8 +22,6 @@ import {
 } from "./follow_protocol.ts";
 import { FollowUnit, type SealOutcome } from "./follow_unit.ts";
 
-/** Half of it is added to a commit's way to the store on average; two system calls per database and look. */
-const LOOK_INTERVAL_MS = 100;
 const FOLDER_INTERVAL_MS = 1_000;
 const STATUS_INTERVAL_MS = 300;
 
@@ -94,7 +93,7 @@ export class FollowFleet {
   async run(): Promise<void> {
     const { clock } = this.#options;
     const { signal } = this.#stop;
-    while (!signal.aborted) {
+    for (let lookMs = clock.monotonicMs(); !signal.aborted;) {
       const nowMs = clock.monotonicMs();
       if (nowMs - this.#lastFolderMs >= FOLDER_INTERVAL_MS) {
         this.#lastFolderMs = nowMs;
@@ -102,7 +101,9 @@ export class FollowFleet {
       }
       for (const unit of this.#units.values()) unit.tick(nowMs);
       this.#tell(nowMs);
-      await clock.sleep(LOOK_INTERVAL_MS, { signal }).catch(() => {});
+      // In time with a beat, so that ten looks are a second; one that comes late begins another beat.
+      lookMs = Math.max(lookMs + LOOK_INTERVAL_MS, nowMs);
+      await clock.sleep(lookMs - clock.monotonicMs(), { signal }).catch(() => {});
     }
   }
 

@@ -17,6 +17,8 @@ export interface PaceFacts {
   readonly backlogBytes: number;
 }
 
+/** Half of it is added to a commit's way to the store on average; two system calls per database and look. */
+export const LOOK_INTERVAL_MS = 100;
 /** One on its way and one behind it keep the line busy. */
 const FILES_AHEAD = 2;
 /** About 1000 pages, at which the log is checkpointed and begins anew: it must be captured before. */
@@ -34,7 +36,8 @@ export function isCaptureDue(facts: PaceFacts): boolean {
   const { sinceCaptureMs, syncIntervalMs, waitingFiles, uncapturedBytes } = facts;
   if (isBackedUp(facts)) return uncapturedBytes >= LARGE_STEP_BYTES;
   if (uncapturedBytes >= STEP_BYTES) return true;
-  if (waitingFiles < FILES_AHEAD) return sinceCaptureMs >= syncIntervalMs;
+  // At the look that is nearest: the one before the interval's end is a moment early, the next one would be late.
+  if (waitingFiles < FILES_AHEAD) return sinceCaptureMs + LOOK_INTERVAL_MS / 2 >= syncIntervalMs;
   return waitingFiles < OUTAGE_FILES && sinceCaptureMs >= Math.max(OUTAGE_INTERVAL_MS, syncIntervalMs);
 }
 

@@ -15,7 +15,8 @@ Deno.test("capture is due at once after a quiet time, once an interval under loa
     });
   const mib = 1024 * 1024;
   assert.equal(due({ sinceCaptureMs: Infinity }), true);
-  assert.equal(due({ sinceCaptureMs: 999 }), false);
+  assert.equal(due({ sinceCaptureMs: 949 }), false);
+  assert.equal(due({ sinceCaptureMs: 950 }), true, "the look that is nearest");
   assert.equal(due({ sinceCaptureMs: 1000, waitingFiles: 1 }), true);
   assert.equal(due({ sinceCaptureMs: 59_000, waitingFiles: 2 }), false);
   assert.equal(due({ sinceCaptureMs: 60_000, waitingFiles: 2 }), true);
