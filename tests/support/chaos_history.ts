@@ -149,8 +149,9 @@ export class ChaosHistory {
     const own: Range[] = [{ low, high: (line?.greatest ?? low) + 1, what: "its disk" }];
     if (local.restore === null) return own;
     const { source, mark } = local.restore;
-    const began = this.scene.journal().slice(mark).some(({ event, pid }) =>
-      event === "start" && pid !== newPid
+    // Here, not elsewhere: other machines' programs have run since, and say nothing about this disk.
+    const began = this.scene.journal().slice(mark).some((line) =>
+      line.machine === machine.name && line.event === "start" && line.pid !== newPid
     );
     return began ? own : [...own, { ...source, what: `restore of ${source.what}` }];
   }
