@@ -447,7 +447,11 @@ export class LogFollower {
     } finally {
       this.#connection.openGate();
     }
-    this.#cut();
+    try {
+      this.#cut();
+    } catch (error) {
+      if (!isError(error, "busy")) throw error; // the application checkpoints
+    }
     return result;
   }
 

@@ -96,7 +96,7 @@ export class ReplicatedDatabase implements AsyncDisposable {
   readonly path: string;
   readonly place: ReplicaPlace;
   readonly pins: number[] = [];
-  readonly counts = { snapshots: 0, checkpoints: 0, merges: 0, deleted: 0 };
+  readonly counts = { snapshots: 0, pastLog: 0, checkpoints: 0, merges: 0, deleted: 0 };
   token = 1;
   readonly #options: ReplicatedOptions;
   readonly #compactions = new Places(1);
@@ -200,6 +200,7 @@ export class ReplicatedDatabase implements AsyncDisposable {
   async sync(): Promise<SyncResult> {
     const result = await this.follower.sync({ now: true });
     if (result.changed && result.snapshot !== null) this.counts.snapshots++;
+    if (result.changed && result.snapshot === "log-unreadable") this.counts.pastLog++;
     this.#ship?.wake();
     return result;
   }
