@@ -17,6 +17,7 @@ const NEEDS: Readonly<Record<string, string>> = {
   runc: "runc not found: apt-get install runc",
   buildah: "buildah not found: apt-get install buildah",
   restic: "restic not found: apt-get install restic",
+  sqlite3: "sqlite3 not found: apt-get install sqlite3",
 };
 
 /** Names of the tests that were left out, from the runner's JUnit report. */
