@@ -13,14 +13,14 @@ import {
   decideLive,
   type Decision,
   type LogPoint,
-  type LogPosition,
   NO_EVIDENCE,
   type SnapshotReason,
 } from "./follow_rules.ts";
 import type { FollowerConnection, OpenLog } from "./follower_connection.ts";
 import { type FollowerContext, isLogMoved, logMoved, logUnreadable } from "./follower_context.ts";
 import { allPages, changedPages, PageReader, pagesOf } from "./follower_pages.ts";
-import { markOf, type PositionEntry, sameMark } from "./follower_position.ts";
+import { FileNotes, type Reading, TIME_GRAIN_MS } from "./follower_notes.ts";
+import { markOf, sameMark } from "./follower_position.ts";
 import type { SyncResult } from "./follower_types.ts";
 import {
   evidenceOf,
@@ -43,28 +43,11 @@ const BARRIER_PAUSE_MS = 10;
 /** For the reader's lock, which only a recovery of the log withholds. */
 const HOLD_TRIES = 50;
 const HOLD_PAUSE_MS = 20;
-/** The kernel's times of a file are this coarse at most: a later write has another time. */
-const TIME_GRAIN_MS = 20;
-
-/** What is known while we follow. */
-interface Reading {
-  position: LogPosition;
-  pageSize: number;
-  /** Pages of the database at the newest local file. */
-  commit: number;
-  /** A reader has been in the database without a gap since a sync that reached the end of the log. */
-  proven: boolean;
-  /** The last sync stopped at its bound. */
-  more: boolean;
-  /** When it last reached the end; null: look in any case. */
-  dataVersion: number | null;
-  /** Frames before this are known to be in the database file. */
-  inDatabase: number;
-}
 
 export class LogFollower {
   readonly #context: FollowerContext;
   readonly #connection: FollowerConnection;
+  readonly #notes: FileNotes;
   #reading: Reading | null = null;
   #logInode: bigint | null = null;
   #fileBytes = 0;
@@ -80,6 +63,7 @@ export class LogFollower {
   constructor(context: FollowerContext, connection: FollowerConnection) {
     this.#context = context;
     this.#connection = connection;
+    this.#notes = new FileNotes(context, connection);
     this.#wholeAtMs = context.clock.monotonicMs();
   }
 
@@ -148,7 +132,7 @@ export class LogFollower {
       this.#context.step("read-lock-dropped");
       await this.#hold();
       this.#context.step("read-lock-taken");
-      this.#readerSaw = this.#isOld(mtimeNs) ? seen : ""; // else a later write could have the same time
+      this.#readerSaw = this.#notes.isOld(mtimeNs) ? seen : ""; // else a later write could have the same time
     } finally {
       this.#connection.openGate();
       this.#context.step("gate-opened");
@@ -208,7 +192,7 @@ export class LogFollower {
       former !== null && context.wanted === null && !former.more && dataVersion !== null &&
       dataVersion === former.dataVersion
     ) {
-      await this.#noteFile(former);
+      await this.#notes.file(former);
       return context.unchanged;
     }
     const log = this.#connection.openLog();
@@ -219,8 +203,8 @@ export class LogFollower {
       const reading = this.#reading ??= this.#start();
       const decision = this.#decide(former, reading, log);
       if (former === null) {
-        const fresh = context.local.newest === null && this.#noted() === null;
-        if (fresh && decision.kind === "wait") await this.#noteBaseline(reading);
+        const fresh = context.local.newest === null && this.#notes.current() === null;
+        if (fresh && decision.kind === "wait") await this.#notes.baseline(reading);
         context.step("verified");
       }
       const wanted = context.wanted ?? (decision.kind === "snapshot" ? decision.reason : null);
@@ -229,7 +213,7 @@ export class LogFollower {
         reading.proven = true;
         reading.dataVersion = dataVersion;
       }
-      await this.#noteFile(reading);
+      await this.#notes.file(reading);
       return result;
     } catch (error) {
       if (former === null) this.#reading = null; // nothing was verified: the next try begins again
@@ -242,7 +226,7 @@ export class LogFollower {
   #start(): Reading {
     const newest = this.#context.local.newest?.header;
     const header = this.#connection.header();
-    const noted = this.#noted();
+    const noted = this.#notes.current();
     return {
       position: noted?.position ?? null,
       pageSize: newest?.pageSize ?? header?.pageSize ?? 0,
@@ -254,36 +238,12 @@ export class LogFollower {
     };
   }
 
-  #noted(): PositionEntry | null {
-    const { note, txid } = this.#context;
-    return txid === null ? null : note.entry(txid);
-  }
-
-  /**
-   * A restored database that we come to for the first time: what the file is now is noted before anybody may write to
-   * it. If we die before the first file, the next start does not take the baseline's word for what came since.
-   */
-  async #noteBaseline(reading: Reading): Promise<void> {
-    const { note, baseline } = this.#context;
-    if (baseline === null) return;
-    if (!this.#isOld(this.#connection.stat().mtimeNs)) await this.#context.pause(TIME_GRAIN_MS);
-    const { opened } = this.#connection;
-    await note.put({
-      txid: baseline,
-      dev: String(opened.dev),
-      ino: String(opened.ino),
-      pageSize: reading.pageSize,
-      position: null,
-      left: markOf(this.#connection.stat()),
-    });
-  }
-
   #decide(former: Reading | null, reading: Reading, log: OpenLog | null): Decision {
     const view = log === null ? { kind: "empty" } as const : viewOfLog(log.header, log.sizeBytes);
     if (former !== null) return decideLive(former.position, view, former);
     const { local, baseline } = this.#context;
     const txid = local.newest?.header.maxTxid ?? null;
-    const entry = this.#noted();
+    const entry = this.#notes.current();
     const { opened } = this.#connection;
     const { position } = reading;
     return decideAtStart({
@@ -328,31 +288,6 @@ export class LogFollower {
       ...scan.pages,
     ]);
     return await this.#write(reading, { ...scan, pages }, from, log.fd, header, wantedPages, null);
-  }
-
-  /**
-   * When all that we have read is in the database's file, which is so after a checkpoint, the note says how that file
-   * is. If it is still so when we come back, nothing was taken into it since: whatever was committed since is in the
-   * log, from its first frame on if it is another log. Right because our reader is in the database: nothing that we
-   * have not read can be in the file now. Not noted where a later write could have the same time.
-   */
-  async #noteFile(reading: Reading): Promise<void> {
-    const { note } = this.#context;
-    const { position } = reading;
-    if (reading.more || !reading.proven) return;
-    if (position !== null && reading.inDatabase < position.offset) return;
-    const entry = this.#noted();
-    if (entry === null) return;
-    const stat = this.#connection.stat();
-    const left = markOf(stat);
-    if (entry.left !== null && sameMark(entry.left, left)) return;
-    if (!this.#isOld(stat.mtimeNs)) return;
-    await note.put({ ...entry, left });
-  }
-
-  /** A write from now on has another time. */
-  #isOld(timeNs: bigint): boolean {
-    return this.#context.clock.wallMs() - Number(timeNs / 1_000_000n) >= TIME_GRAIN_MS;
   }
 
   #nothing(reading: Reading): SyncResult {
@@ -617,7 +552,7 @@ export class LogFollower {
       await this.#syncToEnd(true);
       if (!await this.#takeIn()) return;
       await this.#context.pause(TIME_GRAIN_MS);
-      await this.#noteFile(this.#reading);
+      await this.#notes.file(this.#reading);
       this.#context.step("sealed");
     } finally {
       this.#connection.openGate();
