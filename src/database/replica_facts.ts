@@ -3,9 +3,10 @@
  * facts for the manager's lineage rules, gathered without opening the database and without changing anything.
  */
 
+import { equalBytes } from "../platform/equal_bytes.ts";
 import { isError, StateManagerError } from "../platform/errors.ts";
-import { listFolder, readBytesIfPresent } from "../platform/files.ts";
-import { type LocalFiles, systemFiles } from "../platform/local_files.ts";
+import { listFolder, localFileError } from "../platform/files.ts";
+import { isMissing, type LocalFiles, readRange, systemFiles } from "../platform/local_files.ts";
 import { LTX_HEADER_BYTES, LTX_TRAILER_BYTES, ltxName, parseLtxName } from "./ltx/mod.ts";
 import { COMMIT_LEVEL, type ReplicaPlace } from "./replica_layout.ts";
 import { listReplica, type ReplicaFile } from "./replica_listing.ts";
@@ -57,14 +58,31 @@ async function isSame(
   environment: FetchEnvironment,
   files: LocalFiles,
 ): Promise<boolean | null> {
-  const local = await readBytesIfPresent(`${localFolder}/${ltxName(file.minTxid, file.maxTxid)}`, files);
+  const local = await readEnds(`${localFolder}/${ltxName(file.minTxid, file.maxTxid)}`, files);
   if (local === null) return null;
-  if (local.length !== file.sizeBytes) return false;
+  if (local.sizeBytes !== file.sizeBytes) return false;
   const header = await getRange(file, 0, LTX_HEADER_BYTES, environment);
   const trailer = await getRange(file, file.sizeBytes - LTX_TRAILER_BYTES, file.sizeBytes, environment);
   if (header === null || trailer === null) return null;
-  return equal(header, local.subarray(0, LTX_HEADER_BYTES)) &&
-    equal(trailer, local.subarray(-LTX_TRAILER_BYTES));
+  return equalBytes(header, local.header) &&
+    equalBytes(trailer, local.trailer);
+}
+
+/** Header and trailer of a local file, which may be a snapshot of any size; null: there is none. */
+async function readEnds(
+  path: string,
+  files: LocalFiles,
+): Promise<{ readonly sizeBytes: number; readonly header: Uint8Array; readonly trailer: Uint8Array } | null> {
+  try {
+    using file = await files.open(path);
+    const { sizeBytes } = await file.facts();
+    const header = await readRange(file, 0, LTX_HEADER_BYTES);
+    const trailer = await readRange(file, Math.max(0, sizeBytes - LTX_TRAILER_BYTES), LTX_TRAILER_BYTES);
+    return { sizeBytes, header, trailer };
+  } catch (error) {
+    if (isMissing(error)) return null;
+    throw localFileError(`read ${path}`, error);
+  }
 }
 
 async function getRange(
@@ -83,8 +101,4 @@ async function getRange(
       hint: "somebody else changes the objects of this repository: stop that",
     });
   }
-}
-
-function equal(a: Uint8Array, b: Uint8Array): boolean {
-  return a.length === b.length && a.every((byte, index) => byte === b[index]);
 }

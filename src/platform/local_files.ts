@@ -28,6 +28,22 @@ export interface ReadableFile extends Disposable {
   read(target: Uint8Array, position: number): Promise<number | null>;
 }
 
+/** Bytes [from, from + length) of a file; fewer only at its end. */
+export async function readRange(
+  file: ReadableFile,
+  from: number,
+  length: number,
+): Promise<Uint8Array<ArrayBuffer>> {
+  const bytes = new Uint8Array(length);
+  let filled = 0;
+  while (filled < length) {
+    const count = await file.read(bytes.subarray(filled), from + filled);
+    if (count === null) break;
+    filled += count;
+  }
+  return bytes.subarray(0, filled);
+}
+
 export interface WritableFile extends Disposable {
   facts(): Promise<FileFacts>;
   /** Bytes written after those before; may be fewer than given. */

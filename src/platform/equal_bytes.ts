@@ -1,0 +1,7 @@
+/** Equality of byte arrays; not for secrets, it stops at the first difference. */
+
+export function equalBytes(a: Uint8Array, b: Uint8Array): boolean {
+  if (a.length !== b.length) return false;
+  for (let i = 0; i < a.length; i++) if (a[i] !== b[i]) return false;
+  return true;
+}
