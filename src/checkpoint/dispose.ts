@@ -22,9 +22,10 @@ import {
   unlinkAt,
   withFolder,
 } from "../platform/libc_files.ts";
+import type { Turns } from "../platform/turns.ts";
 import { type Excluder, excluderOf, isOwnName, keptPaths } from "./exclude.ts";
 import { FORMER_PREFIX, HOLDER_PREFIX, idBeside, idInside, splitOwnPath } from "./holder.ts";
-import { listAllNames, Turns } from "./turns.ts";
+import { listAllNames, managerTurns } from "./turns.ts";
 import type { FilesRoot } from "./types.ts";
 
 /** From this size on removing a file, and from so many names that it held a folder, can hold the thread for long. */
@@ -48,7 +49,7 @@ async function dispose(path: string, prefix: string): Promise<void> {
   try {
     const stat = statIfPresent(parentFd, name);
     if (stat === null) return;
-    await remove(parentFd, name, { dev: stat.dev, turns: new Turns() });
+    await remove(parentFd, name, { dev: stat.dev, turns: managerTurns() });
   } finally {
     closeFd(parentFd);
   }
@@ -134,7 +135,7 @@ async function holdersIn(folder: string): Promise<string[]> {
     throw error;
   }
   try {
-    const names = await listAllNames(fd, new Turns());
+    const names = await listAllNames(fd, managerTurns());
     // By the first byte before all else: the folder may be wide.
     return names.filter((name) => name[0] === DOT).map((name) => new TextDecoder().decode(name))
       .filter((name) => name.startsWith(HOLDER_PREFIX));

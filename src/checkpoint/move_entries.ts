@@ -26,9 +26,10 @@ import {
   statIfPresent,
 } from "../platform/libc_files.ts";
 import { StateManagerError } from "../platform/errors.ts";
+import type { Turns } from "../platform/turns.ts";
 import { bytesOf, byteText, joinPath } from "./byte_text.ts";
 import { isOwnName } from "./exclude.ts";
-import { listAllNames, Turns } from "./turns.ts";
+import { listAllNames, managerTurns } from "./turns.ts";
 
 export interface MoveOptions {
   /** Paths (byte text, relative) that stay where they are, in the source and in the target. */
@@ -46,7 +47,7 @@ export type Unmoved = string[];
 /** Moves all but `keep` and our own folders from the folder `from` to the existing folder `to`. */
 export async function moveEntries(from: PathBytes, to: PathBytes, options: MoveOptions): Promise<Unmoved> {
   const unmoved: Unmoved = [];
-  await moveInside({ from, to, prefix: "", options, unmoved, turns: new Turns() });
+  await moveInside({ from, to, prefix: "", options, unmoved, turns: managerTurns() });
   return unmoved;
 }
 

@@ -20,11 +20,12 @@ import {
   statAt,
   statIfPresent,
 } from "../platform/libc_files.ts";
+import type { Turns } from "../platform/turns.ts";
 import { bytesOf, byteText, joinPath } from "./byte_text.ts";
 import { type Excluder, excluderOf, isOwnName, keptPaths, relativeTo } from "./exclude.ts";
 import { disposeHolder } from "./dispose.ts";
 import { holderBeside, holderInside, makeHolder, OLD_NAME, reopenHolder, STAGE_NAME } from "./holder.ts";
-import { listAllNames, Turns } from "./turns.ts";
+import { listAllNames, managerTurns } from "./turns.ts";
 import type { FilesRoot } from "./types.ts";
 
 /** exchange: the whole folder changes its name at once. entries: one rename per entry, where that is impossible. */
@@ -188,7 +189,7 @@ export async function excludedIn(root: FilesRoot): Promise<string[]> {
     excluded: excluderOf(root),
     deep: root.exclude.length > 0,
     found: [],
-    turns: new Turns(),
+    turns: managerTurns(),
   };
   let rootFd: number;
   try {

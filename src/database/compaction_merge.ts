@@ -2,8 +2,8 @@
 
 import { StateManagerError } from "../platform/errors.ts";
 import type { LocalFiles } from "../platform/local_files.ts";
+import type { Turns } from "../platform/turns.ts";
 import type { ObjectStore } from "../storage/object_store.ts";
-import { CompactionPace } from "./compaction_pace.ts";
 import type { Merge } from "./compaction_rules.ts";
 import { CompactionSource, type Send, type SourceOptions } from "./compaction_source.ts";
 import { CompactionSpool } from "./compaction_spool.ts";
@@ -26,7 +26,7 @@ export interface MergeOptions {
   readonly token: number;
   readonly files: LocalFiles;
   readonly scratchPath: string;
-  readonly pace: CompactionPace;
+  readonly pace: Turns;
   readonly signal: AbortSignal;
 }
 
@@ -124,7 +124,7 @@ interface Wanted {
 }
 
 /** Reads the output as whoever restores it will: memory or a disk that loses bits must not reach the bucket. */
-async function verify(spool: CompactionSpool, wanted: Wanted, pace: CompactionPace): Promise<void> {
+async function verify(spool: CompactionSpool, wanted: Wanted, pace: Turns): Promise<void> {
   const decoder = new LtxDecoder("output of a merge");
   let pages = 0;
   for await (const piece of spool.pieces()) {

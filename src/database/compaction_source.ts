@@ -1,10 +1,10 @@
 /** A file in the store as a merge reads it: from its begin to its end, in pieces, so that memory is bounded. */
 
 import { StateManagerError } from "../platform/errors.ts";
+import type { Turns } from "../platform/turns.ts";
 import type { ObjectStore, StoredObject } from "../storage/object_store.ts";
 import { LTX_HEADER_BYTES, LtxDecoder, type LtxHeader, type LtxPage, readHeader } from "./ltx/mod.ts";
 import type { ReplicaFile } from "./replica_listing.ts";
-import type { CompactionPace } from "./compaction_pace.ts";
 
 /** One request to the store, under the lease. */
 export type Send = <T>(send: (signal: AbortSignal) => Promise<T>) => Promise<T>;
@@ -12,7 +12,7 @@ export type Send = <T>(send: (signal: AbortSignal) => Promise<T>) => Promise<T>;
 export interface SourceOptions {
   readonly store: ObjectStore;
   readonly send: Send;
-  readonly pace: CompactionPace;
+  readonly pace: Turns;
   /** Bytes in memory per file; a file that is not larger is one request. */
   readonly pieceBytes: number;
 }

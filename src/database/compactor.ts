@@ -11,8 +11,8 @@
 import type { Clock } from "../platform/clock.ts";
 import { asStateManagerError, isError, StateManagerError } from "../platform/errors.ts";
 import type { LocalFiles } from "../platform/local_files.ts";
+import { Turns } from "../platform/turns.ts";
 import type { ObjectStore } from "../storage/object_store.ts";
-import { CompactionPace } from "./compaction_pace.ts";
 import type { Send } from "./compaction_source.ts";
 import {
   COMPACTION_LEVELS,
@@ -41,6 +41,12 @@ import { WHOLE_PUT_LIMIT_BYTES } from "./slot_writer.ts";
 const DELETES_AT_ONCE = 4;
 /** Between two listings of one term: damage that stays must not cost requests all the time. */
 const RELOAD_INTERVAL_MS = 60_000;
+
+/**
+ * A merge runs in the process of the followers: half of the 10 ms that one may be held up for, the rest is for the page
+ * that is worked on then.
+ */
+const TURN_INTERVAL_MS = 5;
 
 export interface CompactorOptions {
   readonly store: ObjectStore;
@@ -207,7 +213,7 @@ export class Compactor {
       token,
       files,
       scratchPath,
-      pace: new CompactionPace(),
+      pace: new Turns(TURN_INTERVAL_MS),
       signal,
     });
     this.#counts.readBytes += output.readBytes;

@@ -5,13 +5,13 @@
  */
 
 import type { Clock } from "../platform/clock.ts";
-import { asStateManagerError, type StateManagerError } from "../platform/errors.ts";
+import type { StateManagerError } from "../platform/errors.ts";
 import { type FileStamp, fileStamp, sameStamp } from "../platform/file_stamp.ts";
 import { Bell } from "./follow_bell.ts";
 import type { LagAccount } from "./follow_lag.ts";
 import { isCaptureDue } from "./follow_pace.ts";
 import type { Captor } from "./follow_ports.ts";
-import { retryDelayMs } from "./follow_rules.ts";
+import { Persistence } from "./follow_persistence.ts";
 import type { SyncResult } from "./follower_types.ts";
 
 /** Times of files have whole milliseconds at best, and a kernel's tick of ten: a younger change is looked at again. */
@@ -58,7 +58,7 @@ export class CaptureLoop {
   #isForced = false;
   #isBusy = true;
   #hasProven = false;
-  #failures = 0;
+  readonly #persistence: Persistence;
   /** When the capture began that made the newest file: what was committed since waits for the next. */
   #lastCaptureMs = -Infinity;
   #captureBeganMs = -Infinity;
@@ -79,6 +79,13 @@ export class CaptureLoop {
 
   constructor(options: CaptureOptions) {
     this.#options = options;
+    this.#persistence = new Persistence({
+      clock: options.clock,
+      onFailures: (failures, error) => {
+        options.onFailures(failures, error);
+        if (error !== null && failures >= PATIENCE_FAILURES) this.#rejectAll(error);
+      },
+    });
     this.#lastUpkeepMs = this.#lastLookMs = options.clock.monotonicMs();
     this.#opened.promise.catch(() => {}); // whoever needs it waits for it
   }
@@ -97,26 +104,26 @@ export class CaptureLoop {
   }
 
   get failures(): number {
-    return this.#failures;
+    return this.#persistence.failures;
   }
 
   /** Until the signal aborts; then the database is let go. Never rejects. */
   async run(signal: AbortSignal): Promise<void> {
     this.#stop = signal;
     try {
-      const captor = this.#captor = await this.#persist(signal, () => this.#options.open(signal));
+      const captor = this.#captor = await this.#persistence.run(signal, () => this.#options.open(signal));
       for (const file of captor.localFiles()) {
         this.#options.lag.found(file);
         this.#countedTxid = file.txid;
       }
-      await this.#persist(signal, () => this.#capture(captor));
+      await this.#persistence.run(signal, () => this.#capture(captor));
       this.#hasProven = true;
       this.#opened.resolve(captor);
       while (this.#closing === null) {
         this.#isBusy = false;
         await this.#bell.wait(signal);
         this.#isBusy = true;
-        await this.#persist(signal, () => this.#capture(captor));
+        await this.#persistence.run(signal, () => this.#capture(captor));
       }
       await this.#close(captor, this.#closing);
     } catch (error) {
@@ -233,25 +240,6 @@ export class CaptureLoop {
       this.#settledAtMs = null;
     }
     this.#mayBeUnsettled = false;
-  }
-
-  /** Tries until it works. Rejects with the signal's reason alone. */
-  async #persist<T>(signal: AbortSignal, work: () => Promise<T>): Promise<T> {
-    const { clock, onFailures } = this.#options;
-    for (;;) {
-      try {
-        const result = await work();
-        if (this.#failures > 0) onFailures(this.#failures = 0, null);
-        return result;
-      } catch (thrown) {
-        signal.throwIfAborted();
-        const error = asStateManagerError(thrown);
-        this.#failures++;
-        onFailures(this.#failures, error);
-        if (this.#failures >= PATIENCE_FAILURES) this.#rejectAll(error);
-        await clock.sleep(retryDelayMs(this.#failures), { signal });
-      }
-    }
   }
 
   #resolveUpTo(turn: number, txid: number | null): void {

@@ -2,7 +2,7 @@
 
 import { StateManagerError } from "../platform/errors.ts";
 import { localFileError } from "../platform/files.ts";
-import type { LocalFiles } from "../platform/local_files.ts";
+import { type LocalFiles, readRange } from "../platform/local_files.ts";
 import type { ObjectStore } from "../storage/object_store.ts";
 import type { Captor } from "./follow_ports.ts";
 import { COMMIT_LEVEL, parseReplicaKey, type ReplicaPlace } from "./replica_layout.ts";
@@ -23,18 +23,12 @@ export async function openCommitFile(
     const file = await files.open(path);
     return {
       async read(start, end) {
-        const bytes = new Uint8Array(end - start);
-        for (let filled = 0; filled < bytes.length;) {
-          const count = await file.read(bytes.subarray(filled), start + filled);
-          if (count === null) {
-            throw new StateManagerError(
-              "data-damaged",
-              `read ${path}: it ends at ${start + filled}, wanted ${end}`,
-            );
-          }
-          filled += count;
-        }
-        return bytes;
+        const bytes = await readRange(file, start, end - start);
+        if (bytes.length === end - start) return bytes;
+        throw new StateManagerError(
+          "data-damaged",
+          `read ${path}: it ends at ${start + bytes.length}, wanted ${end}`,
+        );
       },
       [Symbol.asyncDispose]() {
         file[Symbol.dispose]();

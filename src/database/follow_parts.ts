@@ -5,6 +5,7 @@
 
 import type { Clock } from "../platform/clock.ts";
 import { fileStamp } from "../platform/file_stamp.ts";
+import { equalBytes } from "../platform/equal_bytes.ts";
 import { removeIfPresent } from "../platform/files.ts";
 import { type LocalFiles, systemFiles } from "../platform/local_files.ts";
 import type { Random } from "../platform/random.ts";
@@ -242,10 +243,6 @@ function endsOf(file: Uint8Array): Uint8Array<ArrayBuffer> {
 async function readEnds(file: LocalCommitFile, sizeBytes: number): Promise<Uint8Array<ArrayBuffer>> {
   const header = await file.read(0, LTX_HEADER_BYTES);
   return Uint8Array.of(...header, ...await file.read(sizeBytes - LTX_TRAILER_BYTES, sizeBytes));
-}
-
-function equalBytes(a: Uint8Array, b: Uint8Array): boolean {
-  return a.length === b.length && a.every((byte, index) => byte === b[index]);
 }
 
 /** Of the defects of one listing; a healthy one has none. */

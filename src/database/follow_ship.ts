@@ -5,12 +5,12 @@
  */
 
 import type { Clock } from "../platform/clock.ts";
-import { asStateManagerError, StateManagerError } from "../platform/errors.ts";
+import { StateManagerError } from "../platform/errors.ts";
 import { Bell } from "./follow_bell.ts";
 import type { LagAccount } from "./follow_lag.ts";
 import type { Places } from "./follow_places.ts";
 import type { Captor, Replica } from "./follow_ports.ts";
-import { retryDelayMs } from "./follow_rules.ts";
+import { Persistence } from "./follow_persistence.ts";
 import type { LocalFile } from "./follower_types.ts";
 import type { SlotEnd } from "./slot_rules.ts";
 
@@ -37,7 +37,7 @@ export class ShipLoop {
   readonly #bell = new Bell();
   readonly #opened = Promise.withResolvers<Replica>();
   #replica: Replica | null = null;
-  #failures = 0;
+  readonly #persistence: Persistence;
   #errorsSeen = 0;
   #isFailing = false;
   /** Somebody asks what the store has, with or without something to send. */
@@ -45,6 +45,7 @@ export class ShipLoop {
 
   constructor(options: ShipOptions) {
     this.#options = options;
+    this.#persistence = new Persistence(options);
     this.#opened.promise.catch(() => {});
   }
 
@@ -53,7 +54,7 @@ export class ShipLoop {
   }
 
   get isFailing(): boolean {
-    return this.#failures > 0 || this.#isFailing;
+    return this.#persistence.failures > 0 || this.#isFailing;
   }
 
   /** There may be a new file. */
@@ -80,7 +81,7 @@ export class ShipLoop {
   async run(captor: Captor, signal: AbortSignal): Promise<void> {
     try {
       while (captor.localFiles().length === 0 && !this.#isAsked) await this.#bell.wait(signal);
-      const replica = await this.#persist(signal, () => this.#options.open(captor, signal));
+      const replica = await this.#persistence.run(signal, () => this.#options.open(captor, signal));
       if ("end" in replica) {
         this.#options.onEnd(replica.end); // which aborts
         signal.throwIfAborted();
@@ -96,7 +97,10 @@ export class ShipLoop {
       while (true) {
         for (const file of captor.localFiles()) {
           if (file.txid > toldTxid) {
-            await this.#persist(signal, () => this.#send(replica, captor, file, toldTxid + 1, signal));
+            await this.#persistence.run(
+              signal,
+              () => this.#send(replica, captor, file, toldTxid + 1, signal),
+            );
             toldTxid = file.txid;
           }
         }
@@ -159,21 +163,5 @@ export class ShipLoop {
     // A file that stays is removed with the next one; it costs disk, nothing else.
     if (unneededTxid > 0) captor.deleteUpTo(unneededTxid).catch(() => {});
     onDurable();
-  }
-
-  /** Tries until it works. Rejects with the signal's reason alone. */
-  async #persist<T>(signal: AbortSignal, work: () => Promise<T>): Promise<T> {
-    const { clock, onFailures } = this.#options;
-    for (;;) {
-      try {
-        const result = await work();
-        if (this.#failures > 0) onFailures(this.#failures = 0, null);
-        return result;
-      } catch (error) {
-        signal.throwIfAborted();
-        onFailures(++this.#failures, asStateManagerError(error));
-        await clock.sleep(retryDelayMs(this.#failures), { signal });
-      }
-    }
   }
 }

@@ -8,6 +8,7 @@ import { ensureFolder, listFolder, localFileError, removeIfPresent, syncFolder }
 import {
   type LocalFiles,
   type ReadableFile,
+  readRange,
   systemFiles,
   type WritableFile,
 } from "../platform/local_files.ts";
@@ -250,20 +251,8 @@ async function checkWhole(file: ReadableFile, path: string): Promise<LtxHeader> 
 
 /** A file gets its name after its content is durable, so one whose ends hold was written whole. */
 async function checkEnds(file: ReadableFile, sizeBytes: number, path: string): Promise<LtxHeader> {
-  readTail(await readBytes(file, sizeBytes - LTX_TAIL_BYTES, LTX_TAIL_BYTES), sizeBytes, path);
-  return readHeader(await readBytes(file, 0, LTX_HEADER_BYTES), path);
-}
-
-/** Fewer bytes only at the end of the file. */
-async function readBytes(file: ReadableFile, from: number, length: number): Promise<Uint8Array<ArrayBuffer>> {
-  const bytes = new Uint8Array(length);
-  let filled = 0;
-  while (filled < length) {
-    const count = await file.read(bytes.subarray(filled), from + filled);
-    if (count === null) break;
-    filled += count;
-  }
-  return bytes.subarray(0, filled);
+  readTail(await readRange(file, sizeBytes - LTX_TAIL_BYTES, LTX_TAIL_BYTES), sizeBytes, path);
+  return readHeader(await readRange(file, 0, LTX_HEADER_BYTES), path);
 }
 
 function cancelled(path: string): StateManagerError {

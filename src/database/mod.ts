@@ -44,6 +44,7 @@ export type { CheckMode } from "./restore_check.ts";
 export { planDatabaseRestore, restoreDatabaseTo } from "./restore_database.ts";
 export {
   findReplica,
+  listDatabaseNames,
   listDatabases,
   type ListedPoint,
   type ListedPoints,

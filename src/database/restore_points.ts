@@ -68,15 +68,46 @@ const KEYS: Readonly<Record<ReplicaLayout, RegExp>> = {
   folder: /^databases\/(.+?)\/ltx\/[0-9]\/[^/]+$/,
 };
 
-function placeOfKey(key: string): { readonly place: ReplicaPlace; readonly maxTxid: number } | null {
+/** Whose levels a key lies in; whether it is a replica's file there is another question. */
+function databaseOfKey(key: string): ReplicaPlace | null {
   for (const layout of ["bucket", "folder"] as const) {
     const name = KEYS[layout].exec(key)?.[1];
-    if (name === undefined) continue;
-    const place: ReplicaPlace = { layout, name };
-    const parsed = parseReplicaKey(place, key);
-    if (parsed !== null) return { place, maxTxid: parsed.maxTxid };
+    if (name !== undefined) return { layout, name };
   }
   return null;
+}
+
+function placeOfKey(key: string): { readonly place: ReplicaPlace; readonly maxTxid: number } | null {
+  const place = databaseOfKey(key);
+  const parsed = place === null ? null : parseReplicaKey(place, key);
+  return place === null || parsed === null ? null : { place, maxTxid: parsed.maxTxid };
+}
+
+const PREFIX = "databases/";
+/** More than a bucket of one repository can sensibly hold; a listing that goes on and on ends with an error elsewhere. */
+const MOST_NAMES = 100_000;
+
+/**
+ * Names of all databases in the store, a request each: a listing of all their files could be thousands of pages.
+ * After a key of `databases/app/` the next name is what follows "databases/app0": "0" comes right after "/".
+ */
+export async function listDatabaseNames(store: ObjectStore, options: RequestOptions = {}): Promise<string[]> {
+  const names: string[] = [];
+  let startAfter: string | undefined;
+  while (names.length < MOST_NAMES) {
+    const page = await store.list({
+      prefix: PREFIX,
+      limit: 1,
+      ...(startAfter === undefined ? {} : { startAfter }),
+      ...options,
+    });
+    const key = page.objects[0]?.key;
+    if (key === undefined) break;
+    const name = databaseOfKey(key)?.name;
+    if (name !== undefined) names.push(name);
+    startAfter = `${PREFIX}${name ?? key.slice(PREFIX.length).split("/")[0]}0`;
+  }
+  return names;
 }
 
 /**
@@ -88,7 +119,7 @@ export async function listDatabases(
   options: RequestOptions = {},
 ): Promise<readonly StoredDatabase[]> {
   const found = new Map<string, StoredDatabase>();
-  for await (const { key, sizeBytes, modifiedMs } of listAll(store, "databases/", options)) {
+  for await (const { key, sizeBytes, modifiedMs } of listAll(store, PREFIX, options)) {
     const read = placeOfKey(key);
     if (read === null) continue;
     const { name, layout } = read.place;

@@ -5,9 +5,10 @@
  * would not be the same file. Disk: one copy, two while the next one is made.
  */
 
+import { equalBytes } from "../platform/equal_bytes.ts";
 import { listFolder, localFileError, removeIfPresent } from "../platform/files.ts";
 import { closeFd } from "../platform/libc_files.ts";
-import type { LocalFiles, ReadableFile, WritableFile } from "../platform/local_files.ts";
+import { type LocalFiles, readRange, type WritableFile } from "../platform/local_files.ts";
 import type { FollowerConnection } from "./follower_connection.ts";
 import { logMoved } from "./follower_context.ts";
 import { PageReader, pagesOf } from "./follower_pages.ts";
@@ -123,14 +124,14 @@ export class SnapshotSource {
     for (let first = 1; first <= now.commit; first += perChunk) {
       const count = Math.min(perChunk, now.commit - first + 1);
       const at = (first - 1) * now.pageSize;
-      const fresh = await readFully(current, at, count * now.pageSize);
-      const stale = old === null ? null : await readFully(old, at, count * now.pageSize);
+      const fresh = await readRange(current, at, count * now.pageSize);
+      const stale = old === null ? null : await readRange(old, at, count * now.pageSize);
       for (let i = 0; i < count; i++) {
         const [from, to] = [i * now.pageSize, (i + 1) * now.pageSize];
         const data = fresh.slice(from, to);
         const pgno = first + i;
         if (pgno === without) continue;
-        if (stale === null || to > stale.length || !sameBytes(data, stale.subarray(from, to))) {
+        if (stale === null || to > stale.length || !equalBytes(data, stale.subarray(from, to))) {
           yield { pgno, data };
         }
       }
@@ -155,21 +156,4 @@ async function writePages(file: WritableFile, pages: Iterable<LtxPage>, pageSize
     if (used === chunk.length) await flush();
   }
   await flush();
-}
-
-/** Fewer bytes only at the end of the file. */
-async function readFully(file: ReadableFile, from: number, length: number): Promise<Uint8Array<ArrayBuffer>> {
-  const bytes = new Uint8Array(length);
-  let filled = 0;
-  while (filled < length) {
-    const count = await file.read(bytes.subarray(filled), from + filled);
-    if (count === null) break;
-    filled += count;
-  }
-  return bytes.subarray(0, filled);
-}
-
-function sameBytes(a: Uint8Array, b: Uint8Array): boolean {
-  for (let i = 0; i < a.length; i++) if (a[i] !== b[i]) return false;
-  return true;
 }

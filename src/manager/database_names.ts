@@ -1,47 +1,10 @@
-/** Which databases there are: by name in the configuration, by pattern in its folders, and by what the bucket holds. */
+/** Which databases the configuration means: by name, and by pattern what is in its folders here and in the bucket. */
 
 import type { Config } from "../config/types.ts";
 import { databasesIn, realDatabasePath } from "../database/mod.ts";
 import { realPathOf } from "../platform/files.ts";
 import { isErrno } from "../platform/libc_files.ts";
 import { isMissing, systemFiles } from "../platform/local_files.ts";
-import type { ObjectStore, RequestOptions } from "../storage/object_store.ts";
-
-const PREFIX = "databases/";
-/** More than a bucket of one repository can sensibly hold; a listing that goes on and on ends with an error elsewhere. */
-const MOST_NAMES = 100_000;
-
-/**
- * Names of all databases that the bucket holds, a request each: a listing of all their files could be thousands of pages.
- * After a key of `databases/app/` the next name is what follows "databases/app0": "0" comes right after "/".
- */
-export async function listDatabaseNames(store: ObjectStore, options: RequestOptions = {}): Promise<string[]> {
-  const names: string[] = [];
-  let startAfter: string | undefined;
-  while (names.length < MOST_NAMES) {
-    const page = await store.list({
-      prefix: PREFIX,
-      limit: 1,
-      ...(startAfter === undefined ? {} : { startAfter }),
-      ...options,
-    });
-    const key = page.objects[0]?.key;
-    if (key === undefined) break;
-    const name = nameInKey(key);
-    if (name !== null) names.push(name);
-    startAfter = `${PREFIX}${name ?? key.slice(PREFIX.length).split("/")[0]}0`;
-  }
-  return names;
-}
-
-/** `databases/<name>/0000/…`, `databases/<name>/ltx/0/…`, and the same with `<folder>/<file>` as the name. */
-function nameInKey(key: string): string | null {
-  const parts = key.slice(PREFIX.length).split("/");
-  const isLevel = (at: number) =>
-    /^000[0-9]$/.test(parts[at] ?? "") || (parts[at] === "ltx" && /^[0-9]$/.test(parts[at + 1] ?? ""));
-  const [first = "", second = ""] = parts;
-  return isLevel(1) ? first : isLevel(2) ? `${first}/${second}` : null;
-}
 
 export interface NamedDatabase {
   readonly name: string;

@@ -12,9 +12,11 @@
 import type { CheckpointRecord, DatabasePosition, RepositoryRecord } from "../checkpoint/types.ts";
 import type { Config } from "../config/types.ts";
 import {
+  type CatalogEvent,
   type DatabaseChildren,
   type DatabaseSwapOutcome,
   finishDatabaseSwaps,
+  listDatabaseNames,
   readReplicaFacts,
   type ReplicaLayout,
   type RestoreTarget,
@@ -29,10 +31,9 @@ import { AT_CWD, isRoot, pathBytes, statAt } from "../platform/libc_files.ts";
 import { isMissing, systemFiles } from "../platform/local_files.ts";
 import { log } from "../platform/log.ts";
 import type { ObjectStore } from "../storage/object_store.ts";
-import { type CatalogEvent } from "../database/mod.ts";
 import type { RestorePoints, RestorePointsQuery } from "./control.ts";
 import type { DataDir } from "./data_dir.ts";
-import { findDatabases, listDatabaseNames } from "./database_names.ts";
+import { findDatabases } from "./database_names.ts";
 import { type DatabaseFacts, decideDatabaseLineage } from "./database_lineage.ts";
 import {
   type DatabaseMarker,

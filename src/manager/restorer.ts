@@ -249,7 +249,7 @@ export class Restorer {
       checkpoint: null,
       safety: null,
       files: names,
-      databases: Object.fromEntries(Object.entries(databases).map(([name, { txid }]) => [name, txid])),
+      databases: txidsOf(databases),
       totals: plan.totals,
       warnings: [],
     };
@@ -324,7 +324,7 @@ export class Restorer {
     const { composed } = facts;
     assert(composed !== null, "a restore that is done was composed");
     const { id, n } = composed;
-    const txids = Object.fromEntries(Object.entries(databases).map(([name, { txid }]) => [name, txid]));
+    const txids = txidsOf(databases);
     logger.info("restored to the past as new history", {
       source: source.id,
       checkpoint: id,
@@ -429,6 +429,10 @@ export class Restorer {
     });
     for (const warning of outcome.warnings) logger.warn("restored with a gap", { ...warning });
   }
+}
+
+function txidsOf(positions: Positions): Record<string, number> {
+  return Object.fromEntries(Object.entries(positions).map(([name, { txid }]) => [name, txid]));
 }
 
 function whatOf({ target, databases }: RestoreRequest, source: CheckpointRecord): string {

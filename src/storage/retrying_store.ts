@@ -8,6 +8,7 @@
  */
 
 import type { Clock } from "../platform/clock.ts";
+import { equalBytes } from "../platform/equal_bytes.ts";
 import { isError } from "../platform/errors.ts";
 import type { Random } from "../platform/random.ts";
 import { collectBounded } from "./large_put.ts";
@@ -44,10 +45,6 @@ type Bytes = Uint8Array<ArrayBuffer>;
 type Condition = NonNullable<PutOptions["condition"]>;
 /** What the object says about our put: landed; nothing changed yet; somebody else's; can't tell. */
 type Finding = { readonly landed: ETag } | "unchanged" | "changed" | "unknown";
-
-function equalBytes(a: Uint8Array, b: Uint8Array): boolean {
-  return a.length === b.length && a.every((byte, index) => byte === b[index]);
-}
 
 function mayPass(error: unknown): boolean {
   return isError(error, "store-unreachable", "outcome-unknown");

@@ -1,24 +1,13 @@
 /** The real Litestream, as the oracle of its own format: one run per call, bounded in time. */
 
+import { findTool } from "./find_tool.ts";
+
 /** A run takes milliseconds; on a busy machine some seconds. */
 const RUN_LIMIT_MS = 60_000;
 
-function isProgram(path: string): boolean {
-  try {
-    const { isFile, mode } = Deno.statSync(path);
-    return isFile && ((mode ?? 0) & 0o111) !== 0;
-  } catch {
-    return false;
-  }
-}
-
 /** STATE_MANAGER_TEST_LITESTREAM, else the project's own copy, else PATH; null where there is none. */
 export function findLitestream(): string | null {
-  const named = Deno.env.get("STATE_MANAGER_TEST_LITESTREAM");
-  if (named !== undefined && named !== "") return isProgram(named) ? named : null;
-  const own = new URL("../../.cache/tools/litestream", import.meta.url).pathname;
-  const folders = (Deno.env.get("PATH") ?? "").split(":").filter((folder) => folder !== "");
-  return [own, ...folders.map((folder) => `${folder}/litestream`)].find(isProgram) ?? null;
+  return findTool("litestream");
 }
 
 export interface LitestreamRun {

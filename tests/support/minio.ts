@@ -1,5 +1,6 @@
 /** A real MinIO with one bucket, on free ports of loopback and a folder of its own. */
 
+import { findTool } from "./find_tool.ts";
 import { freePort } from "./free_port.ts";
 
 export interface Minio {
@@ -17,25 +18,9 @@ const BUCKET = "state-manager-test";
 const START_LIMIT_MS = 30_000;
 const POLL_MS = 50;
 
-function isProgram(path: string): boolean {
-  try {
-    const { isFile, mode } = Deno.statSync(path);
-    return isFile && ((mode ?? 0) & 0o111) !== 0;
-  } catch {
-    return false;
-  }
-}
-
 /** STATE_MANAGER_TEST_MINIO, else the project's own copy, else PATH; null where there is none. */
 export function findMinio(): string | null {
-  const named = Deno.env.get("STATE_MANAGER_TEST_MINIO");
-  if (named !== undefined && named !== "") {
-    return isProgram(named) ? named : null;
-  }
-  const own = new URL("../../.cache/tools/minio", import.meta.url).pathname;
-  const folders = (Deno.env.get("PATH") ?? "").split(":").filter((folder) => folder !== "");
-  return [own, ...folders.map((folder) => `${folder}/minio`)].find(isProgram) ??
-    null;
+  return findTool("minio");
 }
 
 /** Null where the program is not at hand. */
