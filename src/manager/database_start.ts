@@ -200,16 +200,18 @@ export class DatabaseStart {
   // ---- parts
 
   async #facts({ name, path }: Pick<Found, "name" | "path">, signal: AbortSignal): Promise<DatabaseFacts> {
-    const { dir, layout, lineage, previousEpoch, repo, restore, store } = this.#options;
+    const { dir, layout, lineage, previousEpoch, repo, restore, store, token } = this.#options;
+    const marker = lineage.marker.databases?.[name] ?? null;
     const localFolder = `${dir.path}/databases/${name}/ltx/0`;
     const replica = await readReplicaFacts({ layout, name }, localFolder, { store, signal });
     return {
       ...replica,
       localMissing: (await sizeIfPresent(path)) === 0,
-      marker: lineage.marker.databases?.[name] ?? null,
+      marker,
       repoId: repo.repo_id,
       path,
-      previousEpoch: previousEpoch(),
+      // Brought back in this very term, since its restore had begun: nobody can have held it since.
+      previousEpoch: marker?.token === token ? token : previousEpoch(),
       restoreBegun: false, // it was finished before this is asked
       onConflict: restore.onConflict,
       restoreNothing: restore.onStart === "none",

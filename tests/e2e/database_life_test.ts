@@ -4,7 +4,10 @@
  */
 
 import assert from "node:assert/strict";
+import type { CheckpointRecord, Head } from "../../src/checkpoint/types.ts";
 import { systemClock } from "../../src/platform/clock.ts";
+import { systemRandom } from "../../src/platform/random.ts";
+import { directoryStore } from "../../src/storage/mod.ts";
 import { chainProgram, checkChain, readJournal } from "../support/chain.ts";
 import { ManagerProcess, runProgram, scratchFolder, waitFor } from "../support/manager_process.ts";
 import { testOnStores, type TestStore } from "../support/test_stores.ts";
@@ -352,4 +355,46 @@ testOnStores("a hand-over on request carries the database over to the last row",
     () => first.tail(),
   );
   assert.equal(readJournal(one.journal).starts.at(-1), end);
+});
+
+Deno.test("a restore of a database that its holder began is finished once by the next, and nothing of it is called diverged", async () => {
+  using scratch = scratchFolder();
+  const folder = `${scratch.path}/store`;
+  const store: TestStore = { args: ["--directory", folder], env: {}, config: { directory: folder } };
+  const place = placeAt(`${scratch.path}/one`);
+  let early: CheckpointRecord;
+  {
+    await using manager = start(place, store);
+    await untilRow(place, manager, 50);
+    early = (await manager.checkpoint()).checkpoint;
+    await untilRow(place, manager, (readJournal(place.journal).rows.at(-1)?.n ?? 0) + 100);
+    manager.signal("SIGTERM");
+    assert.equal(await manager.exit(), 0, manager.tail());
+  }
+  // As its holder would have left the head, had it died right after the intent.
+  const objects = directoryStore({ path: folder, clock, random: systemRandom() });
+  const { body, etag } = await objects.get("head.json");
+  const head: Head = JSON.parse(new TextDecoder().decode(body));
+  const current = head.checkpoints.at(-1);
+  assert.ok(current !== undefined);
+  const record = { ...current, id: early.id.slice(0, -1) + "z", n: current.n + 1, kind: "restore" as const };
+  const intent = { record, on_start: null, files: [], databases: early.databases };
+  const next = new TextEncoder().encode(JSON.stringify({ ...head, seq: head.seq + 1, intent }));
+  await objects.put("head.json", next, { condition: { etag } });
+  await objects.close();
+
+  await using manager = start(place, store);
+  await waitFor(
+    "the program again",
+    () => readJournal(place.journal).starts.length === 2,
+    60_000,
+    () => manager.tail(),
+  );
+  const back = readJournal(place.journal).starts.at(-1) ?? 0;
+  assert.ok(back >= 50 && back < 150, `${back} rows came back`);
+  const { databases: [status] } = await manager.json("/databases");
+  assert.equal(status.origin, "kept");
+  assert.equal((await manager.json("/checkpoints")).checkpoints.at(-1).current, true);
+  const aside = [...Deno.readDirSync(`${place.root}/data/stale`)];
+  assert.equal(aside.length, 1, "what was there before the restore, and nothing else");
 });
