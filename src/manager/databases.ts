@@ -84,9 +84,8 @@ export class Databases {
     return this.#names().includes(name);
   }
 
-  /** Decides by lineage and restores what is to be restored. */
+  /** Decides by lineage and restores what is to be restored. Also where none is configured: the bucket may hold some. */
   async prepare(signal: AbortSignal): Promise<void> {
-    if (this.isEmpty) return;
     this.#found = await this.#options.start.prepare(signal);
   }
 

@@ -398,3 +398,24 @@ Deno.test("a restore of a database that its holder began is finished once by the
   const aside = [...Deno.readDirSync(`${place.root}/data/stale`)];
   assert.equal(aside.length, 1, "what was there before the restore, and nothing else");
 });
+
+testOnStores(
+  "a database in the bucket without a name here stops the start, or is carried on unseen",
+  async (store) => {
+    using scratch = scratchFolder();
+    const place = placeAt(`${scratch.path}/one`);
+    {
+      await using manager = start(place, store);
+      await untilRow(place, manager, 20);
+      manager.signal("SIGTERM");
+      assert.equal(await manager.exit(), 0, manager.tail());
+    }
+    const args = ["run", ...store.args, "--data-dir", `${scratch.path}/two`, "--", "true"];
+    const refused = await runProgram(args, { env: store.env });
+    assert.equal(refused.code, 78, refused.stderr);
+    assert.match(refused.stderr, /databases that the configuration does not name: app/);
+    const kept = await runProgram(args, { env: { ...store.env, STATE_MANAGER_RESTORE_ORPHANS: "keep" } });
+    assert.equal(kept.code, 0, kept.stderr);
+    assert.ok(await restoreTo(store, `${scratch.path}/still.db`) >= 20);
+  },
+);
