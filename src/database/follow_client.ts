@@ -37,6 +37,11 @@ const RESTART_LONGEST_MS = 2_000;
 const HEALTHY_MS = 10_000;
 /** It says every two seconds that it lives; a checkpoint of a huge log on a slow disk may hold it up for long. */
 const SILENCE_LIMIT_MS = 2 * 60_000;
+/**
+ * Its buffers of pages and files come and go each second. Left to itself glibc raises the size from which memory is given
+ * back, and keeps some 10 MB of holes.
+ */
+const CHILD_ENV = { MALLOC_MMAP_THRESHOLD_: "131072" };
 /** Callers are requests of the API and the manager's own steps; more than this at once is an error of theirs. */
 const QUESTIONS_LIMIT = 1_000;
 
@@ -248,6 +253,7 @@ export class FollowLink implements AsyncDisposable {
   async #oneLife(): Promise<StateManagerError> {
     const { clock, watchChild, command, silenceLimitMs } = this.#options;
     try {
+      const life = watchChild?.();
       await converse({
         action: "follow",
         name: "follower",
@@ -257,7 +263,7 @@ export class FollowLink implements AsyncDisposable {
         lineLimitBytes: FOLLOW_LINE_LIMIT_BYTES,
         silenceLimitMs: silenceLimitMs ?? SILENCE_LIMIT_MS,
         signal: this.#closed.signal,
-        life: watchChild?.(),
+        life: life === undefined ? undefined : { ...life, env: { ...CHILD_ENV, ...life.env } },
       }, async (child) => {
         for await (const reply of child.replies(() => this.#greet(child))) {
           this.#hear(reply as FollowReply);

@@ -13,26 +13,27 @@ const WINDOW_BYTES = 1024 * 1024;
 export class PageReader {
   readonly #databaseFd: number;
   readonly #pageSize: number;
-  readonly #window: Uint8Array<ArrayBuffer>;
+  /** Made for the first page that is not in the log: most increments have none. */
+  #window: Uint8Array<ArrayBuffer> | null = null;
   #windowFrom = -1;
   #windowLength = 0;
 
   constructor(databaseFd: number, pageSize: number) {
     this.#databaseFd = databaseFd;
     this.#pageSize = pageSize;
-    this.#window = new Uint8Array(Math.max(WINDOW_BYTES, pageSize));
   }
 
   /** From the database's file; zeros past its end. */
   fromDatabase(pgno: number): Uint8Array<ArrayBuffer> {
     const at = (pgno - 1) * this.#pageSize;
-    if (this.#windowFrom < 0 || at < this.#windowFrom || at >= this.#windowFrom + this.#window.length) {
-      this.#windowFrom = at - at % this.#window.length;
-      this.#windowLength = readAt(this.#databaseFd, this.#window, this.#windowFrom);
+    const window = this.#window ??= new Uint8Array(Math.max(WINDOW_BYTES, this.#pageSize));
+    if (this.#windowFrom < 0 || at < this.#windowFrom || at >= this.#windowFrom + window.length) {
+      this.#windowFrom = at - at % window.length;
+      this.#windowLength = readAt(this.#databaseFd, window, this.#windowFrom);
     }
     const from = at - this.#windowFrom;
     if (from >= this.#windowLength) return new Uint8Array(this.#pageSize);
-    const page = this.#window.slice(from, from + this.#pageSize);
+    const page = window.slice(from, from + this.#pageSize);
     page.fill(0, Math.max(0, this.#windowLength - from));
     return page;
   }
