@@ -25,6 +25,7 @@ export { s3Store, type S3StoreOptions } from "./s3/s3_store.ts";
 export type { S3Credentials } from "./s3/request.ts";
 export { retrying, type RetryingOptions } from "./retrying_store.ts";
 export { limited, type LimitedOptions } from "./limited_store.ts";
+export { RateLimit, rateLimited, type StoreRates } from "./rate_limit.ts";
 export { observed, type StoreObserver, type StoreOperation } from "./observed_store.ts";
 export { prefixed } from "./prefixed_store.ts";
 export { type FaultRule, faulty, type FaultyStore } from "./faulty_store.ts";
