@@ -8,6 +8,7 @@ import { buildInfo } from "../platform/build_info.ts";
 import { systemClock } from "../platform/clock.ts";
 import { StateManagerError } from "../platform/errors.ts";
 import { ensureFolder, removeIfPresent } from "../platform/files.ts";
+import { memoryLimitBytes, usableCores } from "../platform/machine.ts";
 import { exitNow, openParentPipe, type ParentPipe } from "../platform/parent_pipe.ts";
 import { systemRandom } from "../platform/random.ts";
 import { errorToWire } from "../platform/wire_error.ts";
@@ -85,8 +86,14 @@ async function runOperation(
         const scratchFolder = `${line.scratchFolder}/create`;
         await removeIfPresent(scratchFolder); // what a killed one left
         await ensureFolder(scratchFolder, 0o700);
+        const machine = { cores: usableCores(), memoryLimitBytes: memoryLimitBytes() };
         const onCaptured = () => void send({ type: "captured" }).catch(() => exitNow(1));
-        const result = await createCheckpoint(line.request, { ...environment, scratchFolder, onCaptured });
+        const result = await createCheckpoint(line.request, {
+          ...environment,
+          machine,
+          scratchFolder,
+          onCaptured,
+        });
         await removeIfPresent(scratchFolder);
         return { ...result, warnings: firstWarnings(result.warnings) };
       }

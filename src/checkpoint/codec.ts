@@ -7,8 +7,12 @@
 import * as zlib from "node:zlib";
 import { StateManagerError } from "../platform/errors.ts";
 
-/** Level 1: higher ones cost 35 to 65 % more time for 3 to 9 % of size. */
-const LEVEL = 1;
+/** The default: level 3 costs 35 to 65 % more time for 3 to 9 % of size. */
+export const FAST_LEVEL = 1;
+/** Worth its time where the store is slower than the reading. */
+export const SLOW_STORE_LEVEL = 3;
+/** A tenth of the default's speed; above it the time grows much faster than the size falls. */
+export const MAX_LEVEL = 12;
 
 /** At or above this share of the plain size the bytes are stored raw: reading them back is then a copy. */
 const RAW_FROM_SHARE = 0.97;
@@ -18,16 +22,17 @@ const SMALLEST_COMPRESSED_BYTES = 64;
 
 export interface Codec {
   readonly engine: "native" | "wasm";
-  compress(plain: Uint8Array): Uint8Array;
+  /** `level` of zstd, 1 to 19; the default is `FAST_LEVEL`. */
+  compress(plain: Uint8Array, level?: number): Uint8Array;
   /** Exactly `length` bytes, else it throws. */
   decompress(frame: Uint8Array, length: number): Uint8Array;
 }
 
 function nativeCodec(): Codec | undefined {
-  const options = { params: { [zlib.constants.ZSTD_c_compressionLevel]: LEVEL } };
   const codec: Codec = {
     engine: "native",
-    compress: (plain) => zlib.zstdCompressSync(plain, options),
+    compress: (plain, level = FAST_LEVEL) =>
+      zlib.zstdCompressSync(plain, { params: { [zlib.constants.ZSTD_c_compressionLevel]: level } }),
     decompress: (frame, length) => zlib.zstdDecompressSync(frame, { maxOutputLength: Math.max(1, length) }),
   };
   try {
@@ -57,7 +62,7 @@ async function wasmCodec(): Promise<Codec> {
   await zstd.init();
   return {
     engine: "wasm",
-    compress: (plain) => zstd.compress(plain, LEVEL),
+    compress: (plain, level = FAST_LEVEL) => zstd.compress(plain, level),
     decompress(frame, length) {
       // This engine allocates what the frame declares, so the declaration is checked first.
       const declared = declaredLength(frame);
@@ -85,9 +90,14 @@ export interface EncodedBytes {
   readonly compressed: boolean;
 }
 
-export function encodeBytes(codec: Codec, plain: Uint8Array): EncodedBytes {
-  if (plain.length < SMALLEST_COMPRESSED_BYTES) return { bytes: plain, compressed: false };
-  const frame = codec.compress(plain);
+/** `level` null: as it is. */
+export function encodeBytes(
+  codec: Codec,
+  plain: Uint8Array,
+  level: number | null = FAST_LEVEL,
+): EncodedBytes {
+  if (level === null || plain.length < SMALLEST_COMPRESSED_BYTES) return { bytes: plain, compressed: false };
+  const frame = codec.compress(plain, level);
   if (frame.length >= plain.length * RAW_FROM_SHARE) return { bytes: plain, compressed: false };
   return { bytes: frame, compressed: true };
 }

@@ -19,9 +19,16 @@ export interface ContentSource {
   read(offset: number, buffer: Uint8Array<ArrayBuffer>): number;
 }
 
+export interface ContentRange {
+  readonly start: number;
+  readonly end: number | null;
+}
+
 export interface ContentOptions {
   /** Fixed blocks instead of cuts by content. */
   readonly sqlite: boolean;
+  /** Only this part of it, `end` null: to its end. `start` is a multiple of `SEGMENT_BYTES`, of the block for SQLite. */
+  readonly range?: ContentRange | null;
   /** Takes a chunk and says its id. The bytes are valid during the call only. */
   readonly store: (chunk: Uint8Array<ArrayBuffer>) => string;
   /** Awaited before each chunk: room in the queue, the loop's turn, cancellation. */
@@ -66,6 +73,24 @@ function joined(extents: readonly Extent[]): Extent[] {
   return result;
 }
 
+/** What of an extent lies in `range`; null for nothing. */
+function clipped(extent: Extent, range: ContentRange | null): Extent | null {
+  if (range === null) return extent;
+  const offset = Math.max(extent.offset, range.start);
+  const end = Math.min(extent.offset + extent.length, range.end ?? Infinity);
+  return offset < end ? { kind: extent.kind, offset, length: end - offset } : null;
+}
+
+/** One after the other; a hole that ends one list and begins the next is one hole, as if both had been read at once. */
+export function joinParts(lists: readonly (readonly ContentPart[])[]): readonly ContentPart[] {
+  const joined = new Parts();
+  for (const part of lists.flat()) {
+    if (part.kind === "hole") joined.hole(part.length);
+    else joined.chunk(part.id, part.length);
+  }
+  return joined.list;
+}
+
 /**
  * The content of `source` from 0 to its end as its parts, in order. Where the file ends early (it is being cut by its
  * program) so do the parts: their sum is the size that was read.
@@ -75,7 +100,9 @@ export async function readContent(
   options: ContentOptions,
 ): Promise<readonly ContentPart[]> {
   const parts = new Parts();
-  for (const extent of joined(source.extents())) {
+  for (const whole of joined(source.extents())) {
+    const extent = clipped(whole, options.range ?? null);
+    if (extent === null) continue;
     if (extent.kind === "hole") {
       parts.hole(extent.length);
       continue;

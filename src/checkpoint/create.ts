@@ -10,13 +10,17 @@ import { ensureFolder } from "../platform/files.ts";
 import { type Random, ulid } from "../platform/random.ts";
 import type { ObjectStore } from "../storage/object_store.ts";
 import type { ChunkTable } from "./chunk_table.ts";
+import { ClaimTable } from "./claim_table.ts";
 import { type Codec, loadCodec } from "./codec.ts";
+import type { Compression } from "./compression.ts";
+import { type ContentPool, LocalPool, WorkerPool } from "./content_pool.ts";
 import { idFromText, idToText, indexKey, rootKey, sha256, sha256Hex } from "./ids.ts";
 import { encodeIndexes } from "./index_format.ts";
 import { type IndexRef, keepCopy, type LoadedIndexes, loadIndexes } from "./index_store.ts";
 import { ManifestWriter } from "./manifest.ts";
 import { Pacer } from "./pacer.ts";
 import { PackSender, type SentPack } from "./pack_sender.ts";
+import { type Machine, planReading, type ReadingNeed } from "./reading_plan.ts";
 import { encodeJson, type FilesItem, FORMAT, ROOT_WARNINGS_LIMIT, type RootObject } from "./records.ts";
 import { loadRoot } from "./root_reader.ts";
 import { openScanCache } from "./scan_cache.ts";
@@ -55,6 +59,8 @@ export interface CreateRequest {
   readonly always: boolean;
   /** Device of each root at an earlier checkpoint, decimal; another one now is `source-missing`. */
   readonly devices: Readonly<Record<string, string>>;
+  /** Of chunks of files; the default is "auto". */
+  readonly compression?: Compression;
 }
 
 export interface CreateResult {
@@ -75,6 +81,7 @@ export interface CreateEnvironment {
   /** Existing folder for database copies; what is left in it is removed by its owner. */
   readonly scratchFolder: string;
   readonly madeBy: string;
+  readonly machine: Machine;
   readonly signal: AbortSignal;
   readonly onProgress: (progress: ArchiveProgress) => void;
   /** Everything was read; what follows only sends. */
@@ -85,101 +92,126 @@ export interface CreateEnvironment {
 const MERGE_FROM_INDEXES = 64;
 /** Indexes from this size on are left alone by a merge. */
 const LARGE_INDEX_RECORDS = 100_000;
+/** Half the average chunk: what is to be read has hardly more chunks than its bytes divided by this, and one a file. */
+const CHUNK_ESTIMATE_BYTES = 128 * 1024;
 
 export async function createCheckpoint(
   request: CreateRequest,
   environment: CreateEnvironment,
 ): Promise<CreateResult> {
-  const codec = await loadCodec();
-  const { store, signal, cacheFolder } = environment;
-  const loaded = await loadIndexes(store, request.head.indexes, { codec, cacheFolder, signal });
-  const sender = new PackSender({ ...environment, codec, token: request.token, table: loaded.table });
+  const creation = new Creation(request, environment);
   try {
-    return await new Creation(request, environment, codec, loaded, sender).run();
+    return await creation.run();
   } catch (error) {
-    await sender.abandon(error);
+    await creation.abandon(error);
     throw error;
   }
+}
+
+/** What is needed to store chunks; opened when something may have changed. */
+interface Writing {
+  readonly codec: Codec;
+  readonly loaded: LoadedIndexes;
+  readonly sender: PackSender;
 }
 
 class Creation {
   readonly #request: CreateRequest;
   readonly #environment: CreateEnvironment;
-  readonly #codec: Codec;
-  readonly #loaded: LoadedIndexes;
-  readonly #sender: PackSender;
   readonly #pacer: Pacer;
   readonly #warnings: FileWarning[] = [];
   readonly #startedMs: number;
+  #writing: Writing | null = null;
+  #pool: ContentPool | null = null;
   #otherBytesSent = 0;
 
-  constructor(
-    request: CreateRequest,
-    environment: CreateEnvironment,
-    codec: Codec,
-    loaded: LoadedIndexes,
-    sender: PackSender,
-  ) {
+  constructor(request: CreateRequest, environment: CreateEnvironment) {
     this.#request = request;
     this.#environment = environment;
-    this.#codec = codec;
-    this.#loaded = loaded;
-    this.#sender = sender;
     this.#pacer = new Pacer(environment);
     this.#startedMs = environment.clock.monotonicMs();
   }
 
   async run(): Promise<CreateResult> {
     const { head, always } = this.#request;
-    const readers = await this.#scan();
-    const items: Record<string, FilesItem> = { ...await this.#carriedItems() };
-    this.#pacer.begin("read", readers.reduce((sum, reader) => sum + reader.bytes, 0));
-    // All databases first: programs mostly write a file before the row that names it.
-    for (const reader of readers) await reader.readDatabases();
-    for (const reader of readers) items[reader.root.name] = await this.#readTree(reader);
-    this.#environment.onCaptured?.();
-    const devices = Object.fromEntries(readers.map((reader) => [reader.root.name, reader.device]));
+    const scans = `${this.#environment.cacheFolder}/scans`;
+    await ensureFolder(scans, 0o700);
+    const readers = await this.#scan(scans);
     const databases = { ...head.current?.databases, ...this.#request.databases };
     // A database has a history of its own, commit by commit: by the clock alone it needs no checkpoint.
     const samePlaces = this.#request.kind === "interval" || samePositions(databases, head.current);
-    if (sameContent(items, head.current) && samePlaces && !always) {
-      await this.#sender.abandon(new StateManagerError("cancelled", "send packs: nothing changed"));
-      for (const reader of readers) await reader.saveCache();
-      return {
-        record: null,
-        indexes: head.indexes,
-        totals: this.#totals(readers),
-        warnings: this.#warnings,
-        devices,
-      };
+    const unchanged = readers.filter((reader) =>
+      sameSummary(reader.unchanged(), head.current, reader.root.name)
+    );
+    const wanted = samePlaces && !always;
+    if (unchanged.length === readers.length && sameNames(readers, head.current) && wanted) {
+      this.#environment.onCaptured?.();
+      return this.#nothingNew(readers);
+    }
+    const carried = await this.#carriedItems(unchanged);
+    const changed = readers.filter((reader) => carried[reader.root.name] === undefined);
+    const items = { ...carried, ...await this.#readTrees(changed) };
+    this.#environment.onCaptured?.();
+    if (sameContent(items, head.current) && wanted) {
+      await this.abandon(new StateManagerError("cancelled", "send packs: nothing changed"));
+      await this.#saveCaches(changed, items);
+      return this.#nothingNew(readers);
     }
     this.#pacer.begin("upload", null);
-    const indexes = await this.#writeIndexes(await this.#sender.finish());
+    await this.#pool?.finish();
+    const indexes = await this.#writeIndexes(await this.#writing?.sender.finish() ?? []);
     // Chunks that the cache names are stored now; if the commit fails they are in no index and are stored again.
-    for (const reader of readers) await reader.saveCache();
+    await this.#saveCaches(changed, items);
     const record = await this.#writeRoot(items, databases);
     this.#pacer.begin("finish", null);
-    return { record, indexes, totals: this.#totals(readers), warnings: this.#warnings, devices };
+    return { record, indexes, ...this.#told(readers) };
   }
 
-  async #scan(): Promise<TreeReader[]> {
-    const { cacheFolder, clock } = this.#environment;
-    const scans = `${cacheFolder}/scans`;
-    await ensureFolder(scans, 0o700);
+  /** Ends all that goes on behind our back; what was sent is garbage. */
+  async abandon(reason: unknown): Promise<void> {
+    this.#pool?.close();
+    await this.#writing?.sender.abandon(reason);
+  }
+
+  #nothingNew(readers: readonly TreeReader[]): CreateResult {
+    return { record: null, indexes: this.#request.head.indexes, ...this.#told(readers) };
+  }
+
+  #told(readers: readonly TreeReader[]) {
+    const devices = Object.fromEntries(readers.map((reader) => [reader.root.name, reader.device]));
+    return { totals: this.#totals(readers), warnings: this.#warnings, devices };
+  }
+
+  async #saveCaches(
+    readers: readonly TreeReader[],
+    items: Readonly<Record<string, FilesItem>>,
+  ): Promise<void> {
+    const summaries = summariesOf(items);
+    for (const reader of readers) {
+      const summary = summaries[reader.root.name];
+      if (summary !== undefined) await reader.saveCache(summary);
+    }
+  }
+
+  async #scan(scans: string): Promise<TreeReader[]> {
+    const { clock, madeBy } = this.#environment;
     this.#pacer.begin("scan", null);
     const readers: TreeReader[] = [];
     for (const root of this.#request.roots) {
       const reader = new TreeReader({
         root,
-        cache: await openScanCache({ path: `${scans}/${root.name}`, rootPath: root.path, clock }),
+        cache: await openScanCache({
+          path: `${scans}/${root.name}`,
+          rootPath: root.path,
+          clock,
+          stamp: madeBy,
+        }),
         clock,
-        scratchFile: `${this.#environment.scratchFolder}/database`,
+        scratchFolder: this.#environment.scratchFolder,
         signal: this.#environment.signal,
         pacer: this.#pacer,
         warn: (warning) => void this.#warnings.push(warning),
-        store: (chunk) => this.#storeData(chunk),
-        stored: (id) => this.#table.has(idFromText(id)),
-        room: () => this.#sender.room(),
+        stored: (id) => this.#writing?.loaded.table.has(idFromText(id)) ?? false,
         expectedDevice: this.#request.devices[root.name] ?? null,
       });
       await reader.scan();
@@ -188,51 +220,79 @@ class Creation {
     return readers;
   }
 
-  get #table(): ChunkTable {
-    return this.#loaded.table;
+  async #open(): Promise<Writing> {
+    const { store, signal, cacheFolder } = this.#environment;
+    const { token, head, compression = "auto" } = this.#request;
+    const codec = await loadCodec();
+    const loaded = await loadIndexes(store, head.indexes, { codec, cacheFolder, signal });
+    const sender = new PackSender({ ...this.#environment, codec, compression, token, table: loaded.table });
+    return this.#writing = { codec, loaded, sender };
   }
 
-  #storeData(chunk: Uint8Array): string {
-    const id = sha256(chunk);
-    this.#sender.add(id, chunk, "data");
-    return idToText(id);
+  #openPool({ sender, loaded: { table } }: Writing, needs: readonly ReadingNeed[]): ContentPool {
+    const { machine, clock, signal } = this.#environment;
+    const pacer = this.#pacer;
+    const bytes = needs.reduce((sum, need) => sum + need.bytes, 0);
+    const files = needs.reduce((sum, need) => sum + need.files, 0);
+    const { workers, packBytes } = planReading(machine, { bytes, files });
+    sender.packBytes = packBytes;
+    if (workers === 0) return new LocalPool(sender, pacer);
+    const claims = ClaimTable.forChunks(table.size + files + bytes / CHUNK_ESTIMATE_BYTES);
+    for (const { id } of table.all()) claims.claim(id);
+    const { compression = "auto" } = this.#request;
+    return new WorkerPool({ workers, packBytes, compression, claims, sender, pacer, clock, signal });
   }
 
-  /** Items of the current checkpoint that this run does not read stay as they are. */
-  async #carriedItems(): Promise<Record<string, FilesItem>> {
-    const { head, roots } = this.#request;
+  /** Items of the current checkpoint that this run does not read, or that did not change, stay as they are. */
+  async #carriedItems(unchanged: readonly TreeReader[]): Promise<Record<string, FilesItem>> {
+    const { head: { current }, roots } = this.#request;
     const { store, signal } = this.#environment;
-    const read = new Set(roots.map((root) => root.name));
-    const current = head.current;
+    const same = new Set(unchanged.map((reader) => reader.root.name));
+    const read = new Set(roots.map((root) => root.name).filter((name) => !same.has(name)));
     if (current === null || Object.keys(current.files).every((name) => read.has(name))) return {};
     const root = await loadRoot(store, current, { signal });
     return Object.fromEntries(Object.entries(root.items.files).filter(([name]) => !read.has(name)));
   }
 
-  async #readTree(reader: TreeReader): Promise<FilesItem> {
+  async #readTrees(readers: readonly TreeReader[]): Promise<Record<string, FilesItem>> {
+    if (readers.length === 0) return {};
+    this.#pacer.begin("read", readers.reduce((sum, reader) => sum + reader.bytes, 0));
+    const writing = await this.#open();
+    const pool = this.#pool = this.#openPool(writing, readers.map((reader) => reader.plan()));
+    // All databases first: programs mostly write a file before the row that names it.
+    for (const reader of readers) await reader.readDatabases(pool);
+    for (const reader of readers) reader.begin(pool);
+    const items: Record<string, FilesItem> = {};
+    for (const reader of readers) {
+      items[reader.root.name] = await this.#readTree(reader, pool, writing.sender);
+    }
+    return items;
+  }
+
+  async #readTree(reader: TreeReader, pool: ContentPool, sender: PackSender): Promise<FilesItem> {
     const manifest: string[] = [];
     const writer = new ManifestWriter((piece) => {
       const id = sha256(piece);
-      this.#sender.add(id, piece, "meta");
+      sender.add(id, piece, "meta");
       manifest.push(idToText(id));
     });
-    for await (const entry of reader.entries()) {
+    for await (const entry of reader.entries(pool)) {
       writer.add(entry);
-      const room = this.#sender.room();
-      if (room !== null) await room;
+      const pause = this.#pacer.turn() ?? sender.room();
+      if (pause !== null) await pause;
     }
     return { ...writer.finish(), manifest };
   }
 
   /** Index objects for the new packs, and when there are too many live ones, for the small ones as well. */
   async #writeIndexes(sent: readonly SentPack[]): Promise<readonly IndexRef[]> {
-    const live = this.#loaded.indexes;
-    if (sent.length === 0) return live.map(({ ref }) => ref);
+    if (this.#writing === null || sent.length === 0) return this.#request.head.indexes;
+    const { codec, loaded: { indexes: live, table } } = this.#writing;
     const merged = live.length + 1 < MERGE_FROM_INDEXES
       ? []
       : live.filter(({ records }) => records < LARGE_INDEX_RECORDS);
-    const objects = encodeIndexes(this.#codec, [
-      ...this.#packsOf(merged.flatMap(({ packs }) => packs)),
+    const objects = encodeIndexes(codec, [
+      ...packsOf(table, merged.flatMap(({ packs }) => packs)),
       ...sent,
     ]);
     const written: IndexRef[] = [];
@@ -244,21 +304,6 @@ class Creation {
     }
     const gone = new Set(merged);
     return [...live.filter((index) => !gone.has(index)).map(({ ref }) => ref), ...written];
-  }
-
-  /** What the table knows of these packs, in the form of packs that were just sent. */
-  #packsOf(numbers: readonly number[]): SentPack[] {
-    const entries = new Map(
-      numbers.map((
-        number,
-      ) => [this.#table.packs[number]?.name ?? "", new Array<SentPack["entries"][number]>()]),
-    );
-    if (entries.size === 0) return [];
-    for (const chunk of this.#table.all()) entries.get(chunk.pack.name)?.push(chunk);
-    return numbers.flatMap((number) => {
-      const pack = this.#table.packs[number];
-      return pack === undefined ? [] : [{ pack, entries: entries.get(pack.name) ?? [] }];
-    });
   }
 
   async #writeRoot(
@@ -311,11 +356,24 @@ class Creation {
       entries: sum((reader) => reader.entryCount),
       bytes: sum((reader) => reader.bytes),
       bytesRead: sum((reader) => reader.bytesRead),
-      bytesTransferred: this.#sender.bytesSent + this.#otherBytesSent,
+      bytesTransferred: (this.#writing?.sender.bytesSent ?? 0) + this.#otherBytesSent,
       bytesReused: 0,
       durationMs: this.#environment.clock.monotonicMs() - this.#startedMs,
     };
   }
+}
+
+/** What the table knows of these packs, in the form of packs that were just sent. */
+function packsOf(table: ChunkTable, numbers: readonly number[]): SentPack[] {
+  const entries = new Map(
+    numbers.map((number) => [table.packs[number]?.name ?? "", new Array<SentPack["entries"][number]>()]),
+  );
+  if (entries.size === 0) return [];
+  for (const chunk of table.all()) entries.get(chunk.pack.name)?.push(chunk);
+  return numbers.flatMap((number) => {
+    const pack = table.packs[number];
+    return pack === undefined ? [] : [{ pack, entries: entries.get(pack.name) ?? [] }];
+  });
 }
 
 /** What the head says of the items of a root object. */
@@ -340,6 +398,17 @@ function samePositions(
 ): boolean {
   const known = current?.databases ?? {};
   return Object.keys(databases).every((name) => databases[name]?.txid === known[name]?.txid);
+}
+
+function sameSummary(summary: FilesSummary | null, current: CheckpointRecord | null, name: string): boolean {
+  const known = current?.files[name];
+  return summary !== null && known !== undefined && summary.manifest_sha256 === known.manifest_sha256 &&
+    summary.entries === known.entries && summary.bytes === known.bytes;
+}
+
+/** Every root is in the current checkpoint; what else is in it stays. */
+function sameNames(readers: readonly TreeReader[], current: CheckpointRecord | null): boolean {
+  return current !== null && readers.every((reader) => current.files[reader.root.name] !== undefined);
 }
 
 function sameContent(items: Readonly<Record<string, FilesItem>>, current: CheckpointRecord | null): boolean {

@@ -11,6 +11,7 @@ import {
   OPEN,
   openAt,
   openBeneath,
+  type PathBytes,
   pathBytes,
   readAt,
   seekData,
@@ -49,15 +50,14 @@ export function openRootFolder(path: string): number {
   return openAt(AT_CWD, pathBytes(path), OPEN.read | OPEN.directory);
 }
 
-/** Opens `entry` (a file) below the root that `openRootFolder` opened. */
-export function openForReading(rootFd: number, entry: TreeEntry): OpenFile {
-  const fd = openBeneath(rootFd, entry.path, OPEN.read | OPEN.nonBlocking);
+/** Opens the file at `path` below the root that `openRootFolder` opened. */
+export function openForReading(rootFd: number, path: PathBytes): OpenFile {
+  const fd = openBeneath(rootFd, path, OPEN.read | OPEN.nonBlocking);
   try {
     const stat = statFd(fd);
     // Another kind of thing has the name now: the file that was scanned is gone.
-    if (stat.type !== "file") throw new LibcError(`open ${showPath(entry.path)}`, "ENOENT");
-    const { target: _none, ...rest } = entry;
-    return openFile(fd, { ...rest, ...entryOf(entry.path, stat, "file") }, factsOf(stat));
+    if (stat.type !== "file") throw new LibcError(`open ${showPath(path)}`, "ENOENT");
+    return openFile(fd, entryOf(path, stat, "file"), factsOf(stat));
   } catch (error) {
     closeFd(fd);
     throw error;

@@ -43,15 +43,20 @@ export class Pacer {
     this.#progress = { ...before, entries: before.entries + entries, bytes: before.bytes + bytes };
   }
 
+  /** Tells progress if it is time. */
+  tell(): void {
+    const now = this.#clock.monotonicMs();
+    if (now - this.#lastProgressMs < PROGRESS_INTERVAL_MS) return;
+    this.#lastProgressMs = now;
+    this.#onProgress(this.#progress);
+  }
+
   /** Null when it is not time yet, else a promise to await. Throws the signal's reason when it was aborted. */
   turn(): Promise<void> | null {
     const now = this.#clock.monotonicMs();
     if (now - this.#lastTurnMs < TURN_INTERVAL_MS) return null;
     this.#signal.throwIfAborted();
-    if (now - this.#lastProgressMs >= PROGRESS_INTERVAL_MS) {
-      this.#lastProgressMs = now;
-      this.#onProgress(this.#progress);
-    }
+    this.tell();
     return this.#clock.sleep(0).then(() => {
       this.#lastTurnMs = this.#clock.monotonicMs();
       this.#signal.throwIfAborted();

@@ -75,13 +75,23 @@ export function entryProblem(entry: PackEntry, blobsEnd: number): string | null 
   return null;
 }
 
+export interface PackBuilderOptions {
+  /** Whole size that it keeps below; the default is `PACK_TARGET_BYTES`. */
+  readonly targetBytes?: number;
+  /** Memory of an earlier pack, to be used again. */
+  readonly buffer?: ArrayBuffer;
+}
+
 /** Collects blobs until the target is reached. Memory: at most about twice what is in it. */
 export class PackBuilder {
-  #buffer = new Uint8Array(256 * 1024);
+  readonly #targetBytes: number;
+  #buffer: Uint8Array<ArrayBuffer>;
   #used = 0;
   readonly #entries: PackEntry[] = [];
 
-  constructor() {
+  constructor(options: PackBuilderOptions = {}) {
+    this.#targetBytes = options.targetBytes ?? PACK_TARGET_BYTES;
+    this.#buffer = new Uint8Array(options.buffer ?? new ArrayBuffer(256 * 1024));
     this.#buffer.set(PACK_MAGIC);
     this.#used = PACK_MAGIC.length;
   }
@@ -93,7 +103,7 @@ export class PackBuilder {
   /** True when `storedLength` more bytes keep it within the target. An empty pack takes any chunk. */
   hasRoom(storedLength: number): boolean {
     const footer = (this.#entries.length + 1) * ENTRY_BYTES + TRAILER_BYTES;
-    return this.isEmpty || this.#used + storedLength + footer <= PACK_TARGET_BYTES;
+    return this.isEmpty || this.#used + storedLength + footer <= this.#targetBytes;
   }
 
   add(id: Uint8Array, stored: Uint8Array, length: number, flags: number): PackEntry {

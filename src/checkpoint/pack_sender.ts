@@ -1,17 +1,19 @@
 /**
- * Takes new chunks, packs them and sends full packs while more are read. Memory is bounded: the caller waits on
- * `room` before each chunk, and no more than `PUTS_IN_FLIGHT` packs are unacknowledged. If we die here, the packs that
- * were sent are garbage: nothing names them.
+ * Sends packs while more is read: those that reading threads filled, and its own for chunks that are added here. Memory
+ * is bounded: who adds waits on `room` before each chunk, threads have credits, and no more than `PUTS_IN_FLIGHT` packs
+ * are on their way at one time. If we die here, the packs that were sent are garbage: nothing names them.
  */
 
 import type { Clock } from "../platform/clock.ts";
 import { type Random, ulid } from "../platform/random.ts";
 import type { ObjectStore } from "../storage/object_store.ts";
 import type { ChunkTable } from "./chunk_table.ts";
-import { type Codec, encodeBytes } from "./codec.ts";
-import { packKey, packName } from "./ids.ts";
+import { type Codec, encodeBytes, FAST_LEVEL } from "./codec.ts";
+import { type Compression, levelOf } from "./compression.ts";
+import { idToText, packKey, packName, sha256 } from "./ids.ts";
 import type { IndexedPack } from "./index_format.ts";
-import { FLAG_META, FLAG_ZSTD, PackBuilder, type PackEntry } from "./pack.ts";
+import { ENTRY_BYTES, FLAG_META, FLAG_ZSTD, PackBuilder, type PackEntry, readEntry } from "./pack.ts";
+import type { FilledPack } from "./pack_filler.ts";
 
 /** Puts at one time: enough to fill a line with 16 MiB objects, and 64 MiB of memory at most. */
 export const PUTS_IN_FLIGHT = 4;
@@ -24,6 +26,7 @@ export interface SentPack {
 export interface PackSenderOptions {
   readonly store: ObjectStore;
   readonly codec: Codec;
+  readonly compression: Compression;
   readonly clock: Clock;
   readonly random: Random;
   readonly token: number;
@@ -45,9 +48,13 @@ export class PackSender {
   readonly #signal: AbortSignal;
   readonly #failure = new AbortController();
   readonly #inFlight = new Set<Promise<void>>();
+  /** Packs of threads that wait for their turn. */
+  #submitted: Promise<void> = Promise.resolve();
+  #submitting = 0;
   readonly #sent: SentPack[] = [];
   /** Data and manifest pieces go into packs of their own: a restore reads the manifests first. */
   readonly #filling: Record<Kind, Filling | null> = { data: null, meta: null };
+  #packBytes: number | undefined;
   #bytesSent = 0;
 
   constructor(options: PackSenderOptions) {
@@ -58,6 +65,16 @@ export class PackSender {
   /** Bytes of packs that the store has acknowledged. */
   get bytesSent(): number {
     return this.#bytesSent;
+  }
+
+  /** True when nothing is on its way. */
+  get isIdle(): boolean {
+    return this.#inFlight.size === 0 && this.#submitting === 0;
+  }
+
+  /** Size of the packs that are begun from now on. */
+  set packBytes(bytes: number) {
+    this.#packBytes = bytes;
   }
 
   /** Null when another chunk may be added at once; else a promise, which rejects when a put failed or the work was cancelled. */
@@ -73,11 +90,51 @@ export class PackSender {
     }
   }
 
+  /** A name for a pack of a reading thread. */
+  newName(): string {
+    const { clock, random, token } = this.#options;
+    return packName(token, ulid(clock.wallMs(), random));
+  }
+
+  /** Sends a pack that a reading thread filled, in turn; resolves when the store has it. */
+  submit(pack: FilledPack): Promise<void> {
+    this.#submitting++;
+    const turn = this.#submitted.then(() => this.#ready()).then(() => this.#sendFilled(pack));
+    this.#submitted = turn.then(() => {}, () => {});
+    return turn.then(({ put }) => put).finally(() => this.#submitting--).then(() =>
+      this.#signal.throwIfAborted()
+    );
+  }
+
+  /** The put is wrapped: as the value of a promise it would be waited for. */
+  #sendFilled({ name, buffer, sizeBytes, entries }: FilledPack): { readonly put: Promise<void> } {
+    const { table } = this.#options;
+    const pack = { name, sizeBytes };
+    const number = table.addPack(pack);
+    const view = new DataView(entries);
+    const added: PackEntry[] = [];
+    for (let at = 0; at < entries.byteLength; at += ENTRY_BYTES) {
+      const entry = readEntry(view, at);
+      if (table.add(entry, number)) added.push(entry); // an index names each chunk once
+    }
+    if (added.length > 0) this.#sent.push({ pack, entries: added });
+    return { put: this.#put(name, new Uint8Array(buffer, 0, sizeBytes)) };
+  }
+
+  /** Stores a chunk of a file unless it is stored already; its id. */
+  storeData(plain: Uint8Array): string {
+    const id = sha256(plain);
+    this.add(id, plain, "data");
+    return idToText(id);
+  }
+
   /** Stores the chunk unless it is stored already. */
   add(id: Uint8Array, plain: Uint8Array, kind: Kind): void {
-    const { codec, table } = this.#options;
+    const { codec, compression, table } = this.#options;
     if (table.has(id)) return;
-    const { bytes, compressed } = encodeBytes(codec, plain);
+    const storeIsSlow = this.#inFlight.size >= PUTS_IN_FLIGHT - 1;
+    const level = kind === "meta" ? FAST_LEVEL : levelOf(compression, { storeIsSlow });
+    const { bytes, compressed } = encodeBytes(codec, plain, level);
     let filling = this.#filling[kind];
     if (filling !== null && !filling.builder.hasRoom(bytes.length)) {
       this.#send(filling);
@@ -91,6 +148,7 @@ export class PackSender {
 
   /** Sends what is left and waits for every acknowledgement. All packs of this run, for the index. */
   async finish(): Promise<readonly SentPack[]> {
+    await this.#submitted;
     for (const kind of ["data", "meta"] as const) {
       const filling = this.#filling[kind];
       this.#filling[kind] = null;
@@ -106,25 +164,33 @@ export class PackSender {
   /** Waits for what is under way after a failure, so that nothing goes on behind the caller's back. */
   async abandon(reason: unknown): Promise<void> {
     this.#failure.abort(reason);
+    await this.#submitted;
     await Promise.allSettled(this.#inFlight);
   }
 
   #begin(): Filling {
-    const { clock, random, table, token } = this.#options;
-    const name = packName(token, ulid(clock.wallMs(), random));
-    return { builder: new PackBuilder(), name, number: table.addPack({ name, sizeBytes: 0 }) };
+    const name = this.newName();
+    const targetBytes = this.#packBytes;
+    const builder = new PackBuilder(targetBytes === undefined ? {} : { targetBytes });
+    return { builder, name, number: this.#options.table.addPack({ name, sizeBytes: 0 }) };
   }
 
   #send({ builder, name, number }: Filling): void {
-    const { store, table } = this.#options;
     const { bytes, entries } = builder.finish();
-    table.setPackSize(number, bytes.length);
+    this.#options.table.setPackSize(number, bytes.length);
     this.#sent.push({ pack: { name, sizeBytes: bytes.length }, entries });
+    void this.#put(name, bytes);
+  }
+
+  /** Never rejects: a failure ends the operation by `#failure`. */
+  #put(name: string, bytes: Uint8Array<ArrayBuffer>): Promise<void> {
+    const { store } = this.#options;
     const put = store.put(packKey(name), bytes, { condition: { absent: true }, signal: this.#signal })
       .then(() => {
         this.#bytesSent += bytes.length;
       }, (error) => this.#failure.abort(error))
       .finally(() => this.#inFlight.delete(put));
     this.#inFlight.add(put);
+    return put;
   }
 }

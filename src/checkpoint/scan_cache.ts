@@ -1,114 +1,135 @@
 /**
- * What the last checkpoint saw of each file, so that an unchanged one is not read again. Local, and never trusted: a
- * damaged or foreign cache is ignored and costs one full read. A file counts as unchanged only if size, mtime, ctime,
- * inode and device are equal (an edit that keeps size and mtime still moves ctime), and if both times lie clearly
- * before the last scan: what was written within the same tick as that scan may have changed after it, unseen.
+ * What the last checkpoint saw of each entry, so that an unchanged file is not read again, and a tree in which nothing
+ * changed needs no manifest. Local, and never trusted: a damaged or foreign cache is ignored and costs one full read. A
+ * file counts as unchanged only if size, mtime, ctime, inode and device are equal (an edit that keeps size and mtime
+ * still moves ctime), and if both times lie clearly before the last scan: what was written within the same tick as that
+ * scan may have changed after it, unseen.
  */
 
+import { Buffer } from "node:buffer";
 import { createHash } from "node:crypto";
-import { readTextIfPresent, removeIfPresent, writeFileAtomically } from "../platform/files.ts";
+import { readBytesIfPresent, removeIfPresent, writeFileAtomically } from "../platform/files.ts";
 import type { Clock } from "../platform/clock.ts";
 import type { PathBytes } from "../platform/libc_files.ts";
-import { byteText } from "./byte_text.ts";
 import type { ScannedEntry } from "./scan.ts";
-import type { ContentPart, ScanFacts } from "./types.ts";
+import { CONTENT, RecordList, RecordWriter } from "./scan_record.ts";
+import type { ContentPart, FilesSummary, ScanFacts } from "./types.ts";
 
 /** Two seconds: the coarsest timestamps in use (FAT); also covers a file server whose clock is a little behind. */
 export const RACY_NS = 2_000_000_000n;
 
-/** Everything that decides whether a file's content may differ. */
-interface Fingerprint {
-  readonly text: string;
-  /** The younger of all times in it. */
-  readonly newestNs: bigint;
+const FORMAT = "state-manager scan cache 2";
+/** SHA-256 in hex and a newline, over all that follows. */
+const DIGEST_BYTES = 65;
+
+interface Header {
+  readonly format: string;
+  readonly root: string;
+  /** Which program made it: only the same one would write the same manifest. */
+  readonly stamp: string;
+  readonly start_ns: string;
+  readonly records: number;
+  /** The manifest of exactly these records; null where there was none (a file that could not be read). */
+  readonly manifest: FilesSummary | null;
 }
 
-/** One file of the cache: fingerprint, newest time, and its parts as [id, length] or a hole's length. */
-type CacheLine = readonly [
-  path: string,
-  fingerprint: string,
-  newestNs: string,
-  sqlite: 0 | 1,
-  parts: readonly ((readonly [string, number]) | number)[],
-];
-
-interface CachedFile {
-  readonly fingerprint: string;
-  readonly newestNs: bigint;
-  readonly sqlite: boolean;
-  readonly parts: readonly ContentPart[];
+interface Saved {
+  readonly startNs: bigint;
+  readonly records: RecordList;
+  readonly manifest: FilesSummary | null;
 }
 
-const FORMAT = "state-manager scan cache 1";
-
-/** A database's content is its file and its log together; what was not read as a database does not count as one. */
-export function fingerprintOf({ entry, facts, wal }: ScannedEntry): Fingerprint {
-  const own = `${entry.size}:${entry.mtimeNs}:${facts.ctimeNs}:${facts.ino}:${facts.dev}`;
-  const times = [entry.mtimeNs, facts.ctimeNs, ...(wal === null ? [] : [wal.mtimeNs, wal.ctimeNs])];
-  const newestNs = times.reduce((newest, time) => time > newest ? time : newest);
-  if (entry.sqlite !== true) return { text: own, newestNs };
-  const log = wal === null ? "" : `${wal.size}:${wal.mtimeNs}:${wal.ctimeNs}:${wal.ino}`;
-  return { text: `${own} sqlite ${log}`, newestNs };
+export interface ScanCacheOptions {
+  readonly path: string;
+  readonly rootPath: string;
+  readonly stamp: string;
 }
 
 /** The cache of one root: reads what the last run saved, collects what this one sees. */
 export class ScanCache {
-  readonly #path: string;
-  readonly #rootPath: string;
+  readonly #options: ScanCacheOptions;
   readonly #startNs: bigint;
-  readonly #previousStartNs: bigint;
-  readonly #previous: ReadonlyMap<string, CachedFile>;
-  readonly #seen = new Map<string, CachedFile>();
+  readonly #saved: Saved;
+  /** Content that was read in this run, with what the file was then; true for what was found here. */
+  readonly #seen = new Map<
+    ScannedEntry,
+    { readonly now: ScannedEntry; readonly parts: readonly ContentPart[] }
+  >();
 
-  constructor(
-    options: { readonly path: string; readonly rootPath: string; readonly startNs: bigint },
-    saved: { readonly startNs: bigint; readonly files: ReadonlyMap<string, CachedFile> },
-  ) {
-    this.#path = options.path;
-    this.#rootPath = options.rootPath;
-    this.#startNs = options.startNs;
-    this.#previousStartNs = saved.startNs;
-    this.#previous = saved.files;
+  constructor(options: ScanCacheOptions, startNs: bigint, saved: Saved) {
+    this.#options = options;
+    this.#startNs = startNs;
+    this.#saved = saved;
   }
 
   /** True for what the last run took as a database; else undefined, and the scan looks into the file. */
   readonly knownDatabase = (path: PathBytes, facts: ScanFacts): boolean | undefined => {
-    const cached = this.#previous.get(byteText(path));
-    if (cached === undefined || !cached.sqlite) return undefined;
-    return cached.fingerprint.includes(`:${facts.ctimeNs}:${facts.ino}:${facts.dev} `) ? true : undefined;
+    const { records } = this.#saved;
+    const at = records.find(path);
+    return at >= 0 && records.isDatabase(at) && records.isInode(at, facts) ? true : undefined;
   };
 
   /** Parts of the file's content at the last run, or null if it may have changed since, or was not there. */
   find(scanned: ScannedEntry): readonly ContentPart[] | null {
-    const cached = this.#previous.get(byteText(scanned.entry.path));
-    if (cached === undefined) return null;
-    if (cached.fingerprint !== fingerprintOf(scanned).text) return null;
-    return cached.newestNs < this.#previousStartNs - RACY_NS ? cached.parts : null;
+    const { records } = this.#saved;
+    const at = records.find(scanned.entry.path);
+    if (at < 0 || !records.hasContent(at) || !records.isSameContent(at, scanned)) return null;
+    return this.#isOld(at) ? records.parts(at) : null;
   }
 
-  /** What was read, or found unchanged, in this run. `scanned` must be of before the reading. */
-  remember(scanned: ScannedEntry, parts: readonly ContentPart[]): void {
-    const { text, newestNs } = fingerprintOf(scanned);
-    const sqlite = scanned.entry.sqlite === true;
-    this.#seen.set(byteText(scanned.entry.path), { fingerprint: text, newestNs, sqlite, parts });
+  /** True when neither time of the entry may hide a later change. */
+  #isOld(at: number): boolean {
+    return this.#saved.records.newestNs(at) < this.#saved.startNs - RACY_NS;
   }
 
-  /** Replaces the saved cache by what this run saw. Call it only after the checkpoint is committed. */
-  async save(): Promise<void> {
-    const lines: string[] = [];
-    for (const [path, { fingerprint, newestNs, sqlite, parts }] of this.#seen) {
-      const short = parts.map((part) => part.kind === "hole" ? part.length : [part.id, part.length] as const);
-      const line: CacheLine = [path, fingerprint, String(newestNs), sqlite ? 1 : 0, short];
-      lines.push(JSON.stringify(line));
+  /** The manifest of the last run, if it would come out the same: not one entry came, went, or may have changed. */
+  unchanged(scanned: readonly ScannedEntry[]): FilesSummary | null {
+    const { manifest, records } = this.#saved;
+    if (manifest === null || records.count !== scanned.length) return null;
+    const same = scanned.every((each, i) => {
+      const at = records.at(i);
+      return records.isSameEntry(at, each) && this.#isOld(at);
+    });
+    return same ? manifest : null;
+  }
+
+  /** What was read, or found unchanged, in this run; `now` is the file when its reading began, or by the scan. */
+  remember(scanned: ScannedEntry, parts: readonly ContentPart[], now: ScannedEntry = scanned): void {
+    this.#seen.set(scanned, { now, parts });
+  }
+
+  /**
+   * Replaces the saved cache by what this run saw: all entries in path order, and the manifest made of them. Only when
+   * every chunk of it is stored.
+   */
+  async save(scanned: Iterable<ScannedEntry>, manifest: FilesSummary | null): Promise<void> {
+    const writer = new RecordWriter();
+    let isWhole = true;
+    const groups = new Set<number>();
+    for (const each of scanned) {
+      const content = this.#seen.get(each);
+      const { linkGroup, type } = each.entry;
+      const follows = linkGroup !== undefined && groups.has(linkGroup);
+      if (linkGroup !== undefined) groups.add(linkGroup);
+      if (content !== undefined) writer.add(content.now, CONTENT, content.parts);
+      else if (type !== "file" || follows) writer.add(each, 0, []);
+      else isWhole = false; // not read, or not in one state: the next run tries again, and tells again
     }
-    const header = JSON.stringify({ format: FORMAT, root: this.#rootPath, start_ns: String(this.#startNs) });
-    const body = [header, ...lines].join("\n");
-    await writeFileAtomically(this.#path, `${sha256Of(body)}\n${body}`);
+    const header: Header = {
+      format: FORMAT,
+      root: this.#options.rootPath,
+      stamp: this.#options.stamp,
+      start_ns: String(this.#startNs),
+      records: writer.count,
+      manifest: isWhole ? manifest : null,
+    };
+    const body = Buffer.concat([Buffer.from(`${JSON.stringify(header)}\n`), ...writer.bytes()]);
+    await writeFileAtomically(this.#options.path, Buffer.concat([Buffer.from(`${sha256Of(body)}\n`), body]));
   }
 }
 
-function sha256Of(text: string): string {
-  return createHash("sha256").update(text).digest("hex");
+function sha256Of(bytes: Uint8Array): string {
+  return createHash("sha256").update(bytes).digest("hex");
 }
 
 /**
@@ -116,13 +137,19 @@ function sha256Of(text: string): string {
  * The wall clock decides nothing but how much is read: a step back makes times look young, and files are read again.
  */
 export async function openScanCache(
-  options: { readonly path: string; readonly rootPath: string; readonly clock: Clock },
+  options: {
+    readonly path: string;
+    readonly rootPath: string;
+    readonly clock: Clock;
+    readonly stamp?: string;
+  },
 ): Promise<ScanCache> {
-  const startNs = BigInt(Math.floor(options.clock.wallMs())) * 1_000_000n;
-  const bag = { path: options.path, rootPath: options.rootPath, startNs };
-  const text = await readTextIfPresent(options.path);
-  const saved = text === null ? null : parseCache(text, options.rootPath);
-  return new ScanCache(bag, saved ?? { startNs: 0n, files: new Map() });
+  const { path, rootPath, clock, stamp = "" } = options;
+  const startNs = BigInt(Math.floor(clock.wallMs())) * 1_000_000n;
+  const bytes = await readBytesIfPresent(path);
+  const none = { startNs: 0n, records: RecordList.none(), manifest: null };
+  const saved = bytes === null ? none : parseCache(bytes, rootPath, stamp) ?? none;
+  return new ScanCache({ path, rootPath, stamp }, startNs, saved);
 }
 
 /** For an operator who asks for a full read. */
@@ -131,33 +158,17 @@ export function forgetScanCache(path: string): Promise<void> {
 }
 
 /** Null for anything but a whole cache of this format and root: the checksum covers every byte below it. */
-function parseCache(
-  text: string,
-  rootPath: string,
-): { startNs: bigint; files: Map<string, CachedFile> } | null {
-  const cut = text.indexOf("\n");
-  const body = text.slice(cut + 1);
-  if (cut !== 64 || sha256Of(body) !== text.slice(0, cut)) return null;
-  const [first = "", ...lines] = body.split("\n");
-  const header: { format?: unknown; root?: unknown; start_ns?: unknown } = JSON.parse(first);
-  if (header.format !== FORMAT || header.root !== rootPath || typeof header.start_ns !== "string") {
-    return null;
-  }
-  const files = new Map<string, CachedFile>();
-  for (const line of lines) {
-    const [path, fingerprint, newestNs, sqlite, parts]: CacheLine = JSON.parse(line);
-    files.set(path, {
-      fingerprint,
-      newestNs: BigInt(newestNs),
-      sqlite: sqlite === 1,
-      parts: parts.map(partOf),
-    });
-  }
-  return { startNs: BigInt(header.start_ns), files };
-}
-
-function partOf(part: (readonly [string, number]) | number): ContentPart {
-  return typeof part === "number"
-    ? { kind: "hole", length: part }
-    : { kind: "chunk", id: part[0], length: part[1] };
+function parseCache(bytes: Uint8Array<ArrayBuffer>, rootPath: string, stamp: string): Saved | null {
+  const digest = Buffer.from(bytes.buffer, bytes.byteOffset, Math.min(DIGEST_BYTES, bytes.length))
+    .toString("latin1");
+  const body = bytes.subarray(DIGEST_BYTES);
+  if (digest !== `${sha256Of(body)}\n`) return null;
+  const end = body.indexOf(0x0a);
+  const header: Partial<Header> = JSON.parse(new TextDecoder().decode(body.subarray(0, end)));
+  if (header.format !== FORMAT || header.root !== rootPath || header.start_ns === undefined) return null;
+  return {
+    startNs: BigInt(header.start_ns),
+    records: new RecordList(body.subarray(end + 1), header.records ?? 0),
+    manifest: header.stamp === stamp ? header.manifest ?? null : null,
+  };
 }

@@ -6,37 +6,44 @@
 import type { Clock } from "../platform/clock.ts";
 import { asStateManagerError, isError } from "../platform/errors.ts";
 import { removeIfPresent } from "../platform/files.ts";
-import { closeFd, isErrno, LibcError, type PathBytes, pathBytes, showPath } from "../platform/libc_files.ts";
-import { readContent } from "./content_reader.ts";
-import { FUZZY_READS, openForReading, openRootFolder } from "./file_reader.ts";
+import { isErrno, LibcError, type PathBytes, pathBytes, showPath } from "../platform/libc_files.ts";
+import { bytesOf, byteText } from "./byte_text.ts";
+import type { ContentRange } from "./content_reader.ts";
+import { type FileOutcome, type ReadFacts, sizeOf } from "./content_job.ts";
+import type { ContentPool, JobAnswer } from "./content_pool.ts";
+import { fileSegments, isSegmented, mergeSegments, readBatches } from "./content_jobs.ts";
+import { FUZZY_READS } from "./file_reader.ts";
 import type { Pacer } from "./pacer.ts";
+import type { ReadingNeed } from "./reading_plan.ts";
 import { type ScannedEntry, scanTree } from "./scan.ts";
 import type { ScanCache } from "./scan_cache.ts";
 import { snapshotDatabase } from "./sqlite_snapshot.ts";
-import type { ContentPart, FilesRoot, FileWarning, ManifestEntry, TreeEntry } from "./types.ts";
+import type { ContentPart, FilesRoot, FilesSummary, FileWarning, ManifestEntry, TreeEntry } from "./types.ts";
 
 export interface TreeReaderOptions {
   readonly root: FilesRoot;
   readonly cache: ScanCache;
   readonly clock: Clock;
-  /** File for one database copy at a time. */
-  readonly scratchFile: string;
+  /** Folder for one database copy at a time. */
+  readonly scratchFolder: string;
   readonly signal: AbortSignal;
   readonly pacer: Pacer;
   readonly warn: (warning: FileWarning) => void;
-  /** Stores a chunk and says its id. */
-  readonly store: (chunk: Uint8Array) => string;
   /** True when the chunk is in the repository. */
   readonly stored: (id: string) => boolean;
-  /** Null when another chunk may be stored at once, else a promise to await. */
-  readonly room: () => Promise<void> | null;
   readonly expectedDevice: string | null;
 }
+
+/** Name of the database copy in the scratch folder. */
+const COPY_NAME = "database";
 
 export class TreeReader {
   readonly #options: TreeReaderOptions;
   #scanned: ScannedEntry[] = [];
-  readonly #databases = new Map<ScannedEntry, ManifestEntry>();
+  /** Files that need not be read, and those that were or are. */
+  readonly #contents = new Map<ScannedEntry, ManifestEntry | Promise<ManifestEntry | null>>();
+  #toRead: ScannedEntry[] = [];
+  #toCopy: ScannedEntry[] = [];
   #bytes = 0;
   #bytesRead = 0;
 
@@ -82,48 +89,89 @@ export class TreeReader {
     }
   }
 
-  /** Reads the databases, each from a consistent copy. Before `entries`. */
-  async readDatabases(): Promise<void> {
+  /** Finds out what must be read. */
+  plan(): ReadingNeed {
     const groups = new Set<number>();
+    let bytes = 0;
     for (const scanned of this.#scanned) {
-      const { entry } = scanned;
-      if (entry.sqlite !== true) continue;
+      const { entry, facts } = scanned;
+      if (entry.type !== "file") continue;
+      // One inode: what is read of the first member holds for the others.
       if (entry.linkGroup !== undefined && groups.has(entry.linkGroup)) continue;
       if (entry.linkGroup !== undefined) groups.add(entry.linkGroup);
-      const read = this.#cached(scanned) ?? await this.#readDatabase(scanned);
-      if (read !== null) this.#databases.set(scanned, read);
+      const known = this.#cached(scanned);
+      if (known !== null) {
+        this.#contents.set(scanned, known);
+        continue;
+      }
+      bytes += Math.min(entry.size, facts.blocks * 512);
+      (entry.sqlite === true ? this.#toCopy : this.#toRead).push(scanned);
     }
+    return { bytes, files: this.#toRead.length + this.#toCopy.length };
+  }
+
+  /** Reads the databases, each from a consistent copy. Before `begin`. */
+  async readDatabases(pool: ContentPool): Promise<void> {
+    for (const scanned of this.#toCopy) {
+      const read = await this.#readDatabase(pool, scanned);
+      if (read !== null) this.#contents.set(scanned, read);
+      else this.#toRead.push(scanned); // as it is
+    }
+    this.#toCopy = [];
+  }
+
+  /** Gives the pool all that is to be read: large files first, so that none of them is the last one. */
+  begin(pool: ContentPool): void {
+    const large = this.#toRead.filter(isSegmented).sort((a, b) => b.entry.size - a.entry.size);
+    for (const scanned of large) this.#expect(scanned, this.#readSegmented(pool, scanned));
+    for (const batch of readBatches(this.#toRead.filter((scanned) => !isSegmented(scanned)))) {
+      const { folder, sqlite } = { folder: this.root.path, sqlite: batch[0]?.entry.sqlite === true };
+      const paths = batch.map(({ entry }) => entry.path);
+      const answer = pool.read({ folder, sqlite, range: null, paths });
+      answer.then(({ bytesRead }) => this.#bytesRead += bytesRead, () => {});
+      for (const [i, scanned] of batch.entries()) {
+        this.#expect(scanned, answer.then(({ outcomes }) => this.#taken(scanned, outcomes[i])));
+      }
+    }
+    this.#toRead = [];
+  }
+
+  #expect(scanned: ScannedEntry, read: Promise<ManifestEntry | null>): void {
+    read.catch(() => {}); // whoever takes the entries sees it
+    this.#contents.set(scanned, read);
   }
 
   /** Every entry with its content, in path order. Entries that vanished or cannot be read are left out. */
-  async *entries(): AsyncGenerator<ManifestEntry> {
-    const folder = openRootFolder(this.root.path);
+  async *entries(pool: ContentPool): AsyncGenerator<ManifestEntry> {
     const carriers = new Map<number, TreeEntry>();
-    try {
-      for (const scanned of this.#scanned) {
-        const { entry } = scanned;
-        this.#options.pacer.count(1, 0);
-        const carrier = entry.linkGroup === undefined ? undefined : carriers.get(entry.linkGroup);
-        if (entry.type !== "file") {
-          yield { entry, parts: [] };
-        } else if (carrier !== undefined) {
-          // One inode: what was read of the first member holds for this one, whatever the scan saw.
-          yield { entry: { ...carrier, path: entry.path }, parts: [] };
-        } else {
-          const read = this.#databases.get(scanned) ?? this.#cached(scanned) ??
-            await this.#readFile(folder, scanned);
-          if (read === null) continue;
-          if (entry.linkGroup !== undefined) carriers.set(entry.linkGroup, read.entry);
-          yield read;
-        }
+    for (const scanned of this.#scanned) {
+      const { entry } = scanned;
+      this.#options.pacer.count(1, 0);
+      const carrier = entry.linkGroup === undefined ? undefined : carriers.get(entry.linkGroup);
+      if (entry.type !== "file") {
+        yield { entry, parts: [] };
+      } else if (carrier !== undefined) {
+        yield { entry: { ...carrier, path: entry.path }, parts: [] };
+      } else {
+        // Not planned for: the member of its group that was to be read could not be.
+        const content = this.#contents.get(scanned) ?? this.#readSegmented(pool, scanned);
+        this.#contents.delete(scanned);
+        const read = content instanceof Promise ? await content : content;
+        if (read === null) continue;
+        if (entry.linkGroup !== undefined) carriers.set(entry.linkGroup, read.entry);
+        yield read;
       }
-    } finally {
-      closeFd(folder);
     }
   }
 
-  saveCache(): Promise<void> {
-    return this.#options.cache.save();
+  /** `manifest` is what the entries came to. Only when all of it is stored. */
+  saveCache(manifest: FilesSummary): Promise<void> {
+    return this.#options.cache.save(this.#scanned, manifest);
+  }
+
+  /** After the scan: what the last run's manifest came to, if this one would come to the same. */
+  unchanged(): FilesSummary | null {
+    return this.#options.cache.unchanged(this.#scanned);
   }
 
   /** The file as remembered, if it is unchanged and all its chunks are still in the repository. */
@@ -138,42 +186,61 @@ export class TreeReader {
     return { entry: { ...scanned.entry, size }, parts };
   }
 
-  async #readFile(folder: number, scanned: ScannedEntry): Promise<ManifestEntry | null> {
-    const { sqlite: _raw, ...entry } = scanned.entry;
-    try {
-      for (let attempt = 1;; attempt++) {
-        const file = openForReading(folder, entry);
-        try {
-          const parts = await readContent(file, this.#contentOptions(scanned.entry.sqlite === true));
-          const size = sizeOf(parts);
-          const changed = file.changed() || size !== file.entry.size;
-          if (!changed) {
-            this.#options.cache.remember({ ...scanned, entry: file.entry, facts: file.facts }, parts);
-            return { entry: file.entry, parts };
-          }
-          if (attempt === FUZZY_READS) {
-            this.#warn(entry.path, "changed while it was read: its content may mix states");
-            return { entry: { ...file.entry, size }, parts };
-          }
-        } finally {
-          file.close();
-        }
-      }
-    } catch (error) {
-      if (!(error instanceof LibcError)) throw error;
-      const gone = ["ENOENT", "ESTALE", "ENOTDIR"].includes(error.errno);
-      if (!gone) this.#warn(entry.path, `not read: ${error.errno}`);
-      return null;
+  /** A file by itself, in segments where it is large; all of them must have seen one and the same state. */
+  async #readSegmented(pool: ContentPool, scanned: ScannedEntry): Promise<ManifestEntry | null> {
+    const sqlite = scanned.entry.sqlite === true;
+    let { size } = scanned.entry;
+    for (let attempt = 1;; attempt++) {
+      const ranges = isSegmented(scanned) ? fileSegments(size, sqlite) : [null];
+      const answers = await this.#readRanges(pool, this.root.path, scanned.entry.path, sqlite, ranges);
+      const outcome = mergeSegments(ranges, answers);
+      const again = outcome.kind === "read" && !outcome.settled && ranges.length > 1;
+      if (!again || attempt === FUZZY_READS) return this.#taken(scanned, outcome);
+      size = outcome.facts.size;
     }
   }
 
+  async #readRanges(
+    pool: ContentPool,
+    folder: string,
+    path: PathBytes,
+    sqlite: boolean,
+    ranges: readonly (ContentRange | null)[],
+  ): Promise<readonly FileOutcome[]> {
+    const answers: JobAnswer[] = await Promise.all(
+      ranges.map((range) => pool.read({ folder, paths: [path], sqlite, range })),
+    );
+    for (const { bytesRead } of answers) this.#bytesRead += bytesRead;
+    return answers.flatMap(({ outcomes }) => outcomes);
+  }
+
+  /** The entry as it was read; null where it vanished or could not be read. */
+  #taken(scanned: ScannedEntry, outcome: FileOutcome | undefined): ManifestEntry | null {
+    if (outcome === undefined) return null;
+    const { sqlite: _raw, ...entry } = scanned.entry;
+    if (outcome.kind === "failed") {
+      const gone = ["ENOENT", "ESTALE", "ENOTDIR"].includes(outcome.errno);
+      if (!gone) this.#warn(entry.path, `not read: ${outcome.errno}`);
+      return null;
+    }
+    const { facts, parts, settled } = outcome;
+    const read = { ...entry, ...attributesOf(facts) };
+    if (settled) {
+      this.#options.cache.remember(scanned, parts, { ...scanned, entry: read, facts });
+      return { entry: read, parts };
+    }
+    this.#warn(entry.path, "changed while it was read: its content may mix states");
+    return { entry: { ...read, size: sizeOf(parts) }, parts };
+  }
+
   /** Null when no consistent copy could be made: the file is then read as it is, with a warning. */
-  async #readDatabase(scanned: ScannedEntry): Promise<ManifestEntry | null> {
-    const { clock, scratchFile, signal } = this.#options;
+  async #readDatabase(pool: ContentPool, scanned: ScannedEntry): Promise<ManifestEntry | null> {
+    const { clock, scratchFolder, signal } = this.#options;
     const { entry } = scanned;
+    const copy = `${scratchFolder}/${COPY_NAME}`;
     try {
-      await snapshotDatabase(joinPath(this.root.path, entry.path), scratchFile, { clock, signal });
-      const parts = await this.#readCopy(scratchFile);
+      await snapshotDatabase(joinPath(this.root.path, entry.path), copy, { clock, signal });
+      const parts = await this.#readCopy(pool, scanned);
       this.#options.cache.remember(scanned, parts);
       return { entry: { ...entry, size: sizeOf(parts) }, parts };
     } catch (error) {
@@ -184,45 +251,17 @@ export class TreeReader {
       this.#warn(entry.path, `no consistent copy of the database, its file was taken as it is: ${reason}`);
       return null;
     } finally {
-      await removeIfPresent(scratchFile);
+      await removeIfPresent(copy);
     }
   }
 
-  async #readCopy(path: string): Promise<readonly ContentPart[]> {
-    const cut = path.lastIndexOf("/");
-    const folder = openRootFolder(path.slice(0, cut));
-    try {
-      const name = pathBytes(path.slice(cut + 1));
-      const file = openForReading(folder, {
-        path: name,
-        type: "file",
-        mode: 0o600,
-        uid: 0,
-        gid: 0,
-        mtimeNs: 0n,
-        size: 0,
-      });
-      try {
-        return await readContent(file, this.#contentOptions(true));
-      } finally {
-        file.close();
-      }
-    } finally {
-      closeFd(folder);
-    }
-  }
-
-  #contentOptions(sqlite: boolean) {
-    const { store, pacer, room } = this.#options;
-    return {
-      sqlite,
-      store,
-      pace: (bytes: number) => {
-        this.#bytesRead += bytes;
-        pacer.count(0, bytes);
-        return both(pacer.turn(), room());
-      },
-    };
+  async #readCopy(pool: ContentPool, scanned: ScannedEntry): Promise<readonly ContentPart[]> {
+    const ranges = fileSegments(scanned.entry.size, true);
+    const name = pathBytes(COPY_NAME);
+    const answers = await this.#readRanges(pool, this.#options.scratchFolder, name, true, ranges);
+    const outcome = mergeSegments(ranges, answers);
+    if (outcome.kind === "failed") throw new LibcError("read the copy", outcome.errno);
+    return outcome.parts;
   }
 
   #warn(path: PathBytes, reason: string): void {
@@ -230,19 +269,10 @@ export class TreeReader {
   }
 }
 
-function both(first: Promise<void> | null, second: Promise<void> | null): Promise<void> | null {
-  if (first === null) return second;
-  return second === null ? first : first.then(() => second);
-}
-
-function sizeOf(parts: readonly ContentPart[]): number {
-  return parts.reduce((sum, part) => sum + part.length, 0);
+function attributesOf({ mode, uid, gid, mtimeNs, size }: ReadFacts) {
+  return { mode, uid, gid, mtimeNs, size };
 }
 
 function joinPath(root: string, path: PathBytes): PathBytes {
-  const folder = pathBytes(root + "/");
-  const joined = new Uint8Array(folder.length + path.length);
-  joined.set(folder);
-  joined.set(path, folder.length);
-  return joined;
+  return bytesOf(`${byteText(pathBytes(root))}/${byteText(path)}`);
 }

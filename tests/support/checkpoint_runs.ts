@@ -48,6 +48,7 @@ export class CheckpointRuns implements AsyncDisposable {
   readonly files: string;
   readonly store: ObjectStore;
   clock: Clock = clock;
+  machine = { cores: 2, memoryLimitBytes: 2 ** 40 };
   readonly random = random;
   head: HeadFacts = {
     repo_id: "ab".repeat(16),
@@ -70,11 +71,12 @@ export class CheckpointRuns implements AsyncDisposable {
   }
 
   environment(signal = new AbortController().signal) {
-    const { clock, random, store } = this;
+    const { clock, machine, random, store } = this;
     const cacheFolder = `${this.folder}/cache`;
     const onProgress = (_: ArchiveProgress) => {};
     return {
       clock,
+      machine,
       random,
       store,
       cacheFolder,

@@ -64,7 +64,7 @@ function contentOf(
   entry: TreeEntry,
   chunks: Map<string, Uint8Array<ArrayBuffer>>,
 ): ContentPart[] {
-  const file = openForReading(folder, entry);
+  const file = openForReading(folder, entry.path);
   try {
     const parts: ContentPart[] = [];
     for (const extent of file.extents()) {

@@ -46,8 +46,9 @@ function scanned(folder: string, name: string): ScannedEntry {
 /** Saves a cache that holds the file "f". */
 async function remembered(folder: string, aheadMs = LATER_MS): Promise<void> {
   const cache = await open(folder, folder, aheadMs);
-  cache.remember(scanned(folder, "f"), PARTS);
-  await cache.save();
+  const file = scanned(folder, "f");
+  cache.remember(file, PARTS);
+  await cache.save([file], null);
 }
 
 Deno.test("an untouched file is unchanged", async () => {
@@ -108,7 +109,7 @@ Deno.test("a database changes with its log, and is not taken for one that was re
   };
   const cache = await open(folder.path);
   cache.remember(database, PARTS);
-  await cache.save();
+  await cache.save([database], null);
   const next = await open(folder.path);
   assert.deepEqual(next.find(database), PARTS);
   assert.equal(next.find({ ...database, wal: { ...wal, size: 64 } }), null);
@@ -130,20 +131,70 @@ Deno.test("a damaged cache, and one of another root, is ignored", async () => {
   await remembered(folder.path);
   assert.equal((await open(folder.path, "/elsewhere")).find(file), null);
   const path = `${folder.path}.cache`;
-  const good = Deno.readTextFileSync(path);
-  const damages = [
-    good.slice(0, -1),
-    good.replace(/a{64}/, "b".repeat(64)),
-    "",
-    "x",
-    good + "\n",
-    "{}\n{}",
-  ];
-  for (const [index, text] of damages.entries()) {
-    Deno.writeTextFileSync(path, text);
+  const good = Deno.readFileSync(path);
+  const flipped = (at: number) => good.map((byte, i) => i === at ? byte ^ 1 : byte);
+  const texts = ["", "x", "{}\n{}", `${"0".repeat(64)}\n{}\n`].map((text) => new TextEncoder().encode(text));
+  const places = [0, 64, 70, good.length - 100, good.length - 1];
+  const damages = [...places.map(flipped), good.slice(0, -1), new Uint8Array([...good, 10]), ...texts];
+  for (const [index, bytes] of damages.entries()) {
+    Deno.writeFileSync(path, bytes);
     assert.equal((await open(folder.path)).find(file), null, `damage ${index}`);
   }
-  Deno.writeTextFileSync(path, good);
+  Deno.writeFileSync(path, good);
   assert.deepEqual((await open(folder.path)).find(file), PARTS);
   Deno.removeSync(path);
+});
+
+const SUMMARY = { entries: 4, bytes: 3, manifest_sha256: "0".repeat(64) };
+
+/** Saves the cache of a tree: a file, a folder and a symlink; gives what `unchanged` says after `edit`. */
+async function unchangedAfter(
+  edit: (folder: string) => void,
+  { aheadMs = LATER_MS, stamp = "", forget = false } = {},
+): Promise<unknown> {
+  await using folder = scratchFolder("cache-");
+  Deno.writeTextFileSync(`${folder.path}/f`, "abc");
+  Deno.mkdirSync(`${folder.path}/d`);
+  Deno.symlinkSync("f", `${folder.path}/l`);
+  const first = await open(folder.path, folder.path, aheadMs);
+  const entries = [...scanTree(filesRoot(folder.path))];
+  for (const entry of entries) if (entry.entry.type === "file" && !forget) first.remember(entry, PARTS);
+  await first.save(entries, SUMMARY);
+  edit(folder.path);
+  const path = `${folder.path}.cache`;
+  try {
+    const next = await openScanCache({ path, rootPath: folder.path, clock: clockAhead(LATER_MS), stamp });
+    return next.unchanged([...scanTree(filesRoot(folder.path))]);
+  } finally {
+    Deno.removeSync(path);
+  }
+}
+
+Deno.test("a tree in which nothing changed has the manifest of the last run", async () => {
+  assert.deepEqual(await unchangedAfter(() => {}), SUMMARY);
+});
+
+Deno.test("a tree in which anything changed, or may have, needs a new manifest", async () => {
+  const edits: Record<string, (folder: string) => void> = {
+    mode: (folder) => Deno.chmodSync(`${folder}/f`, 0o600),
+    "mode of a folder": (folder) => Deno.chmodSync(`${folder}/d`, 0o700),
+    "time of a file": (folder) => Deno.utimeSync(`${folder}/f`, 1, 1),
+    "new file": (folder) => Deno.writeTextFileSync(`${folder}/d/g`, ""),
+    "file gone": (folder) => Deno.removeSync(`${folder}/f`),
+    "other name": (folder) => Deno.renameSync(`${folder}/f`, `${folder}/e`),
+    "other target": (folder) => {
+      Deno.removeSync(`${folder}/l`);
+      Deno.symlinkSync("d", `${folder}/l`);
+    },
+    "hard link": (folder) => Deno.linkSync(`${folder}/f`, `${folder}/d/f`),
+    "same size and time": (folder) => {
+      const { atime, mtime } = Deno.statSync(`${folder}/f`);
+      Deno.writeTextFileSync(`${folder}/f`, "xyz");
+      Deno.utimeSync(`${folder}/f`, atime ?? 0, mtime ?? 0);
+    },
+  };
+  for (const [name, edit] of Object.entries(edits)) assert.equal(await unchangedAfter(edit), null, name);
+  assert.equal(await unchangedAfter(() => {}, { aheadMs: 1000 }), null, "written about when the scan began");
+  assert.equal(await unchangedAfter(() => {}, { stamp: "another version" }), null);
+  assert.equal(await unchangedAfter(() => {}, { forget: true }), null, "a file that could not be read");
 });

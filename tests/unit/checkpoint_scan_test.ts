@@ -216,7 +216,7 @@ Deno.test("reading shows data and holes in order, and whether the file changed",
   const rootFd = openRootFolder(folder.path);
   const entry = scan(filesRoot(folder.path)).entries[1];
   assert.ok(entry);
-  const opened = openForReading(rootFd, entry);
+  const opened = openForReading(rootFd, entry.path);
   const extents = opened.extents();
   assert.deepEqual(extents.map((extent) => extent.kind), [
     "hole",
@@ -253,7 +253,7 @@ Deno.test("reading never follows a symlink that took a folder's or file's place"
   const entry = entries[2];
   assert.ok(entry);
   assert.throws(
-    () => openForReading(rootFd, entry),
+    () => openForReading(rootFd, entry.path),
     (error) => error instanceof LibcError,
   );
   closeFd(rootFd);

@@ -1,0 +1,106 @@
+/**
+ * What a reading thread is asked and what it answers: a batch of small files, one file, or a part of a large one. Both
+ * the archiver's own thread and its Workers read by `ContentReader`.
+ */
+
+import { closeFd, LibcError, type PathBytes } from "../platform/libc_files.ts";
+import { type ContentRange, readContent } from "./content_reader.ts";
+import { FUZZY_READS, openForReading, openRootFolder } from "./file_reader.ts";
+import type { ContentPart, ScanFacts, TreeEntry } from "./types.ts";
+
+export interface ReadJob {
+  /** Absolute path of the folder that the files lie in, at any depth. */
+  readonly folder: string;
+  readonly paths: readonly PathBytes[];
+  /** In fixed blocks. */
+  readonly sqlite: boolean;
+  /** Only this part of the file, read once; null: whole files. */
+  readonly range: ContentRange | null;
+}
+
+/** What the open file was when its reading began. */
+export type ReadFacts = Pick<TreeEntry, "mode" | "uid" | "gid" | "mtimeNs" | "size"> & ScanFacts;
+
+export type FileOutcome =
+  | {
+    readonly kind: "read";
+    readonly facts: ReadFacts;
+    /** False when it changed while it was read, each time. */
+    readonly settled: boolean;
+    readonly parts: readonly ContentPart[];
+  }
+  | { readonly kind: "failed"; readonly errno: string };
+
+/** Where chunks go. */
+export interface ChunkSink {
+  /** Takes a chunk and says its id. The bytes are valid during the call only. */
+  store(chunk: Uint8Array): string;
+  /** Awaited before each chunk, with its length, when it is not null. */
+  pace(bytes: number): Promise<void> | null;
+}
+
+export function sizeOf(parts: readonly ContentPart[]): number {
+  return parts.reduce((sum, part) => sum + part.length, 0);
+}
+
+/** Reads jobs, one at a time; keeps the folder of the last one open. */
+export class ContentReader {
+  readonly #sink: ChunkSink;
+  #folder: { readonly path: string; readonly fd: number } | null = null;
+
+  constructor(sink: ChunkSink) {
+    this.#sink = sink;
+  }
+
+  /** One outcome for each path, in order. What is wrong with one file is its outcome; all else is thrown. */
+  async read(job: ReadJob): Promise<readonly FileOutcome[]> {
+    const folder = this.#open(job.folder);
+    const outcomes: FileOutcome[] = [];
+    for (const path of job.paths) outcomes.push(await this.#readFile(folder, path, job));
+    return outcomes;
+  }
+
+  close(): void {
+    if (this.#folder !== null) closeFd(this.#folder.fd);
+    this.#folder = null;
+  }
+
+  #open(path: string): number {
+    if (this.#folder?.path !== path) {
+      this.close();
+      this.#folder = { path, fd: openRootFolder(path) };
+    }
+    return this.#folder.fd;
+  }
+
+  async #readFile(folder: number, path: PathBytes, job: ReadJob): Promise<FileOutcome> {
+    try {
+      for (let attempt = 1;; attempt++) {
+        const outcome = await this.#readOnce(folder, path, job);
+        if (outcome.settled || job.range !== null || attempt === FUZZY_READS) return outcome;
+      }
+    } catch (error) {
+      if (!(error instanceof LibcError)) throw error;
+      return { kind: "failed", errno: error.errno };
+    }
+  }
+
+  async #readOnce(folder: number, path: PathBytes, { sqlite, range }: ReadJob) {
+    const file = openForReading(folder, path);
+    try {
+      const parts = await readContent(file, {
+        sqlite,
+        range,
+        store: (chunk) => this.#sink.store(chunk),
+        pace: (bytes) => this.#sink.pace(bytes),
+      });
+      const whole = range !== null || sizeOf(parts) === file.entry.size;
+      const settled = whole && !file.changed();
+      const { mode, uid, gid, mtimeNs, size } = file.entry;
+      const facts = { mode, uid, gid, mtimeNs, size, ...file.facts };
+      return { kind: "read" as const, facts, settled, parts };
+    } finally {
+      file.close();
+    }
+  }
+}

@@ -1,0 +1,83 @@
+/**
+ * Cuts what is to be read into jobs: small files in batches, large ones in segments, so that one file uses every core.
+ * Where a file is cut is where the chunker begins anew anyway, so its parts are the same however it is read. Pure.
+ */
+
+import { SEGMENT_BYTES } from "./chunker.ts";
+import type { FileOutcome, ReadFacts } from "./content_job.ts";
+import { type ContentRange, joinParts } from "./content_reader.ts";
+import { sizeOf } from "./content_job.ts";
+import type { ScannedEntry } from "./scan.ts";
+
+const MIB = 1024 * 1024;
+/** A batch takes about as long as a segment of a large file, or as long as it takes to open so many. */
+const BATCH_BYTES = 4 * MIB;
+const BATCH_FILES = 512;
+/** Databases are cut at fixed places, so their segments may be as small as is good for the cores. */
+const SQLITE_SEGMENT_BYTES = 16 * MIB;
+
+/** True for a file of several segments. One with holes is read at once: only its reader knows where they are. */
+export function isSegmented({ entry, facts }: ScannedEntry): boolean {
+  return entry.size > SEGMENT_BYTES && facts.blocks * 512 >= entry.size;
+}
+
+/** The parts of a file of about this size; the last one goes to wherever it ends. */
+export function fileSegments(size: number, sqlite: boolean): readonly ContentRange[] {
+  const length = sqlite ? SQLITE_SEGMENT_BYTES : SEGMENT_BYTES;
+  const ranges: ContentRange[] = [];
+  for (let start = 0; start < Math.max(1, size); start += length) {
+    ranges.push({ start, end: start + length < size ? start + length : null });
+  }
+  return ranges;
+}
+
+/** Batches in the order of the files; databases that are taken as they are come by themselves. */
+export function readBatches(files: readonly ScannedEntry[]): ScannedEntry[][] {
+  const batches: ScannedEntry[][] = [];
+  let batch: ScannedEntry[] = [];
+  let bytes = 0;
+  const flush = () => {
+    if (batch.length > 0) batches.push(batch);
+    batch = [];
+    bytes = 0;
+  };
+  for (const file of files) {
+    const { size, sqlite } = file.entry;
+    const joins = sqlite !== true && bytes + size <= BATCH_BYTES && batch.length < BATCH_FILES;
+    if (!joins) flush();
+    batch.push(file);
+    bytes += size;
+    if (sqlite === true) flush();
+  }
+  flush();
+  return batches;
+}
+
+/** What was read of the ranges of one file, as one: settled only if all of them saw the same state. */
+export function mergeSegments(
+  ranges: readonly (ContentRange | null)[],
+  outcomes: readonly FileOutcome[],
+): FileOutcome {
+  const [first] = outcomes;
+  if (first === undefined) return { kind: "failed", errno: "ENOENT" };
+  if (outcomes.length === 1 && ranges[0] === null) return first;
+  if (first.kind === "failed") return first;
+  const lists = [];
+  let settled = true;
+  let isWhole = true;
+  for (const [i, outcome] of outcomes.entries()) {
+    if (outcome.kind === "failed") return outcome;
+    settled &&= outcome.settled && sameState(first.facts, outcome.facts);
+    // What follows a part that ended early is not where it was.
+    if (isWhole) lists.push(outcome.parts);
+    const range = ranges[i] ?? null;
+    isWhole &&= range === null || range.end === null || sizeOf(outcome.parts) === range.end - range.start;
+  }
+  const parts = joinParts(lists);
+  return { kind: "read", facts: first.facts, settled: settled && sizeOf(parts) === first.facts.size, parts };
+}
+
+function sameState(a: ReadFacts, b: ReadFacts): boolean {
+  return a.ino === b.ino && a.dev === b.dev && a.size === b.size && a.mtimeNs === b.mtimeNs &&
+    a.ctimeNs === b.ctimeNs;
+}

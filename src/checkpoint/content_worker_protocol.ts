@@ -1,0 +1,29 @@
+/** What the archiver and its reading threads say to each other. Buffers change threads by transfer. */
+
+import type { WireError } from "../platform/wire_error.ts";
+import type { SharedClaims } from "./claim_table.ts";
+import type { Compression } from "./compression.ts";
+import type { ReadJob } from "./content_job.ts";
+import type { FilledPack, PackCredit } from "./pack_filler.ts";
+
+export type ToWorker =
+  | {
+    readonly type: "start";
+    readonly claims: SharedClaims;
+    readonly compression: Compression;
+    readonly packBytes: number;
+  }
+  | { readonly type: "credit"; readonly credit: PackCredit }
+  | { readonly type: "job"; readonly job: ReadJob }
+  /** Gives out what is left; nothing may follow. */
+  | { readonly type: "flush" };
+
+export type FromWorker =
+  /** Bytes read since the last one; also the sign of life. */
+  | { readonly type: "progress"; readonly bytes: number }
+  | { readonly type: "pack"; readonly pack: FilledPack }
+  /** Answers come in the order of the jobs. */
+  | { readonly type: "done"; readonly outcomes: ArrayBuffer; readonly bytes: number }
+  | { readonly type: "flushed" }
+  /** The thread is of no use any more. */
+  | { readonly type: "failed"; readonly error: WireError };

@@ -1,0 +1,126 @@
+/**
+ * Outcomes of a read job as one buffer that changes threads: fifty thousand small files are fifty thousand of them, and
+ * copying them as objects would take longer than reading the files. Both ends are this build; it is never stored.
+ */
+
+import { Buffer } from "node:buffer";
+import { assert } from "../platform/assert.ts";
+import type { FileOutcome, ReadFacts } from "./content_job.ts";
+import type { ContentPart } from "./types.ts";
+
+const FAILED = 0;
+const SETTLED = 1;
+const UNSETTLED = 2;
+/** Status, 4 × u32, 2 × f64, 4 × i64, count of parts. */
+const READ_BYTES = 1 + 16 + 16 + 32 + 4;
+const ID_CHARACTERS = 43;
+/** Length, and whether an id follows. */
+const PART_BYTES = 8 + 1 + ID_CHARACTERS;
+
+export function encodeOutcomes(outcomes: readonly FileOutcome[]): ArrayBuffer {
+  const most = outcomes.reduce(
+    (sum, outcome) =>
+      sum +
+      (outcome.kind === "read" ? READ_BYTES + outcome.parts.length * PART_BYTES : 2 + outcome.errno.length),
+    4,
+  );
+  const bytes = Buffer.alloc(most);
+  const view = new DataView(bytes.buffer, bytes.byteOffset, most);
+  view.setUint32(0, outcomes.length, true);
+  let at = 4;
+  for (const outcome of outcomes) {
+    at = outcome.kind === "read"
+      ? encodeRead(bytes, view, at, outcome)
+      : encodeFailure(bytes, at, outcome.errno);
+  }
+  return bytes.buffer.slice(bytes.byteOffset, bytes.byteOffset + at) as ArrayBuffer;
+}
+
+function encodeFailure(bytes: Buffer, at: number, errno: string): number {
+  bytes[at] = FAILED;
+  bytes[at + 1] = errno.length;
+  return at + 2 + bytes.write(errno, at + 2, "latin1");
+}
+
+function encodeRead(
+  bytes: Buffer,
+  view: DataView,
+  start: number,
+  { facts, settled, parts }: Extract<FileOutcome, { kind: "read" }>,
+): number {
+  let at = start;
+  bytes[at++] = settled ? SETTLED : UNSETTLED;
+  for (const number of [facts.mode, facts.uid, facts.gid, facts.linkCount]) {
+    view.setUint32(at, number, true);
+    at += 4;
+  }
+  for (const number of [facts.size, facts.blocks]) {
+    view.setFloat64(at, number, true);
+    at += 8;
+  }
+  for (const number of [facts.mtimeNs, facts.ctimeNs, facts.dev, facts.ino]) {
+    view.setBigInt64(at, BigInt.asIntN(64, number), true);
+    at += 8;
+  }
+  view.setUint32(at, parts.length, true);
+  at += 4;
+  for (const part of parts) {
+    view.setFloat64(at, part.length, true);
+    at += 8;
+    bytes[at++] = part.kind === "chunk" ? 1 : 0;
+    if (part.kind === "chunk") at += bytes.write(part.id, at, "latin1");
+  }
+  return at;
+}
+
+export function decodeOutcomes(buffer: ArrayBuffer): FileOutcome[] {
+  const bytes = Buffer.from(buffer);
+  const view = new DataView(buffer);
+  const outcomes: FileOutcome[] = [];
+  let at = 4;
+  for (let count = view.getUint32(0, true); count > 0; count--) {
+    const status = bytes[at++];
+    if (status === FAILED) {
+      const length = bytes[at++] ?? 0;
+      outcomes.push({ kind: "failed", errno: bytes.toString("latin1", at, at + length) });
+      at += length;
+    } else {
+      const facts = decodeFacts(view, at);
+      const { parts, end } = decodeParts(bytes, view, at + READ_BYTES - 1);
+      outcomes.push({ kind: "read", facts, settled: status === SETTLED, parts });
+      at = end;
+    }
+  }
+  assert(at === buffer.byteLength, "an answer is read to its end");
+  return outcomes;
+}
+
+function decodeFacts(view: DataView, at: number): ReadFacts {
+  return {
+    mode: view.getUint32(at, true),
+    uid: view.getUint32(at + 4, true),
+    gid: view.getUint32(at + 8, true),
+    linkCount: view.getUint32(at + 12, true),
+    size: view.getFloat64(at + 16, true),
+    blocks: view.getFloat64(at + 24, true),
+    mtimeNs: view.getBigInt64(at + 32, true),
+    ctimeNs: view.getBigInt64(at + 40, true),
+    dev: view.getBigUint64(at + 48, true),
+    ino: view.getBigUint64(at + 56, true),
+  };
+}
+
+function decodeParts(bytes: Buffer, view: DataView, end: number): { parts: ContentPart[]; end: number } {
+  const parts: ContentPart[] = [];
+  let at = end;
+  for (let count = view.getUint32(end - 4, true); count > 0; count--) {
+    const length = view.getFloat64(at, true);
+    const isChunk = bytes[at + 8] === 1;
+    at += 9;
+    if (isChunk) {
+      parts.push({ kind: "chunk", id: bytes.toString("latin1", at, at + ID_CHARACTERS), length });
+      at += ID_CHARACTERS;
+    } else parts.push({ kind: "hole", length });
+  }
+  return { parts, end: at };
+}

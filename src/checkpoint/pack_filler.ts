@@ -1,0 +1,101 @@
+/**
+ * Fills packs in a reading thread. A pack is begun with a name that the archiver gave: names are the credits that bound
+ * memory, since a new one comes only when the store has acknowledged an earlier pack of this thread.
+ */
+
+import { assert } from "../platform/assert.ts";
+import { DATA_CHUNKS } from "./chunker.ts";
+import type { ClaimTable } from "./claim_table.ts";
+import { type Codec, encodeBytes } from "./codec.ts";
+import type { Compression } from "./compression.ts";
+import { levelOf } from "./compression.ts";
+import { idToText, sha256 } from "./ids.ts";
+import { ENTRY_BYTES, FLAG_ZSTD, PackBuilder, writeEntry } from "./pack.ts";
+
+/** Leave to fill one pack. */
+export interface PackCredit {
+  readonly name: string;
+  /** Memory of a pack that is done with. */
+  readonly buffer: ArrayBuffer | null;
+}
+
+export interface FilledPack {
+  readonly name: string;
+  /** Whose first `sizeBytes` are the pack. */
+  readonly buffer: ArrayBuffer;
+  readonly sizeBytes: number;
+  /** Entries one after the other, as in the footer. */
+  readonly entries: ArrayBuffer;
+}
+
+export interface PackFillerOptions {
+  readonly codec: Codec;
+  readonly claims: ClaimTable;
+  readonly compression: Compression;
+  readonly targetBytes: number;
+  readonly onPack: (pack: FilledPack) => void;
+}
+
+export class PackFiller {
+  readonly #options: PackFillerOptions;
+  readonly #credits: PackCredit[] = [];
+  #filling: { readonly name: string; readonly builder: PackBuilder } | null = null;
+  #level: number | null;
+  #wake: (() => void) | null = null;
+
+  constructor(options: PackFillerOptions) {
+    this.#options = options;
+    this.#level = levelOf(options.compression, { storeIsSlow: false });
+  }
+
+  grant(credit: PackCredit): void {
+    this.#credits.push(credit);
+    this.#wake?.();
+    this.#wake = null;
+  }
+
+  /** Null when a chunk of any size may be stored at once, else a promise that a credit resolves. */
+  room(): Promise<void> | null {
+    if (this.#credits.length > 0 || this.#filling?.builder.hasRoom(DATA_CHUNKS.max)) return null;
+    return this.#waitForCredit();
+  }
+
+  async #waitForCredit(): Promise<void> {
+    while (this.#credits.length === 0) await new Promise<void>((resolve) => this.#wake = resolve);
+    this.#level = levelOf(this.#options.compression, { storeIsSlow: true });
+  }
+
+  /** Stores the chunk unless another has or will. `room` was awaited before. */
+  store(plain: Uint8Array): string {
+    const { claims, codec } = this.#options;
+    const id = sha256(plain);
+    if (!claims.claim(id)) return idToText(id);
+    const { bytes, compressed } = encodeBytes(codec, plain, this.#level);
+    if (this.#filling !== null && !this.#filling.builder.hasRoom(bytes.length)) this.flush();
+    const { builder } = this.#filling ??= this.#begin();
+    builder.add(id, bytes, plain.length, compressed ? FLAG_ZSTD : 0);
+    return idToText(id);
+  }
+
+  /** Gives out what is in the pack that is being filled. */
+  flush(): void {
+    const filling = this.#filling;
+    if (filling === null) return;
+    this.#filling = null;
+    const { bytes, entries } = filling.builder.finish();
+    const records = new ArrayBuffer(entries.length * ENTRY_BYTES);
+    const view = new DataView(records);
+    entries.forEach((entry, i) => writeEntry(view, i * ENTRY_BYTES, entry));
+    const { name } = filling;
+    this.#options.onPack({ name, buffer: bytes.buffer, sizeBytes: bytes.length, entries: records });
+    this.#level = levelOf(this.#options.compression, { storeIsSlow: false });
+  }
+
+  #begin() {
+    const credit = this.#credits.shift();
+    assert(credit !== undefined, "room was waited for");
+    const { targetBytes } = this.#options;
+    const { name, buffer } = credit;
+    return { name, builder: new PackBuilder({ targetBytes, ...(buffer === null ? {} : { buffer }) }) };
+  }
+}
