@@ -25,6 +25,7 @@ import { composeRestoreRoot } from "./compose.ts";
 import { createCheckpoint } from "./create.ts";
 import { planRestore, stageCheckpoint } from "./restore.ts";
 import type { ArchiveProgress, FileWarning } from "./types.ts";
+import { verifyRepository } from "./verify.ts";
 
 /** A sign of life, so that the manager can tell slow from stuck. */
 const ALIVE_INTERVAL_MS = 1000;
@@ -105,6 +106,8 @@ async function runOperation(
         return await planRestore(line.request, environment);
       case "compose":
         return await composeRestoreRoot(line.request, environment);
+      case "verify":
+        return await verifyRepository(line.request, { ...environment, scratchFolder: line.scratchFolder });
     }
   } finally {
     clearInterval(alive);

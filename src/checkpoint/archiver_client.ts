@@ -23,6 +23,7 @@ import type { CreateRequest, CreateResult, HeadFacts } from "./create.ts";
 import { nextOrdinal } from "./head.ts";
 import type { StageResult, StageTarget } from "./restore.ts";
 import type { ArchiveProgress, ArchiveTotals, CheckpointRecord, Head } from "./types.ts";
+import type { VerifyRequest, VerifyResult } from "./verify_types.ts";
 
 /** The child says something each second; one that is silent for this long is stuck (a dead disk, a stopped process). */
 const SILENCE_LIMIT_MS = 10 * 60 * 1000;
@@ -119,6 +120,17 @@ export class Archiver {
       { op: "compose", request: { ...rest, comment, labels, head: factsOf(request.head) } },
       work,
     );
+  }
+
+  /** Reads what the store has; what is wrong is in the result. One at a time: level 4 uses the scratch folder. */
+  verify(
+    request: Omit<VerifyRequest, "known"> & { readonly head: Head },
+    work: ArchiverWork = {},
+  ): Promise<VerifyResult> {
+    const { head, ...rest } = request;
+    const { repo_id, seq, current, checkpoints, indexes } = head;
+    const known = seq === 0 ? null : { repo_id, seq, current, checkpoints, indexes };
+    return this.#run({ op: "verify", request: { ...rest, known } }, work);
   }
 
   /** Ends what runs; no call may follow. */

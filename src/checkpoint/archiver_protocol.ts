@@ -11,6 +11,7 @@ import type { CreateRequest, CreateResult } from "./create.ts";
 import type { IndexRef } from "./index_store.ts";
 import type { StageRequest, StageResult } from "./restore.ts";
 import type { ArchiveProgress, ArchiveTotals, CheckpointRecord } from "./types.ts";
+import type { VerifyRequest, VerifyResult } from "./verify_types.ts";
 
 /** Grows when a line changes its meaning. */
 export const PROTOCOL = 1;
@@ -33,7 +34,8 @@ export type Operation =
   | { readonly op: "create"; readonly request: CreateRequest }
   | { readonly op: "stage"; readonly request: StageRequest }
   | { readonly op: "plan"; readonly request: PlanRequest }
-  | { readonly op: "compose"; readonly request: ComposeRequest };
+  | { readonly op: "compose"; readonly request: ComposeRequest }
+  | { readonly op: "verify"; readonly request: VerifyRequest };
 
 /** What each operation ends with. */
 export interface Results {
@@ -41,6 +43,7 @@ export interface Results {
   readonly stage: StageResult;
   readonly plan: ArchiveTotals;
   readonly compose: CheckpointRecord;
+  readonly verify: VerifyResult;
 }
 
 export type RequestLine = Operation & {

@@ -149,12 +149,13 @@ async function fetchRange(
   }
 }
 
-function readChunk(
+/** The plain bytes of one blob of the pack at `key`, proven by the chunk's id. */
+export function readChunk(
   stored: Uint8Array,
   chunk: ChunkLocation,
   id: string,
   key: string,
-  options: FetchOptions,
+  options: Pick<FetchOptions, "codec" | "usersOf">,
 ): Uint8Array<ArrayBuffer> {
   const place = `${key} at ${chunk.offset}`;
   let plain: Uint8Array;
@@ -169,7 +170,7 @@ function readChunk(
 }
 
 /** The first few users of the chunks, for a message: what an operator loses. */
-function affected(chunks: readonly ChunkLocation[], options: FetchOptions): string {
+function affected(chunks: readonly ChunkLocation[], options: Pick<FetchOptions, "usersOf">): string {
   if (options.usersOf === undefined) return "";
   const named = new Set(chunks.slice(0, 20).map((chunk) => options.usersOf?.(idToText(chunk.id)) ?? ""));
   return `, needed by ${[...named].filter((text) => text !== "").slice(0, 5).join(", ")}`;

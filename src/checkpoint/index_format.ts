@@ -6,7 +6,7 @@
 import { assert } from "../platform/assert.ts";
 import { type Codec, damaged, decodeBytes, encodeBytes } from "./codec.ts";
 import { ID_BYTES, idToText, isPackName } from "./ids.ts";
-import { entryProblem, FLAG_ZSTD, type PackEntry } from "./pack.ts";
+import { checkMagic, entryProblem, FLAG_ZSTD, type PackEntry } from "./pack.ts";
 
 /** "SMIX1" */
 const INDEX_MAGIC = Uint8Array.of(0x53, 0x4d, 0x49, 0x58, 0x31);
@@ -114,8 +114,9 @@ export function decodeIndex(
   object: string,
   visit: RecordVisitor,
 ): readonly IndexedPack[] {
-  if (bytes.length < HEADER_BYTES || !INDEX_MAGIC.every((byte, i) => bytes[i] === byte)) {
-    throw damaged(object, "does not begin with SMIX1");
+  checkMagic(bytes, INDEX_MAGIC, object);
+  if (bytes.length < HEADER_BYTES) {
+    throw damaged(object, `${bytes.length} bytes, wanted ${HEADER_BYTES} and more`);
   }
   const flags = bytes[5] ?? 0;
   const length = new DataView(bytes.buffer, bytes.byteOffset).getUint32(6, true);

@@ -91,7 +91,8 @@ async function indexBytes(
   return bytes;
 }
 
-async function fetchIndex(
+/** The index object as the store has it, whatever copy there is. Error: `data-damaged`, also when it is not there. */
+export async function fetchIndex(
   store: ObjectStore,
   ref: IndexRef,
   signal: AbortSignal,

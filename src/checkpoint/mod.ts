@@ -17,6 +17,10 @@ export {
   type TakeOverOptions,
 } from "./head.ts";
 export { emptyHead, TAKE_OVER_ATTEMPTS } from "./head_rules.ts";
+export { rebuildIndexes, type RepairResult } from "./repair.ts";
+export { type LostFile, type SalvageResult, salvageTo } from "./salvage.ts";
+export { verifyRepository } from "./verify.ts";
+export type { Finding, VerifyLevel, VerifyResult } from "./verify_types.ts";
 export { openRepository, type OpenRepositoryOptions, readRepository } from "./repository.ts";
 export {
   listFiles,

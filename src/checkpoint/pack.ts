@@ -6,6 +6,7 @@
 
 import { crc32 } from "node:zlib";
 import { assert } from "../platform/assert.ts";
+import { StateManagerError } from "../platform/errors.ts";
 import { damaged } from "./codec.ts";
 import { ID_BYTES, idToText, sha256 } from "./ids.ts";
 
@@ -140,28 +141,69 @@ export class PackBuilder {
 
 /** The entries of a whole pack, checked; `data-damaged` that names `object` for anything that is not one of ours. */
 export function readPackEntries(pack: Uint8Array, object: string): PackEntry[] {
-  const smallest = PACK_MAGIC.length + ENTRY_BYTES + TRAILER_BYTES;
-  if (pack.length < smallest) throw damaged(object, `${pack.length} bytes, a pack has at least ${smallest}`);
-  if (!PACK_MAGIC.every((byte, i) => pack[i] === byte)) throw damaged(object, "does not begin with SMPK1");
-  const view = new DataView(pack.buffer, pack.byteOffset, pack.byteLength);
-  const trailer = pack.length - TRAILER_BYTES;
-  const footerLength = view.getUint32(trailer, true);
-  const footerStart = trailer - footerLength;
-  if (footerLength % ENTRY_BYTES !== 0 || footerLength === 0 || footerStart < PACK_MAGIC.length) {
-    throw damaged(object, `footer of ${footerLength} bytes`);
+  if (pack.length < SMALLEST_PACK_BYTES) throw tooSmall(pack.length, object);
+  checkMagic(pack, PACK_MAGIC, object);
+  const start = footerStart(pack.subarray(pack.length - TRAILER_BYTES), pack.length, object);
+  return readFooter(pack.subarray(start), start, object);
+}
+
+const SMALLEST_PACK_BYTES = PACK_MAGIC.length + ENTRY_BYTES + TRAILER_BYTES;
+
+function tooSmall(sizeBytes: number, object: string): StateManagerError {
+  return damaged(object, `${sizeBytes} bytes, a pack has at least ${SMALLEST_PACK_BYTES}`);
+}
+
+/**
+ * Throws unless `bytes` begin with `magic`, whose last character is the version: `format-too-new` for a higher digit,
+ * `data-damaged` for all else.
+ */
+export function checkMagic(bytes: Uint8Array, magic: Uint8Array, object: string): void {
+  if (bytes.length >= magic.length && magic.every((byte, i) => bytes[i] === byte)) return;
+  const name = String.fromCharCode(...magic.subarray(0, -1));
+  const known = magic[magic.length - 1] ?? 0;
+  const version = bytes[magic.length - 1] ?? 0;
+  const isOurs = magic.subarray(0, -1).every((byte, i) => bytes[i] === byte);
+  if (isOurs && version > known && version <= DIGIT_NINE) {
+    throw new StateManagerError(
+      "format-too-new",
+      `read ${object}: its format is ${name}${String.fromCharCode(version)}, known up to ${name}${
+        String.fromCharCode(known)
+      }`,
+      { hint: "use the version of state-manager that wrote it, or a newer one; nothing was changed" },
+    );
   }
-  const footer = pack.subarray(footerStart, trailer);
+  throw damaged(object, `does not begin with ${name}${String.fromCharCode(known)}`);
+}
+
+const DIGIT_NINE = 0x39;
+
+/** Where the footer begins in a pack of `sizeBytes` that ends with `trailer` (`TRAILER_BYTES`). */
+export function footerStart(trailer: Uint8Array, sizeBytes: number, object: string): number {
+  if (sizeBytes < SMALLEST_PACK_BYTES || trailer.length < TRAILER_BYTES) throw tooSmall(sizeBytes, object);
+  const length = new DataView(trailer.buffer, trailer.byteOffset).getUint32(0, true);
+  const start = sizeBytes - TRAILER_BYTES - length;
+  if (length % ENTRY_BYTES !== 0 || length === 0 || start < PACK_MAGIC.length) {
+    throw damaged(object, `footer of ${length} bytes`);
+  }
+  return start;
+}
+
+/** The entries in `tail`, the end of a pack from `start` (as `footerStart` gives it) on. */
+export function readFooter(tail: Uint8Array, start: number, object: string): PackEntry[] {
+  const trailer = tail.length - TRAILER_BYTES;
+  const footer = tail.subarray(0, trailer);
+  const view = new DataView(tail.buffer, tail.byteOffset, tail.byteLength);
   const digest = sha256(footer);
   if (
     crc32(footer) !== view.getUint32(trailer + 4, true) ||
-    !digest.every((byte, i) => pack[trailer + 8 + i] === byte)
+    !digest.every((byte, i) => tail[trailer + 8 + i] === byte)
   ) {
     throw damaged(object, "checksum of the footer differs");
   }
   const entries: PackEntry[] = [];
-  for (let at = footerStart; at < trailer; at += ENTRY_BYTES) {
+  for (let at = 0; at < trailer; at += ENTRY_BYTES) {
     const entry = readEntry(view, at);
-    const problem = entryProblem(entry, footerStart);
+    const problem = entryProblem(entry, start);
     if (problem !== null) throw damaged(object, `entry ${idToText(entry.id)}: ${problem}`);
     entries.push(entry);
   }

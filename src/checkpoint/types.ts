@@ -131,7 +131,7 @@ export interface ArchiveTotals {
 
 /** Told while a create or restore runs, at most ten a second. */
 export interface ArchiveProgress {
-  readonly phase: "scan" | "read" | "upload" | "plan" | "fetch" | "finish";
+  readonly phase: "scan" | "read" | "upload" | "plan" | "fetch" | "check" | "finish";
   readonly entries: number;
   readonly bytes: number;
   readonly totalBytes: number | null;

@@ -2,11 +2,10 @@
 
 import { findCheckpoint, parseCheckpointReference } from "../checkpoint/mod.ts";
 import type { CheckpointRecord, Head } from "../checkpoint/types.ts";
-import { isError } from "../platform/errors.ts";
 import { checkpointView } from "../server/mod.ts";
 import { type JsonObject, openClient } from "./client.ts";
-import { type Context, type ExitCode, type Options, say, usageError } from "./context.ts";
-import { namesStore } from "./store_options.ts";
+import { type Context, type ExitCode, type Options, usageError } from "./context.ts";
+import { fromManagerOrStore } from "./manager_or_store.ts";
 import { count, fields, json, size, table } from "./text.ts";
 
 interface Listing {
@@ -41,29 +40,6 @@ export async function showCheckpoint(
   );
   context.terminal.out(options.flag("json") ? json(checkpoint) : showText(checkpoint));
   return 0;
-}
-
-/** The manager's answer; the store's when the options name one, or no manager runs and the configuration names one. */
-async function fromManagerOrStore<T>(
-  context: Context,
-  options: Options,
-  askManager: (context: Context, options: Options) => Promise<T>,
-  readStore: (context: Context, options: Options) => Promise<T>,
-): Promise<T> {
-  if (namesStore(options)) return await readStore(context, options);
-  try {
-    return await askManager(context, options);
-  } catch (unreachable) {
-    if (!isError(unreachable, "manager-unreachable") || options.any("url")) throw unreachable;
-    let answer: T;
-    try {
-      answer = await readStore(context, options);
-    } catch (error) {
-      throw isError(error, "config-invalid", "usage") ? unreachable : error; // nothing names a store either
-    }
-    say(context, options, "No manager answers: this is straight from the store.");
-    return answer;
-  }
 }
 
 async function listFromManager(context: Context, options: Options): Promise<readonly JsonObject[]> {

@@ -30,9 +30,10 @@ export interface CommandSpec {
 
 /** Commands that only group others, and what a group alone means. */
 export const GROUPS: Readonly<Record<string, { readonly text: string; readonly standard: string }>> = {
-  checkpoint: { text: "make and list checkpoints", standard: "list" },
+  checkpoint: { text: "make, list and verify checkpoints", standard: "list" },
   lease: { text: "show, release or take the lease", standard: "show" },
   config: { text: "check, show and send configurations", standard: "show" },
+  storage: { text: "check and repair what is in the store", standard: "check" },
   db: { text: "replicated databases: list, restore, sync", standard: "list" },
 };
 
@@ -89,6 +90,7 @@ const RESTORE: readonly OptionSpec[] = [
     flags: "--to <dir>",
     text: "into this empty folder, straight from the store; nothing in the store changes",
   },
+  { flags: "--salvage", text: "with --to: whatever can still be read of a damaged checkpoint" },
   { flags: "--dry-run", text: "say what would be done" },
   { flags: "--no-safety", text: "make no safety checkpoint first" },
   YES,
@@ -99,6 +101,25 @@ const RESTORE: readonly OptionSpec[] = [
 
 /** For commands that work straight on the store, manager or not. */
 const STORE_ALONE: readonly OptionSpec[] = [CONFIG, DATA_DIR, ...STORE, JSON_OUTPUT, QUIET];
+
+const VERIFY: readonly OptionSpec[] = [
+  {
+    flags: "--level <n>",
+    text: "1: objects are there, 2: and footers (default), 3: and packs are read, 4: and restored to scratch",
+    choices: ["1", "2", "3", "4"],
+  },
+  {
+    flags: "--percent <p>",
+    text: "share of the packs that level 3 reads, longest unread first (default: 100)",
+  },
+  {
+    flags: "--scratch <dir>",
+    text: "with no manager: where level 4 restores to (default: TMPDIR, else /tmp)",
+  },
+  CONFIG,
+  ...STORE,
+  ...CLIENT,
+];
 
 const lease = (verb: "show" | "release" | "acquire", text: string): CommandSpec => ({
   name: `lease ${verb}`,
@@ -167,6 +188,33 @@ export const COMMANDS: readonly CommandSpec[] = [
     options: [CONFIG, ...STORE, ...CLIENT],
     examples: ["checkpoint show v3", "checkpoint show latest --directory /mnt/store"],
     load: async () => (await import("./checkpoint_list.ts")).showCheckpoint,
+  },
+  {
+    name: "checkpoint verify",
+    text: "check that a checkpoint can be brought back (also with no manager, from the store)",
+    arguments: "[id]",
+    options: [{ flags: "--all", text: "all checkpoints" }, ...VERIFY],
+    examples: ["checkpoint verify v3 --level 4", "checkpoint verify --all --percent 10"],
+    load: async () => (await import("./verify.ts")).verifyCheckpoint,
+  },
+  {
+    name: "storage check",
+    text: "check everything that the checkpoints need (also with no manager, from the store)",
+    options: VERIFY,
+    examples: ["storage check", "storage check --level 3 --bucket b --endpoint https://s3.example.com"],
+    load: async () => (await import("./verify.ts")).checkStorage,
+  },
+  {
+    name: "storage repair",
+    text: "make lost or damaged indexes anew from the packs, with no manager running",
+    options: [
+      { flags: "--read", text: "read every pack, to find damage inside of them" },
+      { flags: "--dry-run", text: "say what would be done" },
+      YES,
+      ...STORE_ALONE,
+    ],
+    examples: ["storage repair --dry-run --directory /mnt/store"],
+    load: async () => (await import("./storage_repair.ts")).repairStorage,
   },
   {
     name: "restore",

@@ -18,6 +18,11 @@ export async function restore(
 ): Promise<ExitCode> {
   const target = targetOf(options, args);
   const to = options.text("to");
+  if (options.flag("salvage")) {
+    if (to === undefined) throw usageError("restore --salvage: say where to with --to DIR");
+    const { salvage } = await import("./salvage.ts");
+    return await salvage(context, options, target, to);
+  }
   if (to !== undefined) {
     const { restoreOffline } = await import("./restore_offline.ts");
     return await restoreOffline(context, options, target, to);

@@ -68,7 +68,8 @@ export async function restoreOffline(
   return tellFileWarnings(context, options, result);
 }
 
-function namesOf(options: Options, known: readonly string[]): readonly string[] {
+/** Of the files roots that the checkpoint holds, those that are wanted. */
+export function namesOf(options: Options, known: readonly string[]): readonly string[] {
   const wanted = options.list("files");
   const unknown = wanted.find((name) => !known.includes(name));
   if (unknown === undefined) return wanted.length === 0 ? known : wanted;
@@ -77,6 +78,7 @@ function namesOf(options: Options, known: readonly string[]): readonly string[] 
   });
 }
 
-function progressEvent({ phase, entries, bytes, totalBytes }: ArchiveProgress): StreamEvent {
+/** The progress of work in this process, as a manager would tell it. */
+export function progressEvent({ phase, entries, bytes, totalBytes }: ArchiveProgress): StreamEvent {
   return { type: "progress", phase, entries, bytes, total_bytes: totalBytes };
 }

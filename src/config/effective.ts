@@ -30,6 +30,8 @@ const CHECKPOINT_INTERVAL_MS = 300_000;
 /** Litestream's. */
 const SYNC_INTERVAL_MS = 1000;
 const DAY_MS = 86_400_000;
+/** Of all packs each day: every one is read in fifty days, at the price of so many downloads. */
+const VERIFY_PERCENT = 2;
 const LEASE_TTL_MS = 30_000;
 const LEASE_RENEW_MS = 8000;
 const DEFAULT_REGION = "us-east-1";
@@ -216,6 +218,10 @@ export function effectiveConfig(parsed: ParsedConfig, surroundings: Surroundings
     checkpoint: {
       intervalMs: parsed.checkpoint?.interval ?? CHECKPOINT_INTERVAL_MS,
       onStop: parsed.checkpoint?.on_stop ?? true,
+      verify: {
+        intervalMs: parsed.checkpoint?.verify?.interval ?? DAY_MS,
+        percent: parsed.checkpoint?.verify?.percent ?? VERIFY_PERCENT,
+      },
     },
     restore: {
       onStart: parsed.restore?.on_start ?? "latest",

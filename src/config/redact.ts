@@ -92,7 +92,14 @@ export function redactedConfig(config: Config): Record<string, unknown> {
       include_databases: files.includeDatabases,
     })),
     databases: map(config.databases, database),
-    checkpoint: { interval: formatDuration(config.checkpoint.intervalMs), on_stop: config.checkpoint.onStop },
+    checkpoint: {
+      interval: formatDuration(config.checkpoint.intervalMs),
+      on_stop: config.checkpoint.onStop,
+      verify: {
+        interval: formatDuration(config.checkpoint.verify.intervalMs),
+        percent: config.checkpoint.verify.percent,
+      },
+    },
     restore: {
       on_start: config.restore.onStart,
       on_conflict: config.restore.onConflict,

@@ -121,6 +121,26 @@ const checkpointSchema = v.strictObject({
     durationSchema(0, 30 * DAY_MS, "5m"),
   ),
   on_stop: described("On stop", "Make one when everything has stopped. Default: true.", booleanSchema),
+  verify: described(
+    "Verify",
+    "Verification by schedule: every object is looked at, and a part of the packs is read.",
+    v.strictObject({
+      interval: described(
+        "Interval",
+        "Time between two; 0: none. Default: 24h.",
+        durationSchema(0, 30 * DAY_MS, "24h"),
+      ),
+      percent: described(
+        "Percent",
+        "Share of the packs that each one reads, those first that were read longest ago; 0: only their footers. Default: 2.",
+        v.pipe(
+          v.number("a number from 0 to 100"),
+          v.minValue(0, "a number from 0 to 100"),
+          v.maxValue(100, "a number from 0 to 100"),
+        ),
+      ),
+    }, "an object"),
+  ),
   consistency: described(
     "Consistency",
     "Files are read while processes run. Default: live.",

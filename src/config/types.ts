@@ -84,6 +84,14 @@ export interface CheckpointConfig {
   /** 0: none by time. */
   readonly intervalMs: number;
   readonly onStop: boolean;
+  readonly verify: VerifyConfig;
+}
+
+export interface VerifyConfig {
+  /** 0: none by schedule. */
+  readonly intervalMs: number;
+  /** Of the packs that each run reads; 0: their footers alone. */
+  readonly percent: number;
 }
 
 export interface RestoreConfig {

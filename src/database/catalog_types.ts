@@ -8,6 +8,7 @@ export const CATALOG_KINDS = [
   "process-exit",
   "lease-term",
   "restore",
+  "verify",
   "config-version",
 ] as const;
 

@@ -1,5 +1,6 @@
 /** What the HTTP server and the command line may ask of the manager. The manager implements it; tests bring fakes. */
 
+import type { VerifyLevel, VerifyResult } from "../checkpoint/mod.ts";
 import type { ArchiveProgress, ArchiveTotals, CheckpointRecord, FileWarning } from "../checkpoint/types.ts";
 import type { TokenConfig } from "../config/types.ts";
 import type { FollowedStatus } from "../database/mod.ts";
@@ -52,9 +53,46 @@ export interface ManagerStatus {
     readonly last_error: string | null;
     readonly running: boolean;
     readonly next: string | null;
+    readonly verify: VerifyStatus;
   };
   /** Things an operator should know: affected SQLite, no lease, budgets that conflict, … */
   readonly warnings: readonly string[];
+}
+
+/** Part of `GET /`: names are public. */
+export interface VerifyStatus {
+  readonly running: boolean;
+  /** When the next one by schedule is due; null: none is. */
+  readonly next: string | null;
+  /** The last one of all checkpoints, whoever asked for it. */
+  readonly last: VerifySummary | null;
+}
+
+export interface VerifySummary {
+  readonly time: string;
+  /** damaged: something is missing or damaged. not-run: it could not be carried out. */
+  readonly outcome: "passed" | "damaged" | "not-run";
+  /** Null: all. */
+  readonly checkpoint: string | null;
+  readonly level: VerifyLevel;
+  readonly percent: number;
+  readonly packs: number;
+  readonly packs_read: number;
+  /** Since when every pack was read at least once; null: not yet. */
+  readonly all_read_since: string | null;
+  /** Missing or damaged objects, and the first of their keys. */
+  readonly damaged: number;
+  readonly objects: readonly string[];
+  readonly duration_seconds: number;
+  readonly error: string | null;
+}
+
+export interface VerifyWish {
+  /** Id, ordinal as text, or "latest"; null: all. */
+  readonly checkpoint: string | null;
+  readonly level: VerifyLevel;
+  /** Of the packs, at level 3. */
+  readonly percent: number;
 }
 
 /** A database that the configuration names, or that one of its patterns found. */
@@ -176,6 +214,8 @@ export interface Control {
     work?: LongWork,
   ): Promise<CheckpointResult>;
   checkpoints(): Promise<readonly CheckpointRecord[]>;
+  /** `busy` when another one runs. What is damaged is in the result. */
+  verify(request: VerifyWish, work?: LongWork): Promise<VerifyResult>;
   restore(request: RestoreRequest, work?: LongWork): Promise<RestoreResult>;
   /** Resolves with the durable TXID when all that was committed before the call is in the bucket. */
   syncDatabase(name: string, signal?: AbortSignal): Promise<{ readonly txid: number }>;

@@ -3,6 +3,7 @@
  * the data itself; each period between taking and giving up the lease is one `Session`.
  */
 
+import type { VerifyResult } from "../checkpoint/mod.ts";
 import type { CheckpointRecord } from "../checkpoint/types.ts";
 import type { LoadedConfig } from "../config/mod.ts";
 import type { Config } from "../config/types.ts";
@@ -27,6 +28,7 @@ import type {
   RestorePointsQuery,
   RestoreRequest,
   RestoreResult,
+  VerifyWish,
 } from "./control.ts";
 import { type DataDir, hasYielded, isReleased, setReleased, setYielded } from "./data_dir.ts";
 import { probeConfiguredStore } from "./opening.ts";
@@ -271,6 +273,7 @@ export class Manager implements Control {
           last_error: null,
           running: false,
           next: null,
+          verify: { running: false, next: null, last: null },
         },
       warnings: [
         ...warnings,
@@ -333,8 +336,12 @@ export class Manager implements Control {
 
   async checkpoints(): Promise<readonly CheckpointRecord[]> {
     return await Promise.resolve(
-      this.#running("list checkpoints").checkpoints(),
+      this.#running("list checkpoints").opened.head.head.checkpoints,
     );
+  }
+
+  async verify(request: VerifyWish, work: LongWork = {}): Promise<VerifyResult> {
+    return await this.#running("verify").opened.verifier.verify(request, work);
   }
 
   async restore(
@@ -345,7 +352,7 @@ export class Manager implements Control {
   }
 
   async syncDatabase(name: string, signal?: AbortSignal): Promise<{ readonly txid: number }> {
-    return await this.#running("sync the database").databases.sync(name, signal);
+    return await this.#running("sync the database").opened.databases.sync(name, signal);
   }
 
   async restorePoints(
@@ -353,7 +360,7 @@ export class Manager implements Control {
     query: RestorePointsQuery,
     signal?: AbortSignal,
   ): Promise<RestorePoints> {
-    return await this.#running("list restore points").databases.points(name, query, signal);
+    return await this.#running("list restore points").opened.databases.points(name, query, signal);
   }
 
   async releaseLease(): Promise<ManagerStatus> {

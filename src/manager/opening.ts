@@ -27,6 +27,7 @@ import { LineageFile } from "./lineage.ts";
 import type { RunGuard } from "./run_guard.ts";
 import { runTerm } from "./term.ts";
 import { NO_FACTS } from "./term_rules.ts";
+import { Verifier } from "./verifier.ts";
 import { repairSteps, rootSteps, termFacts } from "./term_steps.ts";
 
 export interface Opened {
@@ -38,6 +39,7 @@ export interface Opened {
   readonly archiver: Archiver;
   readonly checkpointer: Checkpointer;
   readonly databases: Databases;
+  readonly verifier: Verifier;
   readonly lineage: LineageFile;
   readonly roots: readonly FilesRoot[];
   readonly warnings: readonly string[];
@@ -403,6 +405,14 @@ export async function openSession(options: OpeningOptions): Promise<Opened> {
         options.onCheckpoint(result);
       },
     });
+    const verifier = new Verifier({
+      verify: (request, work) => archiver.verify({ ...request, head: head.head }, work),
+      head: () => head.head,
+      settings: config.checkpoint.verify,
+      clock,
+      record: options.record,
+    });
+    stack.defer(() => verifier.stop());
     isOpen = true;
     const opened = stack.move();
     return {
@@ -414,6 +424,7 @@ export async function openSession(options: OpeningOptions): Promise<Opened> {
       archiver,
       checkpointer,
       databases,
+      verifier,
       lineage,
       roots,
       warnings: config.lease.mode === "none" ? [NO_LEASE_WARNING] : [],

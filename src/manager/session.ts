@@ -4,7 +4,6 @@
  * Nothing here blocks; heavy work is the archiver's. On doubt about the lease nothing is written any more.
  */
 
-import type { CheckpointRecord } from "../checkpoint/types.ts";
 import type { Asker, LeaseEvent, LeaseStatus } from "../lease/types.ts";
 import { asStateManagerError, isError, StateManagerError } from "../platform/errors.ts";
 import { log } from "../platform/log.ts";
@@ -21,7 +20,6 @@ import type {
   RestoreResult,
 } from "./control.ts";
 import { endUnsaved, releaseLease, shipLastState, StopBudget } from "./last_state.ts";
-import type { Databases } from "./databases.ts";
 import { type Opened, openSession } from "./opening.ts";
 import { tellProcessEvent } from "./process_events.ts";
 import { processSpecs } from "./process_specs.ts";
@@ -159,6 +157,7 @@ export class Session {
     // Looked at once more, by the clock itself: nothing starts without the lease.
     this.#need().lease.assertHeld();
     supervisor.start();
+    this.#need().verifier.start();
     if (specs.length > 0) {
       supervisor.outcome.then((outcome) => this.#wake.resolve({ kind: "outcome", outcome }));
     }
@@ -398,6 +397,7 @@ export class Session {
   requestStop(): void {
     this.#budget.begin();
     this.#stop.abort(new StateManagerError("cancelled", "stop requested"));
+    this.#opened?.verifier.stop();
     this.#wake.resolve({ kind: "stop" });
     this.#supervisor?.shortenStop(this.#budget.programsByMs);
   }
@@ -429,12 +429,9 @@ export class Session {
     });
   }
 
-  get databases(): Databases {
-    return this.#need().databases;
-  }
-
-  checkpoints(): readonly CheckpointRecord[] {
-    return this.#need().head.head.checkpoints;
+  /** `wrong-state` until it is open. */
+  get opened(): Opened {
+    return this.#need();
   }
 
   async restore(

@@ -37,6 +37,7 @@ export function sessionStatus(parts: SessionParts): SessionStatus {
       last_error: checkpointer?.lastError?.message ?? null,
       running: checkpointer?.running ?? false,
       next: iso(nextCheckpointMs),
+      verify: opened?.verifier.status() ?? { running: false, next: null, last: null },
     },
     warnings: opened?.warnings ?? [],
   };

@@ -15,6 +15,7 @@ import { addDatabaseRoutes } from "./routes/databases.ts";
 import { addHealthRoutes } from "./routes/health.ts";
 import { addMetricsRoute } from "./routes/metrics.ts";
 import { addStatusRoutes } from "./routes/status.ts";
+import { addVerifyRoutes } from "./routes/verify.ts";
 import { securityHeaders } from "./security_headers.ts";
 
 export interface AppOptions {
@@ -40,6 +41,7 @@ export function createApp({ control, clock, random, log }: AppOptions): App {
   addHealthRoutes(app, control);
   addStatusRoutes(app, { control, clock, random });
   addCheckpointRoutes(app, { control, clock, log });
+  addVerifyRoutes(app, { control, clock, log });
   addDatabaseRoutes(app, { control });
   addMetricsRoute(app, { control, clock });
   addMethodNotAllowed(app);

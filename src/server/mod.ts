@@ -2,6 +2,7 @@
 
 export { type App, type AppOptions, createApp } from "./app.ts";
 export { type RunningServer, type ServerOptions, startServer } from "./server.ts";
+export { depthOf } from "./routes/verify.ts";
 export { parseTime } from "./schemas.ts";
 export {
   checkpointResultView,
@@ -11,5 +12,6 @@ export {
   restoreResultView,
   statusView,
   totalsView,
+  verifyResultView,
   type View,
 } from "./views.ts";

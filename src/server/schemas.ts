@@ -135,5 +135,15 @@ export const restoreSchema = object({
   consistent: v.optional(flag, false),
 });
 
+const LEVEL_TEXT = "must be 1, 2, 3 or 4";
+const PERCENT_TEXT = "must be a number from 0 to 100";
+
+export const verifySchema = object({
+  level: v.optional(v.picklist([1, 2, 3, 4], LEVEL_TEXT)),
+  percent: v.optional(
+    v.pipe(v.number(PERCENT_TEXT), v.minValue(0, PERCENT_TEXT), v.maxValue(100, PERCENT_TEXT)),
+  ),
+});
+
 /** Most records in one page (the contract's). */
 export const MAX_PAGE = 1000;

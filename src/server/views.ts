@@ -1,5 +1,6 @@
 /** The public form of what the manager knows: snake_case, times in RFC 3339, durations in seconds. */
 
+import type { VerifyResult } from "../checkpoint/mod.ts";
 import type { ArchiveTotals, CheckpointRecord, FileWarning } from "../checkpoint/types.ts";
 import type { LeaseStatus } from "../lease/types.ts";
 import type { CheckpointResult, DatabaseInfo, ManagerStatus, RestoreResult } from "../manager/control.ts";
@@ -155,6 +156,32 @@ export function checkpointResultView(result: CheckpointResult): View {
     unchanged: result.unchanged,
     totals: totalsView(result.totals),
     ...fileWarningsView(result.warnings),
+  };
+}
+
+/** `checkpoint`: id of the one that was asked for; null: all. */
+export function verifyResultView(result: VerifyResult, checkpoint: string | null): View {
+  return {
+    ok: result.findingsTotal === 0,
+    checkpoint,
+    level: result.level,
+    percent: result.percent,
+    checkpoints: result.checkpoints,
+    packs: result.packs,
+    packs_read: result.packsRead,
+    bytes_read: result.bytesRead,
+    all_read_since: timeView(result.allReadSinceMs),
+    databases_checked: result.databasesChecked,
+    findings: result.findings.map(({ object, problem, detail, checkpoints, files, filesTotal }) => ({
+      object,
+      problem,
+      detail,
+      checkpoints,
+      files,
+      files_total: filesTotal,
+    })),
+    findings_total: result.findingsTotal,
+    duration_seconds: Math.round(result.durationMs) / 1000,
   };
 }
 

@@ -1,5 +1,6 @@
 /** A manager that does nothing, for tests of the server and the command line: every answer can be replaced. */
 
+import type { VerifyResult } from "../../src/checkpoint/mod.ts";
 import type { CheckpointRecord } from "../../src/checkpoint/types.ts";
 import type {
   CheckpointResult,
@@ -117,6 +118,7 @@ export function managerStatus(
       last_error: null,
       running: false,
       next: null,
+      verify: { running: false, next: null, last: null },
     },
     warnings: [],
     ...change,
@@ -159,6 +161,23 @@ export function restoreResult(
   };
 }
 
+export function verifyResult(change: Partial<VerifyResult> = {}): VerifyResult {
+  return {
+    level: 2,
+    percent: 0,
+    checkpoints: 3,
+    packs: 4,
+    packsRead: 0,
+    bytesRead: 0,
+    allReadSinceMs: null,
+    databasesChecked: 0,
+    findings: [],
+    findingsTotal: 0,
+    durationMs: 1500,
+    ...change,
+  };
+}
+
 export function fakeControl(change: Partial<Control> = {}): Control {
   return {
     status: () => managerStatus(),
@@ -171,6 +190,7 @@ export function fakeControl(change: Partial<Control> = {}): Control {
         checkpointRecord(2),
         checkpointRecord(3),
       ]),
+    verify: () => Promise.resolve(verifyResult()),
     restore: () => Promise.resolve(restoreResult()),
     syncDatabase: () => Promise.resolve({ txid: 12 }),
     restorePoints: () => Promise.resolve({ points: [{ txid: 1, timeMs: NOW_MS }], nextAfter: null }),

@@ -1,7 +1,13 @@
 /** `GET /metrics` in Prometheus' text format 0.0.4: only numbers that the status has, none that costs a request. */
 
 import type { Hono } from "hono";
-import type { Control, DatabaseInfo, ManagerState, ManagerStatus } from "../../manager/control.ts";
+import type {
+  Control,
+  DatabaseInfo,
+  ManagerState,
+  ManagerStatus,
+  VerifySummary,
+} from "../../manager/control.ts";
 import type { Clock } from "../../platform/clock.ts";
 import type { ServerEnv } from "../env.ts";
 
@@ -78,7 +84,31 @@ function metricsOf(status: ManagerStatus, nowMs: number): Metric[] {
       help: "Restarts since the manager's start",
       samples: status.processes.map(({ name, restarts }) => ({ labels: { process: name }, value: restarts })),
     },
+    ...verifyMetrics(checkpoint.verify.last),
     ...databaseMetrics(databases),
+  ];
+}
+
+function verifyMetrics(last: VerifySummary | null): Metric[] {
+  if (last === null) return [];
+  const readSince = last.all_read_since;
+  return [
+    gauge("last_verify_timestamp_seconds", "When the last verification ended", Date.parse(last.time) / 1000),
+    ...(last.outcome === "not-run" ? [] : [
+      gauge(
+        "last_verify_ok",
+        "1 when it found nothing missing or damaged",
+        Number(last.outcome === "passed"),
+      ),
+      gauge("verify_damaged_objects", "Missing or damaged objects that it found", last.damaged),
+    ]),
+    ...(readSince === null ? [] : [
+      gauge(
+        "verify_all_read_timestamp_seconds",
+        "Every pack was read at least once since then",
+        Date.parse(readSince) / 1000,
+      ),
+    ]),
   ];
 }
 

@@ -1,0 +1,224 @@
+/**
+ * Reading packs that may be damaged: by their footers, whole, or as far as they go. What is wrong is told, never thrown,
+ * unless the store itself does not answer. Reads nothing but the store.
+ */
+
+import { isError, StateManagerError } from "../platform/errors.ts";
+import type { ObjectStore } from "../storage/object_store.ts";
+import { type FetchPlan, type PackFetch, readChunk } from "./chunk_fetcher.ts";
+import type { Codec } from "./codec.ts";
+import { idToText, packKey } from "./ids.ts";
+import type { IndexedPack } from "./index_format.ts";
+import {
+  ENTRY_BYTES,
+  footerStart,
+  type PackEntry,
+  readFooter,
+  readPackEntries,
+  TRAILER_BYTES,
+} from "./pack.ts";
+
+export interface ObjectProblem {
+  readonly problem: "missing" | "damaged";
+  readonly detail: string;
+}
+
+export interface PackReadOptions {
+  readonly store: ObjectStore;
+  readonly codec: Codec;
+  readonly signal: AbortSignal;
+  /** Awaited between chunks: the loop's turn. */
+  readonly pace?: () => Promise<void> | null;
+  readonly onFetched?: (bytes: number) => void;
+}
+
+/** What is wrong with an object, for a failure that says so; anything else (no answer, cancelled) is thrown on. */
+export function problemOf(error: unknown): ObjectProblem {
+  if (isError(error, "object-not-found")) return { problem: "missing", detail: "the object is not there" };
+  if (isError(error, "data-damaged")) return { problem: "damaged", detail: error.message };
+  throw error;
+}
+
+/** The same for a pack that an index of this format names: a range behind its end, another version are damage, too. */
+export function packProblemOf(error: unknown): ObjectProblem {
+  if (!isError(error, "format-too-new", "invalid-request")) return problemOf(error);
+  return { problem: "damaged", detail: error.message };
+}
+
+/**
+ * The entries that the footer of a pack of this size lists; `expected`, their likely number, saves a request. Errors:
+ * `data-damaged`, `object-not-found`, those of the store.
+ */
+export async function fetchFooter(
+  pack: IndexedPack,
+  expected: number,
+  { store, signal }: Pick<PackReadOptions, "store" | "signal">,
+): Promise<PackEntry[]> {
+  const key = packKey(pack.name);
+  const tailOf = async (length: number) => {
+    const start = Math.max(0, pack.sizeBytes - length);
+    const { body, sizeBytes } = await store.get(key, { signal, range: { start, end: pack.sizeBytes } });
+    if (sizeBytes !== pack.sizeBytes) {
+      throw new StateManagerError(
+        "data-damaged",
+        `read ${key}: ${sizeBytes} bytes, wanted ${pack.sizeBytes}`,
+      );
+    }
+    return body;
+  };
+  let tail = await tailOf(expected * ENTRY_BYTES + TRAILER_BYTES);
+  const start = footerStart(tail.subarray(-TRAILER_BYTES), pack.sizeBytes, key);
+  if (start < pack.sizeBytes - tail.length) tail = await tailOf(pack.sizeBytes - start);
+  return readFooter(tail.subarray(tail.length - (pack.sizeBytes - start)), start, key);
+}
+
+/**
+ * Null when the footer lists every chunk that the indexes expect of the pack, where they expect it. It may list more:
+ * indexes that were merged name a chunk once, whichever packs hold it.
+ */
+export function footerMismatch(indexed: readonly PackEntry[], footer: readonly PackEntry[]): string | null {
+  const byOffset = new Map(footer.map((entry) => [entry.offset, entry]));
+  for (const entry of indexed) {
+    const listed = byOffset.get(entry.offset);
+    const same = listed !== undefined && listed.storedLength === entry.storedLength &&
+      listed.length === entry.length && listed.flags === entry.flags &&
+      listed.id.every((byte, i) => byte === entry.id[i]);
+    if (!same) return `its footer does not list chunk ${idToText(entry.id)} where the index has it`;
+  }
+  return null;
+}
+
+export interface PackReading {
+  /** Null: magic, footer and size are right. */
+  readonly problem: ObjectProblem | null;
+  /** Of the indexed chunks, those that cannot be read. */
+  readonly lost: ReadonlySet<string>;
+  readonly bytes: number;
+}
+
+/** Reads a whole pack and proves every chunk that the indexes expect of it. */
+export async function readWholePack(
+  pack: IndexedPack,
+  indexed: readonly PackEntry[],
+  options: PackReadOptions,
+): Promise<PackReading> {
+  const key = packKey(pack.name);
+  let bytes: Uint8Array<ArrayBuffer>;
+  try {
+    bytes = (await options.store.get(key, { signal: options.signal })).body;
+  } catch (error) {
+    return { problem: packProblemOf(error), lost: new Set(indexed.map(({ id }) => idToText(id))), bytes: 0 };
+  }
+  options.onFetched?.(bytes.length);
+  let problem: ObjectProblem | null = null;
+  try {
+    const wrong = bytes.length === pack.sizeBytes
+      ? footerMismatch(indexed, readPackEntries(bytes, key))
+      : `${bytes.length} bytes, the index says ${pack.sizeBytes}`;
+    if (wrong !== null) problem = { problem: "damaged", detail: wrong };
+  } catch (error) {
+    problem = packProblemOf(error);
+  }
+  const lost = await lostIn(bytes, 0, indexed.map((entry) => ({ ...entry, pack })), options, () => {});
+  const first = lost.entries().next();
+  if (problem === null && !first.done) problem = { problem: "damaged", detail: first.value[1].detail };
+  return { problem, lost: new Set(lost.keys()), bytes: bytes.length };
+}
+
+export interface LostChunk extends ObjectProblem {
+  /** Name of the pack that should hold it. */
+  readonly pack: string;
+}
+
+export type Deliver = (id: string, bytes: Uint8Array<ArrayBuffer>) => void;
+
+/** Packs read at one time: as a restore does it. */
+const PACKS_IN_FLIGHT = 4;
+
+/** Carries out a plan as far as the packs allow: what is right is delivered, what is not is in the answer. */
+export async function fetchLeniently(
+  plan: FetchPlan,
+  options: PackReadOptions & { readonly deliver: Deliver },
+): Promise<ReadonlyMap<string, LostChunk>> {
+  const lost = new Map<string, LostChunk>();
+  await eachInParallel(plan.packs, PACKS_IN_FLIGHT, options.signal, async (fetch, signal) => {
+    for (const [id, reason] of await fetchRanges(fetch, { ...options, signal })) lost.set(id, reason);
+  });
+  return lost;
+}
+
+async function fetchRanges(
+  { pack, ranges }: PackFetch,
+  options: PackReadOptions & { readonly deliver: Deliver },
+): Promise<ReadonlyMap<string, LostChunk>> {
+  const lost = new Map<string, LostChunk>();
+  for (const range of ranges) {
+    let body: Uint8Array<ArrayBuffer>;
+    try {
+      ({ body } = await options.store.get(packKey(pack.name), { signal: options.signal, range }));
+    } catch (error) {
+      const problem = packProblemOf(error);
+      for (const { id } of range.chunks) lost.set(idToText(id), { ...problem, pack: pack.name });
+      continue;
+    }
+    options.onFetched?.(body.length);
+    const found = await lostIn(body, range.start, range.chunks, options, options.deliver);
+    for (const [id, reason] of found) lost.set(id, reason);
+  }
+  return lost;
+}
+
+/** Proves `chunks` in bytes that begin at offset `start` of their pack. */
+async function lostIn(
+  bytes: Uint8Array<ArrayBuffer>,
+  start: number,
+  chunks: PackFetch["ranges"][number]["chunks"],
+  options: PackReadOptions,
+  deliver: Deliver,
+): Promise<Map<string, LostChunk>> {
+  const lost = new Map<string, LostChunk>();
+  for (const chunk of chunks) {
+    const id = idToText(chunk.id);
+    const at = chunk.offset - start;
+    const stored = bytes.subarray(at, at + chunk.storedLength);
+    try {
+      if (stored.length < chunk.storedLength) {
+        throw new StateManagerError(
+          "data-damaged",
+          `read ${packKey(chunk.pack.name)}: it ends before chunk ${id}`,
+        );
+      }
+      deliver(id, readChunk(stored, chunk, id, packKey(chunk.pack.name), options));
+    } catch (error) {
+      lost.set(id, { ...packProblemOf(error), pack: chunk.pack.name });
+    }
+    const pause = options.pace?.() ?? null;
+    if (pause !== null) await pause;
+  }
+  return lost;
+}
+
+/** `work` on each item, so many at one time. The first error ends the others and is thrown. */
+export async function eachInParallel<T>(
+  items: Iterable<T>,
+  inFlight: number,
+  signal: AbortSignal,
+  work: (item: T, signal: AbortSignal) => Promise<void>,
+): Promise<void> {
+  const failure = new AbortController();
+  const both = AbortSignal.any([signal, failure.signal]);
+  const queue = items[Symbol.iterator]();
+  const worker = async () => {
+    for (let next = queue.next(); next.done !== true; next = queue.next()) {
+      both.throwIfAborted();
+      await work(next.value, both);
+    }
+  };
+  const workers = Array.from({ length: inFlight }, () =>
+    worker().catch((error) => {
+      failure.abort(error);
+      throw error;
+    }));
+  const ended = await Promise.allSettled(workers);
+  if (ended.some(({ status }) => status === "rejected")) throw both.reason;
+}

@@ -1,0 +1,81 @@
+/** `state-manager restore --to DIR --salvage`: what can still be read of a damaged checkpoint, and a list of what cannot. */
+
+import { findCheckpoint, salvageTo } from "../checkpoint/mod.ts";
+import { isEmptyFolder } from "../platform/folder.ts";
+import { checkpointView, totalsView } from "../server/mod.ts";
+import { type Context, type ExitCode, type Options, say, usageError } from "./context.ts";
+import { openRepositoryOffline } from "./offline.ts";
+import { showProgress } from "./progress.ts";
+import type { Target } from "./restore.ts";
+import { namesOf, progressEvent } from "./restore_offline.ts";
+import { count, printable, size } from "./text.ts";
+
+/** Something is lost: what is left is there. */
+const PARTIAL = 2;
+
+export async function salvage(
+  context: Context,
+  options: Options,
+  target: Target,
+  to: string,
+): Promise<ExitCode> {
+  const folder = to.startsWith("/") ? to : `${context.folder}/${to}`;
+  if (!await isEmptyFolder(folder)) {
+    throw usageError("restore --to: the folder is not empty", "name a new or an empty folder");
+  }
+  await using repository = await openRepositoryOffline(context, options);
+  const { head, store } = repository;
+  const record = findCheckpoint(head, target);
+  const names = namesOf(options, Object.keys(record.files));
+  const progress = showProgress(context, options);
+  const environment = {
+    store,
+    clock: context.clock,
+    cacheFolder: null,
+    signal: new AbortController().signal,
+    onProgress: (value: Parameters<typeof progressEvent>[0]) => progress.onEvent(progressEvent(value)),
+  };
+  let result: Awaited<ReturnType<typeof salvageTo>>;
+  try {
+    result = await salvageTo({ record, head, indexes: head.indexes, names, folder }, environment);
+  } finally {
+    progress.done();
+  }
+  const { totals, warnings, lost, lostTotal, lostLists } = result;
+  if (options.flag("json")) {
+    const document = {
+      type: "complete",
+      source: checkpointView(record),
+      files: names,
+      folder,
+      totals: totalsView(totals),
+      file_warnings: warnings,
+      lost_files: lost.map(({ root, path, sizeBytes, lostBytes, ranges }) => ({
+        root,
+        path,
+        size_bytes: sizeBytes,
+        lost_bytes: lostBytes,
+        ranges,
+      })),
+      lost_files_total: lostTotal,
+      lost_lists: lostLists,
+    };
+    context.terminal.out(JSON.stringify(document) + "\n");
+  } else {
+    for (const { root, path, sizeBytes, lostBytes } of lost) {
+      context.terminal.out(
+        printable(`lost ${size(lostBytes)} of ${size(sizeBytes)}: ${root}/${path}`) + "\n",
+      );
+    }
+    if (lostTotal > lost.length) context.terminal.out(`and ${lostTotal - lost.length} more\n`);
+    for (const { root, known, entries } of lostLists) {
+      context.terminal.out(`lost a part of the list of files of ${root}: ${known} of ${entries} are known\n`);
+    }
+  }
+  say(
+    context,
+    options,
+    `v${record.n} ${record.id}: ${size(totals.bytes)} into ${folder}, ${count(lostTotal, "file")} incomplete`,
+  );
+  return lostTotal + lostLists.length === 0 ? 0 : PARTIAL;
+}
