@@ -182,7 +182,13 @@ class Repair {
         if (!this.#table.has(entry.id) && !wanted.has(id)) wanted.set(id, { ...entry, pack });
       }
     }
-    const sender = new PackSender({ ...this.#environment, codec: this.#codec, token, table: this.#table });
+    const sender = new PackSender({
+      ...this.#environment,
+      codec: this.#codec,
+      compression: "fast",
+      token,
+      table: this.#table,
+    });
     let saved = 0;
     try {
       for (const name of bad) {

@@ -3,12 +3,12 @@
 import assert from "node:assert/strict";
 import { DatabaseSync } from "node:sqlite";
 import { packName } from "../../src/checkpoint/ids.ts";
+import { stageCheckpoint } from "../../src/checkpoint/restore.ts";
 import type { CheckpointRecord } from "../../src/checkpoint/types.ts";
 import type { VerifyLevel, VerifyResult } from "../../src/checkpoint/verify_types.ts";
 import { isError } from "../../src/platform/errors.ts";
 import type { ObjectStore } from "../../src/storage/object_store.ts";
 import { memoryStore } from "../../src/storage/memory_store.ts";
-import { CheckpointRuns } from "../support/checkpoint_runs.ts";
 import {
   type Damage,
   damagedObjects,
@@ -31,12 +31,14 @@ function promised(key: string, damage: Damage): VerifyLevel {
   return isPack(key) && damage === "flipped" ? 3 : 1;
 }
 
+let stages = 0;
+
 /** True when the checkpoint can be restored from this store, which is the only judge. */
 async function restores(store: ObjectStore, repository: KeptRepository, record: CheckpointRecord) {
-  await using runs = new CheckpointRuns(store);
-  runs.head = { ...runs.head, indexes: repository.head.head.indexes };
+  const stage = `${repository.runs.folder}/stage-of-${++stages}`;
+  const request = { record, indexes: repository.head.head.indexes, roots: [{ name: "data", stage }] };
   try {
-    await runs.stage(record);
+    await stageCheckpoint(request, { ...repository.runs.environment(), store, cacheFolder: null });
     return true;
   } catch (error) {
     assert.ok(isError(error, "data-damaged"), `threw ${error}`);
