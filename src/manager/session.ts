@@ -5,6 +5,7 @@
  */
 
 import type { Asker, LeaseEvent, LeaseStatus } from "../lease/types.ts";
+import { assert } from "../platform/assert.ts";
 import { asStateManagerError, isError, StateManagerError } from "../platform/errors.ts";
 import { log } from "../platform/log.ts";
 import { Supervisor } from "../supervisor/mod.ts";
@@ -23,6 +24,7 @@ import { endUnsaved, releaseLease, shipLastState, StopBudget } from "./last_stat
 import { type Opened, openSession } from "./opening.ts";
 import { tellProcessEvent } from "./process_events.ts";
 import { processSpecs } from "./process_specs.ts";
+import { pruneEvent, type Pruner } from "./pruner.ts";
 import { Restorer } from "./restorer.ts";
 import { sessionStatus } from "./session_status.ts";
 import type { Job, SessionEnd, SessionOptions, SessionStatus, Wakeup } from "./session_types.ts";
@@ -87,6 +89,7 @@ export class Session {
         const detail = { ...totals, warnings: warnings.length };
         options.record({ kind: "checkpoint", subject: checkpoint.id, summary, detail });
       },
+      onPruned: (result) => options.record(pruneEvent(result)),
     });
     if (options.yielded) await options.persistYielded(false);
     await options.guard.ready();
@@ -99,6 +102,7 @@ export class Session {
       intervalMs: this.#options.config.checkpoint.intervalMs,
       clock: this.#options.clock,
       log: logger,
+      afterwards: () => void this.#opened?.pruner.turn(),
     });
   }
 
@@ -243,17 +247,13 @@ export class Session {
   async #runRestore(job: Job & { kind: "restore" }): Promise<void> {
     try {
       const restorer = this.#restorer;
-      if (restorer === null) {
-        throw new StateManagerError(
-          "internal",
-          "restore: no restorer in a running session",
-        );
-      }
+      assert(restorer !== null, "a running session has a restorer");
       const signal = AbortSignal.any([
         this.#stop.signal,
         this.#fenced.signal,
         ...(job.work.signal ? [job.work.signal] : []),
       ]);
+      this.#need().checkpointer.endPrune("a restore was asked for");
       await this.#need().checkpointer.idle();
       await this.#stopPrograms();
       this.#setState("restoring", null);
@@ -383,6 +383,7 @@ export class Session {
     this.#closed.abort();
     this.#options.guard.onKilled = null;
     this.#loop?.stop();
+    this.#opened?.checkpointer.abort("the session ends");
     await this.#opened?.close();
     this.#tellGuard(null);
   }
@@ -414,15 +415,7 @@ export class Session {
     request: CheckpointRequest,
     work: LongWork,
   ): Promise<CheckpointResult> {
-    if (this.#state !== "running") {
-      throw new StateManagerError(
-        "wrong-state",
-        `make checkpoint: the state is ${this.#state}, wanted running`,
-        {
-          hint: "wait until it is running, then ask again",
-        },
-      );
-    }
+    this.#needRunning("make checkpoint");
     return await this.#need().checkpointer.create("request", request, {
       ...work,
       always: true,
@@ -434,20 +427,26 @@ export class Session {
     return this.#need();
   }
 
+  #needRunning(action: string): void {
+    if (this.#state === "running") return;
+    throw new StateManagerError("wrong-state", `${action}: the state is ${this.#state}, wanted running`, {
+      hint: "wait until it is running, then ask again",
+    });
+  }
+
+  /** `action` is what is asked of it. `wrong-state` while a restore or a stop has the repository to itself. */
+  pruner(action: string): Pruner {
+    this.#needRunning(action);
+    return this.#need().pruner;
+  }
+
   async restore(
     request: RestoreRequest,
     work: LongWork,
   ): Promise<RestoreResult> {
     const restorer = this.#restorer;
-    if (this.#state !== "running" || restorer === null) {
-      throw new StateManagerError(
-        "wrong-state",
-        `restore: the state is ${this.#state}, wanted running`,
-        {
-          hint: "wait until it is running, then ask again",
-        },
-      );
-    }
+    this.#needRunning("restore");
+    assert(restorer !== null, "a running session has a restorer");
     await restorer.check(request);
     if (request.dryRun) return await restorer.plan(request, work);
     const done = Promise.withResolvers<RestoreResult>();
