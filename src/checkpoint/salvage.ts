@@ -7,7 +7,7 @@
 import { ensureFolder } from "../platform/files.ts";
 import { showPath } from "../platform/libc_files.ts";
 import { byteText } from "./byte_text.ts";
-import { fetchChunks, planFetch } from "./chunk_fetcher.ts";
+import { planFetch } from "./chunk_fetcher.ts";
 import type { ChunkTable } from "./chunk_table.ts";
 import { loadCodec } from "./codec.ts";
 import { idFromText } from "./ids.ts";
@@ -225,7 +225,8 @@ async function stage(
 ): Promise<readonly FileWarning[]> {
   using stager = new TreeStager({ root, target });
   const wanted = stager.begin(entries);
-  await fetchChunks(planFetch(work.table, wanted.keys()), {
+  // A pack that is cut still has its first chunks. What was there a moment ago and is not now fails the end.
+  await fetchLeniently(planFetch(work.table, wanted.keys()), {
     ...work,
     deliver(id, bytes) {
       work.pacer.count(0, bytes.length * (wanted.get(id)?.length ?? 0));

@@ -336,3 +336,27 @@ async function eventually<T>(look: () => Promise<T | null>): Promise<T> {
     await clock.sleep(10);
   }
 }
+
+Deno.test("archiver verifies in its child, and tells what it finds and how far it is", async () => {
+  await using place = new Place();
+  await Deno.writeTextFile(`${place.files}/a`, "content");
+  const head = await place.head();
+  const archiver = place.archiver();
+  const { record, indexes } = await archiver.create(place.request(head));
+  if (record === null) throw new Error("a checkpoint was expected");
+  await head.commit((before) => ({ ...before, checkpoints: [record], current: record.id, indexes }));
+  const phases = new Set<string>();
+  const verify = (checkpoint: string | null) =>
+    archiver.verify(
+      { head: head.head, checkpoint, level: 4, percent: 100 },
+      { onProgress: ({ phase }) => void phases.add(phase) },
+    );
+  assert.deepEqual((await verify(null)).findings, []);
+  assert.ok(phases.has("check") && phases.has("fetch"), [...phases].join());
+  await place.store.delete(record.root);
+  assert.deepEqual((await verify(record.id)).findings.map(({ object }) => object), [record.root]);
+  assert.deepEqual(
+    [...Deno.readDirSync(place.dir.scratch)].map(({ name }) => name).filter((name) => name === "verify"),
+    [],
+  );
+});
