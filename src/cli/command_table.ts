@@ -30,7 +30,7 @@ export interface CommandSpec {
 
 /** Commands that only group others, and what a group alone means. */
 export const GROUPS: Readonly<Record<string, { readonly text: string; readonly standard: string }>> = {
-  checkpoint: { text: "make, list, verify and delete checkpoints", standard: "list" },
+  checkpoint: { text: "make, list and verify checkpoints", standard: "list" },
   lease: { text: "show, release or take the lease", standard: "show" },
   config: { text: "check, show and send configurations", standard: "show" },
   storage: { text: "check and repair what is in the store", standard: "check" },
@@ -80,11 +80,25 @@ const SERVER: readonly OptionSpec[] = [
   { flags: "--shutdown-budget <duration>", text: "longest time for the whole stop" },
 ];
 
+/** What a restore in place needs to know where no manager runs. */
+const ALONE: readonly OptionSpec[] = [
+  { flags: "--no-lease-wait", text: "with no manager: give up (75) at once when another holds the lease" },
+  {
+    flags: "--on-conflict <what>",
+    text: "with no manager: what wins when local data is of unknown origin",
+    choices: ["refuse", "bucket", "local"],
+  },
+];
+
 const RESTORE: readonly OptionSpec[] = [
   { flags: "--checkpoint <id>", text: "which checkpoint: id, ordinal (3 or v3) or latest" },
   { flags: "--at <time>", text: "the newest state not after this time (RFC 3339)" },
-  { flags: "--files <name>", text: "only these files (else all)", repeatable: true },
-  { flags: "--databases <name>", text: "only these databases (else all)", repeatable: true },
+  { flags: "--files <name>", text: "only these files (else all): NAME, or NAME=PATH", repeatable: true },
+  {
+    flags: "--databases <name>",
+    text: "only these databases (else all): NAME, or NAME=PATH",
+    repeatable: true,
+  },
   { flags: "--consistent", text: "with --at: the databases too as they were at the checkpoint" },
   {
     flags: "--to <dir>",
@@ -93,6 +107,7 @@ const RESTORE: readonly OptionSpec[] = [
   { flags: "--salvage", text: "with --to: whatever can still be read of a damaged checkpoint" },
   { flags: "--dry-run", text: "say what would be done" },
   { flags: "--no-safety", text: "make no safety checkpoint first" },
+  ...ALONE,
   YES,
   CONFIG,
   ...STORE,
@@ -217,26 +232,15 @@ export const COMMANDS: readonly CommandSpec[] = [
     load: async () => (await import("./storage_repair.ts")).repairStorage,
   },
   {
-    name: "checkpoint rm",
-    text: "delete checkpoints; what only they need is freed by the next prune",
-    arguments: "<id...>",
-    options: [{ flags: "--force", text: "also pinned ones" }, YES, ...CLIENT],
-    examples: ["checkpoint rm v3 v4"],
-    load: async () => (await import("./checkpoint_prune.ts")).removeCheckpoints,
-  },
-  {
-    name: "checkpoint prune",
-    text: "delete the checkpoints that the keep rules do not want, and free what nothing needs",
-    options: [{ flags: "--dry-run", text: "say what would go, and why the rest stays" }, YES, ...CLIENT],
-    examples: ["checkpoint prune --dry-run"],
-    load: async () => (await import("./checkpoint_prune.ts")).pruneCheckpoints,
-  },
-  {
     name: "restore",
     text: "bring back an earlier state",
     arguments: "[checkpoint]",
     options: RESTORE,
-    examples: ["restore v3", "restore latest --to /tmp/rescued --bucket b --endpoint https://s3.example.com"],
+    examples: [
+      "restore v3",
+      "restore v3 --config /etc/state-manager.json --data-dir /var/lib/state-manager",
+      "restore latest --to /tmp/rescued --bucket b --endpoint https://s3.example.com",
+    ],
     load: async () => (await import("./restore.ts")).restore,
   },
   {
@@ -273,8 +277,11 @@ export const COMMANDS: readonly CommandSpec[] = [
         text: "SQLite's check of the result (default: quick)",
         choices: ["quick", "full", "none"],
       },
+      { flags: "--checkpoint <id>", text: "the state that a checkpoint holds" },
+      { flags: "--database <path>", text: "with no manager: where it is, [NAME=]PATH", repeatable: true },
       { flags: "--dry-run", text: "say what would be done" },
       { flags: "--no-safety", text: "make no safety checkpoint first" },
+      ...ALONE,
       YES,
       CONFIG,
       ...STORE,

@@ -7,9 +7,7 @@ import { type ObjectStore, openStore, type OpenStoreOptions } from "../storage/m
 import type { Context, Options } from "./context.ts";
 import { findDataDirOf } from "./data_dir.ts";
 import { configFlags } from "./flags.ts";
-
-/** The names that `configFlags` understands but that mean something else in these commands. */
-const STORE_OPTIONS = ["config", "dataDir", "directory", "bucket", "endpoint", "region", "prefix"];
+import { STORE_OPTIONS } from "./store_options.ts";
 
 /** Errors: `config-invalid` when nothing names a store or what names it is wrong. */
 export async function configuredStoreOptions(context: Context, options: Options): Promise<OpenStoreOptions> {

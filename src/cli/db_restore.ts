@@ -1,10 +1,10 @@
 /**
- * `state-manager db restore NAME`: in place by the running manager, or with `--to FILE` straight from the store into a new
- * file, on any machine. The latter takes
- * no lease and changes nothing in the store; if it is interrupted, an unfinished file under another name is left, which
- * the next one to the same place removes.
+ * `state-manager db restore NAME`: in place (restore_in_place.ts), or with `--to FILE` straight from the store into a new
+ * file, on any machine. The latter takes no lease and changes nothing in the store; if it is interrupted, an unfinished
+ * file under another name is left, which the next one to the same place removes.
  */
 
+import { findCheckpoint, parseCheckpointReference, readHead } from "../checkpoint/mod.ts";
 import { planDatabaseRestore, restoreDatabaseTo } from "../database/mod.ts";
 import type {
   CheckMode,
@@ -14,13 +14,14 @@ import type {
   RestoreTarget,
 } from "../database/mod.ts";
 import { checkFree } from "../database/restore_database.ts";
+import { StateManagerError } from "../platform/errors.ts";
 import { parseTime } from "../server/mod.ts";
 import type { JsonObject } from "./client.ts";
 import { type Context, type ExitCode, type Options, usageError } from "./context.ts";
-import { findDatabase, openDatabaseStore } from "./db_store.ts";
+import { type DatabaseStore, findDatabase, openDatabaseStore } from "./db_store.ts";
+import { namedPath } from "./flags.ts";
 import { showProgress } from "./progress.ts";
-import { restoreByManager } from "./restore.ts";
-import { namesStore } from "./store_options.ts";
+import { restoreInPlace } from "./restore_in_place.ts";
 import { count, printable, size, table } from "./text.ts";
 
 /** A copy of what a program kept private is private. */
@@ -31,13 +32,14 @@ export async function restoreOneDatabase(
   options: Options,
   args: readonly string[],
 ): Promise<ExitCode> {
-  const target = targetOf(options);
-  if (options.text("to") === undefined) return await restoreInPlace(context, options, args, target);
+  const wanted = targetOf(options);
+  if (options.text("to") === undefined) return await inPlace(context, options, args, wanted);
   const file = fileOf(context, options);
   const check = checkOf(options);
   checkFree(file); // before anything is asked of the store
   await using opened = await openDatabaseStore(context, options);
   const place = await findDatabase(opened, args);
+  const target = await replicaTarget(opened, place.name, wanted);
   const progress = showProgress(context, options);
   const environment = {
     store: opened.store,
@@ -60,33 +62,65 @@ export async function restoreOneDatabase(
   return tellResult(context, options, { database: place.name, file }, result);
 }
 
-/** Through the running manager, which holds the lease: the old state becomes the next TXID. */
-async function restoreInPlace(
+/** The old state becomes the next TXID, under the lease. */
+async function inPlace(
   context: Context,
   options: Options,
   [name]: readonly string[],
-  target: RestoreTarget,
+  target: Target,
 ): Promise<ExitCode> {
   if (name === undefined) throw usageError("say which database", '"state-manager db list" shows their names');
-  if (namesStore(options)) {
-    throw usageError(
-      "db restore: in place only the manager can, as it holds the lease",
-      "add --to FILE to restore into a file, or leave the store's options out",
-    );
-  }
   if (target.kind === "newest") {
     throw usageError(
-      "db restore: in place say which state: --txid N or --at TIME",
+      "db restore: in place say which state: --txid N, --at TIME or --checkpoint ID",
       "the newest one is there already; add --to FILE to have it elsewhere",
     );
   }
-  const state = target.kind === "txid" ? { txid: target.txid } : { at: options.text("at") ?? "" };
-  return await restoreByManager(context, options, { ...state, databases: [name] }, name);
+  const state = target.kind === "txid"
+    ? { txid: target.txid }
+    : target.kind === "checkpoint"
+    ? { checkpoint: target.checkpoint }
+    : { at: options.text("at") ?? "" };
+  const database = options.list("database").map((text) => namedPath(text, "--database"));
+  return await restoreInPlace(context, options, {
+    body: { ...state, databases: [name] },
+    what: name,
+    places: database.length === 0 ? {} : { database },
+  });
 }
 
-function targetOf(options: Options): RestoreTarget {
-  const [txid, at] = [options.text("txid"), options.text("at")];
-  if (txid !== undefined && at !== undefined) throw usageError("db restore: give --txid or --at, not both");
+type Target = RestoreTarget | { readonly kind: "checkpoint"; readonly checkpoint: string };
+
+/** What is asked of the replica: a checkpoint names the TXID that it holds. */
+async function replicaTarget(
+  { store }: DatabaseStore,
+  name: string,
+  target: Target,
+): Promise<RestoreTarget> {
+  if (target.kind !== "checkpoint") return target;
+  const state = await readHead(store);
+  const record = findCheckpoint(state?.head ?? { checkpoints: [], current: null }, target);
+  const position = record.databases?.[name];
+  if (position !== undefined) return { kind: "txid", txid: position.txid };
+  throw new StateManagerError(
+    "not-found",
+    `restore: checkpoint ${record.id} holds no database of that name`,
+    {
+      hint: `it holds ${Object.keys(record.databases ?? {}).join(", ") || "none"}`,
+    },
+  );
+}
+
+function targetOf(options: Options): Target {
+  const [txid, at, checkpoint] = [options.text("txid"), options.text("at"), options.text("checkpoint")];
+  if ([txid, at, checkpoint].filter((given) => given !== undefined).length > 1) {
+    throw usageError("db restore: give one of --txid, --at and --checkpoint, not two");
+  }
+  if (checkpoint !== undefined) {
+    const reference = parseCheckpointReference(checkpoint);
+    if (reference !== null) return { kind: "checkpoint", checkpoint: reference };
+    throw usageError("read the checkpoint: want an id, an ordinal (3 or v3) or latest");
+  }
   if (txid !== undefined) return { kind: "txid", txid: parseTxid(txid) };
   if (at === undefined) return { kind: "newest" };
   const atMs = parseTime(at);

@@ -1,5 +1,6 @@
 /** Progress of long work: one line that is rewritten on a terminal, a line each 10 s otherwise, JSON lines for programs. */
 
+import type { ArchiveProgress } from "../checkpoint/types.ts";
 import type { StreamEvent } from "./client.ts";
 import type { Context, Options } from "./context.ts";
 import { size } from "./text.ts";
@@ -47,4 +48,9 @@ function progressText(event: StreamEvent): string {
     ? ""
     : ` of ${size(total)} (${Math.floor((bytes / total) * 100)} %)`;
   return `${String(event["phase"])}: ${number("entries") ?? 0} entries, ${size(bytes)}${share}`;
+}
+
+/** What a manager would have sent of it. */
+export function progressEvent({ phase, entries, bytes, totalBytes }: ArchiveProgress): StreamEvent {
+  return { type: "progress", phase, entries, bytes, total_bytes: totalBytes };
 }

@@ -1,13 +1,10 @@
-/** `state-manager restore`: through the running manager, or with `--to` straight from the store into a new folder. */
+/** `state-manager restore`: in place, or with `--to` straight from the store into a new folder. */
 
 import { parseCheckpointReference } from "../checkpoint/mod.ts";
 import { parseTime } from "../server/mod.ts";
-import { tellFileWarnings } from "./checkpoint_create.ts";
-import { type JsonObject, openClient } from "./client.ts";
-import { confirm, type Context, type ExitCode, type Options, usageError } from "./context.ts";
-import { showProgress } from "./progress.ts";
-import { namesStore } from "./store_options.ts";
-import { size } from "./text.ts";
+import { type Context, type ExitCode, type Options, usageError } from "./context.ts";
+import { namedPath } from "./flags.ts";
+import { restoreInPlace } from "./restore_in_place.ts";
 
 export type Target = { readonly checkpoint: string } | { readonly at: string; readonly atMs: number };
 
@@ -27,13 +24,7 @@ export async function restore(
     const { restoreOffline } = await import("./restore_offline.ts");
     return await restoreOffline(context, options, target, to);
   }
-  if (namesStore(options)) {
-    throw usageError(
-      "restore: in place only the manager can, as it holds the lease",
-      "add --to DIR to restore into a folder, or leave the store's options out",
-    );
-  }
-  return await restoreInPlace(context, options, target);
+  return await inPlace(context, options, target);
 }
 
 /** Exactly one of the argument, `--checkpoint` and `--at`. */
@@ -64,48 +55,31 @@ function targetOf(options: Options, [argument]: readonly string[]): Target {
   return { checkpoint };
 }
 
-async function restoreInPlace(context: Context, options: Options, target: Target): Promise<ExitCode> {
-  const files = options.list("files");
-  const databases = options.list("databases");
-  const names = [...files, ...databases];
+async function inPlace(context: Context, options: Options, target: Target): Promise<ExitCode> {
+  const files = placesIn(options.list("files"), "--files");
+  const databases = placesIn(options.list("databases"), "--databases");
+  const names = [...files.names, ...databases.names];
   const body = {
     ...("at" in target ? { at: target.at } : target),
-    ...(files.length === 0 ? {} : { files }),
-    ...(databases.length === 0 ? {} : { databases }),
+    ...(files.names.length === 0 ? {} : { files: files.names }),
+    ...(databases.names.length === 0 ? {} : { databases: databases.names }),
     consistent: options.flag("consistent"),
   };
-  const what = names.length === 0 ? "all files and databases" : names.join(", ");
-  return await restoreByManager(context, options, body, what);
+  return await restoreInPlace(context, options, {
+    body,
+    what: names.length === 0 ? "all files and databases" : names.join(", "),
+    places: {
+      ...(files.places.length === 0 ? {} : { files: files.places }),
+      ...(databases.places.length === 0 ? {} : { database: databases.places }),
+    },
+  });
 }
 
-/** Asks, then has the running manager restore what `body` says; `what` it replaces, for the question. */
-export async function restoreByManager(
-  context: Context,
-  options: Options,
-  body: JsonObject,
-  what: string,
-): Promise<ExitCode> {
-  const dryRun = options.flag("dryRun");
-  using client = await openClient(context, options);
-  await client.get("/"); // an unreachable manager is told before a person is asked
-  if (!dryRun) await confirm(context, options, `This stops all processes and replaces ${what}. Go on?`);
-  const request = { ...body, dry_run: dryRun, safety: !options.negated("safety") };
-  const progress = showProgress(context, options);
-  let result: JsonObject;
-  try {
-    result = await client.stream("/restore", request, progress.onEvent);
-  } finally {
-    progress.done();
-  }
-  if (!options.flag("json")) context.terminal.out(resultText(result));
-  return tellFileWarnings(context, options, result);
-}
-
-function resultText(result: JsonObject): string {
-  const name = (value: unknown) => `v${(value as JsonObject)["n"]} ${(value as JsonObject)["id"]}`;
-  const totals = result["totals"] as JsonObject | null;
-  const bytes = totals === null ? "" : `, ${size(Number(totals["bytes"]))}`;
-  if (result["checkpoint"] === null) return `would restore ${name(result["source"])}${bytes}\n`;
-  const safety = result["safety"] === null ? "" : `; what was there before is ${name(result["safety"])}`;
-  return `restored ${name(result["source"])} as ${name(result["checkpoint"])}${bytes}${safety}\n`;
+/** `NAME` means what the configuration calls so, `NAME=PATH` also says where it is. */
+function placesIn(texts: readonly string[], flag: string) {
+  const given = texts.map((text) => /^[^/=]+=/.test(text) ? namedPath(text, flag) : text);
+  return {
+    names: given.map((each) => typeof each === "string" ? each : each.name ?? each.path),
+    places: given.filter((each) => typeof each !== "string"),
+  };
 }

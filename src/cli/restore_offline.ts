@@ -9,10 +9,10 @@ import { StateManagerError } from "../platform/errors.ts";
 import { isEmptyFolder } from "../platform/folder.ts";
 import { checkpointView, totalsView } from "../server/mod.ts";
 import { tellFileWarnings } from "./checkpoint_create.ts";
-import type { JsonObject, StreamEvent } from "./client.ts";
+import type { JsonObject } from "./client.ts";
 import { type Context, type ExitCode, type Options, say, usageError } from "./context.ts";
 import { openRepositoryOffline } from "./offline.ts";
-import { showProgress } from "./progress.ts";
+import { progressEvent, showProgress } from "./progress.ts";
 import type { Target } from "./restore.ts";
 import { size } from "./text.ts";
 
@@ -76,9 +76,4 @@ export function namesOf(options: Options, known: readonly string[]): readonly st
   throw new StateManagerError("invalid-request", `restore: the checkpoint holds no files named ${unknown}`, {
     hint: `it holds ${known.join(", ")}`,
   });
-}
-
-/** The progress of work in this process, as a manager would tell it. */
-export function progressEvent({ phase, entries, bytes, totalBytes }: ArchiveProgress): StreamEvent {
-  return { type: "progress", phase, entries, bytes, total_bytes: totalBytes };
 }

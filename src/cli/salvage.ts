@@ -5,9 +5,9 @@ import { isEmptyFolder } from "../platform/folder.ts";
 import { checkpointView, totalsView } from "../server/mod.ts";
 import { type Context, type ExitCode, type Options, say, usageError } from "./context.ts";
 import { openRepositoryOffline } from "./offline.ts";
-import { showProgress } from "./progress.ts";
+import { progressEvent, showProgress } from "./progress.ts";
 import type { Target } from "./restore.ts";
-import { namesOf, progressEvent } from "./restore_offline.ts";
+import { namesOf } from "./restore_offline.ts";
 import { count, printable, size } from "./text.ts";
 
 /** Something is lost: what is left is there. */

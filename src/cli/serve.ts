@@ -15,18 +15,14 @@ import {
 import type { LoadedConfig } from "../config/mod.ts";
 import { openCatalog } from "../database/mod.ts";
 import {
-  clearScratch,
+  beginRun,
+  type BegunRun,
   type DataDir,
-  endPredecessor,
   Manager,
   openDataDir,
-  type RunGuard,
-  startRun,
   writeExitRecord,
 } from "../manager/mod.ts";
 import { type Clock, systemClock } from "../platform/clock.ts";
-import { openLeaseMemory } from "../lease/mod.ts";
-import type { LeaseMemory } from "../lease/mod.ts";
 import { currentFolder, environmentVariables, inContainer, isRoot } from "../platform/environment.ts";
 import { asStateManagerError, StateManagerError } from "../platform/errors.ts";
 import { removeIfPresent, writeFileAtomically } from "../platform/files.ts";
@@ -35,7 +31,7 @@ import { configureLog, flushLog, log } from "../platform/log.ts";
 import { exitNow } from "../platform/parent_pipe.ts";
 import { type Random, randomHex, systemRandom } from "../platform/random.ts";
 import { Secret } from "../platform/secret.ts";
-import { ownPid, readBootId } from "../platform/proc.ts";
+import { ownPid } from "../platform/proc.ts";
 import { affectedSqlite, keepAliveOnErrors, machineName } from "../platform/self.ts";
 import { type HandledSignal, installSignals } from "../platform/signals.ts";
 import { standardError, standardOutput } from "../platform/standard_output.ts";
@@ -138,26 +134,12 @@ async function live(parts: Parts): Promise<number> {
   const path = findDataDir(flags, environment, { isRoot: isRoot(), inContainer: inContainer(), folder });
   const { dir, lock } = await openDataDir(path);
   await removeIfPresent(dir.exitRecord);
-  let run: ReturnType<typeof startRun> | null = null;
+  let run: BegunRun | null = null;
   try {
-    // Before anything local is looked at: a program of the last run may still write to it.
-    const predecessor = await endPredecessor({
-      dir,
-      lockIdentity: lock.identity,
-      clock,
-      signal: parts.signals.stopAsked,
-    });
-    await clearScratch(dir);
-    run = startRun({ dir, lockIdentity: lock.identity, clock, random: parts.random, environment });
+    const { signals, random } = parts;
+    run = await beginRun({ dir, lock }, { clock, random, environment, signal: signals.stopAsked });
     const surroundings = { environment, flags, dataDir: path, folder };
-    const bootId = readBootId();
-    const leaseMemory = await openLeaseMemory({
-      path: dir.leaseMemory,
-      holder: `${machineName()} pid ${ownPid()}`,
-      place: bootId === null ? null : { bootId, lockIdentity: lock.identity },
-      predecessorIsDead: predecessor.provenDead,
-    });
-    const { exitCode, error } = await serve({ ...parts, guard: run, leaseMemory }, dir, surroundings);
+    const { exitCode, error } = await serve({ ...parts, ...run }, dir, surroundings);
     await writeExitRecord(dir.exitRecord, exitCode, error ?? "ended", clock.wallMs());
     if (error !== null) {
       logger.error(`ending with ${exitCode}: ${error.message}`, { code: error.code, hint: error.hint });
@@ -168,7 +150,7 @@ async function live(parts: Parts): Promise<number> {
     throw error;
   } finally {
     // All programs are stopped. What could not be ended is the guard's from here on; it keeps its lock for it.
-    await run?.end();
+    await run?.guard.end();
     lock.release();
   }
 }
@@ -176,7 +158,7 @@ async function live(parts: Parts): Promise<number> {
 type Surroundings = Parameters<typeof loadConfig>[0];
 
 async function serve(
-  parts: Parts & { readonly guard: RunGuard; readonly leaseMemory: LeaseMemory },
+  parts: Parts & BegunRun,
   dir: DataDir,
   surroundings: Surroundings,
 ): Promise<{ exitCode: number; error: StateManagerError | null }> {

@@ -9,8 +9,7 @@ import { StateManagerError } from "../platform/errors.ts";
 import { openStore } from "../storage/mod.ts";
 import { configuredStoreOptions } from "./configured_store.ts";
 import { confirm, type Context, type ExitCode, type Options, say } from "./context.ts";
-import { showProgress } from "./progress.ts";
-import { progressEvent } from "./restore_offline.ts";
+import { progressEvent, showProgress } from "./progress.ts";
 import { count, json, printable } from "./text.ts";
 
 /** Chunks are lost for good. */

@@ -6,3 +6,6 @@ import type { Options } from "./context.ts";
 export function namesStore(options: Options): boolean {
   return options.any("config", "directory", "bucket", "endpoint", "region", "prefix");
 }
+
+/** The options of commands without a manager whose names mean the same to the configuration. */
+export const STORE_OPTIONS = ["config", "dataDir", "directory", "bucket", "endpoint", "region", "prefix"];

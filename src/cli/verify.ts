@@ -10,8 +10,7 @@ import { openConfiguredStore } from "./configured_store.ts";
 import { type Context, type ExitCode, type Options, say, usageError } from "./context.ts";
 import { findDataDirOf } from "./data_dir.ts";
 import { fromManagerOrStore } from "./manager_or_store.ts";
-import { showProgress } from "./progress.ts";
-import { progressEvent } from "./restore_offline.ts";
+import { progressEvent, showProgress } from "./progress.ts";
 import { count, printable, size } from "./text.ts";
 
 /** Something is missing or damaged. */

@@ -89,9 +89,12 @@ export class Databases {
     this.#found = await this.#options.start.prepare(signal);
   }
 
-  /** Follows and seals all; done already, it does nothing. No program may start before it has resolved. */
-  async follow(signal: AbortSignal): Promise<void> {
-    if (this.isEmpty) return;
+  /**
+   * Follows and seals all; done already, it does nothing. No program may start before it has resolved. Gives those that
+   * cannot be followed now.
+   */
+  async follow(signal: AbortSignal): Promise<Failures> {
+    if (this.isEmpty) return {};
     for (let attempt = 1; this.#link === null; attempt++) {
       const link = this.#open();
       try {
@@ -101,7 +104,7 @@ export class Databases {
           this.#link = link;
           this.#last = positionsOf(positions);
           this.#drills.start();
-          return;
+          return failures;
         }
         await link.close();
         logger.warn("a former holder's last commits came in before the seal: restored once more", {
@@ -118,6 +121,7 @@ export class Databases {
         });
       }
     }
+    return {};
   }
 
   #open(): FollowLink {
@@ -227,12 +231,7 @@ export class Databases {
     }
     const { positions, failures } = ended;
     this.#last = positionsOf(positions);
-    for (const [name, failure] of Object.entries(failures)) {
-      const { code, message, hint } = errorFromWire(failure);
-      throw new StateManagerError(code, `last sync of database ${name}: ${message}`, {
-        hint: hint ?? "GET /databases has more",
-      });
-    }
+    throwFirst(failures, "last sync of");
   }
 
   /**
@@ -245,7 +244,12 @@ export class Databases {
     await this.finish(signal);
     if (this.#found.length === 0) this.#found = await start.look(signal);
     this.#found = await start.restore(this.#found, positions, { keepLocal: !wasFollowed, signal });
-    await this.follow(signal);
+    const failures = await this.follow(signal);
+    // The bucket's newest is still another content: whoever said that it is done would have it undone by the next start.
+    throwFirst(
+      Object.fromEntries(Object.entries(failures).filter(([name]) => name in positions)),
+      "send the restored",
+    );
     // What comes next at a start moves files about: nobody may have these open then.
     if (!wasFollowed) await this.finish(signal);
   }
@@ -351,7 +355,7 @@ export class Databases {
     }));
   }
 
-  #tellFailures(failures: Readonly<Record<string, Parameters<typeof errorFromWire>[0]>>): void {
+  #tellFailures(failures: Failures): void {
     for (const [name, failure] of Object.entries(failures)) {
       const error = errorFromWire(failure);
       if (isFenced(error)) this.#options.onFenced(error);
@@ -361,6 +365,17 @@ export class Databases {
         });
       }
     }
+  }
+}
+
+type Failures = Readonly<Record<string, Parameters<typeof errorFromWire>[0]>>;
+
+function throwFirst(failures: Failures, action: string): void {
+  for (const [name, failure] of Object.entries(failures)) {
+    const { code, message, hint } = errorFromWire(failure);
+    throw new StateManagerError(code, `${action} database ${name}: ${message}`, {
+      hint: hint ?? "GET /databases has more",
+    });
   }
 }
 

@@ -1,8 +1,17 @@
 /** The manager: the life of one run, and what may be asked of it. */
 
-export type { Control, ManagerState, ManagerStatus } from "./control.ts";
-export { clearScratch, type DataDir, isReleased, openDataDir, writeExitRecord } from "./data_dir.ts";
+export type {
+  Control,
+  LongWork,
+  ManagerState,
+  ManagerStatus,
+  RestoreRequest,
+  RestoreResult,
+} from "./control.ts";
+export { beginRun, type BegunRun } from "./begin_run.ts";
+export { type DataDir, dataDirAt, isReleased, openDataDir, writeExitRecord } from "./data_dir.ts";
 export { Manager, type ManagerOptions } from "./manager.ts";
 export { storeOptions } from "./opening.ts";
 export { endPredecessor, type Predecessor, type PredecessorOptions } from "./predecessor.ts";
-export { type RunGuard, startRun } from "./run_guard.ts";
+export { planOnce, type PlanOnceOptions, restoreOnce, type RestoreOnceOptions } from "./restore_once.ts";
+export type { RunGuard } from "./run_guard.ts";

@@ -9,24 +9,18 @@
  *   4. the marker says what the local content is now.
  */
 
-import {
-  findCheckpoint,
-  findSwapPlace,
-  isEmptyRoot,
-  moveAside,
-  swapIn,
-  type SwapPlace,
-} from "../checkpoint/mod.ts";
+import { findSwapPlace, isEmptyRoot, moveAside, swapIn, type SwapPlace } from "../checkpoint/mod.ts";
 import type { ArchiveTotals, CheckpointRecord, FilesRoot, FileWarning } from "../checkpoint/types.ts";
 import { assert } from "../platform/assert.ts";
-import { asStateManagerError, StateManagerError } from "../platform/errors.ts";
+import { asStateManagerError } from "../platform/errors.ts";
 import { ensureFolder } from "../platform/files.ts";
 import { log } from "../platform/log.ts";
 import { ulid } from "../platform/random.ts";
 import type { LongWork, RestoreRequest, RestoreResult } from "./control.ts";
 import { currentRecord, type LineageDecision } from "./lineage.ts";
 import type { Opened } from "./opening.ts";
-import type { SessionOptions } from "./session.ts";
+import type { SessionOptions } from "./session_types.ts";
+import { checkRequest, type RestoreScope, sourceOf, type Wanted, wantedOf } from "./restore_request.ts";
 import { mustShip, onStartSource, stageId } from "./start_rules.ts";
 import { runTerm, type TermSteps } from "./term.ts";
 import type { Positions, TermFacts } from "./term_machine.ts";
@@ -177,68 +171,33 @@ export class Restorer {
       }, { signal });
     }
     const all = { target: { checkpoint: source.id }, files: null, databases: null, consistent: true };
-    await this.#restoreTo(source, await this.#wantedOf(source, all, { signal }), wanted, { signal });
+    await this.#restoreTo(source, await wantedOf(source, all, this.#scope(), signal), wanted, { signal });
   }
 
   // ---- asked for by an operator
 
   /** Rejects with `invalid-request`, `checkpoint-not-found` or `not-found` before anything stops. */
   async check(request: RestoreRequest): Promise<void> {
-    const { databases } = this.#options;
-    const source = this.#sourceOf(request);
-    if (!("txid" in request.target)) return;
-    // What a checkpoint names is kept for it; any other TXID may be a step that was merged away.
-    for (const [name, { txid }] of Object.entries((await this.#wantedOf(source, request, {})).databases)) {
-      await databases.checkPoint(name, txid);
-    }
+    await checkRequest(request, this.#scope());
   }
 
-  /** The checkpoint whose content comes back; where a TXID is asked for the current one, of which no files do. */
-  #sourceOf(request: RestoreRequest): CheckpointRecord {
+  /** As the head is now. */
+  #scope(): RestoreScope {
     const { databases, head, roots } = this.#options;
-    if ("txid" in request.target) return this.#currentFor(request);
-    const source = findCheckpoint(head.head, request.target);
-    refuseUnknown(
-      source,
-      "files",
-      request.files,
-      Object.keys(source.files),
-      (name) => roots.some((root) => root.name === name),
-    );
-    refuseUnknown(
-      source,
-      "databases",
-      request.databases,
-      Object.keys(source.databases ?? {}),
-      (name) => databases.has(name),
-    );
-    return source;
-  }
-
-  #currentFor({ databases: names }: RestoreRequest): CheckpointRecord {
-    const { databases, head } = this.#options;
-    const unknown = (names ?? []).filter((name) => !databases.has(name));
-    if (unknown.length > 0) {
-      throw new StateManagerError(
-        "invalid-request",
-        `restore: no database ${unknown.join(", ")} is followed here`,
-        {
-          hint: "GET /databases lists them",
-          details: unknown.map((name) => ({ pointer: "/databases", detail: `unknown name ${name}` })),
-        },
-      );
-    }
-    const current = currentRecord(head.head);
-    if (current !== null) return current;
-    throw new StateManagerError("wrong-state", "restore to a TXID: there is no checkpoint yet, wanted one", {
-      hint: "POST /checkpoint, then ask again",
-    });
+    return {
+      head: head.head,
+      roots: roots.map(({ name }) => name),
+      hasDatabase: (name) => databases.has(name),
+      positionAt: (name, atMs, signal) => databases.positionAt(name, atMs, signal),
+      checkPoint: (name, txid, signal) => databases.checkPoint(name, txid, signal),
+    };
   }
 
   async plan(request: RestoreRequest, work: LongWork): Promise<RestoreResult> {
     await this.check(request);
-    const source = this.#sourceOf(request);
-    const { names, databases } = await this.#wantedOf(source, request, work);
+    const scope = this.#scope();
+    const source = sourceOf(request, scope);
+    const { names, databases } = await wantedOf(source, request, scope, work.signal);
     const plan = await this.#options.archiver.plan({
       head: this.#options.head.head,
       record: source,
@@ -264,13 +223,19 @@ export class Restorer {
     if (request.safety) {
       const made = await this.#options.checkpointer.create(
         "safety",
-        { comment: `before restore of ${whatOf(request, this.#sourceOf(request))}`, labels: {} },
+        { comment: `before restore of ${whatOf(request, sourceOf(request, this.#scope()))}`, labels: {} },
         { ...work, always: true },
       );
       safety = made.checkpoint;
     }
-    const source = this.#sourceOf(request);
-    const result = await this.#restoreTo(source, await this.#wantedOf(source, request, work), null, work);
+    const scope = this.#scope(); // with the safety checkpoint
+    const source = sourceOf(request, scope);
+    const result = await this.#restoreTo(
+      source,
+      await wantedOf(source, request, scope, work.signal),
+      null,
+      work,
+    );
     return { ...result, safety };
   }
 
@@ -297,7 +262,7 @@ export class Restorer {
 
   async #restoreTo(
     source: CheckpointRecord,
-    wanted: { readonly names: readonly string[]; readonly databases: Positions },
+    wanted: Wanted,
     onStart: string | null,
     work: LongWork,
   ): Promise<RestoreResult> {
@@ -346,35 +311,6 @@ export class Restorer {
       totals: stager.staged?.totals ?? null,
       warnings: stager.staged?.warnings ?? [],
     };
-  }
-
-  /**
-   * What a request brings back of a checkpoint. By time, a database goes back to its own newest state not after it,
-   * which may be newer than the checkpoint.
-   */
-  async #wantedOf(
-    source: CheckpointRecord,
-    { target, files, databases: only, consistent }: Omit<RestoreRequest, "dryRun" | "safety">,
-    work: LongWork,
-  ): Promise<{ readonly names: readonly string[]; readonly databases: Positions }> {
-    const { roots, databases } = this.#options;
-    if ("txid" in target) {
-      return {
-        names: [],
-        databases: Object.fromEntries((only ?? []).map((name) => [name, { txid: target.txid }])),
-      };
-    }
-    const both = files === null && only === null;
-    const names = roots.map((root) => root.name)
-      .filter((name) => source.files[name] !== undefined && (both || (files ?? []).includes(name)));
-    const held = Object.entries(source.databases ?? {})
-      .filter(([name]) => databases.has(name) && (both || (only ?? []).includes(name)));
-    const atMs = "atMs" in target && !consistent ? target.atMs : null;
-    const positions = held.map(async ([name, position]) => [
-      name,
-      atMs === null ? position : await databases.positionAt(name, atMs, work.signal),
-    ]);
-    return { names, databases: Object.fromEntries(await Promise.all(positions)) };
   }
 
   #record(subject: string, summary: string, detail: Record<string, unknown>): void {
@@ -431,32 +367,12 @@ export class Restorer {
   }
 }
 
-function txidsOf(positions: Positions): Record<string, number> {
+export function txidsOf(positions: Positions): Record<string, number> {
   return Object.fromEntries(Object.entries(positions).map(([name, { txid }]) => [name, txid]));
 }
 
 function whatOf({ target, databases }: RestoreRequest, source: CheckpointRecord): string {
   return "txid" in target ? `${(databases ?? []).join(", ")} to TXID ${target.txid}` : source.id;
-}
-
-function refuseUnknown(
-  source: CheckpointRecord,
-  kind: "files" | "databases",
-  wanted: readonly string[] | null,
-  held: readonly string[],
-  isConfigured: (name: string) => boolean,
-): void {
-  const unknown = (wanted ?? []).filter((name) => !held.includes(name) || !isConfigured(name));
-  if (unknown.length === 0) return;
-  const what = kind === "files" ? "files root" : "database";
-  throw new StateManagerError(
-    "invalid-request",
-    `restore: no ${what} ${unknown.join(", ")} in checkpoint ${source.id}`,
-    {
-      hint: `known there: ${held.join(", ") || "none"}`,
-      details: unknown.map((name) => ({ pointer: `/${kind}`, detail: `unknown name ${name}` })),
-    },
-  );
 }
 
 const LOGGED_WARNINGS = 20;

@@ -4,8 +4,7 @@
  * Nothing here blocks; heavy work is the archiver's. On doubt about the lease nothing is written any more.
  */
 
-import type { Asker, LeaseEvent, LeaseStatus } from "../lease/types.ts";
-import { assert } from "../platform/assert.ts";
+import type { Asker } from "../lease/types.ts";
 import { asStateManagerError, isError, StateManagerError } from "../platform/errors.ts";
 import { log } from "../platform/log.ts";
 import { Supervisor } from "../supervisor/mod.ts";
@@ -21,13 +20,12 @@ import type {
   RestoreResult,
 } from "./control.ts";
 import { endUnsaved, releaseLease, shipLastState, StopBudget } from "./last_state.ts";
-import { type Opened, openSession } from "./opening.ts";
+import type { Opened } from "./opening.ts";
 import { tellProcessEvent } from "./process_events.ts";
 import { processSpecs } from "./process_specs.ts";
-import { pruneEvent, type Pruner } from "./pruner.ts";
-import { Restorer } from "./restorer.ts";
 import { sessionStatus } from "./session_status.ts";
 import type { Job, SessionEnd, SessionOptions, SessionStatus, Wakeup } from "./session_types.ts";
+import { Tenure } from "./tenure.ts";
 
 export type { SessionEnd, SessionOptions } from "./session_types.ts";
 
@@ -36,18 +34,13 @@ const logger = log("session");
 export class Session {
   readonly #options: SessionOptions;
   readonly #stop = new AbortController();
-  readonly #fenced = new AbortController();
+  readonly #tenure: Tenure;
   #wake: PromiseWithResolvers<Wakeup> = Promise.withResolvers();
   #job: Job | null = null;
   readonly #budget: StopBudget;
-  #opened: Opened | null = null;
   #supervisor: Supervisor | null = null;
-  #restorer: Restorer | null = null;
   #loop: CheckpointLoop | null = null;
   #state: ManagerState = "waiting";
-  #leaseStatus: () => LeaseStatus | null = () => null;
-  /** Of the newest renewal. */
-  #fenceAtMs: number | null = null;
   /** Who asked for the lease while something else was under way, or could not be given it yet. */
   #asker: Asker | null = null;
   readonly #closed = new AbortController();
@@ -55,8 +48,14 @@ export class Session {
   constructor(options: SessionOptions) {
     this.#options = options;
     this.#budget = new StopBudget(options.clock, options.config.shutdown);
-    options.guard.onKilled = () =>
-      this.#fence("the guard ended the programs, this manager was stopped too long");
+    this.#tenure = new Tenure({
+      ...options,
+      onState: (state, reason) => this.#setState(state, reason),
+      onFenced: (error) => this.#onFenced(error),
+      onSuspended: (error) => this.#onSuspended(error),
+      onRenewed: (told) => this.#onRenewed(told),
+      onAsked: (by) => this.#onAsked(by),
+    });
   }
 
   async run(): Promise<SessionEnd> {
@@ -73,37 +72,18 @@ export class Session {
   // ---- start
 
   async #start(): Promise<void> {
-    const options = this.#options;
-    this.#setState("waiting", null);
-    this.#tellGuard(null);
-    this.#opened = await openSession({
-      ...options,
-      signal: this.#stop.signal,
-      onLeaseEvent: (event) => this.#onLeaseEvent(event),
-      onWaiting: (reason) => this.#setState("waiting", reason),
-      onLease: (status) => this.#leaseStatus = status,
-      fenceAtMs: () => this.#fenceAtMs,
-      onDatabasesFenced: (error) => this.#fence(error.message),
-      onCheckpoint: ({ checkpoint, totals, warnings }) => {
-        const summary = `checkpoint ${checkpoint.n} (${checkpoint.kind}) is durable`;
-        const detail = { ...totals, warnings: warnings.length };
-        options.record({ kind: "checkpoint", subject: checkpoint.id, summary, detail });
-      },
-      onPruned: (result) => options.record(pruneEvent(result)),
-    });
-    if (options.yielded) await options.persistYielded(false);
-    await options.guard.ready();
-    this.#setState("restoring", null);
-    this.#restorer = new Restorer({ ...options, ...this.#opened });
-    const signal = AbortSignal.any([this.#stop.signal, this.#fenced.signal]);
-    await this.#restorer.prepareStart(signal);
+    const { checkpointer } = (await this.#tenure.open(this.#stop.signal)).opened;
     this.#loop = new CheckpointLoop({
-      checkpointer: this.#opened.checkpointer,
+      checkpointer,
       intervalMs: this.#options.config.checkpoint.intervalMs,
       clock: this.#options.clock,
       log: logger,
-      afterwards: () => void this.#opened?.pruner.turn(),
     });
+  }
+
+  /** Asked to stop, or the lease is lost. */
+  get #ending(): AbortSignal {
+    return AbortSignal.any([this.#stop.signal, this.#tenure.fenced]);
   }
 
   #setState(state: ManagerState, reason: string | null): void {
@@ -115,11 +95,11 @@ export class Session {
 
   async #runPrograms(): Promise<SessionEnd> {
     const opened = this.#need();
-    let shipSoon = this.#restorer?.mustShip ?? false;
+    let shipSoon = this.#tenure.restorer?.mustShip ?? false;
     while (true) {
       await this.#leaseKnown();
       // Sealed before any program can write: no earlier holder's commit can come between theirs.
-      await opened.databases.follow(AbortSignal.any([this.#stop.signal, this.#fenced.signal]));
+      await opened.databases.follow(this.#ending);
       this.#startPrograms();
       this.#loop?.start(shipSoon);
       const wakeup = await this.#nextWakeup();
@@ -171,10 +151,10 @@ export class Session {
 
   async #nextWakeup(): Promise<Wakeup> {
     // What was asked for while nobody listened comes first; a fence beats all.
-    if (this.#fenced.signal.aborted) {
+    if (this.#tenure.fenced.aborted) {
       return {
         kind: "fenced",
-        error: asStateManagerError(this.#fenced.signal.reason),
+        error: asStateManagerError(this.#tenure.fenced.reason),
       };
     }
     if (this.#stop.signal.aborted) return { kind: "stop" };
@@ -182,10 +162,10 @@ export class Session {
     if (this.#job !== null) return { kind: "job", job: this.#job };
     const wakeup = await this.#wake.promise;
     this.#wake = Promise.withResolvers();
-    if (wakeup.kind !== "fenced" && this.#fenced.signal.aborted) {
+    if (wakeup.kind !== "fenced" && this.#tenure.fenced.aborted) {
       return {
         kind: "fenced",
-        error: asStateManagerError(this.#fenced.signal.reason),
+        error: asStateManagerError(this.#tenure.fenced.reason),
       };
     }
     return wakeup;
@@ -197,10 +177,10 @@ export class Session {
    */
   async #leaseKnown(): Promise<void> {
     const { clock } = this.#options;
-    while (this.#leaseStatus()?.state === "suspended" && !this.#stop.signal.aborted) {
-      await clock.sleep(DEADLINE_CHECK_MS, { signal: this.#fenced.signal });
+    while (this.#tenure.lease?.state === "suspended" && !this.#stop.signal.aborted) {
+      await clock.sleep(DEADLINE_CHECK_MS, { signal: this.#tenure.fenced });
     }
-    this.#fenced.signal.throwIfAborted();
+    this.#tenure.fenced.throwIfAborted();
   }
 
   async #stopPrograms(): Promise<SupervisorOutcome | null> {
@@ -246,14 +226,18 @@ export class Session {
 
   async #runRestore(job: Job & { kind: "restore" }): Promise<void> {
     try {
-      const restorer = this.#restorer;
-      assert(restorer !== null, "a running session has a restorer");
+      const { restorer } = this.#tenure;
+      if (restorer === null) {
+        throw new StateManagerError(
+          "internal",
+          "restore: no restorer in a running session",
+        );
+      }
       const signal = AbortSignal.any([
         this.#stop.signal,
-        this.#fenced.signal,
+        this.#tenure.fenced,
         ...(job.work.signal ? [job.work.signal] : []),
       ]);
-      this.#need().checkpointer.endPrune("a restore was asked for");
       await this.#need().checkpointer.idle();
       await this.#stopPrograms();
       this.#setState("restoring", null);
@@ -268,12 +252,12 @@ export class Session {
       job.done.reject(error);
       if (
         isError(error, "lease-lost", "lease-not-held") ||
-        this.#fenced.signal.aborted
+        this.#tenure.fenced.aborted
       ) throw error;
       logger.error("restore failed: programs start again on what is there", {
         error: asStateManagerError(error).message,
       });
-      await this.#restorer?.recover(AbortSignal.any([this.#stop.signal, this.#fenced.signal]));
+      await this.#tenure.restorer?.recover(this.#ending);
     }
   }
 
@@ -353,9 +337,9 @@ export class Session {
     const job = this.#job;
     this.#job = null;
     job?.done.reject(error);
-    if (this.#fenced.signal.aborted || error.code === "lease-lost") {
+    if (this.#tenure.fenced.aborted || error.code === "lease-lost") {
       this.#setState("fenced", error.message);
-      this.#opened?.checkpointer.abort("the lease is lost");
+      this.#tenure.opened?.checkpointer.abort("the lease is lost");
       await this.#supervisor?.kill();
       return {
         kind: "ended",
@@ -364,7 +348,7 @@ export class Session {
       };
     }
     await this.#supervisor?.kill();
-    const opened = this.#opened;
+    const opened = this.#tenure.opened;
     if (opened !== null) await releaseLease(opened, this.#budget);
     if (this.#stop.signal.aborted) {
       if (job?.kind === "release") return { kind: "released" };
@@ -381,15 +365,8 @@ export class Session {
 
   async #close(): Promise<void> {
     this.#closed.abort();
-    this.#options.guard.onKilled = null;
     this.#loop?.stop();
-    this.#opened?.checkpointer.abort("the session ends");
-    await this.#opened?.close();
-    this.#tellGuard(null);
-  }
-
-  #tellGuard(killAtMs: number | null): void {
-    void this.#options.guard.deadline(killAtMs);
+    await this.#tenure.close();
   }
 
   // ---- from outside
@@ -398,7 +375,7 @@ export class Session {
   requestStop(): void {
     this.#budget.begin();
     this.#stop.abort(new StateManagerError("cancelled", "stop requested"));
-    this.#opened?.verifier.stop();
+    this.#tenure.opened?.verifier.stop();
     this.#wake.resolve({ kind: "stop" });
     this.#supervisor?.shortenStop(this.#budget.programsByMs);
   }
@@ -415,7 +392,15 @@ export class Session {
     request: CheckpointRequest,
     work: LongWork,
   ): Promise<CheckpointResult> {
-    this.#needRunning("make checkpoint");
+    if (this.#state !== "running") {
+      throw new StateManagerError(
+        "wrong-state",
+        `make checkpoint: the state is ${this.#state}, wanted running`,
+        {
+          hint: "wait until it is running, then ask again",
+        },
+      );
+    }
     return await this.#need().checkpointer.create("request", request, {
       ...work,
       always: true,
@@ -427,26 +412,20 @@ export class Session {
     return this.#need();
   }
 
-  #needRunning(action: string): void {
-    if (this.#state === "running") return;
-    throw new StateManagerError("wrong-state", `${action}: the state is ${this.#state}, wanted running`, {
-      hint: "wait until it is running, then ask again",
-    });
-  }
-
-  /** `action` is what is asked of it. `wrong-state` while a restore or a stop has the repository to itself. */
-  pruner(action: string): Pruner {
-    this.#needRunning(action);
-    return this.#need().pruner;
-  }
-
   async restore(
     request: RestoreRequest,
     work: LongWork,
   ): Promise<RestoreResult> {
-    const restorer = this.#restorer;
-    this.#needRunning("restore");
-    assert(restorer !== null, "a running session has a restorer");
+    const { restorer } = this.#tenure;
+    if (this.#state !== "running" || restorer === null) {
+      throw new StateManagerError(
+        "wrong-state",
+        `restore: the state is ${this.#state}, wanted running`,
+        {
+          hint: "wait until it is running, then ask again",
+        },
+      );
+    }
     await restorer.check(request);
     if (request.dryRun) return await restorer.plan(request, work);
     const done = Promise.withResolvers<RestoreResult>();
@@ -478,66 +457,40 @@ export class Session {
   status(): SessionStatus {
     return sessionStatus({
       config: this.#options.config,
-      opened: this.#opened,
-      restorer: this.#restorer,
+      opened: this.#tenure.opened,
+      restorer: this.#tenure.restorer,
       supervisor: this.#supervisor,
-      lease: this.#leaseStatus(),
+      lease: this.#tenure.lease,
       nextCheckpointMs: this.#loop?.nextWallMs ?? null,
     });
   }
 
   #need(): Opened {
-    if (this.#opened === null) {
+    if (this.#tenure.opened === null) {
       throw new StateManagerError(
         "wrong-state",
         "session: the store is not open yet",
         { hint: "wait until it is running" },
       );
     }
-    return this.#opened;
+    return this.#tenure.opened;
   }
 
   // ---- events
 
-  #onLeaseEvent(event: LeaseEvent): void {
-    if (event.type === "renewed") return this.#onRenewed(event); // each few seconds: no history
-    this.#options.record({
-      kind: "lease-term",
-      subject: event.type === "acquired" ? String(event.term.token) : "",
-      summary: `lease ${event.type}`,
-      detail: { ...event },
-    });
-    switch (event.type) {
-      case "waiting":
-        return this.#setState(
-          "waiting",
-          event.heldBy === null ? null : `lease held by ${event.heldBy.holder}`,
-        );
-      case "suspended":
-        return this.#onSuspended(event.error);
-      case "asked":
-        return this.#onAsked(event.by);
-      case "lost":
-        return this.#fence(event.error);
-      default:
-        return;
-    }
-  }
-
   /** The deadline passed with no renewal: from here on nothing may be written by anybody of ours. */
   #onSuspended(error: string): void {
     this.#loop?.stop();
-    this.#opened?.checkpointer.abort("the lease could not be renewed");
     // No program runs and every write asks for the lease: it may come back.
     if (this.#state === "restoring") return;
     const running = this.#state === "running" &&
       this.#options.config.lease.onUnreachable === "freeze";
-    if (!running) return this.#fence(error);
+    if (!running) return this.#tenure.fence(error);
     this.#setState("frozen", `lease could not be renewed: ${error}`);
     this.#supervisor?.freeze();
     // What stands still may stay: it is either thawed when the lease is proven ours, or killed when it is lost, and the
     // guard still kills it should we die.
-    this.#tellGuard(null);
+    this.#tenure.excuse();
     void this.#keepFrozen();
   }
 
@@ -551,10 +504,7 @@ export class Session {
   }
 
   /** The lease is proven ours. The guard knows until when before anything that was frozen goes on. */
-  #onRenewed({ fenceAtMs, killAtMs }: Extract<LeaseEvent, { type: "renewed" }>): void {
-    this.#fenceAtMs = fenceAtMs;
-    this.#opened?.databases.deadline();
-    const told = this.#options.guard.deadline(killAtMs);
+  #onRenewed(told: Promise<void>): void {
     if (this.#state === "frozen") told.then(() => this.#thaw(), () => this.#thaw());
   }
 
@@ -566,17 +516,9 @@ export class Session {
     this.#loop?.start(true);
   }
 
-  #fence(reason: string): void {
-    if (this.#fenced.signal.aborted) return;
-    const error = new StateManagerError("lease-lost", `lease lost: ${reason}`, {
-      hint:
-        "another manager has taken over, or the store was out of reach for too long; start again to wait for the lease",
-    });
-    // Programs first: they are what may still write. Not awaited, #endBadly waits for the last of them.
+  /** Programs first: they are what may still write. Not awaited, #endBadly waits for the last of them. */
+  #onFenced(error: StateManagerError): void {
     this.#supervisor?.kill().catch(() => {});
-    this.#opened?.databases.abandon();
-    this.#opened?.checkpointer.abort("the lease is lost");
-    this.#fenced.abort(error);
     this.#wake.resolve({ kind: "fenced", error });
   }
 }

@@ -114,12 +114,12 @@ Deno.test("db restore says what is wrong, with its exit code, and leaves no file
   Deno.writeTextFileSync(`${folder.path}/orphan.db-wal`, "precious");
   const to = ["--to", `${folder.path}/x.db`];
   const cases: [string[], number, RegExp][] = [
-    [["app", ...flags], 64, /in place only the manager can/],
+    [["app", ...flags], 64, /in place say which state/],
     [["app", "--data-dir", folder.path], 64, /in place say which state/],
     [["app", "--to", `${folder.path}/`, ...flags], 64, /say where: --to FILE/],
     [["app", "--to", `${folder.path}/mine.db`, ...flags], 64, /nothing is overwritten/],
     [["app", "--to", `${folder.path}/orphan.db`, ...flags], 64, /orphan\.db-wal is there already/],
-    [["app", ...to, "--txid", "7", "--at", "2026-01-01T00:00:00Z", ...flags], 64, /not both/],
+    [["app", ...to, "--txid", "7", "--at", "2026-01-01T00:00:00Z", ...flags], 64, /not two/],
     [["app", ...to, "--txid", "0", ...flags], 64, /read --txid/],
     [["app", ...to, "--at", "yesterday", ...flags], 64, /RFC 3339/],
     [["app", ...to, "--txid", "3", ...flags], 1, /the nearest are 6/],

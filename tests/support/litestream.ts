@@ -36,3 +36,31 @@ export async function litestreamRestore(folder: string, target: string, ...flags
   const { code, text } = await litestream("restore", ...flags, "-o", target, `file://${folder}`);
   if (code !== 0) throw new Error(`litestream restore: exit code ${code}: ${text}`);
 }
+
+/** Restores a database out of one of our repositories; `storage` is that part of a configuration file. */
+export async function litestreamRestoreOf(
+  storage: Readonly<Record<string, unknown>>,
+  name: string,
+  target: string,
+  ...flags: string[]
+): Promise<void> {
+  const { directory, bucket, key_prefix: prefix, endpoint, region, access_key, secret_key } = storage;
+  if (directory !== undefined) {
+    return await litestreamRestore(`${directory}/databases/${name}`, target, ...flags);
+  }
+  const replica = {
+    type: "s3",
+    bucket,
+    path: `${prefix}/databases/${name}`,
+    endpoint,
+    region,
+    "force-path-style": true,
+    "access-key-id": access_key,
+    "secret-access-key": secret_key,
+  };
+  const never = `${target}.never`;
+  const config = `${target}.litestream.yml`;
+  await Deno.writeTextFile(config, JSON.stringify({ dbs: [{ path: never, replica }] })); // JSON is YAML
+  const { code, text } = await litestream("restore", "-config", config, ...flags, "-o", target, never);
+  if (code !== 0) throw new Error(`litestream restore: exit code ${code}: ${text}`);
+}

@@ -1,26 +1,20 @@
-/** `POST /checkpoint`, `POST /restore`, `GET /checkpoints`, one of them and its `DELETE`, `POST /checkpoints/prune`. */
+/** `POST /checkpoint`, `POST /restore`, `GET /checkpoints` and one of them. */
 
 import type { Hono } from "hono";
-import type * as v from "valibot";
 import type { CheckpointRecord } from "../../checkpoint/types.ts";
 import type { Control, RestoreRequest } from "../../manager/control.ts";
 import type { Clock } from "../../platform/clock.ts";
 import { isError, StateManagerError } from "../../platform/errors.ts";
 import type { Log } from "../../platform/log.ts";
 import { invalid, readBody } from "../body.ts";
+import { toRestoreRequest } from "../restore_body.ts";
 import { findCheckpoint, parseCheckpointReference } from "../../checkpoint/mod.ts";
 import type { ServerContext, ServerEnv } from "../env.ts";
 import { IdempotencyKeys } from "../idempotency.ts";
 import { jsonResponse, waitFor } from "../long_work.ts";
 import { Operation } from "../operation.ts";
-import { checkpointSchema, MAX_PAGE, pruneSchema, restoreSchema } from "../schemas.ts";
-import {
-  checkpointResultView,
-  checkpointView,
-  pruneResultView,
-  restoreResultView,
-  type View,
-} from "../views.ts";
+import { checkpointSchema, MAX_PAGE, restoreSchema } from "../schemas.ts";
+import { checkpointResultView, checkpointView, restoreResultView, type View } from "../views.ts";
 
 export interface CheckpointRoutes {
   readonly control: Control;
@@ -57,7 +51,7 @@ export function addCheckpointRoutes(
 
   app.post("/restore", async function restore(c) {
     const body = await readBody(c, restoreSchema, clock);
-    const request = restoreRequestOf(body, clock.wallMs());
+    const request = toRestoreRequest(body, clock.wallMs());
     const operation = keys.once(
       c,
       request,
@@ -100,30 +94,6 @@ export function addCheckpointRoutes(
     const found = findCheckpoint(list, { checkpoint: c.req.param("id") });
     return jsonResponse({ status: 200, body: markedView(found, currentId) });
   });
-
-  app.delete("/checkpoints/:id", async function deleteCheckpoint(c) {
-    const record = await control.deleteCheckpoint(c.req.param("id"), { force: wantsForce(c) });
-    return jsonResponse({ status: 200, body: { deleted: checkpointView(record) } });
-  });
-
-  app.post("/checkpoints/prune", async function prune(c) {
-    const { dry_run } = await readBody(c, pruneSchema, clock);
-    return await waitFor(c, {
-      clock,
-      log,
-      operation: new Operation((work) => control.prune({ dryRun: dry_run }, work)),
-      untilCaptured: false,
-      answerOf: (result) => ({ status: 200, body: pruneResultView(result) }),
-    });
-  });
-}
-
-function wantsForce(c: ServerContext): boolean {
-  const force = c.req.query("force") ?? "false";
-  if (force !== "true" && force !== "false") {
-    throw invalid([{ pointer: "", detail: "force: want true or false" }]);
-  }
-  return force === "true";
 }
 
 function markedView(record: CheckpointRecord, currentId: string | null): View {
@@ -172,60 +142,6 @@ function ordinalOf(
     }]);
   }
   return found.n;
-}
-
-/** The rules between the fields of `POST /restore`. */
-function restoreRequestOf(
-  body: v.InferOutput<typeof restoreSchema>,
-  nowMs: number,
-): RestoreRequest {
-  const { checkpoint, at, txid, files, databases } = body;
-  if (checkpoint !== undefined && at !== undefined) {
-    throw invalid([{
-      pointer: "/at",
-      detail: "must be left out where checkpoint is given",
-    }]);
-  }
-  if (txid !== undefined && (checkpoint !== undefined || at !== undefined)) {
-    throw invalid([{ pointer: "/txid", detail: "must be left out where checkpoint or at is given" }]);
-  }
-  if (txid !== undefined && (databases?.length !== 1 || files !== undefined)) {
-    throw invalid([{
-      pointer: "/databases",
-      detail: "must name the one database that the TXID is of, and no files",
-    }]);
-  }
-  const isNothing = (files ?? []).length + (databases ?? []).length === 0;
-  if (isNothing && (files !== undefined || databases !== undefined)) {
-    throw invalid([{
-      pointer: files !== undefined ? "/files" : "/databases",
-      detail: "names nothing to restore: name some, or leave it out for all",
-    }]);
-  }
-  if (at !== undefined && at > nowMs) {
-    throw invalid([{ pointer: "/at", detail: "must not be in the future" }]);
-  }
-  const target = checkpoint !== undefined
-    ? { checkpoint }
-    : at !== undefined
-    ? { atMs: at }
-    : txid !== undefined
-    ? { txid }
-    : null;
-  if (target === null) {
-    throw invalid([{
-      pointer: "/checkpoint",
-      detail: "must be given, or at: say which state to bring back",
-    }]);
-  }
-  return {
-    target,
-    files: files ?? null,
-    databases: databases ?? null,
-    consistent: body.consistent,
-    dryRun: body.dry_run,
-    safety: body.safety,
-  };
 }
 
 /** A checkpoint that the body names and that is not there is the body's fault (422), not a missing route (404). */

@@ -1,0 +1,328 @@
+/**
+ * `restore` and `db restore` in place where no manager runs: the command takes the lease, commits as a manager does and
+ * lets go; killed at any moment, the next start comes up with the old or the new state, whole. Environment:
+ * STATE_MANAGER_ALONE_KILLS, STATE_MANAGER_ALONE_SEED.
+ */
+
+import assert from "node:assert/strict";
+import { chainProgram, checkChain, readJournal } from "../support/chain.ts";
+import { findLitestream, litestreamRestoreOf } from "../support/litestream.ts";
+import { type Json, ManagerProcess, runProgram, scratchFolder, waitFor } from "../support/manager_process.ts";
+import { say } from "../support/say.ts";
+import { testOnStores, type TestStore } from "../support/test_stores.ts";
+import { seededRandom } from "../support/tree_model.ts";
+
+/** Short enough for a test, long enough for a machine that is busy. */
+const LEASE = { STATE_MANAGER_LEASE_TTL: "3s", STATE_MANAGER_LEASE_RENEW: "800ms" };
+const kills = Number(Deno.env.get("STATE_MANAGER_ALONE_KILLS") ?? "6");
+const givenSeed = Deno.env.get("STATE_MANAGER_ALONE_SEED");
+
+class Machine {
+  readonly root: string;
+  readonly database: string;
+  readonly files: string;
+  readonly journal: string;
+  readonly #store: TestStore;
+
+  constructor(root: string, store: TestStore) {
+    this.root = root;
+    this.database = `${root}/db/app.db`;
+    this.files = `${root}/files`;
+    this.journal = `${root}/journal`;
+    this.#store = store;
+  }
+
+  get #env(): Readonly<Record<string, string>> {
+    return { ...this.#store.env, ...LEASE };
+  }
+
+  get dataDir(): readonly string[] {
+    return ["--data-dir", `${this.root}/data`];
+  }
+
+  get note(): string {
+    return Deno.readTextFileSync(`${this.files}/note`);
+  }
+
+  set note(text: string) {
+    Deno.writeTextFileSync(`${this.files}/note`, text);
+  }
+
+  /** A manager with `command`, else with the program that writes the chain. */
+  start(command: readonly string[] = []): ManagerProcess {
+    for (const folder of ["db", "files"]) Deno.mkdirSync(`${this.root}/${folder}`, { recursive: true });
+    const { database, journal } = this;
+    const program = command.length > 0 ? command : chainProgram({ database, journal, perSecond: 200 });
+    const places = ["--files", `data=${this.files}`, "--database", `app=${database}`];
+    return new ManagerProcess({
+      args: ["run", ...this.#store.args, ...places, ...this.dataDir, "--", ...program],
+      env: this.#env,
+    });
+  }
+
+  /** A normal start that runs no program of its own. */
+  async visit(): Promise<ManagerProcess> {
+    const manager = this.start(["true"]);
+    assert.equal(await manager.exit(60_000), 0, manager.tail());
+    return manager;
+  }
+
+  /** At least `rows` more than there are. */
+  async grow(manager: ManagerProcess, rows: number): Promise<void> {
+    const starts = await waitFor(
+      "the program to begin",
+      () => readJournal(this.journal).rows.length > 0 && readJournal(this.journal),
+      60_000,
+      () => manager.tail(),
+    );
+    const wanted = (starts.rows.at(-1)?.n ?? 0) + rows;
+    await waitFor(
+      `row ${wanted}`,
+      () => (readJournal(this.journal).rows.at(-1)?.n ?? 0) >= wanted,
+      60_000,
+      () => manager.tail(),
+    );
+  }
+
+  /** A restore in place of what `verb` says, with no configuration file. */
+  alone(verb: "restore" | "restore files" | "db restore", ...args: readonly string[]): readonly string[] {
+    const files = ["--files", `data=${this.files}`];
+    const places = {
+      "restore": [...files, "--databases", `app=${this.database}`],
+      "restore files": files,
+      "db restore": ["--database", `app=${this.database}`],
+    }[verb];
+    const command = verb === "db restore" ? ["db", "restore"] : ["restore"];
+    return [...command, ...args, ...places, ...this.#store.args, ...this.dataDir];
+  }
+
+  command(args: readonly string[]): ManagerProcess {
+    return new ManagerProcess({ args, env: { ...this.#env, STATE_MANAGER_RESTORE_ORPHANS: "keep" } });
+  }
+
+  async run(...args: readonly string[]): Promise<{ code: number; stdout: string; stderr: string }> {
+    const command = this.command(args);
+    const code = await command.exit(60_000);
+    return { code, stdout: command.stdout, stderr: command.stderr };
+  }
+}
+
+async function stop(manager: ManagerProcess): Promise<void> {
+  manager.signal("SIGTERM");
+  const code = await manager.exit(60_000);
+  assert.ok(code === 0 || code === 143, `exit ${code}\n${manager.tail()}`);
+}
+
+/** Rows of the state at a TXID, by our own restorer and by Litestream. */
+async function rowsAt(store: TestStore, folder: string, txid: number): Promise<number> {
+  const [ours, theirs] = [`${folder}/ours-${txid}.db`, `${folder}/theirs-${txid}.db`];
+  const done = await runProgram(
+    ["db", "restore", "app", ...store.args, "--txid", String(txid), "--to", ours],
+    { env: store.env },
+  );
+  assert.equal(done.code, 0, done.stderr);
+  const rows = checkChain(ours);
+  if (findLitestream() !== null) {
+    await litestreamRestoreOf(store.config, "app", theirs, "-txid", txid.toString(16).padStart(16, "0"));
+    assert.equal(checkChain(theirs), rows, `TXID ${txid} by Litestream`);
+  }
+  return rows;
+}
+
+/** Two checkpoints, "first" and "second", a state between them, and one after. The manager is gone. */
+async function history(machine: Machine): Promise<{
+  readonly first: Json;
+  readonly between: { readonly txid: number; readonly rows: number };
+  readonly lastRows: number;
+}> {
+  await using manager = machine.start();
+  await manager.state("running");
+  machine.note = "first";
+  await machine.grow(manager, 50);
+  const first = (await manager.checkpoint("first")).checkpoint;
+  await machine.grow(manager, 60);
+  const rows = readJournal(machine.journal).rows.at(-1)?.n ?? 0;
+  const { durable_txid: txid } = await manager.json("/databases/app/sync", { method: "POST" });
+  await machine.grow(manager, 60);
+  machine.note = "second";
+  await stop(manager);
+  return { first, between: { txid, rows }, lastRows: checkChain(machine.database) };
+}
+
+testOnStores(
+  "with no manager a restore in place is new history, on the same machine and on an empty one",
+  async (store) => {
+    using scratch = scratchFolder();
+    const one = new Machine(`${scratch.path}/one`, store);
+    const { first, between, lastRows } = await history(one);
+
+    // One database, to a state that no checkpoint names.
+    const plan = await one.run(
+      ...one.alone("db restore", "app", "--txid", String(between.txid), "--dry-run"),
+    );
+    assert.equal(plan.code, 0, plan.stderr);
+    assert.match(plan.stdout, /^would restore /);
+    assert.equal(checkChain(one.database), lastRows);
+    const unasked = await one.run(...one.alone("db restore", "app", "--txid", String(between.txid)));
+    assert.deepEqual([unasked.code, checkChain(one.database)], [64, lastRows], unasked.stderr);
+    const back = await one.run(
+      ...one.alone("db restore", "app", "--txid", String(between.txid), "--yes", "--json"),
+    );
+    assert.equal(back.code, 0, back.stderr);
+    const told: Json = JSON.parse(back.stdout.trimEnd().split("\n").at(-1) ?? "");
+    assert.deepEqual([told.type, told.databases], ["complete", { app: between.txid }]);
+    const backRows = checkChain(one.database);
+    assert.ok(backRows >= between.rows && backRows < lastRows, `${backRows} rows came back`);
+    assert.equal(one.note, "second", "files were not asked for");
+    const safety: number = told.safety.databases.app.txid;
+
+    // The next start keeps it, and goes on from there.
+    {
+      await using manager = one.start();
+      await one.grow(manager, 20);
+      assert.equal(readJournal(one.journal).starts.at(-1), backRows);
+      const { databases: [status] } = await manager.json("/databases");
+      assert.equal(status.origin, "kept");
+      await stop(manager);
+    }
+    const newest = checkChain(one.database);
+
+    // Everything, on a machine that has nothing.
+    const two = new Machine(`${scratch.path}/two`, store);
+    const all = await two.run(...two.alone("restore", first.id, "--yes"));
+    assert.equal(all.code, 0, all.stderr);
+    assert.match(all.stdout, /^restored v1 .* what was there before is /);
+    assert.equal(two.note, "first");
+    const firstRows = checkChain(two.database);
+    {
+      await using manager = two.start(["sleep", "1000"]);
+      const status = await manager.state("running");
+      assert.deepEqual([status.files[0].origin, status.databases[0].origin], ["kept", "kept"]);
+      await stop(manager);
+    }
+    assert.deepEqual([checkChain(two.database), two.note], [firstRows, "first"]);
+
+    // Points before, between and after are all there, by both restorers.
+    assert.equal(await rowsAt(store, scratch.path, first.databases.app.txid), firstRows);
+    assert.equal(await rowsAt(store, scratch.path, between.txid), backRows);
+    assert.equal(await rowsAt(store, scratch.path, safety), lastRows);
+    const { stdout } = await runProgram(["checkpoint", "list", "--json", ...store.args, ...two.dataDir], {
+      env: store.env,
+    });
+    const kept: Json[] = JSON.parse(stdout).checkpoints;
+    const beforeAll = kept.findLast(({ kind }) => kind === "safety")?.databases.app.txid;
+    assert.equal(await rowsAt(store, scratch.path, beforeAll), newest);
+  },
+);
+
+testOnStores(
+  "with the lease held elsewhere a restore in place is exit 75, and nothing changes",
+  async (store) => {
+    using scratch = scratchFolder();
+    const one = new Machine(`${scratch.path}/one`, store);
+    const two = new Machine(`${scratch.path}/two`, store);
+    {
+      await using manager = two.start(["sleep", "1000"]);
+      await manager.state("running");
+      two.note = "first";
+      await manager.checkpoint();
+      two.note = "second";
+      await stop(manager);
+    }
+    await using holder = one.start(["sleep", "1000"]);
+    const { lease } = await holder.state("running");
+    const before = await holder.json("/checkpoints");
+    // With none given it waits as long as a dead holder's lease would stand: once is enough.
+    const patiences = store.config["directory"] === undefined
+      ? [["--no-lease-wait"]]
+      : [["--no-lease-wait"], []];
+    for (const patience of patiences) {
+      const { code, stderr } = await two.run(...two.alone("restore files", "v1", "--yes", ...patience));
+      assert.equal(code, 75, stderr);
+      assert.match(stderr, /lease/);
+    }
+    assert.equal(two.note, "second");
+    assert.deepEqual(await holder.json("/checkpoints"), before);
+    const after = await holder.state("running");
+    assert.equal(after.lease.token, lease.token, "nobody asked the holder for it");
+  },
+);
+
+Deno.test("a manager that runs on the data dir is used, unless the options name another store", async () => {
+  using scratch = scratchFolder();
+  const directory = `${scratch.path}/store`;
+  const store: TestStore = { args: ["--directory", directory], env: {}, config: { directory } };
+  const one = new Machine(`${scratch.path}/one`, store);
+  await using manager = one.start(["sleep", "1000"]);
+  const { processes: [before] } = await manager.state("running");
+  one.note = "first";
+  await manager.checkpoint();
+  one.note = "second";
+  const { code, stdout, stderr } = await one.run(...one.alone("restore files", "v1", "--yes"));
+  assert.equal(code, 0, stderr);
+  assert.match(stdout, /^restored v1 /);
+  assert.equal(one.note, "first");
+  const { processes: [after] } = await manager.state("running");
+  assert.notEqual(after.pid, before.pid, "its program was stopped and started");
+  const other = await one.run(
+    "restore",
+    "v1",
+    "--yes",
+    "--directory",
+    `${scratch.path}/other`,
+    ...one.dataDir,
+  );
+  assert.deepEqual([other.code, one.note], [64, "first"], other.stderr);
+  assert.match(other.stderr, /keeps another store/);
+});
+
+Deno.test("a restore in place that is killed or stopped at any moment leaves the old or the new state, whole", async () => {
+  using scratch = scratchFolder();
+  const seed = givenSeed === undefined ? Math.trunc(Math.random() * 1e9) : Number(givenSeed);
+  say(`seed ${seed}`);
+  const random = seededRandom(seed);
+  const directory = `${scratch.path}/store`;
+  const store: TestStore = { args: ["--directory", directory], env: {}, config: { directory } };
+  const one = new Machine(`${scratch.path}/one`, store);
+  const { first } = await history(one);
+  const state = () => `${one.note} with ${checkChain(one.database)} rows`;
+  const second = state();
+  const listed = async (): Promise<Json[]> => {
+    const { stdout } = await runProgram(["checkpoint", "list", "--json", ...store.args, ...one.dataDir]);
+    return JSON.parse(stdout).checkpoints;
+  };
+  const last = (await listed()).at(-1)?.id;
+  const begin = performance.now();
+  const whole = await one.run(...one.alone("restore", first.id, "--yes"));
+  assert.equal(whole.code, 0, whole.stderr);
+  const tookMs = performance.now() - begin;
+  const early = state();
+  assert.notEqual(early, second);
+  const found: string[] = [];
+  let now = early;
+  for (let n = 0; n < kills; n++) {
+    const target = now === early ? last : first.id;
+    const command = one.command(one.alone("restore", target, "--yes"));
+    const pauseMs = (0.3 + 0.75 * random()) * tookMs; // before that it has only begun
+    await new Promise((resolve) => setTimeout(resolve, pauseMs));
+    const how = ["killed", "all killed", "stopped"][n % 3];
+    if (how === "all killed") await command.killTree();
+    else {
+      try {
+        command.signal(how === "killed" ? "SIGKILL" : "SIGTERM");
+      } catch {
+        // It was done before.
+      }
+      const code = await command.exit(60_000);
+      assert.ok([0, 130, 137].includes(code), `exit ${code}\n${command.tail()}`);
+    }
+    const manager = await one.visit();
+    const after = state();
+    assert.ok([early, second].includes(after), `${how} after ${pauseMs} ms: ${after}\n${manager.tail()}`);
+    found.push(`${how} ${Math.round(pauseMs)} ms: ${after === now ? "old" : "new"}`);
+    now = after;
+  }
+  say(`${Math.round(tookMs)} ms whole; ${found.join(", ")}`);
+  const end = (await listed()).at(-1);
+  assert.equal(end.current, true);
+});
