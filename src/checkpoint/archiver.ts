@@ -21,9 +21,11 @@ import {
   type Results,
   WARNINGS_LIMIT,
 } from "./archiver_protocol.ts";
+import { collectGarbage } from "./collect.ts";
 import { composeRestoreRoot } from "./compose.ts";
 import { createCheckpoint } from "./create.ts";
 import { planRestore, stageCheckpoint } from "./restore.ts";
+import { sweepNames } from "./sweep.ts";
 import type { ArchiveProgress, FileWarning } from "./types.ts";
 import { verifyRepository } from "./verify.ts";
 
@@ -108,6 +110,14 @@ async function runOperation(
         return await composeRestoreRoot(line.request, environment);
       case "verify":
         return await verifyRepository(line.request, { ...environment, scratchFolder: line.scratchFolder });
+      case "collect":
+        return await collectGarbage(line.request, environment);
+      case "sweep": {
+        let entries = 0;
+        const onDeleted = () => latest = { phase: "finish", entries: ++entries, bytes: 0, totalBytes: null };
+        onProgress({ phase: "finish", entries, bytes: 0, totalBytes: null });
+        return await sweepNames(line.request, { store, signal, onDeleted });
+      }
     }
   } finally {
     clearInterval(alive);

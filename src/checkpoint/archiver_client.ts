@@ -18,10 +18,13 @@ import {
   type RequestLine,
   type Results,
 } from "./archiver_protocol.ts";
+import type { CollectRequest, CollectResult } from "./collect.ts";
 import type { ComposeRequest } from "./compose.ts";
 import type { CreateRequest, CreateResult, HeadFacts } from "./create.ts";
 import { nextOrdinal } from "./head.ts";
+import type { Names } from "./prune_rules.ts";
 import type { StageResult, StageTarget } from "./restore.ts";
+import type { SweepResult } from "./sweep.ts";
 import type { ArchiveProgress, ArchiveTotals, CheckpointRecord, Head } from "./types.ts";
 import type { VerifyRequest, VerifyResult } from "./verify_types.ts";
 
@@ -52,7 +55,8 @@ export type NewCheckpoint = Omit<CreateRequest, "head" | "devices"> & { readonly
 
 function factsOf(head: Head): HeadFacts {
   const current = head.checkpoints.find((record) => record.id === head.current) ?? null;
-  return { repo_id: head.repo_id, n: nextOrdinal(head), current, indexes: head.indexes };
+  const doomed = head.doomed.map(({ pack }) => pack);
+  return { repo_id: head.repo_id, n: nextOrdinal(head), current, indexes: head.indexes, doomed };
 }
 
 export class Archiver {
@@ -131,6 +135,35 @@ export class Archiver {
     const { repo_id, seq, current, checkpoints, indexes } = head;
     const known = seq === 0 ? null : { repo_id, seq, current, checkpoints, indexes };
     return this.#run({ op: "verify", request: { ...rest, known } }, work);
+  }
+
+  /**
+   * What may be doomed, and the indexes without it. `keep`: every checkpoint whose chunks must stay. Never beside a
+   * `create` of the same manager: what that one has sent would look like garbage.
+   */
+  collect(
+    request: {
+      readonly token: number;
+      readonly head: Head;
+      readonly keep: readonly CheckpointRecord[];
+      readonly dryRun: boolean;
+    },
+    work: ArchiverWork = {},
+  ): Promise<CollectResult> {
+    const { token, keep, dryRun } = request;
+    const { doomed, doomed_objects, indexes } = request.head;
+    const full: CollectRequest = {
+      token,
+      head: { doomed, indexes, ...(doomed_objects === undefined ? {} : { doomed_objects }) },
+      roots: keep.map(({ id, root, root_sha256 }) => ({ id, root, root_sha256 })),
+      dryRun,
+    };
+    return this.#run({ op: "collect", request: full }, work);
+  }
+
+  /** Deletes names that a head which we committed dooms. */
+  sweep(names: Names, work: ArchiverWork = {}): Promise<SweepResult> {
+    return this.#run({ op: "sweep", request: names }, work);
   }
 
   /** Ends what runs; no call may follow. */

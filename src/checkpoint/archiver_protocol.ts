@@ -6,10 +6,13 @@
 
 import type { WireError } from "../platform/wire_error.ts";
 import type { OpenStoreOptions, WireStore } from "../storage/mod.ts";
+import type { CollectRequest, CollectResult } from "./collect.ts";
 import type { ComposeRequest } from "./compose.ts";
 import type { CreateRequest, CreateResult } from "./create.ts";
 import type { IndexRef } from "./index_store.ts";
+import type { Names } from "./prune_rules.ts";
 import type { StageRequest, StageResult } from "./restore.ts";
+import type { SweepResult } from "./sweep.ts";
 import type { ArchiveProgress, ArchiveTotals, CheckpointRecord } from "./types.ts";
 import type { VerifyRequest, VerifyResult } from "./verify_types.ts";
 
@@ -35,7 +38,9 @@ export type Operation =
   | { readonly op: "stage"; readonly request: StageRequest }
   | { readonly op: "plan"; readonly request: PlanRequest }
   | { readonly op: "compose"; readonly request: ComposeRequest }
-  | { readonly op: "verify"; readonly request: VerifyRequest };
+  | { readonly op: "verify"; readonly request: VerifyRequest }
+  | { readonly op: "collect"; readonly request: CollectRequest }
+  | { readonly op: "sweep"; readonly request: Names };
 
 /** What each operation ends with. */
 export interface Results {
@@ -44,6 +49,8 @@ export interface Results {
   readonly plan: ArchiveTotals;
   readonly compose: CheckpointRecord;
   readonly verify: VerifyResult;
+  readonly collect: CollectResult;
+  readonly sweep: SweepResult;
 }
 
 export type RequestLine = Operation & {

@@ -65,6 +65,12 @@ export class ChunkTable {
     return this.#slots[this.#slotOf(id)] !== 0;
   }
 
+  /** Its place in `all`, from 0; null when it is not known. */
+  numberOf(id: Uint8Array): number | null {
+    const number = this.#slots[this.#slotOf(id)] ?? 0;
+    return number === 0 ? null : number - 1;
+  }
+
   find(id: Uint8Array): ChunkLocation | null {
     const number = this.#slots[this.#slotOf(id)] ?? 0;
     return number === 0 ? null : this.#location(number - 1);

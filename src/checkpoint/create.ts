@@ -42,6 +42,8 @@ export interface HeadFacts {
   readonly n: number;
   readonly current: CheckpointRecord | null;
   readonly indexes: readonly IndexRef[];
+  /** Packs that no new checkpoint may refer to (prune_rules.ts, rule A). Absent: none. */
+  readonly doomed?: readonly string[];
 }
 
 export interface CreateRequest {
@@ -224,7 +226,8 @@ class Creation {
     const { store, signal, cacheFolder } = this.#environment;
     const { token, head, compression = "auto" } = this.#request;
     const codec = await loadCodec();
-    const loaded = await loadIndexes(store, head.indexes, { codec, cacheFolder, signal });
+    const doomed = new Set(head.doomed);
+    const loaded = await loadIndexes(store, head.indexes, { codec, cacheFolder, signal, doomed });
     const sender = new PackSender({ ...this.#environment, codec, compression, token, table: loaded.table });
     return this.#writing = { codec, loaded, sender };
   }

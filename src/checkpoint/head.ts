@@ -88,6 +88,14 @@ function checkChange(before: Head, after: Head): void {
   assert(ids.size === after.checkpoints.length, "each checkpoint is listed once");
   assert(after.current === null || ids.has(after.current), "the current checkpoint is listed");
   assert(before.current === null || after.current !== null, "a head with a state never becomes one without");
+  const given = new Set(
+    [...before.doomed_objects ?? [], ...after.doomed_objects ?? []].map(({ key }) => key),
+  );
+  assert(
+    after.indexes.every(({ key }) => !given.has(key)) &&
+      after.checkpoints.every(({ root }) => !given.has(root)),
+    "nothing that is listed is doomed, or was",
+  );
   const known = new Set(before.checkpoints.map((record) => record.id));
   for (const record of after.checkpoints) {
     if (known.has(record.id)) continue;

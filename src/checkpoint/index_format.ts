@@ -72,21 +72,14 @@ function encodeIndex(
     item.entries.map((entry) => ({ ...entry, pack }))
   );
   records.sort((a, b) => compareIds(a.id, b.id));
-  const names = items.map((item) => new TextEncoder().encode(item.pack.name));
-  const packBytes = names.reduce((sum, name) => sum + 1 + name.length + 4, 0);
+  const packBytes = items.reduce((sum, { pack }) => sum + 1 + pack.name.length + 4, 0);
   const plain = new Uint8Array(8 + packBytes + records.length * RECORD_BYTES);
   assert(plain.length <= PLAIN_LIMIT_BYTES, "an index is bounded");
   const view = new DataView(plain.buffer);
   view.setUint32(0, items.length, true);
   view.setUint32(4, records.length, true);
   let at = 8;
-  items.forEach((item, i) => {
-    const name = names[i] ?? new Uint8Array();
-    plain[at] = name.length;
-    plain.set(name, at + 1);
-    view.setUint32(at + 1 + name.length, item.pack.sizeBytes, true);
-    at += 1 + name.length + 4;
-  });
+  for (const { pack } of items) at = writePack(plain, at, pack);
   for (const record of records) {
     plain.set(record.id, at);
     view.setUint32(at + ID_BYTES, record.pack, true);
@@ -95,6 +88,10 @@ function encodeIndex(
     view.setUint32(at + ID_BYTES + 12, record.length | (record.flags << 24), true);
     at += RECORD_BYTES;
   }
+  return wrap(codec, plain);
+}
+
+function wrap(codec: Codec, plain: Uint8Array): Uint8Array<ArrayBuffer> {
   const stored = encodeBytes(codec, plain);
   const object = new Uint8Array(HEADER_BYTES + stored.bytes.length);
   object.set(INDEX_MAGIC);
@@ -102,6 +99,20 @@ function encodeIndex(
   new DataView(object.buffer).setUint32(6, plain.length, true);
   object.set(stored.bytes, HEADER_BYTES);
   return object;
+}
+
+/** What is in the index in `bytes`, unpacked; its frame is checked, its records are not. */
+function unwrap(codec: Codec, bytes: Uint8Array, object: string): Uint8Array {
+  checkMagic(bytes, INDEX_MAGIC, object);
+  if (bytes.length < HEADER_BYTES) {
+    throw damaged(object, `${bytes.length} bytes, wanted ${HEADER_BYTES} and more`);
+  }
+  const flags = bytes[5] ?? 0;
+  const length = new DataView(bytes.buffer, bytes.byteOffset).getUint32(6, true);
+  if (flags > FLAG_ZSTD) throw damaged(object, `unknown flags ${flags}`);
+  if (length < 8 || length > PLAIN_LIMIT_BYTES) throw damaged(object, `${length} plain bytes declared`);
+  const stored = { bytes: bytes.subarray(HEADER_BYTES), compressed: flags === FLAG_ZSTD };
+  return decodeBytes(codec, stored, length, object);
 }
 
 /**
@@ -114,16 +125,7 @@ export function decodeIndex(
   object: string,
   visit: RecordVisitor,
 ): readonly IndexedPack[] {
-  checkMagic(bytes, INDEX_MAGIC, object);
-  if (bytes.length < HEADER_BYTES) {
-    throw damaged(object, `${bytes.length} bytes, wanted ${HEADER_BYTES} and more`);
-  }
-  const flags = bytes[5] ?? 0;
-  const length = new DataView(bytes.buffer, bytes.byteOffset).getUint32(6, true);
-  if (flags > FLAG_ZSTD) throw damaged(object, `unknown flags ${flags}`);
-  if (length < 8 || length > PLAIN_LIMIT_BYTES) throw damaged(object, `${length} plain bytes declared`);
-  const stored = { bytes: bytes.subarray(HEADER_BYTES), compressed: flags === FLAG_ZSTD };
-  const plain = decodeBytes(codec, stored, length, object);
+  const plain = unwrap(codec, bytes, object);
   const view = new DataView(plain.buffer, plain.byteOffset, plain.byteLength);
   const packCount = view.getUint32(0, true);
   const recordCount = view.getUint32(4, true);
@@ -133,6 +135,52 @@ export function decodeIndex(
   }
   readRecords(view, { start: end, count: recordCount, packs, object }, visit);
   return packs;
+}
+
+/**
+ * The index in `bytes`, which was read and checked before, without the packs that `isGone` names and their records. The
+ * rest keeps its order, and no record becomes an object of its own: memory is twice the index. Null: nothing is left.
+ */
+export function withoutPacks(
+  codec: Codec,
+  bytes: Uint8Array,
+  object: string,
+  isGone: (name: string) => boolean,
+): Uint8Array<ArrayBuffer> | null {
+  const plain = unwrap(codec, bytes, object);
+  const view = new DataView(plain.buffer, plain.byteOffset, plain.byteLength);
+  const { packs, end } = readPacks(plain, view, view.getUint32(0, true), object);
+  const numbers = new Map<number, number>();
+  packs.forEach(({ name }, i) => isGone(name) || numbers.set(i, numbers.size));
+  const kept = new Uint8Array(plain.length);
+  const keptView = new DataView(kept.buffer);
+  let at = 8;
+  for (const i of numbers.keys()) {
+    const pack = packs[i];
+    assert(pack !== undefined, "the pack is listed");
+    at = writePack(kept, at, pack);
+  }
+  let records = 0;
+  for (let from = end; from < plain.length; from += RECORD_BYTES) {
+    const number = numbers.get(view.getUint32(from + ID_BYTES, true));
+    if (number === undefined) continue;
+    kept.set(plain.subarray(from, from + RECORD_BYTES), at);
+    keptView.setUint32(at + ID_BYTES, number, true);
+    at += RECORD_BYTES;
+    records++;
+  }
+  if (records === 0) return null;
+  keptView.setUint32(0, numbers.size, true);
+  keptView.setUint32(4, records, true);
+  return wrap(codec, kept.subarray(0, at));
+}
+
+/** Returns where the next one goes. */
+function writePack(plain: Uint8Array<ArrayBuffer>, at: number, { name, sizeBytes }: IndexedPack): number {
+  const { written } = new TextEncoder().encodeInto(name, plain.subarray(at + 1));
+  plain[at] = written;
+  new DataView(plain.buffer).setUint32(at + 1 + written, sizeBytes, true);
+  return at + 1 + written + 4;
 }
 
 function readPacks(plain: Uint8Array, view: DataView, count: number, object: string) {

@@ -28,6 +28,8 @@ export interface LoadedIndex {
   readonly records: number;
   /** Numbers of its packs in the table. */
   readonly packs: readonly number[];
+  /** It names doomed packs, too, which the table does not have. */
+  readonly namesDoomed: boolean;
 }
 
 export interface LoadedIndexes {
@@ -40,7 +42,11 @@ export interface LoadOptions {
   /** Folder for copies; null: none are kept. */
   readonly cacheFolder: string | null;
   readonly signal: AbortSignal;
+  /** Packs that garbage collection may delete: what is in them counts as not stored. Left out: none. */
+  readonly doomed?: ReadonlySet<string>;
 }
+
+const NONE: ReadonlySet<string> = new Set();
 
 export async function loadIndexes(
   store: ObjectStore,
@@ -48,45 +54,59 @@ export async function loadIndexes(
   options: LoadOptions,
 ): Promise<LoadedIndexes> {
   const table = new ChunkTable();
-  const folder = options.cacheFolder === null ? null : `${options.cacheFolder}/indexes`;
+  const folder = copiesIn(options);
   if (folder !== null) await ensureFolder(folder, 0o700);
   const indexes: LoadedIndex[] = [];
   for (let i = 0; i < refs.length; i += FETCHES_IN_FLIGHT) {
     const group = refs.slice(i, i + FETCHES_IN_FLIGHT);
-    const bodies = await Promise.all(group.map((ref) => indexBytes(store, ref, folder, options.signal)));
+    const bodies = await Promise.all(group.map((ref) => readIndex(store, ref, options)));
     group.forEach((ref, j) => {
       const bytes = bodies[j];
-      if (bytes !== undefined) indexes.push(addIndex(table, ref, bytes, options.codec));
+      if (bytes !== undefined) indexes.push(addIndex(table, ref, bytes, options));
     });
   }
   if (folder !== null) await removeStale(folder, refs);
   return { table, indexes };
 }
 
-function addIndex(table: ChunkTable, ref: IndexRef, bytes: Uint8Array, codec: Codec): LoadedIndex {
+function copiesIn({ cacheFolder }: Pick<LoadOptions, "cacheFolder">): string | null {
+  return cacheFolder === null ? null : `${cacheFolder}/indexes`;
+}
+
+function addIndex(
+  table: ChunkTable,
+  ref: IndexRef,
+  bytes: Uint8Array,
+  { codec, doomed = NONE }: LoadOptions,
+): LoadedIndex {
   const numbers = new Map<object, number>();
   let records = 0;
   const packs = decodeIndex(codec, bytes, ref.key, (record, pack) => {
+    if (doomed.has(pack.name)) return;
     const number = numbers.get(pack) ?? table.addPack(pack);
     numbers.set(pack, number);
     table.add(record, number);
     records++;
   });
   // A pack without records cannot be, but if one were, it must not be lost from the index.
-  for (const pack of packs) if (!numbers.has(pack)) numbers.set(pack, table.addPack(pack));
-  return { ref, records, packs: [...numbers.values()] };
+  for (const pack of packs) {
+    if (!numbers.has(pack) && !doomed.has(pack.name)) numbers.set(pack, table.addPack(pack));
+  }
+  const namesDoomed = packs.some(({ name }) => doomed.has(name));
+  return { ref, records, packs: [...numbers.values()], namesDoomed };
 }
 
-async function indexBytes(
+/** The bytes that the head's hash names: the copy, or the store's. */
+export async function readIndex(
   store: ObjectStore,
   ref: IndexRef,
-  folder: string | null,
-  signal: AbortSignal,
+  options: Pick<LoadOptions, "cacheFolder" | "signal">,
 ): Promise<Uint8Array<ArrayBuffer>> {
+  const folder = copiesIn(options);
   const path = folder === null ? null : `${folder}/${ref.sha256}`;
   const copy = path === null ? null : await readBytesIfPresent(path).catch(() => null);
   if (copy !== null && sha256Hex(copy) === ref.sha256) return copy;
-  const bytes = await fetchIndex(store, ref, signal);
+  const bytes = await fetchIndex(store, ref, options.signal);
   if (path !== null) await keepCopy(path, bytes);
   return bytes;
 }

@@ -4,6 +4,7 @@ export { Archiver, type ArchiverOptions, type ArchiverWork, type NewCheckpoint }
 export type { ArchiverStore } from "./archiver_protocol.ts";
 export { archiverMain } from "./archiver.ts";
 export { parseCheckpointReference } from "./checkpoint_reference.ts";
+export { type CollectReport, type CollectResult, doomOf } from "./collect.ts";
 export { composeRestoreRoot } from "./compose.ts";
 export type { CreateResult } from "./create.ts";
 export {
@@ -16,6 +17,41 @@ export {
   takeOverHead,
   type TakeOverOptions,
 } from "./head.ts";
+export {
+  expired,
+  type KeepFacts,
+  type KeepReason,
+  type KeepRules,
+  type Kept,
+  planKeep,
+} from "./keep_rules.ts";
+export {
+  initialPrune,
+  type PruneChange,
+  type PruneEffect,
+  type PruneEvent,
+  type PruneLearned,
+  type PruneMachine,
+  type PruneNow,
+  type PruneRequest,
+  stepPrune,
+} from "./prune_machine.ts";
+export {
+  automaticPrune,
+  basisOf,
+  doom,
+  DOOMED_LIMIT,
+  dueNames,
+  forget,
+  GC_GRACE_MS,
+  isEmptyNames,
+  type Names,
+  recordsToForget,
+  release,
+  type Unwanted,
+  whyItStays,
+  withPin,
+} from "./prune_rules.ts";
 export { emptyHead, TAKE_OVER_ATTEMPTS } from "./head_rules.ts";
 export { rebuildIndexes, type RepairResult } from "./repair.ts";
 export { type LostFile, type SalvageResult, salvageTo } from "./salvage.ts";

@@ -46,6 +46,8 @@ const name = v.pipe(v.string(), v.nonEmpty(), v.maxLength(200));
 const itemName = v.pipe(v.string(), v.regex(/^[A-Za-z0-9][A-Za-z0-9._-]{0,199}$/));
 const checkpointId = v.pipe(v.string(), v.check(isCheckpointId, "is a checkpoint id"));
 
+const isDoomable = (key: string): boolean => isIndexKey(key) || isRootKey(key);
+
 const repositorySchema = v.object({
   repo_id: v.pipe(v.string(), v.regex(/^[0-9a-f]{32}$/)),
   name,
@@ -82,6 +84,7 @@ const recordSchema = v.object({
   databases: v.exactOptional(positionsSchema),
   warnings: count,
   restored_from: v.exactOptional(checkpointId),
+  pinned: v.exactOptional(v.boolean()),
 });
 
 const headSchema = v.object({
@@ -106,6 +109,10 @@ const headSchema = v.object({
     pack: v.pipe(v.string(), v.check(isPackName, "is the name of a pack")),
     since: count,
   })),
+  doomed_objects: v.exactOptional(v.array(v.object({
+    key: v.pipe(v.string(), v.check(isDoomable, "is the key of an index or a root object")),
+    since: count,
+  }))),
   nonce: v.exactOptional(v.pipe(v.string(), v.maxLength(200))),
 });
 
@@ -221,7 +228,11 @@ export function parseHead(bytes: Uint8Array): Head {
 }
 
 /** The root object of `record`, its hash checked before it is parsed. */
-export function parseRoot(bytes: Uint8Array, record: CheckpointRecord, sha256: string): RootObject {
+export function parseRoot(
+  bytes: Uint8Array,
+  record: Pick<CheckpointRecord, "id" | "root" | "root_sha256">,
+  sha256: string,
+): RootObject {
   if (sha256 !== record.root_sha256) throw damaged(record.root, "SHA-256 is not the one that the head names");
   const root = parseObject(rootSchema, bytes, record.root, ROOT_LIMIT_BYTES);
   if (root.id !== record.id) {

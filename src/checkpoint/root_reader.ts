@@ -10,9 +10,12 @@ import { ManifestReader } from "./manifest.ts";
 import { type FilesItem, parseRoot, type RootObject } from "./records.ts";
 import type { CheckpointRecord, ManifestEntry } from "./types.ts";
 
+/** What leads to a root object. */
+export type RootRef = Pick<CheckpointRecord, "id" | "root" | "root_sha256">;
+
 export async function loadRoot(
   store: ObjectStore,
-  record: CheckpointRecord,
+  record: RootRef,
   options: RequestOptions,
 ): Promise<RootObject> {
   try {

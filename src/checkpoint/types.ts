@@ -45,6 +45,8 @@ export interface CheckpointRecord {
   readonly warnings: number;
   /** For kind "restore": the checkpoint whose content it brings back. */
   readonly restored_from?: string;
+  /** Kept whatever the rules say, until somebody takes the pin away. Absent: no. */
+  readonly pinned?: boolean;
 }
 
 /** A state of a replicated database: everything up to this TXID. Its bytes are the replica's, not the checkpoint's. */
@@ -93,6 +95,8 @@ export interface Head {
   readonly on_start_applied: string | null;
   /** Names of packs that garbage collection may delete (checkpoint.md rules A to C); a name here is never used again. */
   readonly doomed: readonly { readonly pack: string; readonly since: number }[];
+  /** Keys of index and root objects, likewise. Absent: none, or an older version wrote the head and forgot them. */
+  readonly doomed_objects?: readonly { readonly key: string; readonly since: number }[];
   /** New with each swap: its writer knows it again. Absent in a head that an older version wrote. */
   readonly nonce?: string;
 }

@@ -56,6 +56,10 @@ export class ManagerClient implements Disposable {
     return await this.#json<T>(path, { method: "POST", body: JSON.stringify(body) }, timeoutMs);
   }
 
+  async delete<T = JsonObject>(path: string): Promise<T> {
+    return await this.#json<T>(path, { method: "DELETE" }, ANSWER_TIMEOUT_MS);
+  }
+
   /** Status code alone, as a health check wants it. */
   async probe(path: string, timeoutMs: number): Promise<number> {
     const response = await this.#fetch(path, { signal: AbortSignal.timeout(timeoutMs) });

@@ -30,7 +30,7 @@ export interface CommandSpec {
 
 /** Commands that only group others, and what a group alone means. */
 export const GROUPS: Readonly<Record<string, { readonly text: string; readonly standard: string }>> = {
-  checkpoint: { text: "make, list and verify checkpoints", standard: "list" },
+  checkpoint: { text: "make, list, verify and delete checkpoints", standard: "list" },
   lease: { text: "show, release or take the lease", standard: "show" },
   config: { text: "check, show and send configurations", standard: "show" },
   storage: { text: "check and repair what is in the store", standard: "check" },
@@ -230,6 +230,21 @@ export const COMMANDS: readonly CommandSpec[] = [
     ],
     examples: ["storage repair --dry-run --directory /mnt/store"],
     load: async () => (await import("./storage_repair.ts")).repairStorage,
+  },
+  {
+    name: "checkpoint rm",
+    text: "delete checkpoints; what only they need is freed by the next prune",
+    arguments: "<id...>",
+    options: [{ flags: "--force", text: "also pinned ones" }, YES, ...CLIENT],
+    examples: ["checkpoint rm v3 v4"],
+    load: async () => (await import("./checkpoint_prune.ts")).removeCheckpoints,
+  },
+  {
+    name: "checkpoint prune",
+    text: "delete the checkpoints that the keep rules do not want, and free what nothing needs",
+    options: [{ flags: "--dry-run", text: "say what would go, and why the rest stays" }, YES, ...CLIENT],
+    examples: ["checkpoint prune --dry-run"],
+    load: async () => (await import("./checkpoint_prune.ts")).pruneCheckpoints,
   },
   {
     name: "restore",

@@ -12,6 +12,7 @@ import type {
   Config,
   DatabaseConfig,
   FilesConfig,
+  KeepConfig,
   LeaseConfig,
   ProcessConfig,
   ServerConfig,
@@ -27,6 +28,7 @@ const RESTART_DELAY_MS = 1000;
 const RESTART_MAX_DELAY_MS = 30_000;
 const START_LIMIT = { burst: 10, intervalMs: 300_000 };
 const CHECKPOINT_INTERVAL_MS = 300_000;
+const KEEP = { last: 10, hourly: 24, daily: 7, weekly: 5, monthly: 6 };
 /** Litestream's. */
 const SYNC_INTERVAL_MS = 1000;
 const DAY_MS = 86_400_000;
@@ -190,6 +192,18 @@ function serverOf(parsed: ParsedConfig, tokens: readonly TokenConfig[], problems
   };
 }
 
+function keepOf(parsed: NonNullable<ParsedConfig["checkpoint"]>["keep"]): KeepConfig {
+  return {
+    last: parsed?.last ?? KEEP.last,
+    hourly: parsed?.hourly ?? KEEP.hourly,
+    daily: parsed?.daily ?? KEEP.daily,
+    weekly: parsed?.weekly ?? KEEP.weekly,
+    monthly: parsed?.monthly ?? KEEP.monthly,
+    withinMs: parsed?.within ?? 0,
+    labels: parsed?.labels ?? [],
+  };
+}
+
 function shutdownOf(parsed: ParsedConfig): Config["shutdown"] {
   const budgetMs = parsed.shutdown?.budget ?? SHUTDOWN_BUDGET_MS;
   const flushReserveMs = parsed.shutdown?.flush_reserve ??
@@ -222,6 +236,7 @@ export function effectiveConfig(parsed: ParsedConfig, surroundings: Surroundings
         intervalMs: parsed.checkpoint?.verify?.interval ?? DAY_MS,
         percent: parsed.checkpoint?.verify?.percent ?? VERIFY_PERCENT,
       },
+      keep: keepOf(parsed.checkpoint?.keep),
     },
     restore: {
       onStart: parsed.restore?.on_start ?? "latest",

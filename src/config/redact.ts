@@ -1,7 +1,14 @@
 /** The configuration in force, in the file's names and units, with every secret as "***". What `GET /config` shows. */
 
 import { formatDuration } from "./duration.ts";
-import type { Config, DatabaseConfig, ProcessConfig, ServerConfig, StorageConfig } from "./types.ts";
+import type {
+  Config,
+  DatabaseConfig,
+  KeepConfig,
+  ProcessConfig,
+  ServerConfig,
+  StorageConfig,
+} from "./types.ts";
 
 /** Stands for a value that is never shown; it is refused as a value. */
 export const REDACTED = "***";
@@ -53,6 +60,10 @@ function process(config: ProcessConfig): Record<string, unknown> {
   });
 }
 
+function keep({ withinMs, labels, ...counts }: KeepConfig): Record<string, unknown> {
+  return { ...counts, within: formatDuration(withinMs), labels };
+}
+
 function database(config: DatabaseConfig): Record<string, unknown> {
   const { owner, mode } = config;
   return present({
@@ -99,6 +110,7 @@ export function redactedConfig(config: Config): Record<string, unknown> {
         interval: formatDuration(config.checkpoint.verify.intervalMs),
         percent: config.checkpoint.verify.percent,
       },
+      keep: keep(config.checkpoint.keep),
     },
     restore: {
       on_start: config.restore.onStart,

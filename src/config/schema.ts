@@ -12,6 +12,7 @@ import {
   choiceSchema,
   described,
   durationSchema,
+  integerSchema,
   listSchema,
   mapSchema,
   nameSchema,
@@ -114,6 +115,30 @@ const filesSchema = v.strictObject({
   ),
 }, "an object");
 
+/** More would only make the list of checkpoints, which each of them changes, slow. */
+const MOST_KEPT = 1000;
+
+const keepCount = (title: string, text: string) =>
+  described(title, text, integerSchema(0, MOST_KEPT, "checkpoints to keep"));
+
+const keepSchema = v.strictObject({
+  last: keepCount("Last", "So many of the newest checkpoints. Default: 10."),
+  hourly: keepCount("Hourly", "The newest one of each of so many hours that have any. Default: 24."),
+  daily: keepCount("Daily", "The newest one of each of so many days (UTC). Default: 7."),
+  weekly: keepCount("Weekly", "The newest one of each of so many weeks, from Monday on. Default: 5."),
+  monthly: keepCount("Monthly", "The newest one of each of so many months. Default: 6."),
+  within: described(
+    "Within",
+    "All that are younger than this; 0: no such rule. Default: 0.",
+    durationSchema(0, 3650 * DAY_MS, "7d"),
+  ),
+  labels: described(
+    "Labels",
+    "All that bear one of these labels: name, or name=value. Default: none.",
+    listSchema(textSchema("a label: name, or name=value", 512), 100, "a list of labels"),
+  ),
+}, "an object");
+
 const checkpointSchema = v.strictObject({
   interval: described(
     "Interval",
@@ -141,6 +166,7 @@ const checkpointSchema = v.strictObject({
       ),
     }, "an object"),
   ),
+  keep: described("Keep", "Which checkpoints stay; what none of these rules wants is deleted.", keepSchema),
   consistency: described(
     "Consistency",
     "Files are read while processes run. Default: live.",

@@ -85,6 +85,7 @@ export interface CheckpointConfig {
   readonly intervalMs: number;
   readonly onStop: boolean;
   readonly verify: VerifyConfig;
+  readonly keep: KeepConfig;
 }
 
 export interface VerifyConfig {
@@ -92,6 +93,19 @@ export interface VerifyConfig {
   readonly intervalMs: number;
   /** Of the packs that each run reads; 0: their footers alone. */
   readonly percent: number;
+}
+
+/** Which checkpoints stay (src/checkpoint/keep_rules.ts). */
+export interface KeepConfig {
+  readonly last: number;
+  readonly hourly: number;
+  readonly daily: number;
+  readonly weekly: number;
+  readonly monthly: number;
+  /** 0: no rule. */
+  readonly withinMs: number;
+  /** `name` or `name=value`. */
+  readonly labels: readonly string[];
 }
 
 export interface RestoreConfig {

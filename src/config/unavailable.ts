@@ -17,7 +17,6 @@ interface Unavailable {
 const RESTART_INSTEAD = "let the program end when it is unwell; it is restarted";
 const EMBEDDED_INSTEAD =
   "open the remote primary from the program itself; only local databases are replicated";
-const LATER_KEEP = "every checkpoint is kept";
 
 export const UNAVAILABLE: readonly Unavailable[] = [
   { key: "databases.*.sync_url", instead: EMBEDDED_INSTEAD },
@@ -37,7 +36,6 @@ export const UNAVAILABLE: readonly Unavailable[] = [
   { key: "processes.*.reload_signal", instead: "send the signal yourself" },
   { key: "processes.*.timeout_start", instead: "a process counts as started as soon as it runs" },
   { key: "checkpoint.schedule", instead: "use checkpoint.interval" },
-  { key: "checkpoint.keep", instead: LATER_KEEP },
   { key: "checkpoint.consistency", except: ["live"], instead: "files are read live" },
   { key: "checkpoint.before", instead: "make a checkpoint by POST /checkpoint when the program is quiet" },
   { key: "checkpoint.after", instead: "make a checkpoint by POST /checkpoint when the program is quiet" },

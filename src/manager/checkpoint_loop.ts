@@ -7,6 +7,8 @@ import type { Checkpointer } from "./checkpointer.ts";
 
 export interface CheckpointLoopOptions {
   readonly checkpointer: Checkpointer;
+  /** Called after each that ended well. */
+  readonly afterwards: () => void;
   /** 0: only the first one after a start, where asked for. */
   readonly intervalMs: number;
   readonly clock: Clock;
@@ -76,6 +78,7 @@ export class CheckpointLoop {
     try {
       await checkpointer.idle();
       await checkpointer.create("interval", { comment: "", labels: {} });
+      this.#options.afterwards();
       return null;
     } catch (error) {
       return asStateManagerError(error);

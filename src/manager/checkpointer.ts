@@ -1,6 +1,7 @@
 /**
  * Makes checkpoints, one at a time: the archiver child reads and uploads, this side commits the result into the head
- * under the lease, in the order of checkpoint_rules.ts.
+ * under the lease, in the order of checkpoint_rules.ts. A prune takes the same place: never both at once, for what a
+ * checkpoint has sent and not yet committed looks like garbage.
  */
 
 import type { Archiver, HeadSession } from "../checkpoint/mod.ts";
@@ -35,6 +36,7 @@ export class Checkpointer {
   readonly #options: CheckpointerOptions;
   #running: Promise<CheckpointResult> | null = null;
   #abort: AbortController | null = null;
+  #prune: { readonly abort: AbortController; readonly ended: Promise<void> } | null = null;
   #lastFinishedMs: number | null = null;
   #lastError: StateManagerError | null = null;
 
@@ -55,26 +57,69 @@ export class Checkpointer {
     return this.#lastError;
   }
 
-  /** Ends a running one; nothing but garbage is left of it. */
+  /** Ends a running one, or a prune; nothing but garbage is left of it. */
   abort(reason: string): void {
     this.#abort?.abort(
       new StateManagerError("cancelled", `make checkpoint: ${reason}`),
     );
+    this.endPrune(reason);
   }
 
-  /** Resolves when none runs, whatever became of it. */
+  /** Resolves when neither a checkpoint nor a prune runs, whatever became of it. */
   async idle(): Promise<void> {
-    await this.#running?.catch(() => {});
+    while (this.#running !== null || this.#prune !== null) {
+      await this.#running?.catch(() => {});
+      await this.#prune?.ended;
+    }
+  }
+
+  /** A prune can wait: it goes on from where it was at its next turn. */
+  endPrune(reason: string): void {
+    this.#prune?.abort.abort(new StateManagerError("cancelled", `prune: ${reason}`));
+  }
+
+  /** Runs `prune` in the place of a checkpoint. `busy` while one is made, or another prune runs. */
+  async runPrune<T>(prune: (signal: AbortSignal) => Promise<T>, outer?: AbortSignal): Promise<T> {
+    if (this.#running !== null || this.#prune !== null) {
+      throw new StateManagerError(
+        "busy",
+        `prune: ${this.#prune === null ? "a checkpoint" : "another one"} is under way`,
+        {
+          hint: "wait until it is done, then ask again",
+        },
+      );
+    }
+    const abort = new AbortController();
+    const ended = Promise.withResolvers<void>();
+    this.#prune = { abort, ended: ended.promise };
+    try {
+      return await prune(outer === undefined ? abort.signal : AbortSignal.any([abort.signal, outer]));
+    } finally {
+      this.#prune = null;
+      ended.resolve();
+    }
   }
 
   /**
-   * Makes one checkpoint and resolves when it is durable. `busy` when one is under way.
+   * Makes one checkpoint and resolves when it is durable. `busy` when one is under way; a prune is ended for it.
    * With `always`, an unchanged state gets a record of its own (a person asked and may have commented).
    */
-  create(
+  async create(
     kind: CheckpointRecord["kind"],
     request: CheckpointRequest,
     work: LongWork & { readonly always?: boolean } = {},
+  ): Promise<CheckpointResult> {
+    while (this.#prune !== null && this.#running === null) {
+      this.endPrune("a checkpoint was asked for");
+      await this.#prune.ended;
+    }
+    return await this.#begin(kind, request, work);
+  }
+
+  #begin(
+    kind: CheckpointRecord["kind"],
+    request: CheckpointRequest,
+    work: LongWork & { readonly always?: boolean },
   ): Promise<CheckpointResult> {
     if (this.#running !== null) {
       const hint = "wait until it is done, then ask again";

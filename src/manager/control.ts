@@ -1,6 +1,6 @@
 /** What the HTTP server and the command line may ask of the manager. The manager implements it; tests bring fakes. */
 
-import type { VerifyLevel, VerifyResult } from "../checkpoint/mod.ts";
+import type { CollectReport, Kept, VerifyLevel, VerifyResult } from "../checkpoint/mod.ts";
 import type { ArchiveProgress, ArchiveTotals, CheckpointRecord, FileWarning } from "../checkpoint/types.ts";
 import type { TokenConfig } from "../config/types.ts";
 import type { FollowedStatus } from "../database/mod.ts";
@@ -180,6 +180,21 @@ export interface RestoreResult {
   readonly warnings: readonly FileWarning[];
 }
 
+export interface PruneResult {
+  /** Nothing was changed; what is told would have been done. */
+  readonly dryRun: boolean;
+  /** Every checkpoint that was listed, newest first, with why it stays; without a reason it goes. */
+  readonly plan: readonly Kept[];
+  /** Those that left the list, oldest first. */
+  readonly forgotten: readonly CheckpointRecord[];
+  /** What was found in the store; null where nobody looked. */
+  readonly report: CollectReport | null;
+  /** Packs, index and root objects that were deleted. */
+  readonly deletedObjects: number;
+  /** Those that are to be deleted when nobody can be reading them any more. */
+  readonly waitingObjects: number;
+}
+
 export interface HealthCheck {
   readonly name: string;
   readonly ok: boolean;
@@ -216,6 +231,12 @@ export interface Control {
   checkpoints(): Promise<readonly CheckpointRecord[]>;
   /** `busy` when another one runs. What is damaged is in the result. */
   verify(request: VerifyWish, work?: LongWork): Promise<VerifyResult>;
+  /** Takes one off the list; what only it needed goes with the next prune. */
+  deleteCheckpoint(reference: string, options: { readonly force: boolean }): Promise<CheckpointRecord>;
+  /** A pinned checkpoint stays whatever the keep rules say. */
+  pinCheckpoint(reference: string, pinned: boolean): Promise<CheckpointRecord>;
+  /** By the keep rules. `busy` while a checkpoint is made; one that is asked for ends it. */
+  prune(request: { readonly dryRun: boolean }, work?: LongWork): Promise<PruneResult>;
   restore(request: RestoreRequest, work?: LongWork): Promise<RestoreResult>;
   /** Resolves with the durable TXID when all that was committed before the call is in the bucket. */
   syncDatabase(name: string, signal?: AbortSignal): Promise<{ readonly txid: number }>;

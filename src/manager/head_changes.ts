@@ -3,6 +3,7 @@
  * the same ones. The swap itself, with epoch, seq and nonce, is the checkpoint room's (head_rules.ts).
  */
 
+import { doom, forget, type PruneChange, release, withPin } from "../checkpoint/mod.ts";
 import type { CheckpointRecord, Head, RestoreIntent } from "../checkpoint/types.ts";
 
 export type HeadChange =
@@ -19,11 +20,14 @@ export type HeadChange =
   }
   | { readonly kind: "finish-intent" }
   /** The restore did not take place and never will. */
-  | { readonly kind: "drop-intent" };
+  | { readonly kind: "drop-intent" }
+  | { readonly kind: "pin"; readonly id: string; readonly pinned: boolean }
+  /** Checkpoints and garbage leave (prune_rules.ts). */
+  | PruneChange;
 
 /**
  * Most checkpoints that the head lists. It keeps head.json in the low megabytes; past it the oldest interval
- * checkpoints leave the list first.
+ * checkpoints that nobody pinned leave the list first.
  */
 const MAX_LISTED_CHECKPOINTS = 4000;
 
@@ -40,6 +44,14 @@ export function changeHead(head: Head, change: HeadChange): Head {
       return finishedIntent(head);
     case "drop-intent":
       return { ...head, intent: null };
+    case "pin":
+      return withPin(head, change.id, change.pinned);
+    case "forget":
+      return forget(head, change.ids, change.nowMs);
+    case "doom":
+      return doom(head, change.doom, change.nowMs);
+    case "release":
+      return release(head, change.names);
   }
 }
 
@@ -50,7 +62,9 @@ export function changeHead(head: Head, change: HeadChange): Head {
 export function withCurrent(head: Head, record: CheckpointRecord, indexes: Head["indexes"]): Head {
   const checkpoints = [...head.checkpoints, record];
   while (checkpoints.length > MAX_LISTED_CHECKPOINTS) {
-    const oldestInterval = checkpoints.findIndex((each) => each.kind === "interval" && each.id !== record.id);
+    const oldestInterval = checkpoints.findIndex((each) =>
+      each.kind === "interval" && each.pinned !== true && each.id !== record.id
+    );
     checkpoints.splice(Math.max(0, oldestInterval), 1);
   }
   return { ...head, checkpoints, indexes, current: record.id, intent: null };

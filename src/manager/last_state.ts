@@ -74,6 +74,7 @@ export async function shipLastState(
   onStop: boolean,
   budget: StopBudget,
 ): Promise<StateManagerError | null> {
+  checkpointer.endPrune("the programs have stopped");
   const wanted = onStop && (roots.length > 0 || !databases.isEmpty);
   if (databases.isEmpty && !wanted) return null;
   const giveUp = new AbortController();

@@ -24,6 +24,7 @@ import type {
   LongWork,
   ManagerState,
   ManagerStatus,
+  PruneResult,
   RestorePoints,
   RestorePointsQuery,
   RestoreRequest,
@@ -342,6 +343,23 @@ export class Manager implements Control {
 
   async verify(request: VerifyWish, work: LongWork = {}): Promise<VerifyResult> {
     return await this.#running("verify").opened.verifier.verify(request, work);
+  }
+
+  async deleteCheckpoint(
+    reference: string,
+    options: { readonly force: boolean },
+  ): Promise<CheckpointRecord> {
+    const action = "delete checkpoint";
+    return await this.#running(action).pruner(action).remove(reference, options);
+  }
+
+  async pinCheckpoint(reference: string, pinned: boolean): Promise<CheckpointRecord> {
+    const action = pinned ? "pin checkpoint" : "unpin checkpoint";
+    return await this.#running(action).pruner(action).pin(reference, pinned);
+  }
+
+  async prune(request: { readonly dryRun: boolean }, work: LongWork = {}): Promise<PruneResult> {
+    return await this.#running("prune").pruner("prune").prune(request, work);
   }
 
   async restore(

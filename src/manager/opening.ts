@@ -4,7 +4,7 @@
  * the head is taken over (which fences every earlier holder) before anything local is decided or changed.
  */
 
-import { Archiver, HeadSession, openRepository, readHead } from "../checkpoint/mod.ts";
+import { Archiver, GC_GRACE_MS, HeadSession, openRepository, readHead } from "../checkpoint/mod.ts";
 import type { FilesRoot, Head, RepositoryRecord } from "../checkpoint/types.ts";
 import type { StoreCredentials } from "../config/mod.ts";
 import type { Config, StorageConfig } from "../config/types.ts";
@@ -19,11 +19,12 @@ import { openStore, type OpenStoreOptions, probeStore } from "../storage/mod.ts"
 import type { ObjectStore } from "../storage/object_store.ts";
 import { childWatches } from "../supervisor/mod.ts";
 import { Checkpointer } from "./checkpointer.ts";
-import type { CheckpointResult } from "./control.ts";
+import type { CheckpointResult, PruneResult } from "./control.ts";
 import type { DataDir } from "./data_dir.ts";
 import { DatabaseStart, repairDatabases } from "./database_start.ts";
 import { Databases } from "./databases.ts";
 import { LineageFile } from "./lineage.ts";
+import { Pruner } from "./pruner.ts";
 import type { RunGuard } from "./run_guard.ts";
 import { runTerm } from "./term.ts";
 import { NO_FACTS } from "./term_rules.ts";
@@ -38,6 +39,7 @@ export interface Opened {
   readonly head: HeadSession;
   readonly archiver: Archiver;
   readonly checkpointer: Checkpointer;
+  readonly pruner: Pruner;
   readonly databases: Databases;
   readonly verifier: Verifier;
   readonly lineage: LineageFile;
@@ -60,6 +62,8 @@ export interface OpeningOptions {
   readonly yielded: boolean;
   /** Called for each checkpoint that became durable. */
   readonly onCheckpoint: (result: CheckpointResult) => void;
+  /** Called after each prune that ended well. */
+  readonly onPruned: (result: PruneResult) => void;
   /** Aborts the wait. */
   readonly signal: AbortSignal;
   readonly onLeaseEvent: (event: LeaseEvent) => void;
@@ -413,6 +417,18 @@ export async function openSession(options: OpeningOptions): Promise<Opened> {
       record: options.record,
     });
     stack.defer(() => verifier.stop());
+    const pruner = new Pruner({
+      archiver,
+      head,
+      lease,
+      checkpointer,
+      keep: config.checkpoint.keep,
+      graceMs: GC_GRACE_MS,
+      clock,
+      log: log("prune"),
+      onChanged: () => databases.renewPins(),
+      onFinished: options.onPruned,
+    });
     isOpen = true;
     const opened = stack.move();
     return {
@@ -423,6 +439,7 @@ export async function openSession(options: OpeningOptions): Promise<Opened> {
       head,
       archiver,
       checkpointer,
+      pruner,
       databases,
       verifier,
       lineage,

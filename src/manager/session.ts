@@ -5,6 +5,7 @@
  */
 
 import type { Asker } from "../lease/types.ts";
+import { assert } from "../platform/assert.ts";
 import { asStateManagerError, isError, StateManagerError } from "../platform/errors.ts";
 import { log } from "../platform/log.ts";
 import { Supervisor } from "../supervisor/mod.ts";
@@ -23,6 +24,7 @@ import { endUnsaved, releaseLease, shipLastState, StopBudget } from "./last_stat
 import type { Opened } from "./opening.ts";
 import { tellProcessEvent } from "./process_events.ts";
 import { processSpecs } from "./process_specs.ts";
+import type { Pruner } from "./pruner.ts";
 import { sessionStatus } from "./session_status.ts";
 import type { Job, SessionEnd, SessionOptions, SessionStatus, Wakeup } from "./session_types.ts";
 import { Tenure } from "./tenure.ts";
@@ -78,6 +80,7 @@ export class Session {
       intervalMs: this.#options.config.checkpoint.intervalMs,
       clock: this.#options.clock,
       log: logger,
+      afterwards: () => void this.#tenure.opened?.pruner.turn(),
     });
   }
 
@@ -227,17 +230,13 @@ export class Session {
   async #runRestore(job: Job & { kind: "restore" }): Promise<void> {
     try {
       const { restorer } = this.#tenure;
-      if (restorer === null) {
-        throw new StateManagerError(
-          "internal",
-          "restore: no restorer in a running session",
-        );
-      }
+      assert(restorer !== null, "a running session has a restorer");
       const signal = AbortSignal.any([
         this.#stop.signal,
         this.#tenure.fenced,
         ...(job.work.signal ? [job.work.signal] : []),
       ]);
+      this.#need().checkpointer.endPrune("a restore was asked for");
       await this.#need().checkpointer.idle();
       await this.#stopPrograms();
       this.#setState("restoring", null);
@@ -392,15 +391,7 @@ export class Session {
     request: CheckpointRequest,
     work: LongWork,
   ): Promise<CheckpointResult> {
-    if (this.#state !== "running") {
-      throw new StateManagerError(
-        "wrong-state",
-        `make checkpoint: the state is ${this.#state}, wanted running`,
-        {
-          hint: "wait until it is running, then ask again",
-        },
-      );
-    }
+    this.#needRunning("make checkpoint");
     return await this.#need().checkpointer.create("request", request, {
       ...work,
       always: true,
@@ -412,20 +403,26 @@ export class Session {
     return this.#need();
   }
 
+  #needRunning(action: string): void {
+    if (this.#state === "running") return;
+    throw new StateManagerError("wrong-state", `${action}: the state is ${this.#state}, wanted running`, {
+      hint: "wait until it is running, then ask again",
+    });
+  }
+
+  /** `action` is what is asked of it. `wrong-state` while a restore or a stop has the repository to itself. */
+  pruner(action: string): Pruner {
+    this.#needRunning(action);
+    return this.#need().pruner;
+  }
+
   async restore(
     request: RestoreRequest,
     work: LongWork,
   ): Promise<RestoreResult> {
     const { restorer } = this.#tenure;
-    if (this.#state !== "running" || restorer === null) {
-      throw new StateManagerError(
-        "wrong-state",
-        `restore: the state is ${this.#state}, wanted running`,
-        {
-          hint: "wait until it is running, then ask again",
-        },
-      );
-    }
+    this.#needRunning("restore");
+    assert(restorer !== null, "a running session has a restorer");
     await restorer.check(request);
     if (request.dryRun) return await restorer.plan(request, work);
     const done = Promise.withResolvers<RestoreResult>();

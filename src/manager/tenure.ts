@@ -8,6 +8,7 @@ import type { Asker, LeaseEvent, LeaseStatus } from "../lease/types.ts";
 import { StateManagerError } from "../platform/errors.ts";
 import type { CheckpointResult, ManagerState } from "./control.ts";
 import { type Opened, openSession } from "./opening.ts";
+import { pruneEvent } from "./pruner.ts";
 import { Restorer } from "./restorer.ts";
 import type { SessionOptions } from "./session_types.ts";
 
@@ -89,6 +90,7 @@ export class Tenure {
       fenceAtMs: () => this.#fenceAtMs,
       onDatabasesFenced: (error) => this.fence(error.message),
       onCheckpoint: (result) => this.#recordCheckpoint(result),
+      onPruned: (result) => options.record(pruneEvent(result)),
     });
     this.#opened = opened;
     if (options.yielded) await options.persistYielded(false);
@@ -120,6 +122,7 @@ export class Tenure {
 
   async close(): Promise<void> {
     this.#options.guard.onKilled = null;
+    this.#opened?.checkpointer.abort("the session ends");
     await this.#opened?.close();
     this.#tellGuard(null);
   }

@@ -145,5 +145,7 @@ export const verifySchema = object({
   ),
 });
 
+export const pruneSchema = object({ dry_run: v.optional(flag, false) });
+
 /** Most records in one page (the contract's). */
 export const MAX_PAGE = 1000;

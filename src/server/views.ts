@@ -3,7 +3,13 @@
 import type { VerifyResult } from "../checkpoint/mod.ts";
 import type { ArchiveTotals, CheckpointRecord, FileWarning } from "../checkpoint/types.ts";
 import type { LeaseStatus } from "../lease/types.ts";
-import type { CheckpointResult, DatabaseInfo, ManagerStatus, RestoreResult } from "../manager/control.ts";
+import type {
+  CheckpointResult,
+  DatabaseInfo,
+  ManagerStatus,
+  PruneResult,
+  RestoreResult,
+} from "../manager/control.ts";
 import type { ExitCause, ProcessStatus } from "../supervisor/types.ts";
 
 /** A JSON object on its way out. */
@@ -73,6 +79,38 @@ export function checkpointView(record: CheckpointRecord): View {
     files: record.files,
     databases: record.databases ?? {},
     warnings: record.warnings,
+    pinned: record.pinned ?? false,
+  };
+}
+
+export function pruneResultView(result: PruneResult): View {
+  const { report } = result;
+  return {
+    dry_run: result.dryRun,
+    checkpoints: result.plan.map(({ record, reasons }) => ({
+      id: record.id,
+      n: record.n,
+      time: timeView(record.time),
+      kept: reasons.length > 0,
+      reasons,
+    })),
+    deleted_checkpoints: result.forgotten.length,
+    deleted_objects: result.deletedObjects,
+    waiting_objects: result.waitingObjects,
+    storage: report === null ? null : {
+      packs: report.packs,
+      pack_bytes: report.packBytes,
+      live_bytes: report.liveBytes,
+      dead_packs: report.deadPacks,
+      dead_bytes: report.deadBytes,
+      orphan_packs: report.orphanPacks,
+      orphan_bytes: report.orphanBytes,
+      repacked_packs: report.repackedPacks,
+      repacked_bytes: report.repackedBytes,
+      rewritten_bytes: report.rewrittenBytes,
+      unnamed_objects: report.objects,
+      freed_bytes: report.freedBytes,
+    },
   };
 }
 

@@ -7,7 +7,7 @@
 import assert from "node:assert/strict";
 import { MINIMA, type Tallied } from "./faults.ts";
 import { LATE_LANDINGS, MUTANTS } from "./mutants.ts";
-import type { RangeOutcome, SeedRange } from "./simulation_worker.ts";
+import { runSeeds } from "./seed_ranges.ts";
 import { simulate } from "./world.ts";
 
 const SEEDS = Number(Deno.env.get("STATE_MANAGER_SIMULATION_SEEDS") ?? 20_000);
@@ -16,46 +16,9 @@ const FIRST_SEED = Number(Deno.env.get("STATE_MANAGER_SIMULATION_FIRST_SEED") ??
 const MINIMA_SEEDS = 20_000;
 /** Fewer say nothing about how often something happens. */
 const FEWEST_FOR_MINIMA = 2_000;
-/** Ranges are handed out in these pieces, so that no Worker idles at the end and a failure shows early. */
-const PIECE = 500;
-
-async function runPieces(): Promise<RangeOutcome[]> {
-  const pieces: SeedRange[] = [];
-  for (let at = 0; at < SEEDS; at += PIECE) {
-    pieces.push({ first: FIRST_SEED + at, count: Math.min(PIECE, SEEDS - at) });
-  }
-  const outcomes: RangeOutcome[] = [];
-  const runOne = async () => {
-    const worker = new Worker(new URL("simulation_worker.ts", import.meta.url), { type: "module" });
-    try {
-      for (let piece = pieces.shift(); piece !== undefined; piece = pieces.shift()) {
-        const { promise, resolve, reject } = Promise.withResolvers<RangeOutcome>();
-        worker.onmessage = ({ data }) => resolve(data);
-        worker.onerror = (event) => {
-          event.preventDefault();
-          reject(new Error(`seeds from ${piece?.first}: ${event.message}`));
-        };
-        worker.postMessage(piece);
-        outcomes.push(await promise);
-      }
-    } finally {
-      worker.terminate();
-    }
-  };
-  await Promise.all(Array.from({ length: navigator.hardwareConcurrency }, runOne));
-  return outcomes;
-}
-
 Deno.test("sessions keep one writer and every finished checkpoint in every simulated history", async () => {
-  const outcomes = await runPieces();
-  const failed = outcomes.flatMap((outcome) => outcome.failed ?? []).sort((a, b) => a.seed - b.seed)[0];
-  if (failed !== undefined) {
-    assert.fail(`seed ${failed.seed}: ${failed.violation}\n${failed.trace.join("\n")}`);
-  }
-  const total = new Map<string, number>();
-  for (const { tally } of outcomes) {
-    for (const [what, times] of Object.entries(tally)) total.set(what, (total.get(what) ?? 0) + times);
-  }
+  const worker = new URL("simulation_worker.ts", import.meta.url);
+  const total = await runSeeds(worker, { first: FIRST_SEED, count: SEEDS });
   const names = Object.keys(MINIMA) as Tallied[];
   const lines = names.map((what) => `${String(total.get(what) ?? 0).padStart(9)}  ${what}`);
   await Deno.stdout.write(new TextEncoder().encode(`\n${SEEDS} histories:\n${lines.join("\n")}\n`));

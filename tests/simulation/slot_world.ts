@@ -8,6 +8,7 @@
 import { replicaKey } from "../../src/database/replica_layout.ts";
 import type { ReplicaFile } from "../../src/database/replica_listing.ts";
 import { Chance } from "./chance.ts";
+import { type Reply, sendRequest } from "./lossy_network.ts";
 import { SlotChecks } from "./slot_checks.ts";
 import { SlotNode } from "./slot_node.ts";
 import { Timeline } from "./timeline.ts";
@@ -15,9 +16,6 @@ import { Timeline } from "./timeline.ts";
 export const PLACE = { layout: "bucket", name: "app" } as const;
 export const TTL_MS = 15_000;
 export const MARGIN_MS = 3_000;
-/** A request may land so long after it was sent. */
-const LATEST_LANDING_MS = 20_000;
-const REPLY_LIMIT_MS = 2_500;
 /** A listing may be so old, each key by itself. */
 const STALE_MS = 10_000;
 const STORM_MS = 430_000;
@@ -68,7 +66,7 @@ export interface SlotMutant {
   readonly believesSilence?: true;
 }
 
-export type Reply<T> = { readonly type: "done"; readonly value: T } | { readonly type: "failed" | "unknown" };
+export type { Reply } from "./lossy_network.ts";
 
 export interface SlotOutcome {
   readonly violation: string | null;
@@ -149,33 +147,7 @@ export class SlotWorld {
 
   /** One request of a node; `apply` runs where it lands, `answer` gets what the node hears. */
   request<T>(apply: () => T, answer: (reply: Reply<T>) => void): void {
-    const there = this.nowMs + this.chance.between(5, 80);
-    const back = there + this.chance.between(5, 80);
-    const late = this.nowMs + this.chance.between(1_000, LATEST_LANDING_MS);
-    const silence = () => this.at(this.nowMs + REPLY_LIMIT_MS, () => answer({ type: "unknown" }));
-    if (this.happens(0.03)) {
-      this.count("lost request");
-      return silence();
-    }
-    if (this.happens(0.04)) {
-      this.count("lost reply");
-      this.at(there, apply);
-      return silence();
-    }
-    if (this.happens(0.04)) {
-      this.count("late landing");
-      this.at(late, apply);
-      return silence();
-    }
-    if (this.happens(0.03)) return this.at(back, () => answer({ type: "failed" }));
-    if (this.happens(0.04)) {
-      this.count("doubled request");
-      this.at(late, apply);
-    }
-    this.at(there, () => {
-      const value = apply();
-      this.at(back, () => answer({ type: "done", value }));
-    });
+    sendRequest(this, apply, answer);
   }
 
   /** Lands a put that is only to create. */

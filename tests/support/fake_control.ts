@@ -7,6 +7,7 @@ import type {
   Control,
   DatabaseInfo,
   ManagerStatus,
+  PruneResult,
   RestoreResult,
 } from "../../src/manager/control.ts";
 import { type Log } from "../../src/platform/log.ts";
@@ -178,6 +179,21 @@ export function verifyResult(change: Partial<VerifyResult> = {}): VerifyResult {
   };
 }
 
+export function pruneResult(change: Partial<PruneResult> = {}): PruneResult {
+  return {
+    dryRun: false,
+    plan: [
+      { record: checkpointRecord(3), reasons: ["current", "newest"] },
+      { record: checkpointRecord(2), reasons: [] },
+    ],
+    forgotten: [checkpointRecord(2)],
+    report: null,
+    deletedObjects: 2,
+    waitingObjects: 3,
+    ...change,
+  };
+}
+
 export function fakeControl(change: Partial<Control> = {}): Control {
   return {
     status: () => managerStatus(),
@@ -191,6 +207,9 @@ export function fakeControl(change: Partial<Control> = {}): Control {
         checkpointRecord(3),
       ]),
     verify: () => Promise.resolve(verifyResult()),
+    deleteCheckpoint: () => Promise.resolve(checkpointRecord(2)),
+    pinCheckpoint: (_reference, pinned) => Promise.resolve(checkpointRecord(2, { pinned })),
+    prune: ({ dryRun }) => Promise.resolve(pruneResult({ dryRun })),
     restore: () => Promise.resolve(restoreResult()),
     syncDatabase: () => Promise.resolve({ txid: 12 }),
     restorePoints: () => Promise.resolve({ points: [{ txid: 1, timeMs: NOW_MS }], nextAfter: null }),

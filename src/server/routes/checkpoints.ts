@@ -1,4 +1,4 @@
-/** `POST /checkpoint`, `POST /restore`, `GET /checkpoints` and one of them. */
+/** `POST /checkpoint`, `POST /restore`, `GET /checkpoints`, one of them and its `DELETE`, `POST /checkpoints/prune`. */
 
 import type { Hono } from "hono";
 import type { CheckpointRecord } from "../../checkpoint/types.ts";
@@ -13,8 +13,14 @@ import type { ServerContext, ServerEnv } from "../env.ts";
 import { IdempotencyKeys } from "../idempotency.ts";
 import { jsonResponse, waitFor } from "../long_work.ts";
 import { Operation } from "../operation.ts";
-import { checkpointSchema, MAX_PAGE, restoreSchema } from "../schemas.ts";
-import { checkpointResultView, checkpointView, restoreResultView, type View } from "../views.ts";
+import { checkpointSchema, MAX_PAGE, pruneSchema, restoreSchema } from "../schemas.ts";
+import {
+  checkpointResultView,
+  checkpointView,
+  pruneResultView,
+  restoreResultView,
+  type View,
+} from "../views.ts";
 
 export interface CheckpointRoutes {
   readonly control: Control;
@@ -94,6 +100,30 @@ export function addCheckpointRoutes(
     const found = findCheckpoint(list, { checkpoint: c.req.param("id") });
     return jsonResponse({ status: 200, body: markedView(found, currentId) });
   });
+
+  app.delete("/checkpoints/:id", async function deleteCheckpoint(c) {
+    const record = await control.deleteCheckpoint(c.req.param("id"), { force: wantsForce(c) });
+    return jsonResponse({ status: 200, body: { deleted: checkpointView(record) } });
+  });
+
+  app.post("/checkpoints/prune", async function prune(c) {
+    const { dry_run } = await readBody(c, pruneSchema, clock);
+    return await waitFor(c, {
+      clock,
+      log,
+      operation: new Operation((work) => control.prune({ dryRun: dry_run }, work)),
+      untilCaptured: false,
+      answerOf: (result) => ({ status: 200, body: pruneResultView(result) }),
+    });
+  });
+}
+
+function wantsForce(c: ServerContext): boolean {
+  const force = c.req.query("force") ?? "false";
+  if (force !== "true" && force !== "false") {
+    throw invalid([{ pointer: "", detail: "force: want true or false" }]);
+  }
+  return force === "true";
 }
 
 function markedView(record: CheckpointRecord, currentId: string | null): View {

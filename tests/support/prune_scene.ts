@@ -1,0 +1,211 @@
+/**
+ * A repository with checkpoints of a small tree, made and pruned in this process on any store, and the listing of the tree
+ * at each of them: whatever is kept must come back equal to it.
+ */
+
+import assert from "node:assert/strict";
+import { collectGarbage } from "../../src/checkpoint/collect.ts";
+import { createCheckpoint } from "../../src/checkpoint/create.ts";
+import { type HeadSession, nextOrdinal, takeOverHead } from "../../src/checkpoint/head.ts";
+import { INDEX_PREFIX, packKey, PACKS_PREFIX, ROOTS_PREFIX } from "../../src/checkpoint/ids.ts";
+import { loadIndexes } from "../../src/checkpoint/index_store.ts";
+import { loadCodec } from "../../src/checkpoint/codec.ts";
+import type { KeepRules } from "../../src/checkpoint/keep_rules.ts";
+import { stageCheckpoint } from "../../src/checkpoint/restore.ts";
+import { sweepNames } from "../../src/checkpoint/sweep.ts";
+import type { CheckpointRecord, RepositoryRecord } from "../../src/checkpoint/types.ts";
+import { changeHead } from "../../src/manager/head_changes.ts";
+import { Pruner } from "../../src/manager/pruner.ts";
+import type { Clock } from "../../src/platform/clock.ts";
+import { ulid } from "../../src/platform/random.ts";
+import { memoryStore } from "../../src/storage/memory_store.ts";
+import { listAll, type ObjectStore } from "../../src/storage/object_store.ts";
+import { filesRoot } from "./checkpoint_runs.ts";
+import { randomOf } from "./seeded_random.ts";
+import { listTree } from "./tree_listing.ts";
+import { removeTree } from "./tree_model.ts";
+
+export const KEEP_NOTHING: KeepRules = {
+  last: 1,
+  hourly: 0,
+  daily: 0,
+  weekly: 0,
+  monthly: 0,
+  withinMs: 0,
+  labels: [],
+};
+
+const REPO: RepositoryRecord = {
+  repo_id: "ab".repeat(16),
+  name: "test",
+  format: 1,
+  min_reader: 1,
+  min_writer: 1,
+  chunker: { alg: "fastcdc32", min: 65536, avg: 262144, max: 1048576 },
+  hash: "sha256",
+};
+
+const noSignal = () => new AbortController().signal;
+
+export class PruneScene implements AsyncDisposable {
+  readonly folder = Deno.makeTempDirSync({ prefix: "sm-prune-" });
+  readonly files = `${this.folder}/files`;
+  readonly random;
+  graceMs = 3_600_000;
+  keep: KeepRules = KEEP_NOTHING;
+  store: ObjectStore;
+  session: HeadSession | null = null;
+  /** Listing of the tree at each checkpoint, by id. */
+  readonly model = new Map<string, readonly string[]>();
+  #token = 0;
+  #nowMs = Date.UTC(2026, 5, 1);
+  #stages = 0;
+  readonly clock: Clock = {
+    wallMs: () => this.#nowMs++,
+    monotonicMs: () => this.#nowMs,
+    sleep: () => Promise.resolve(),
+  };
+
+  constructor(seed: number, store: ObjectStore = memoryStore()) {
+    this.random = randomOf(seed);
+    this.store = store;
+    for (const name of ["files", "scratch", "cache"]) Deno.mkdirSync(`${this.folder}/${name}`);
+  }
+
+  pass(ms: number): void {
+    this.#nowMs += ms;
+  }
+
+  /** A new term, as after a crash or on another machine. */
+  async takeOver(): Promise<HeadSession> {
+    this.#token++;
+    this.session = await takeOverHead(this.store, { repo: REPO, token: this.#token, assertHeld: () => {} });
+    return this.session;
+  }
+
+  get head() {
+    assert.ok(this.session !== null, "the head is taken over");
+    return this.session.head;
+  }
+
+  #environment() {
+    return {
+      store: this.store,
+      clock: this.clock,
+      random: this.random,
+      cacheFolder: `${this.folder}/cache`,
+      scratchFolder: `${this.folder}/scratch`,
+      madeBy: "test",
+      signal: noSignal(),
+      onProgress: () => {},
+      machine: { cores: 1, memoryLimitBytes: 2 ** 30 },
+    };
+  }
+
+  write(name: string, bytes: number): void {
+    Deno.writeFileSync(`${this.files}/${name}`, this.random.bytes(bytes));
+  }
+
+  remove(name: string): void {
+    Deno.removeSync(`${this.files}/${name}`);
+  }
+
+  async checkpoint(change: Partial<CheckpointRecord> = {}): Promise<CheckpointRecord> {
+    const session = this.session ?? await this.takeOver();
+    const { head } = session;
+    const tree = await listTree(this.files);
+    const { record, indexes } = await createCheckpoint({
+      id: ulid(this.clock.wallMs(), this.random),
+      kind: "interval",
+      time: this.clock.wallMs(),
+      comment: "",
+      labels: {},
+      token: this.#token,
+      head: {
+        repo_id: head.repo_id,
+        n: nextOrdinal(head),
+        current: head.checkpoints.find(({ id }) => id === head.current) ?? null,
+        indexes: head.indexes,
+        doomed: head.doomed.map(({ pack }) => pack),
+      },
+      roots: [filesRoot("data", this.files)],
+      always: true,
+      devices: {},
+    }, this.#environment());
+    assert.ok(record !== null);
+    const whole = { ...record, ...change };
+    await session.commit((before) => changeHead(before, { kind: "current", record: whole, indexes }));
+    this.model.set(record.id, tree);
+    return whole;
+  }
+
+  pruner(): Pruner {
+    assert.ok(this.session !== null, "the head is taken over");
+    const quiet = () => {};
+    return new Pruner({
+      archiver: {
+        collect: ({ token, head, keep, dryRun }) =>
+          collectGarbage({ token, head, roots: keep, dryRun }, this.#environment()),
+        sweep: (names) => sweepNames(names, { store: this.store, signal: noSignal() }),
+      },
+      head: this.session,
+      lease: { assertHeld: () => {} },
+      checkpointer: { runPrune: (prune) => prune(noSignal()) },
+      keep: this.keep,
+      graceMs: this.graceMs,
+      clock: this.clock,
+      log: { debug: quiet, info: quiet, warn: quiet, error: quiet },
+      onChanged: () => {},
+      onFinished: () => {},
+    });
+  }
+
+  /** All that is listed comes back as it was. */
+  async restoresAll(): Promise<void> {
+    for (const record of this.head.checkpoints) {
+      const stage = `${this.folder}/stage-${++this.#stages}`;
+      await stageCheckpoint(
+        { record, indexes: this.head.indexes, roots: [{ name: "data", stage }] },
+        this.#environment(),
+      );
+      assert.deepEqual(await listTree(stage), this.model.get(record.id), `checkpoint ${record.n}`);
+      await removeTree(stage);
+    }
+  }
+
+  /** Keys of packs, indexes and root objects that are there and that nothing names, doomed ones included. */
+  async unnamed(): Promise<string[]> {
+    const { head } = this;
+    const codec = await loadCodec();
+    const { table } = await loadIndexes(this.store, head.indexes, {
+      codec,
+      cacheFolder: null,
+      signal: noSignal(),
+    });
+    const named = new Set([
+      ...table.packs.map(({ name }) => packKey(name)),
+      ...head.indexes.map(({ key }) => key),
+      ...head.checkpoints.map(({ root }) => root),
+    ]);
+    return (await this.keys()).filter((key) => !named.has(key));
+  }
+
+  async keys(): Promise<string[]> {
+    const keys: string[] = [];
+    for (const prefix of [PACKS_PREFIX, INDEX_PREFIX, ROOTS_PREFIX]) {
+      for await (const { key } of listAll(this.store, prefix)) keys.push(key);
+    }
+    return keys;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await removeTree(this.folder);
+  }
+}
+
+/** The same objects in another store in memory. */
+export async function copyOf(store: ObjectStore): Promise<ObjectStore> {
+  const copy = memoryStore();
+  for await (const { key } of listAll(store, "")) await copy.put(key, (await store.get(key)).body);
+  return copy;
+}
