@@ -18,6 +18,7 @@ import {
   type RequestLine,
   type Results,
 } from "./archiver_protocol.ts";
+import type { Cipher } from "./cipher.ts";
 import type { CollectRequest, CollectResult } from "./collect.ts";
 import type { ComposeRequest } from "./compose.ts";
 import type { CreateRequest, CreateResult, HeadFacts } from "./create.ts";
@@ -33,6 +34,8 @@ const SILENCE_LIMIT_MS = 10 * 60 * 1000;
 
 export interface ArchiverOptions {
   readonly store: ArchiverStore;
+  /** Of the repository. Its key goes to the child as the credentials do. */
+  readonly cipher: Cipher;
   /** Folders in the data dir: `cache` is kept, `scratch` may be emptied at any time by its owner. */
   readonly dir: { readonly cache: string; readonly scratch: string };
   readonly clock: Clock;
@@ -200,11 +203,12 @@ async function runArchiver(
   { onProgress, onCaptured }: Listeners,
 ): Promise<unknown> {
   signal.throwIfAborted();
-  const { store, dir, clock } = options;
+  const { store, cipher, dir, clock } = options;
   const request = (): readonly [RequestLine] => [{
     ...operation,
     protocol: PROTOCOL,
     store: storeToWire(store),
+    cipher: cipher.forWorker(),
     cacheFolder: dir.cache,
     scratchFolder: dir.scratch,
   }];

@@ -6,6 +6,7 @@
 
 import type { WireError } from "../platform/wire_error.ts";
 import type { OpenStoreOptions, WireStore } from "../storage/mod.ts";
+import type { WireCipher } from "./cipher.ts";
 import type { CollectRequest, CollectResult } from "./collect.ts";
 import type { ComposeRequest } from "./compose.ts";
 import type { CreateRequest, CreateResult } from "./create.ts";
@@ -17,7 +18,7 @@ import type { ArchiveProgress, ArchiveTotals, CheckpointRecord } from "./types.t
 import type { VerifyRequest, VerifyResult } from "./verify_types.ts";
 
 /** Grows when a line changes its meaning. */
-export const PROTOCOL = 1;
+export const PROTOCOL = 2;
 
 /** A request lists the indexes of a head, a result the warnings of a tree: megabytes, not more. */
 export const LINE_LIMIT_BYTES = 32 * 1024 * 1024;
@@ -56,6 +57,7 @@ export interface Results {
 export type RequestLine = Operation & {
   readonly protocol: number;
   readonly store: WireStore;
+  readonly cipher: WireCipher;
   readonly cacheFolder: string;
   readonly scratchFolder: string;
 };

@@ -6,10 +6,11 @@
 import { isError } from "../platform/errors.ts";
 import type { ObjectStore } from "../storage/object_store.ts";
 import type { ChunkLocation, ChunkTable } from "./chunk_table.ts";
+import type { Cipher } from "./cipher.ts";
 import { type Codec, damaged, decodeBytes } from "./codec.ts";
-import { chunkId, idFromText, idToText, packKey } from "./ids.ts";
+import { idFromText, idToText, packKey } from "./ids.ts";
 import type { IndexedPack } from "./index_format.ts";
-import { FLAG_ZSTD } from "./pack.ts";
+import { FLAG_SEALED, FLAG_ZSTD } from "./pack.ts";
 
 /** Packs read at one time; each is in memory while its chunks are written: 64 MiB at most. */
 const PACKS_IN_FLIGHT = 4;
@@ -74,6 +75,7 @@ function rangesOf(pack: IndexedPack, unsorted: readonly ChunkLocation[]): FetchR
 export interface FetchOptions {
   readonly store: ObjectStore;
   readonly codec: Codec;
+  readonly cipher: Cipher;
   readonly signal: AbortSignal;
   /** Called with each verified chunk, packs in any order. */
   readonly deliver: (id: string, bytes: Uint8Array<ArrayBuffer>) => void;
@@ -155,18 +157,36 @@ export function readChunk(
   chunk: ChunkLocation,
   id: string,
   key: string,
-  options: Pick<FetchOptions, "codec" | "usersOf">,
+  options: Pick<FetchOptions, "codec" | "cipher" | "usersOf">,
 ): Uint8Array<ArrayBuffer> {
   const place = `${key} at ${chunk.offset}`;
   let plain: Uint8Array;
   try {
-    const compressed = (chunk.flags & FLAG_ZSTD) !== 0;
-    plain = decodeBytes(options.codec, { bytes: stored, compressed }, chunk.length, place);
+    plain = unpackBlob(stored, chunk, options, place);
   } catch (error) {
     throw damaged(place, `chunk ${id} cannot be unpacked${affected([chunk], options)}`, error);
   }
-  if (chunkId(plain) !== id) throw damaged(place, `chunk ${id} has other bytes${affected([chunk], options)}`);
+  if (idToText(options.cipher.chunkId(plain)) !== id) {
+    throw damaged(place, `chunk ${id} has other bytes${affected([chunk], options)}`);
+  }
   return new Uint8Array(plain.buffer as ArrayBuffer, plain.byteOffset, plain.byteLength);
+}
+
+/** The plain bytes of what lies at `chunk`; whether they are the chunk's is for its id to say. */
+function unpackBlob(
+  stored: Uint8Array,
+  chunk: ChunkLocation,
+  { codec, cipher }: Pick<FetchOptions, "codec" | "cipher">,
+  place: string,
+): Uint8Array {
+  if (((chunk.flags & FLAG_SEALED) !== 0) !== cipher.seals) {
+    throw damaged(
+      place,
+      cipher.seals ? "is not encrypted, as all here must be" : "is encrypted, as nothing here is",
+    );
+  }
+  const bytes = cipher.openBlob({ pack: chunk.pack.name, offset: chunk.offset }, stored);
+  return decodeBytes(codec, { bytes, compressed: (chunk.flags & FLAG_ZSTD) !== 0 }, chunk.length, place);
 }
 
 /** The first few users of the chunks, for a message: what an operator loses. */

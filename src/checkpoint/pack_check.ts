@@ -6,6 +6,7 @@
 import { isError, StateManagerError } from "../platform/errors.ts";
 import type { ObjectStore } from "../storage/object_store.ts";
 import { type FetchPlan, type PackFetch, readChunk } from "./chunk_fetcher.ts";
+import type { Cipher } from "./cipher.ts";
 import type { Codec } from "./codec.ts";
 import { idToText, packKey } from "./ids.ts";
 import type { IndexedPack } from "./index_format.ts";
@@ -26,6 +27,7 @@ export interface ObjectProblem {
 export interface PackReadOptions {
   readonly store: ObjectStore;
   readonly codec: Codec;
+  readonly cipher: Cipher;
   readonly signal: AbortSignal;
   /** Awaited between chunks: the loop's turn. */
   readonly pace?: () => Promise<void> | null;

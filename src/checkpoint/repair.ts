@@ -9,6 +9,7 @@ import type { Clock } from "../platform/clock.ts";
 import { type Random, ulid } from "../platform/random.ts";
 import type { ObjectStore } from "../storage/object_store.ts";
 import { ChunkTable } from "./chunk_table.ts";
+import type { Cipher } from "./cipher.ts";
 import { type Codec, loadCodec } from "./codec.ts";
 import { idFromText, idToText, indexKey, packKey, sha256Hex } from "./ids.ts";
 import { encodeIndexes, type IndexedPack } from "./index_format.ts";
@@ -39,6 +40,7 @@ export interface RepairRequest {
 
 export interface RepairEnvironment {
   readonly store: ObjectStore;
+  readonly cipher: Cipher;
   readonly clock: Clock;
   readonly random: Random;
   readonly signal: AbortSignal;

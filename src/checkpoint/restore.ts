@@ -10,6 +10,7 @@ import { ensureFolder } from "../platform/files.ts";
 import { showPath } from "../platform/libc_files.ts";
 import type { ObjectStore } from "../storage/object_store.ts";
 import { fetchChunks, planFetch } from "./chunk_fetcher.ts";
+import type { Cipher } from "./cipher.ts";
 import { type Codec, loadCodec } from "./codec.ts";
 import { disposeFormer } from "./dispose.ts";
 import { FormerStage } from "./former_stage.ts";
@@ -50,6 +51,7 @@ export interface StageResult {
 /** Surroundings of a run, given by the archiver or the command line. */
 export interface ReadEnvironment {
   readonly store: ObjectStore;
+  readonly cipher: Cipher;
   readonly clock: Clock;
   /** Folder for copies of indexes; null: none. */
   readonly cacheFolder: string | null;
@@ -69,11 +71,11 @@ async function openCheckpoint(
   environment: ReadEnvironment,
   onFetched: (bytes: number) => void,
 ): Promise<Opened> {
-  const { store, signal, cacheFolder } = environment;
+  const { store, cipher, signal, cacheFolder } = environment;
   const codec = await loadCodec();
-  const root = await loadRoot(store, record, { signal });
+  const root = await loadRoot(store, record, { cipher, signal });
   const { table } = await loadIndexes(store, indexes, { codec, cacheFolder, signal });
-  return { store, codec, table, signal, root, onFetched };
+  return { store, codec, cipher, table, signal, root, onFetched };
 }
 
 function itemOf(root: RootObject, name: string): FilesItem {
@@ -140,7 +142,7 @@ async function stageRoot(
   const wanted = stager.begin(entries);
   pacer.count(entries.length, 0);
   let bytesReused = 0;
-  for (const path of former) bytesReused += await resumeFormer(stager, path, pacer);
+  for (const path of former) bytesReused += await resumeFormer(stager, path, opened.cipher, pacer);
   // What can be used has moved; the rest goes before anything is fetched, so that the disk holds the tree once.
   for (const path of former) await disposeFormer(path);
   await fetchChunks(planFetch(opened.table, [...wanted.keys()]), {
@@ -156,8 +158,13 @@ async function stageRoot(
   return { warnings: stager.finish(), bytesReused };
 }
 
-async function resumeFormer(stager: TreeStager, path: string, pacer: Pacer): Promise<number> {
-  using former = FormerStage.open(path);
+async function resumeFormer(
+  stager: TreeStager,
+  path: string,
+  cipher: Cipher,
+  pacer: Pacer,
+): Promise<number> {
+  using former = FormerStage.open(path, cipher);
   if (former === null) return 0;
   let reused = 0;
   for (const bytes of stager.resume(former)) {

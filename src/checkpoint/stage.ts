@@ -150,7 +150,7 @@ export class TreeStager {
       if (fd === null) continue;
       this.#makeRoom();
       this.#openFiles.set(index, fd);
-      const held = yield* heldChunks(fd, this.#entries[index]?.parts ?? []);
+      const held = yield* heldChunks(fd, this.#entries[index]?.parts ?? [], former.cipher);
       if (held === null) {
         this.#shut(index);
         unlinkAt(this.#folder, entry.path);

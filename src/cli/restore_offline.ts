@@ -28,12 +28,13 @@ export async function restoreOffline(
     throw usageError("restore --to: the folder is not empty", "name a new or an empty folder");
   }
   await using repository = await openRepositoryOffline(context, options);
-  const { head, store } = repository;
+  const { head, store, cipher } = repository;
   const record = findCheckpoint(head, target);
   const names = namesOf(options, Object.keys(record.files));
   const progress = showProgress(context, options);
   const environment = {
     store,
+    cipher,
     clock: context.clock,
     cacheFolder: null,
     signal: new AbortController().signal, // an interrupt ends the process; what was written is an unfinished new folder

@@ -5,7 +5,7 @@
  * elsewhere, finishes it or knows nothing of it.
  */
 
-import { planRestore, readHead, readRepository } from "../checkpoint/mod.ts";
+import { configuredKey, planRestore, readHead, readRepository, repositoryCipher } from "../checkpoint/mod.ts";
 import type { ArchiveProgress, Head } from "../checkpoint/types.ts";
 import type { Config } from "../config/types.ts";
 import { listDatabaseNames, planDatabaseRestore, type RestoreTarget } from "../database/mod.ts";
@@ -137,8 +137,10 @@ export async function planOnce(
   const { clock, config, random } = options;
   const store = openStore(storeOptions(config.storage), { clock, random });
   try {
-    await readRepository(store, work); // tells a wrong place and a format that is too new
-    const state = await readHead(store, work);
+    const key = await configuredKey(config.checkpoint.encryptionKeyFile);
+    const repo = await readRepository(store, work); // tells a wrong place and a format that is too new
+    const cipher = await repositoryCipher(repo, key, random);
+    const state = await readHead(store, { ...work, cipher });
     if (state === null) throw noHead();
     const head = finishedIntent(state.head); // as whoever takes the lease finds it
     const scope = await scopeOf(options, head, store);
@@ -147,7 +149,7 @@ export async function planOnce(
     const { names, databases } = await wantedOf(source, request, scope, work.signal);
     if (names.length + Object.keys(databases).length === 0) throw nothingHere();
     const onProgress = (progress: ArchiveProgress) => work.onProgress?.(progress);
-    const environment = { store, clock, cacheFolder: null, signal: work.signal, onProgress };
+    const environment = { store, cipher, clock, cacheFolder: null, signal: work.signal, onProgress };
     const totals = request.dryRun
       ? await planRestore({ record: source, indexes: head.indexes, names }, environment)
       : null;

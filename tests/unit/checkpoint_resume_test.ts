@@ -1,6 +1,7 @@
 /** Going on with what a stopped or crashed restore has staged: verified content counts, nothing else. */
 
 import assert from "node:assert/strict";
+import { plainCipher } from "../../src/checkpoint/cipher.ts";
 import { findLeftovers } from "../../src/checkpoint/dispose.ts";
 import { FormerStage } from "../../src/checkpoint/former_stage.ts";
 import { TreeStager } from "../../src/checkpoint/stage.ts";
@@ -37,7 +38,7 @@ function stageRest(tree: CapturedTree, target: string, formers: readonly string[
   const wanted = stager.begin(tree.entries);
   let reused = 0;
   for (const path of formers) {
-    using former = FormerStage.open(path);
+    using former = FormerStage.open(path, plainCipher);
     assert.ok(former !== null);
     for (const bytes of stager.resume(former)) reused += bytes;
   }
@@ -103,7 +104,7 @@ Deno.test("a stage that goes on with damaged former ones is the tree, and fetche
     {
       using stager = new TreeStager({ root: "data", target: second });
       stager.begin(tree.entries);
-      using former = FormerStage.open(first);
+      using former = FormerStage.open(first, plainCipher);
       assert.ok(former !== null);
       const steps = stager.resume(former);
       for (let i = 0; i < 100; i++) steps.next();
