@@ -69,6 +69,7 @@ export class CaptureLoop {
   #capturedLogBytes = 0;
   /** Newest local file that was told of. */
   #countedTxid = 0;
+  #keptTxid = 0;
   #mayBeUnsettled = false;
   /** Until then changes of a copied database may be waiting to settle; null: none are. */
   #settledAtMs: number | null = null;
@@ -99,6 +100,11 @@ export class CaptureLoop {
     return this.#opened.promise;
   }
 
+  /** Files up to here an earlier life may have sent. */
+  get keptTxid(): number {
+    return this.#keptTxid;
+  }
+
   get hasProven(): boolean {
     return this.#hasProven;
   }
@@ -114,7 +120,7 @@ export class CaptureLoop {
       const captor = this.#captor = await this.#persistence.run(signal, () => this.#options.open(signal));
       for (const file of captor.localFiles()) {
         this.#options.lag.found(file);
-        this.#countedTxid = file.txid;
+        this.#keptTxid = this.#countedTxid = file.txid;
       }
       await this.#persistence.run(signal, () => this.#capture(captor));
       this.#hasProven = true;

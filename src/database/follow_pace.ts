@@ -26,6 +26,8 @@ const STEP_BYTES = 4 * 1024 * 1024;
 /** With much local already, a log of this size is the lesser burden on the disk: its pages are written once per file. */
 const LARGE_STEP_BYTES = 64 * 1024 * 1024;
 export const BACKLOG_LIMIT_BYTES = 512 * 1024 * 1024;
+/** Then the files that wait are given up for one that holds all pages. Some hours of a slow store, or an outage's log. */
+export const BACKLOG_MOST_BYTES = 1024 * 1024 * 1024;
 /** During an outage each file is a point in time to restore to. */
 const OUTAGE_INTERVAL_MS = 60_000;
 /** An hour of those; after it only the log's size counts. */
@@ -44,4 +46,22 @@ export function isCaptureDue(facts: PaceFacts): boolean {
 /** So much waits on the disk that only large steps are taken. */
 export function isBackedUp({ backlogBytes }: { readonly backlogBytes: number }): boolean {
   return backlogBytes >= BACKLOG_LIMIT_BYTES;
+}
+
+export interface OverflowFacts {
+  /** Of all databases: made and not yet in the store. */
+  readonly backlogBytes: number;
+  readonly mostBytes: number;
+  /** Of this one: files of which no part can be in the store. */
+  readonly unsentBytes: number;
+  readonly databaseBytes: number;
+}
+
+/**
+ * So much waits on the disk that one file with all pages takes the place of many. Not where it would hardly be smaller:
+ * it is made anew each time, so that the disk holds three times the database at most, or `mostBytes`.
+ */
+export function isBacklogOver(facts: OverflowFacts): boolean {
+  const { backlogBytes, mostBytes, unsentBytes, databaseBytes } = facts;
+  return backlogBytes >= mostBytes && unsentBytes > 2 * databaseBytes;
 }

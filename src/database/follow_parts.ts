@@ -6,7 +6,7 @@
 import type { Clock } from "../platform/clock.ts";
 import { fileStamp } from "../platform/file_stamp.ts";
 import { equalBytes } from "../platform/equal_bytes.ts";
-import { removeIfPresent } from "../platform/files.ts";
+import { removeIfPresent, syncFolder } from "../platform/files.ts";
 import { type LocalFiles, systemFiles } from "../platform/local_files.ts";
 import type { Random } from "../platform/random.ts";
 import type { ObjectStore } from "../storage/object_store.ts";
@@ -16,6 +16,7 @@ import type { Captor, Replica, UnitParts } from "./follow_ports.ts";
 import type { FollowedDatabase, FollowEvent } from "./follow_protocol.ts";
 import { Follower } from "./follower.ts";
 import { localFirst, openCommitFile } from "./follow_local.ts";
+import { dropFilesAfter } from "./local_ltx.ts";
 import { LTX_HEADER_BYTES, LTX_TRAILER_BYTES, readHeader } from "./ltx/mod.ts";
 import { COMMIT_LEVEL, type ReplicaLayout } from "./replica_layout.ts";
 import { HolderListing, type ReplicaFile } from "./replica_listing.ts";
@@ -84,6 +85,17 @@ export class FollowParts implements UnitParts {
       await follower[Symbol.asyncDispose]();
       throw error;
     }
+  }
+
+  /**
+   * The note of the position goes first: without it the file that is the newest then proves nothing, and a snapshot
+   * follows it. If we die in between, the next start takes that snapshot too, after a longer chain.
+   */
+  async dropAfter(database: FollowedDatabase, txid: number): Promise<void> {
+    const folder = this.#folderOf(database);
+    await removeIfPresent(`${folder}/position.json`, this.#files);
+    await syncFolder(folder, this.#files);
+    await dropFilesAfter(`${folder}/ltx/0`, txid, this.#files);
   }
 
   async openReplica(

@@ -39,6 +39,8 @@ export interface Replica extends AsyncDisposable {
 export interface UnitParts {
   /** Finds out where the database stands, in the store too where no local file says so. */
   openCaptor(database: FollowedDatabase, signal: AbortSignal): Promise<Captor>;
+  /** Gives up the local files after `txid`, while nobody follows it: its captor then begins with all pages. */
+  dropAfter(database: FollowedDatabase, txid: number): Promise<void>;
   /**
    * Lists the store; from then on it compacts too. `end`: what is there is another holder's. `captor` has what may have to be sent;
    * `pins` is asked for the TXIDs that must stay restorable.

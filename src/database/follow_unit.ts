@@ -3,18 +3,30 @@
  * files (follow_capture.ts), another sends them (follow_ship.ts). Each has its own errors and pauses; neither ever
  * gives up, and none of it touches another database. If the process dies anywhere in here, local files and the store
  * say where to go on.
+ *
+ * Where too much waits for the store, both loops are ended as a crash would, the files of which no part was sent are
+ * given up, and both begin anew: with a snapshot, since nothing proves the position any more.
  */
 
 import type { Clock } from "../platform/clock.ts";
-import { StateManagerError } from "../platform/errors.ts";
+import { asStateManagerError, StateManagerError } from "../platform/errors.ts";
 import { fileStamp } from "../platform/file_stamp.ts";
 import { errorToWire } from "../platform/wire_error.ts";
 import { CaptureLoop } from "./follow_capture.ts";
 import { LagAccount } from "./follow_lag.ts";
+import { BACKLOG_MOST_BYTES, isBacklogOver } from "./follow_pace.ts";
 import type { Places } from "./follow_places.ts";
 import { Pins } from "./follow_pins.ts";
 import type { UnitParts } from "./follow_ports.ts";
-import type { DatabaseState, DatabaseStatus, FollowedDatabase, FollowEvent } from "./follow_protocol.ts";
+import {
+  addCounts,
+  type DatabaseCounts,
+  type DatabaseState,
+  type DatabaseStatus,
+  type FollowedDatabase,
+  type FollowEvent,
+  NO_COUNTS,
+} from "./follow_protocol.ts";
 import type { SyncResult } from "./follower_types.ts";
 import { ShipLoop } from "./follow_ship.ts";
 import type { SlotEnd } from "./slot_rules.ts";
@@ -26,6 +38,8 @@ export interface UnitEnvironment {
   readonly places: Places;
   /** Captured and not durable, of all databases. */
   readonly backlogBytes: () => number;
+  /** From here on a backlog is given up for a snapshot. */
+  readonly backlogMostBytes?: number;
   readonly onChange: () => void;
   readonly onEvent: (event: FollowEvent) => void;
   readonly onFenced: (error: StateManagerError) => void;
@@ -39,15 +53,26 @@ export type SealOutcome =
   /** There is no file yet; its first commit will be in our term. */
   | { readonly kind: "absent" };
 
+/** A backlog that could not be given up (the disk fails) is left alone for so long. */
+const GIVE_UP_INTERVAL_MS = 60_000;
+
 export class FollowUnit {
   readonly database: FollowedDatabase;
   readonly #pins: Pins;
   readonly #environment: UnitEnvironment;
-  readonly #stop = new AbortController();
-  readonly #lag: LagAccount;
-  readonly #capture: CaptureLoop;
-  readonly #ship: ShipLoop;
+  #stop = new AbortController();
+  #lag: LagAccount;
+  #capture: CaptureLoop;
+  #ship: ShipLoop;
   #life: Promise<void> = Promise.resolve();
+  /** Loops that ended for new ones, and what they have counted. */
+  #formerLives = 0;
+  #formerCounts = NO_COUNTS;
+  #formerDurable: { readonly txid: number; readonly atMs: number | null } = { txid: 0, atMs: null };
+  #givingUp: Promise<void> | null = null;
+  #gaveUpMs = -Infinity;
+  #isStopped = false;
+  #isFinishing = false;
   #syncs = 0;
   #errors = 0;
   #end: SlotEnd | null = null;
@@ -61,17 +86,21 @@ export class FollowUnit {
     this.database = database;
     this.#pins = new Pins(database.pins);
     this.#environment = environment;
-    const { clock, parts, places, backlogBytes } = environment;
-    const foundSinceMs = behindSinceMs ?? clock.monotonicMs();
-    this.#lag = new LagAccount(foundSinceMs);
-    this.#capture = new CaptureLoop({
-      path: database.path,
-      syncIntervalMs: database.syncIntervalMs,
+    this.#lag = new LagAccount(behindSinceMs ?? environment.clock.monotonicMs());
+    this.#capture = this.#newCapture();
+    this.#ship = this.#newShip();
+  }
+
+  #newCapture(): CaptureLoop {
+    const { clock, parts, backlogBytes, onChange } = this.#environment;
+    return new CaptureLoop({
+      path: this.database.path,
+      syncIntervalMs: this.database.syncIntervalMs,
       clock,
       lag: this.#lag,
       backlogBytes,
-      open: (signal) => parts.openCaptor(database, signal),
-      onSeen: environment.onChange,
+      open: (signal) => parts.openCaptor(this.database, signal),
+      onSeen: onChange,
       onFile: () => {
         this.#syncs++;
         this.#ship.wake();
@@ -79,13 +108,17 @@ export class FollowUnit {
       onCaptured: (result) => this.#captured(result),
       onFailures: (failures, error) => this.#failures("capture", failures, error),
     });
-    this.#ship = new ShipLoop({
-      name: database.name,
+  }
+
+  #newShip(): ShipLoop {
+    const { clock, parts, places, onChange } = this.#environment;
+    return new ShipLoop({
+      name: this.database.name,
       clock,
       lag: this.#lag,
       places,
-      open: (captor, signal) => parts.openReplica(database, captor, () => this.#pins.all(), signal),
-      onDurable: environment.onChange,
+      open: (captor, signal) => parts.openReplica(this.database, captor, () => this.#pins.all(), signal),
+      onDurable: onChange,
       onBehind: () => void this.#capture.capture({ force: false }).catch(() => {}), // the loop tries again
       onFailures: (failures, error) => this.#failures("send", failures, error),
       onEnd: (end) => this.#ends(end),
@@ -111,9 +144,71 @@ export class FollowUnit {
 
   /** A cheap look, several times a second. */
   tick(nowMs: number): void {
+    if (this.#givingUp !== null) return;
     this.#capture.tick(nowMs);
     this.#ship.tick();
     this.#lookAtCompactor();
+    if (this.#isBacklogOver(nowMs)) this.#givingUp = this.#giveUpBacklog(nowMs);
+  }
+
+  /** Nothing after it was sent: the slot after the durable one may be under way, and is, with its file, left alone. */
+  get #keptTxid(): number {
+    const { captor, keptTxid } = this.#capture;
+    const slots = this.#ship.replica?.slots.status();
+    const [first] = captor?.localFiles() ?? [];
+    return slots === undefined ? Math.max(keptTxid, first?.txid ?? 0) : slots.durableTxid + 1;
+  }
+
+  #isBacklogOver(nowMs: number): boolean {
+    const { backlogBytes, backlogMostBytes = BACKLOG_MOST_BYTES } = this.#environment;
+    const { captor } = this.#capture;
+    if (backlogBytes() < backlogMostBytes || captor === null || this.#isFinishing) return false;
+    if (nowMs - this.#gaveUpMs < GIVE_UP_INTERVAL_MS || this.#stop.signal.aborted) return false;
+    const keptTxid = this.#keptTxid;
+    const { databasePages, pageSize } = captor.status;
+    return isBacklogOver({
+      backlogBytes: backlogBytes(),
+      mostBytes: backlogMostBytes,
+      unsentBytes: captor.localFiles().reduce(
+        (sum, { txid, sizeBytes }) => txid > keptTxid ? sum + sizeBytes : sum,
+        0,
+      ),
+      databaseBytes: (databasePages ?? 0) * (pageSize ?? 0),
+    });
+  }
+
+  /** Never rejects. */
+  async #giveUpBacklog(nowMs: number): Promise<void> {
+    const { parts } = this.#environment;
+    const { name } = this.database;
+    const waitingBytes = this.#lag.waitingBytes;
+    this.#stop.abort(new StateManagerError("cancelled", `follow ${name}: it begins anew with a snapshot`));
+    await this.#life;
+    const keptTxid = this.#keptTxid; // as it is now that nothing is sent any more
+    try {
+      await parts.dropAfter(this.database, keptTxid);
+      const message =
+        `${name}: ${waitingBytes} bytes wait for the store: a snapshot takes their place, points between are gone`;
+      this.#tell("warn", "warning", message, "give the store more bandwidth, or see why it refuses");
+    } catch (error) {
+      this.#gaveUpMs = nowMs;
+      this.#failures("capture", 1, asStateManagerError(error));
+    }
+    this.#givingUp = null;
+    if (!this.#isStopped && this.#end === null) this.#beginAnew();
+  }
+
+  #beginAnew(): void {
+    this.#formerCounts = addCounts(this.#formerCounts, this.#countsOfLife());
+    const atMs = this.#ship.replica?.slots.status().lastDurableMs ?? this.#formerDurable.atMs;
+    this.#formerDurable = { txid: this.#durableTxid, atMs };
+    this.#formerLives++;
+    this.#compactorErrors = 0;
+    this.#stop = new AbortController();
+    this.#lag = new LagAccount(this.#lag.behindSinceMs ?? this.#environment.clock.monotonicMs());
+    this.#capture = this.#newCapture();
+    this.#ship = this.#newShip();
+    this.start();
   }
 
   /** It tries again by itself and says nothing; what it cannot do yet makes nobody's commits late. */
@@ -135,28 +230,34 @@ export class FollowUnit {
 
   /** A barrier for a checkpoint: what it gives stays restorable until a later checkpoint is kept. */
   async position(): Promise<number | null> {
-    const captured = await this.#orEnd(this.#capture.capture({ force: false }));
-    if (captured === null) return null;
-    this.#pins.hold(captured); // before it can be merged with what comes after it
-    const txid = await this.#orEnd(this.#ship.whenDurable(captured));
-    this.#pins.hold(txid);
-    return txid;
+    return await this.#orEnd(async () => {
+      const captured = await this.#capture.capture({ force: false });
+      if (captured === null) return null;
+      this.#pins.hold(captured); // before it can be merged with what comes after it
+      const txid = await this.#ship.whenDurable(captured);
+      this.#pins.hold(txid);
+      return txid;
+    });
   }
 
   /** Resolves with the durable TXID when all that was committed before the call is in the store; null: no file. */
   async barrier(): Promise<number | null> {
-    const txid = await this.#orEnd(this.#capture.capture({ force: false }));
-    return txid === null ? null : await this.#orEnd(this.#ship.whenDurable(txid));
+    return await this.#orEnd(async () => {
+      const txid = await this.#capture.capture({ force: false });
+      return txid === null ? null : await this.#ship.whenDurable(txid);
+    });
   }
 
   /** Resolves when a slot of the store holds a file of our own term. */
   async seal(): Promise<SealOutcome> {
     try {
-      let txid = await this.#orEnd(this.#capture.capture({ force: false }));
-      if (txid === null || this.#capture.captor?.status.state === "absent") return { kind: "absent" };
-      // Files of earlier terms may still be under way; one of ours is enough, however often it is asked for.
-      if (this.#syncs === 0) txid = await this.#orEnd(this.#capture.capture({ force: true })) ?? txid;
-      return { kind: "sealed", txid: await this.#orEnd(this.#ship.whenDurable(txid)) };
+      return await this.#orEnd<SealOutcome>(async () => {
+        let txid = await this.#capture.capture({ force: false });
+        if (txid === null || this.#capture.captor?.status.state === "absent") return { kind: "absent" };
+        // Files of earlier terms may still be under way; one of ours is enough, however often it is asked for.
+        if (this.#syncs === 0) txid = await this.#capture.capture({ force: true }) ?? txid;
+        return { kind: "sealed", txid: await this.#ship.whenDurable(txid) };
+      });
     } catch (error) {
       if (this.#end?.kind !== "absorbed") throw error;
       return { kind: "absorbed", txid: this.#end.txid };
@@ -167,8 +268,11 @@ export class FollowUnit {
   async finish(): Promise<number | null> {
     if (this.#isFinished) return this.#durableTxid;
     await this.barrier(); // errors are tried again here: a close is made once
-    const captured = await this.#orEnd(this.#capture.close());
-    const txid = captured === null ? null : await this.#orEnd(this.#ship.whenDurable(captured));
+    this.#isFinishing = true;
+    const txid = await this.#orEnd(async () => {
+      const captured = await this.#capture.close();
+      return captured === null ? null : await this.#ship.whenDurable(captured);
+    });
     await this.stop();
     this.#isFinished = true;
     this.#environment.onChange();
@@ -177,7 +281,9 @@ export class FollowUnit {
 
   /** Lets go at once. */
   async stop(): Promise<void> {
+    this.#isStopped = true;
     this.#stop.abort(new StateManagerError("cancelled", `follow ${this.database.name}: stopped`));
+    await this.#givingUp;
     await this.#life;
   }
 
@@ -198,23 +304,34 @@ export class FollowUnit {
       walBytes: captor?.walBytes ?? 0,
       waitingFiles: this.#lag.waitingFiles,
       waitingBytes: this.#lag.waitingBytes,
-      lastDurableMs: slots?.lastDurableMs ?? null,
+      lastDurableMs: slots?.lastDurableMs ?? this.#formerDurable.atMs,
       lastError: this.#lastError,
       lastSnapshot: compactor?.lastSnapshot ?? null,
       counts: {
+        ...addCounts(this.#formerCounts, this.#countsOfLife()),
         syncs: this.#syncs,
-        snapshots: captor?.snapshots ?? 0,
-        checkpoints: captor?.checkpoints ?? 0,
-        compactions: (compactor?.merges ?? 0) + (compactor?.snapshots ?? 0),
-        requests: (slots?.requests ?? 0) + (compactor?.requests ?? 0),
-        sentBytes: (slots?.sentBytes ?? 0) + (compactor?.sentBytes ?? 0),
         errors: this.#errors,
       },
     };
   }
 
+  /** Of what the present loops have done; the rest is counted here. */
+  #countsOfLife(): DatabaseCounts {
+    const captor = this.#capture.captor?.status;
+    const slots = this.#ship.replica?.slots.status();
+    const compactor = this.#ship.replica?.compactor.status();
+    return {
+      ...NO_COUNTS,
+      snapshots: captor?.snapshots ?? 0,
+      checkpoints: captor?.checkpoints ?? 0,
+      compactions: (compactor?.merges ?? 0) + (compactor?.snapshots ?? 0),
+      requests: (slots?.requests ?? 0) + (compactor?.requests ?? 0),
+      sentBytes: (slots?.sentBytes ?? 0) + (compactor?.sentBytes ?? 0),
+    };
+  }
+
   get #durableTxid(): number {
-    return this.#ship.replica?.slots.status().durableTxid ?? 0;
+    return this.#ship.replica?.slots.status().durableTxid ?? this.#formerDurable.txid;
   }
 
   #state(): DatabaseState {
@@ -270,12 +387,20 @@ export class FollowUnit {
     this.#environment.onChange();
   }
 
-  /** Both loops are stopped at the end, which is then what whoever waits for them is told. */
-  async #orEnd<T>(work: Promise<T>): Promise<T> {
-    try {
-      return await work;
-    } catch (error) {
-      throw this.#end === null ? error : endError(this.database.name, this.#end);
+  /**
+   * Both loops are stopped at the end, which is then what whoever waits for them is told. Where they are stopped to begin
+   * anew, the new ones are asked.
+   */
+  async #orEnd<T>(ask: () => Promise<T>): Promise<T> {
+    for (;;) {
+      const lives = this.#formerLives;
+      try {
+        return await ask();
+      } catch (error) {
+        if (this.#end !== null) throw endError(this.database.name, this.#end);
+        await this.#givingUp;
+        if (lives === this.#formerLives) throw error;
+      }
     }
   }
 }

@@ -236,6 +236,18 @@ export class LocalLtx {
   }
 }
 
+/**
+ * Removes the files in `folder` after `txid`, while nobody follows the database. The newest goes first: whatever a crash
+ * leaves is a chain without a gap.
+ */
+export async function dropFilesAfter(folder: string, txid: number, files: LocalFiles): Promise<void> {
+  const txids = (await listFolder(folder, files)).flatMap((name) => txidOf(name) ?? []);
+  for (const each of txids.filter((each) => each > txid).sort((a, b) => b - a)) {
+    await removeIfPresent(`${folder}/${ltxName(each, each)}`, files);
+  }
+  await syncFolder(folder, files);
+}
+
 async function checkWhole(file: ReadableFile, path: string): Promise<LtxHeader> {
   const decoder = new LtxDecoder(path);
   const chunk = new Uint8Array(READ_BYTES);

@@ -151,6 +151,7 @@ class Scene implements AsyncDisposable {
       onFenced: (error) => this.fenced.push(error),
       parts: {
         openCaptor: () => Promise.resolve(this.captor),
+        dropAfter: () => Promise.resolve(),
         openReplica: (_database, _captor, pins) => {
           this.pins = pins;
           if (replica.firstTxid > 0) this.captor.requestSnapshot(); // as the real one does
