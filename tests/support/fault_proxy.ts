@@ -26,6 +26,13 @@ export interface ProxyFault extends FaultMatch<S3Operation> {
   readonly duplicate?: boolean;
   /** Gives so many bytes of the answer (head and body), then ends the connection. */
   readonly cutAfter?: number;
+  /** Called when status or reset strike, before the client can know. */
+  readonly onStrike?: () => void;
+}
+
+export interface ProxyOptions {
+  /** What a listing shows is older by so much, as in a store that has stood for a while. */
+  readonly listedAgeMs?: number;
 }
 
 /**
@@ -128,8 +135,19 @@ function errorAnswer(status: number): WireReply {
   return { status, headers: { "content-type": "application/xml" }, body };
 }
 
+/** The same answer in as many bytes. */
+function aged(reply: WireReply, ageMs: number): WireReply {
+  if (reply === "reset" || !("bytes" in reply)) return reply;
+  const latin1 = Array.from(reply.bytes, (byte) => String.fromCharCode(byte)).join("");
+  const older = latin1.replace(
+    /(?<=<LastModified>)\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z(?=<)/g,
+    (time) => new Date(Date.parse(time) - ageMs).toISOString(),
+  );
+  return { ...reply, bytes: Uint8Array.from(older, (character) => character.charCodeAt(0)) };
+}
+
 /** `target` is the service's endpoint, e.g. "http://127.0.0.1:9000". */
-export function startFaultProxy(target: string): FaultProxy {
+export function startFaultProxy(target: string, { listedAgeMs = 0 }: ProxyOptions = {}): FaultProxy {
   const service = new URL(target);
   const rules = new FaultRules<S3Operation, ProxyFault>((rule, _operation, key) =>
     key.startsWith(rule.keyPrefix ?? "")
@@ -170,7 +188,7 @@ export function startFaultProxy(target: string): FaultProxy {
   async function pass(request: WireRequest, seen: SeenByProxy): Promise<WireReply> {
     const reply = await passOn(service, request, open).catch(() => "reset" as const);
     seen.status = statusOf(reply);
-    return reply;
+    return seen.operation === "list" && listedAgeMs > 0 ? aged(reply, listedAgeMs) : reply;
   }
 
   async function handle(request: WireRequest): Promise<WireReply> {
@@ -185,12 +203,18 @@ export function startFaultProxy(target: string): FaultProxy {
       : fault.status === undefined
       ? null
       : errorAnswer(fault.status);
-    if (instead !== null && fault.when !== "after") return instead;
+    if (instead !== null && fault.when !== "after") {
+      fault.onStrike?.();
+      return instead;
+    }
     if (fault.duplicate === true) await pass(request, seen);
     const reply = await pass(request, seen);
     if (fault.replyDelayMs !== undefined && !await pause(fault.replyDelayMs)) return "reset";
     if (!await passable()) return "reset";
-    if (instead !== null) return instead;
+    if (instead !== null) {
+      fault.onStrike?.();
+      return instead;
+    }
     if (fault.cutAfter === undefined || reply === "reset" || !("bytes" in reply)) return reply;
     return { bytes: reply.bytes.subarray(0, fault.cutAfter), last: true };
   }
