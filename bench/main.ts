@@ -2,9 +2,10 @@
  * `deno task bench`: memory of the idle manager, time from exec to the program's start, and checkpoints beside restic's
  * backups of the same data on the same disk in the same run. Tests the binary (STATE_MANAGER_BINARY, else
  * ./state-manager) or, where there is none, the source. Sizes: BENCH_MIB (256), BENCH_FILES (4000), BENCH_ROUNDS (3).
- * `deno task bench replication`: replication.ts, beside Litestream.
+ * `deno task bench checkpoint`: checkpoint.ts, beside restic and borg. `deno task bench replication`: replication.ts, beside Litestream.
  */
 
+import { benchCheckpoint } from "./checkpoint.ts";
 import { type DataSize, makeData, touchData } from "./data.ts";
 import { Manager, output, programCommand } from "./programs.ts";
 import { benchReplication } from "./replication.ts";
@@ -185,4 +186,5 @@ async function benchCheckpoints(): Promise<void> {
 
 const [name, ...args] = Deno.args;
 if (name === "replication") await benchReplication(args);
+else if (name === "checkpoint") await benchCheckpoint(args);
 else await benchCheckpoints();

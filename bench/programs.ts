@@ -1,5 +1,7 @@
 /** The programs that the benchmark measures. */
 
+import { watched } from "./process_memory.ts";
+
 const root = new URL("../", import.meta.url).pathname;
 
 function binary(): string | undefined {
@@ -28,9 +30,32 @@ export async function output(argv: readonly string[], env: Record<string, string
   return text.decode(stdout).trim();
 }
 
+/** Runs a command to its end: its time, and the largest memory of it with all that it starts. */
+export async function runMeasured(
+  argv: readonly string[],
+  env: Record<string, string> = {},
+  cwd?: string,
+): Promise<{ readonly ms: number; readonly memoryBytes: number }> {
+  const [command = "", ...args] = argv;
+  const begin = performance.now();
+  const child = new Deno.Command(command, {
+    args,
+    env,
+    stdin: "null",
+    stdout: "null",
+    stderr: "piped",
+    ...(cwd === undefined ? {} : { cwd }),
+  }).spawn();
+  const { result, memory } = await watched(child.pid, () => child.output());
+  const ms = performance.now() - begin;
+  const said = new TextDecoder().decode(result.stderr).slice(-2000);
+  if (!result.success) throw new Error(`${argv.join(" ")}: ${said}`);
+  return { ms, memoryBytes: memory.own + memory.below };
+}
+
 const START_LIMIT_MS = 30_000;
 
-/** A manager on a folder store with a program that does nothing. */
+/** A manager with a program that does nothing, on a folder store unless another is named. */
 export class Manager {
   readonly store: string;
   readonly #url: string;
@@ -42,21 +67,32 @@ export class Manager {
     this.#child = child;
   }
 
-  static async start(home: string, data: string): Promise<Manager> {
+  static async start(
+    home: string,
+    data: string,
+    more: { readonly store?: readonly string[]; readonly env?: Record<string, string> } = {},
+  ): Promise<Manager> {
     await Deno.mkdir(home, { recursive: true });
     const listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
     const { port } = listener.addr as Deno.NetAddr;
     listener.close();
     const store = `${home}/store`;
     const [command = "", ...args] = programCommand([
-      ...["run", "--directory", store, "--data-dir", `${home}/manager`, "--listen", `127.0.0.1:${port}`],
+      ...[
+        "run",
+        ...(more.store ?? ["--directory", store]),
+        "--data-dir",
+        `${home}/manager`,
+        "--listen",
+        `127.0.0.1:${port}`,
+      ],
       ...["--files", `data=${data}`, "--checkpoint-interval", "24h", "--", "sleep", "86400"],
     ]);
     const quiet = { stdin: "null", stdout: "null", stderr: "null" } as const;
     const manager = new Manager(
       store,
       `http://127.0.0.1:${port}`,
-      new Deno.Command(command, { args, ...quiet }).spawn(),
+      new Deno.Command(command, { args, env: more.env ?? {}, ...quiet }).spawn(),
     );
     const end = performance.now() + START_LIMIT_MS;
     while (

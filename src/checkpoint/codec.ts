@@ -28,11 +28,77 @@ export interface Codec {
   decompress(frame: Uint8Array, length: number): Uint8Array;
 }
 
+/** The inside of the runtime's compressor, as far as it is the same in all versions that have one. */
+interface RawCompressor {
+  readonly _handle?: {
+    writeSync?(
+      flush: number,
+      input: Uint8Array,
+      inputStart: number,
+      inputLength: number,
+      output: Uint8Array,
+      outputStart: number,
+      outputLength: number,
+    ): void;
+  };
+  /** Output and input that were left by the last write. */
+  readonly _writeState?: Uint32Array;
+}
+
+/** Plain bytes up to here go through a compressor that is kept; what zstd may make of them fits `frameBuffer`. */
+const KEPT_LIMIT_BYTES = 1024 * 1024;
+
+function levelOption(level: number) {
+  return { params: { [zlib.constants.ZSTD_c_compressionLevel]: level } };
+}
+
+/**
+ * Compresses with one kept context for each level: making one costs more than compressing a small file. Null where the
+ * runtime has another inside, or the frame did not come out whole; the public call does it then.
+ */
+class KeptCompressors {
+  readonly #compressors = new Map<number, RawCompressor>();
+  readonly #frame = new Uint8Array(KEPT_LIMIT_BYTES + 16 * 1024);
+
+  compress(plain: Uint8Array, level: number): Uint8Array | null {
+    if (plain.length > KEPT_LIMIT_BYTES) return null;
+    let compressor = this.#compressors.get(level);
+    if (compressor === undefined) {
+      compressor = zlib.createZstdCompress(levelOption(level)) as unknown as RawCompressor;
+      this.#compressors.set(level, compressor);
+    }
+    const { _handle: handle, _writeState: left } = compressor;
+    if (handle?.writeSync === undefined || left === undefined) return null;
+    const frame = this.#frame;
+    handle.writeSync(zlib.constants.ZSTD_e_end, plain, 0, plain.length, frame, 0, frame.length);
+    const [outputLeft = 0, inputLeft = 0] = left;
+    if (outputLeft > 0 && inputLeft === 0) return frame.slice(0, frame.length - outputLeft);
+    this.#compressors.delete(level); // what it still holds must not begin the next frame
+    return null;
+  }
+}
+
+/** Undefined where kept contexts do not make the frames that they should. */
+function keptCompressors(): KeptCompressors | undefined {
+  try {
+    const kept = new KeptCompressors();
+    for (const length of [1, 1000, 0, 70_000]) {
+      const plain = new Uint8Array(length).fill(length % 251);
+      const frame = kept.compress(plain, FAST_LEVEL);
+      if (frame === null || !zlib.zstdDecompressSync(frame).equals(plain)) return undefined;
+    }
+    return kept;
+  } catch {
+    return undefined;
+  }
+}
+
 function nativeCodec(): Codec | undefined {
+  const kept = keptCompressors();
   const codec: Codec = {
     engine: "native",
     compress: (plain, level = FAST_LEVEL) =>
-      zlib.zstdCompressSync(plain, { params: { [zlib.constants.ZSTD_c_compressionLevel]: level } }),
+      kept?.compress(plain, level) ?? zlib.zstdCompressSync(plain, levelOption(level)),
     decompress: (frame, length) => zlib.zstdDecompressSync(frame, { maxOutputLength: Math.max(1, length) }),
   };
   try {

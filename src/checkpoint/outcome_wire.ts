@@ -68,7 +68,9 @@ function encodeRead(
     view.setFloat64(at, part.length, true);
     at += 8;
     bytes[at++] = part.kind === "chunk" ? 1 : 0;
-    if (part.kind === "chunk") at += bytes.write(part.id, at, "latin1");
+    if (part.kind === "chunk") {
+      for (let i = 0; i < ID_CHARACTERS; i++) bytes[at++] = part.id.charCodeAt(i);
+    }
   }
   return at;
 }

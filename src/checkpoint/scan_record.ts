@@ -231,8 +231,10 @@ export class RecordWriter {
 
   #addPart(part: ContentPart, at: number): number {
     this.#view.setFloat64(at, part.length, true);
-    this.#block[at + 8] = part.kind === "chunk" ? part.id.length : 0;
-    return at + 9 + (part.kind === "chunk" ? this.#block.write(part.id, at + 9, "latin1") : 0);
+    const id = part.kind === "chunk" ? part.id : "";
+    this.#block[at + 8] = id.length;
+    for (let i = 0; i < id.length; i++) this.#block[at + 9 + i] = id.charCodeAt(i);
+    return at + 9 + id.length;
   }
 
   #reserve(length: number): void {

@@ -205,13 +205,17 @@ export function openAt(dirFd: number, path: PathBytes, flags: number, mode = 0o6
 }
 
 const SYS_OPENAT2 = 437n; // the same number on every architecture
-const RESOLVE_NO_SYMLINKS_BENEATH = 0x04n | 0x08n;
+const RESOLVE_NO_SYMLINKS_BENEATH = 0x04 | 0x08;
 let openat2Works: boolean | undefined;
+/** struct open_how: flags, mode, resolve. One for all calls: a scan makes very many. */
+const OPEN_HOW_BYTES = 24n;
+const openHow = new Uint8Array(Number(OPEN_HOW_BYTES));
+const openHowView = new DataView(openHow.buffer);
+openHowView.setUint32(16, RESOLVE_NO_SYMLINKS_BENEATH, true);
 
 function openat2(dirFd: number, path: PathBytes, flags: number): bigint {
-  const how = new BigUint64Array([BigInt(flags | O_CLOEXEC), 0n, RESOLVE_NO_SYMLINKS_BENEATH]);
-  const bytes = new Uint8Array(how.buffer);
-  return libc().symbols.syscall(SYS_OPENAT2, dirFd, path, bytes, BigInt(bytes.length));
+  openHowView.setUint32(0, flags | O_CLOEXEC, true);
+  return libc().symbols.syscall(SYS_OPENAT2, dirFd, path, openHow, OPEN_HOW_BYTES);
 }
 
 /**

@@ -1,0 +1,61 @@
+/** Largest memory of a process and all below it, as seen by looking often. */
+
+const POLL_MS = 15;
+
+function childrenOf(pid: number): number[] {
+  try {
+    return Deno.readTextFileSync(`/proc/${pid}/task/${pid}/children`).trim().split(" ").filter(Boolean).map(
+      Number,
+    );
+  } catch {
+    return [];
+  }
+}
+
+/** Children of any thread: a program may start them from each. */
+function descendants(pid: number): number[] {
+  const direct: number[] = [];
+  try {
+    for (const task of Deno.readDirSync(`/proc/${pid}/task`)) {
+      const text = Deno.readTextFileSync(`/proc/${pid}/task/${task.name}/children`);
+      direct.push(...text.trim().split(" ").filter(Boolean).map(Number));
+    }
+  } catch {
+    direct.push(...childrenOf(pid));
+  }
+  return direct.flatMap((child) => [child, ...descendants(child)]);
+}
+
+function residentBytes(pid: number): number {
+  try {
+    return Number(/^VmRSS:\s+(\d+) kB/m.exec(Deno.readTextFileSync(`/proc/${pid}/status`))?.[1] ?? 0) * 1024;
+  } catch {
+    return 0;
+  }
+}
+
+export interface Memory {
+  /** Of the process itself. */
+  readonly own: number;
+  /** Of all below it, together. */
+  readonly below: number;
+}
+
+/** Runs `work`; the largest of both, apart, while it runs. */
+export async function watched<T>(
+  pid: number,
+  work: () => Promise<T>,
+): Promise<{ result: T; memory: Memory }> {
+  let [own, below] = [0, 0];
+  const look = () => {
+    own = Math.max(own, residentBytes(pid));
+    below = Math.max(below, descendants(pid).reduce((sum, each) => sum + residentBytes(each), 0));
+  };
+  const timer = setInterval(look, POLL_MS);
+  try {
+    const result = await work();
+    return { result, memory: { own, below } };
+  } finally {
+    clearInterval(timer);
+  }
+}
