@@ -163,11 +163,11 @@ export class DatabaseStart {
   async restore(
     found: readonly Found[],
     positions: Positions,
-    { keepLocal, signal }: { readonly keepLocal: boolean; readonly signal: AbortSignal },
+    work: { readonly keepsLocal: (name: string) => boolean; readonly signal: AbortSignal },
   ): Promise<readonly Found[]> {
     const wanted = found.filter(({ name }) => positions[name] !== undefined);
     const targetOf = (name: string) => ({ kind: "txid", txid: positions[name]?.txid ?? 0 }) as const;
-    await this.#bring(wanted, targetOf, { keepsLocal: () => keepLocal, signal });
+    await this.#bring(wanted, targetOf, work);
     return found.map((each) => ({ ...each, baseline: null }));
   }
 

@@ -217,8 +217,12 @@ export class Databases {
 
   /** Programs are stopped: everything they committed is in the bucket when it resolves. */
   async finish(signal?: AbortSignal): Promise<void> {
+    throwFirst(await this.#finish(signal), "last sync of");
+  }
+
+  async #finish(signal?: AbortSignal): Promise<Failures> {
     const link = this.#link;
-    if (link === null) return;
+    if (link === null) return {};
     this.#drills.stop();
     let ended: Awaited<ReturnType<FollowLink["finish"]>>;
     try {
@@ -231,7 +235,7 @@ export class Databases {
     }
     const { positions, failures } = ended;
     this.#last = positionsOf(positions);
-    throwFirst(failures, "last sync of");
+    return failures;
   }
 
   /**
@@ -241,15 +245,16 @@ export class Databases {
   async restoreTo(positions: Positions, signal: AbortSignal = new AbortController().signal): Promise<void> {
     const { start } = this.#options;
     const wasFollowed = this.#link !== null;
-    await this.finish(signal);
+    const failures = await this.#finish(signal);
+    // What is to be replaced may be damaged: this may well be why. It is set aside. All else must be in the bucket.
+    const isReplaced = (name: string) => name in positions && failures[name]?.code === "data-damaged";
+    throwFirst(withoutNames(failures, isReplaced), "last sync of");
     if (this.#found.length === 0) this.#found = await start.look(signal);
-    this.#found = await start.restore(this.#found, positions, { keepLocal: !wasFollowed, signal });
-    const failures = await this.follow(signal);
+    const keepsLocal = (name: string) => !wasFollowed || isReplaced(name);
+    this.#found = await start.restore(this.#found, positions, { keepsLocal, signal });
+    const unsealed = await this.follow(signal);
     // The bucket's newest is still another content: whoever said that it is done would have it undone by the next start.
-    throwFirst(
-      Object.fromEntries(Object.entries(failures).filter(([name]) => name in positions)),
-      "send the restored",
-    );
+    throwFirst(withoutNames(unsealed, (name) => !(name in positions)), "send the restored");
     // What comes next at a start moves files about: nobody may have these open then.
     if (!wasFollowed) await this.finish(signal);
   }
@@ -369,6 +374,10 @@ export class Databases {
 }
 
 type Failures = Readonly<Record<string, Parameters<typeof errorFromWire>[0]>>;
+
+function withoutNames(failures: Failures, isLeftOut: (name: string) => boolean): Failures {
+  return Object.fromEntries(Object.entries(failures).filter(([name]) => !isLeftOut(name)));
+}
 
 function throwFirst(failures: Failures, action: string): void {
   for (const [name, failure] of Object.entries(failures)) {

@@ -276,6 +276,31 @@ Deno.test("a manager that runs on the data dir is used, unless the options name 
   assert.match(other.stderr, /keeps another store/);
 });
 
+Deno.test("a database that is none any more is set aside by the restore of it", async () => {
+  using scratch = scratchFolder();
+  const directory = `${scratch.path}/store`;
+  const store: TestStore = { args: ["--directory", directory], env: {}, config: { directory } };
+  const one = new Machine(`${scratch.path}/one`, store);
+  {
+    await using manager = one.start();
+    await one.grow(manager, 30);
+    await stop(manager);
+  }
+  const rows = checkChain(one.database);
+  Deno.writeTextFileSync(one.database, "garbage ".repeat(2000));
+  const { code, stderr } = await one.run(
+    ...one.alone("db restore", "app", "--checkpoint", "latest", "--yes"),
+  );
+  assert.equal(code, 0, stderr);
+  assert.equal(checkChain(one.database), rows);
+  const stale = `${one.root}/data/stale`;
+  const aside = [...Deno.readDirSync(stale)].flatMap(({ name }) => [...Deno.readDirSync(`${stale}/${name}`)]);
+  assert.deepEqual(aside.map(({ name }) => name), ["app"]);
+  await using manager = one.start();
+  await one.grow(manager, 10);
+  assert.equal(readJournal(one.journal).starts.at(-1), rows);
+});
+
 Deno.test("a restore in place that is killed or stopped at any moment leaves the old or the new state, whole", async () => {
   using scratch = scratchFolder();
   const seed = givenSeed === undefined ? Math.trunc(Math.random() * 1e9) : Number(givenSeed);
