@@ -22,27 +22,17 @@ import {
   TAKE_OVER_ATTEMPTS,
 } from "./head_rules.ts";
 import { parseCheckpointReference } from "./checkpoint_reference.ts";
-import { type Cipher, plainCipher } from "./cipher.ts";
-import { withSealedNotes } from "./head_notes.ts";
 import { HEAD_KEY } from "./ids.ts";
 import { encodeJson, HEAD_LIMIT_BYTES, parseHead, RECORD_LIMIT_BYTES } from "./records.ts";
 import type { CheckpointRecord, Head, RepositoryRecord } from "./types.ts";
 
 export type { HeadState } from "./head_rules.ts";
 
-export interface ReadHeadOptions extends RequestOptions {
-  /** The repository's. Null: comments and labels of an encrypted one stay empty. */
-  readonly cipher: Cipher | null;
-}
-
 /** Null when there is none yet. */
-export async function readHead(
-  store: ObjectStore,
-  { cipher, ...options }: ReadHeadOptions,
-): Promise<HeadState | null> {
+export async function readHead(store: ObjectStore, options: RequestOptions = {}): Promise<HeadState | null> {
   try {
     const object = await store.get(HEAD_KEY, options);
-    return { head: parseHead(object.body, cipher), etag: object.etag };
+    return { head: parseHead(object.body), etag: object.etag };
   } catch (error) {
     if (isError(error, "object-not-found")) return null;
     throw error;
@@ -121,8 +111,8 @@ function checkChange(before: Head, after: Head): void {
   }
 }
 
-function encodeHead(head: Head, cipher: Cipher): Uint8Array<ArrayBuffer> {
-  const bytes = encodeJson(withSealedNotes(head, cipher));
+function encodeHead(head: Head): Uint8Array<ArrayBuffer> {
+  const bytes = encodeJson(head);
   if (bytes.length >= HEAD_LIMIT_BYTES) {
     throw new StateManagerError(
       "store-full",
@@ -141,8 +131,6 @@ export interface HeadOptions extends RequestOptions {
   readonly writer?: string;
   /** Throws, or rejects, unless the lease is ours with margin; called right before every put. */
   readonly assertHeld: () => void | Promise<void>;
-  /** Of the repository, where it is encrypted. */
-  readonly cipher?: Cipher;
 }
 
 export type TakeOverOptions = HeadOptions;
@@ -171,16 +159,12 @@ export class HeadSession {
   readonly #store: ObjectStore;
   readonly #assertHeld: () => void | Promise<void>;
   readonly #options: RequestOptions;
-  readonly #cipher: Cipher;
   #machine: HeadMachine;
   #last: Promise<unknown> = Promise.resolve();
 
   constructor(store: ObjectStore, options: HeadOptions) {
-    const { repo, token, writer, assertHeld, cipher = plainCipher, ...requests } = options;
-    // Notes of an encrypted repository must not be written in clear text because somebody forgot the cipher.
-    assert(cipher.seals === (repo.enc !== undefined), "the cipher is the repository's");
+    const { repo, token, writer, assertHeld, ...requests } = options;
     this.token = token;
-    this.#cipher = cipher;
     this.#store = store;
     this.#assertHeld = assertHeld;
     this.#options = requests;
@@ -230,7 +214,7 @@ export class HeadSession {
       const next = change(before);
       const made = successor(this.#machine, next);
       checkChange(before, made);
-      encodeHead(made, this.#cipher); // too large fails here, before anything is sent
+      encodeHead(made); // too large fails here, before anything is sent
       return this.#run({ type: "commit", next }, "commit", options);
     });
   }
@@ -275,8 +259,7 @@ export class HeadSession {
     switch (effect.type) {
       case "get":
         try {
-          const cipher = this.#cipher;
-          const found = await readHead(this.#store, { ...(mayEnd ? options : rest), cipher });
+          const found = await readHead(this.#store, mayEnd ? options : rest);
           return { event: { type: "read", found } };
         } catch (error) {
           return { event: { type: "read-failed", code: codeOf(error) }, error };
@@ -291,7 +274,7 @@ export class HeadSession {
       case "put":
         try {
           const condition = effect.base === null ? { absent: true } as const : { etag: effect.base };
-          const body = encodeHead(effect.head, this.#cipher);
+          const body = encodeHead(effect.head);
           const { etag } = await this.#store.put(HEAD_KEY, body, { ...options, condition });
           return { event: { type: "written", etag } };
         } catch (error) {

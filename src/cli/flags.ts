@@ -9,7 +9,6 @@ const TEXT_FLAGS = [
   "endpoint",
   "region",
   "prefix",
-  "encryptionKeyFile",
   "checkpointInterval",
   "restore",
   "onConflict",

@@ -3,18 +3,11 @@
  * it works, so that nobody else changes the head meanwhile, and gives it back.
  */
 
-import {
-  configuredKey,
-  HeadSession,
-  readHead,
-  readRepository,
-  rebuildIndexes,
-  repositoryCipher,
-} from "../checkpoint/mod.ts";
+import { HeadSession, readHead, readRepository, rebuildIndexes } from "../checkpoint/mod.ts";
 import { LeaseHolder } from "../lease/mod.ts";
 import { StateManagerError } from "../platform/errors.ts";
 import { openStore } from "../storage/mod.ts";
-import { configuredPlace } from "./configured_store.ts";
+import { configuredStoreOptions } from "./configured_store.ts";
 import { confirm, type Context, type ExitCode, type Options, say } from "./context.ts";
 import { progressEvent, showProgress } from "./progress.ts";
 import { count, json, printable } from "./text.ts";
@@ -27,15 +20,13 @@ const RELEASE_TIMEOUT_MS = 10_000;
 
 export async function repairStorage(context: Context, options: Options): Promise<ExitCode> {
   const { clock, random } = context;
-  const { store: settings, encryptionKeyFile } = await configuredPlace(context, options);
-  const key = await configuredKey(encryptionKeyFile);
+  const settings = await configuredStoreOptions(context, options);
   const dryRun = options.flag("dryRun");
   await using stack = new AsyncDisposableStack();
   const store = openStore(settings, { clock, random });
   stack.defer(() => store.close());
   const repo = await readRepository(store);
-  const cipher = await repositoryCipher(repo, key, random);
-  const seen = await readHead(store, { cipher });
+  const seen = await readHead(store);
   if (seen === null) {
     throw new StateManagerError("checkpoint-not-found", "repair: the repository has no checkpoint yet", {
       hint: "check the prefix: there is nothing to repair",
@@ -52,7 +43,6 @@ export async function repairStorage(context: Context, options: Options): Promise
   stack.defer(() => progress.done());
   const environment = {
     store,
-    cipher,
     clock,
     random,
     signal: new AbortController().signal, // an interrupt ends the process: only garbage is left
@@ -84,7 +74,6 @@ export async function repairStorage(context: Context, options: Options): Promise
   };
   const head = new HeadSession(store, {
     repo,
-    cipher,
     token: term.token,
     writer: `${term.holder}.${term.token}`,
     assertHeld,

@@ -9,6 +9,7 @@ export {
   checkpointResultView,
   checkpointView,
   leaseView,
+  plannedRootView,
   processView,
   restoreResultView,
   statusView,

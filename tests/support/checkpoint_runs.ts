@@ -1,6 +1,5 @@
 /** Checkpoints made and restored in this process, on any store: the archiver's work without the archiver. */
 
-import { type Cipher, plainCipher } from "../../src/checkpoint/cipher.ts";
 import {
   createCheckpoint,
   type CreateRequest,
@@ -51,7 +50,6 @@ export class CheckpointRuns implements AsyncDisposable {
   clock: Clock = clock;
   machine = { cores: 2, memoryLimitBytes: 2 ** 40 };
   readonly random = random;
-  cipher: Cipher = plainCipher;
   head: HeadFacts = {
     repo_id: "ab".repeat(16),
     n: 1,
@@ -73,11 +71,10 @@ export class CheckpointRuns implements AsyncDisposable {
   }
 
   environment(signal = new AbortController().signal) {
-    const { cipher, clock, machine, random, store } = this;
+    const { clock, machine, random, store } = this;
     const cacheFolder = `${this.folder}/cache`;
     const onProgress = (_: ArchiveProgress) => {};
     return {
-      cipher,
       clock,
       machine,
       random,
