@@ -21,6 +21,7 @@ import {
   type Results,
   WARNINGS_LIMIT,
 } from "./archiver_protocol.ts";
+import { openCipher } from "./cipher.ts";
 import { collectGarbage } from "./collect.ts";
 import { composeRestoreRoot } from "./compose.ts";
 import { createCheckpoint } from "./create.ts";
@@ -82,7 +83,9 @@ async function runOperation(
   }, ALIVE_INTERVAL_MS);
   const signal = new AbortController().signal; // cancelling is killing
   const madeBy = `state-manager ${buildInfo().version} (${buildInfo().build})`;
-  const environment = { store, clock, random, cacheFolder: line.cacheFolder, madeBy, signal, onProgress };
+  const cipher = openCipher(line.cipher, random);
+  const { cacheFolder } = line;
+  const environment = { store, cipher, clock, random, cacheFolder, madeBy, signal, onProgress };
   try {
     switch (line.op) {
       case "create": {

@@ -18,15 +18,15 @@ import {
   type RequestLine,
   type Results,
 } from "./archiver_protocol.ts";
+import type { Cipher } from "./cipher.ts";
 import type { CollectRequest, CollectResult } from "./collect.ts";
 import type { ComposeRequest } from "./compose.ts";
 import type { CreateRequest, CreateResult, HeadFacts } from "./create.ts";
 import { nextOrdinal } from "./head.ts";
 import type { Names } from "./prune_rules.ts";
-import type { PlanRequest, RestorePlan, StageResult } from "./restore.ts";
-import type { StageTarget } from "./stage_root.ts";
+import type { StageResult, StageTarget } from "./restore.ts";
 import type { SweepResult } from "./sweep.ts";
-import type { ArchiveProgress, CheckpointRecord, Head } from "./types.ts";
+import type { ArchiveProgress, ArchiveTotals, CheckpointRecord, Head } from "./types.ts";
 import type { VerifyRequest, VerifyResult } from "./verify_types.ts";
 
 /** The child says something each second; one that is silent for this long is stuck (a dead disk, a stopped process). */
@@ -34,6 +34,8 @@ const SILENCE_LIMIT_MS = 10 * 60 * 1000;
 
 export interface ArchiverOptions {
   readonly store: ArchiverStore;
+  /** Of the repository. Its key goes to the child as the credentials do. */
+  readonly cipher: Cipher;
   /** Folders in the data dir: `cache` is kept, `scratch` may be emptied at any time by its owner. */
   readonly dir: { readonly cache: string; readonly scratch: string };
   readonly clock: Clock;
@@ -100,13 +102,15 @@ export class Archiver {
     return result;
   }
 
-  /** What staging and swapping would do. */
-  plan(
-    request: Omit<PlanRequest, "indexes"> & { readonly head: Head },
+  /** What staging would fetch. */
+  async plan(
+    request: { readonly head: Head; readonly record: CheckpointRecord; readonly names: readonly string[] },
     work: ArchiverWork = {},
-  ): Promise<RestorePlan> {
-    const { head, ...rest } = request;
-    return this.#run({ op: "plan", request: { ...rest, indexes: head.indexes } }, work);
+  ): Promise<{ readonly totals: ArchiveTotals }> {
+    const { head, record, names } = request;
+    return {
+      totals: await this.#run({ op: "plan", request: { record, indexes: head.indexes, names } }, work),
+    };
   }
 
   /** The record of a restore to the past: items of `source` for `names`, the current ones for all else. */
@@ -199,11 +203,12 @@ async function runArchiver(
   { onProgress, onCaptured }: Listeners,
 ): Promise<unknown> {
   signal.throwIfAborted();
-  const { store, dir, clock } = options;
+  const { store, cipher, dir, clock } = options;
   const request = (): readonly [RequestLine] => [{
     ...operation,
     protocol: PROTOCOL,
     store: storeToWire(store),
+    cipher: cipher.forWorker(),
     cacheFolder: dir.cache,
     scratchFolder: dir.scratch,
   }];

@@ -6,13 +6,15 @@
 
 import type { WireError } from "../platform/wire_error.ts";
 import type { OpenStoreOptions, WireStore } from "../storage/mod.ts";
+import type { WireCipher } from "./cipher.ts";
 import type { CollectRequest, CollectResult } from "./collect.ts";
 import type { ComposeRequest } from "./compose.ts";
 import type { CreateRequest, CreateResult } from "./create.ts";
+import type { IndexRef } from "./index_store.ts";
 import type { Names } from "./prune_rules.ts";
-import type { PlanRequest, RestorePlan, StageRequest, StageResult } from "./restore.ts";
+import type { StageRequest, StageResult } from "./restore.ts";
 import type { SweepResult } from "./sweep.ts";
-import type { ArchiveProgress, CheckpointRecord } from "./types.ts";
+import type { ArchiveProgress, ArchiveTotals, CheckpointRecord } from "./types.ts";
 import type { VerifyRequest, VerifyResult } from "./verify_types.ts";
 
 /** Grows when a line changes its meaning. */
@@ -25,6 +27,12 @@ export const WARNINGS_LIMIT = 1000;
 
 /** Where the objects are, as the manager knows it; credentials are asked for anew with each run. */
 export type ArchiverStore = OpenStoreOptions;
+
+export interface PlanRequest {
+  readonly record: CheckpointRecord;
+  readonly indexes: readonly IndexRef[];
+  readonly names: readonly string[];
+}
 
 export type Operation =
   | { readonly op: "create"; readonly request: CreateRequest }
@@ -39,7 +47,7 @@ export type Operation =
 export interface Results {
   readonly create: CreateResult;
   readonly stage: StageResult;
-  readonly plan: RestorePlan;
+  readonly plan: ArchiveTotals;
   readonly compose: CheckpointRecord;
   readonly verify: VerifyResult;
   readonly collect: CollectResult;
@@ -49,6 +57,7 @@ export interface Results {
 export type RequestLine = Operation & {
   readonly protocol: number;
   readonly store: WireStore;
+  readonly cipher: WireCipher;
   readonly cacheFolder: string;
   readonly scratchFolder: string;
 };

@@ -12,6 +12,7 @@ import { type Random, ulid } from "../platform/random.ts";
 import { listAll, type ObjectStore } from "../storage/object_store.ts";
 import { type ChunkLocation, ChunkTable } from "./chunk_table.ts";
 import { fetchChunks, planFetch } from "./chunk_fetcher.ts";
+import type { Cipher } from "./cipher.ts";
 import { type Codec, damaged, loadCodec } from "./codec.ts";
 import {
   idFromText,
@@ -75,6 +76,7 @@ export interface CollectReport {
 
 export interface CollectEnvironment {
   readonly store: ObjectStore;
+  readonly cipher: Cipher;
   readonly clock: Clock;
   readonly random: Random;
   readonly cacheFolder: string;
@@ -164,14 +166,14 @@ class Collection {
 
   /** One bit for each chunk of the table. */
   async #mark(table: ChunkTable): Promise<Marks> {
-    const { store, signal } = this.#environment;
+    const { store, cipher, signal } = this.#environment;
     const { roots } = this.#request;
     const live = new Marks(table);
     this.#pacer.begin("plan", null);
     const pieces = new Set<string>();
     for (let i = 0; i < roots.length; i += ROOTS_IN_FLIGHT) {
       const group = roots.slice(i, i + ROOTS_IN_FLIGHT);
-      for (const root of await Promise.all(group.map((ref) => loadRoot(store, ref, { signal })))) {
+      for (const root of await Promise.all(group.map((ref) => loadRoot(store, ref, { cipher, signal })))) {
         for (const [name, item] of Object.entries(root.items.files)) {
           for (const id of item.manifest) if (live.add(id, () => `the manifest of "${name}"`)) pieces.add(id);
         }
@@ -183,6 +185,7 @@ class Collection {
     for (let i = 0; i < wanted.length; i += PIECES_AT_ONCE) {
       await fetchChunks(planFetch(table, wanted.slice(i, i + PIECES_AT_ONCE)), {
         store,
+        cipher,
         codec: this.#codec,
         signal,
         deliver: (id, bytes) => markPiece(id, bytes, live),
@@ -254,7 +257,7 @@ class Collection {
 
   /** Every chunk is verified on its way, and packed as a new one would be. */
   async #repack(table: ChunkTable, live: Marks, names: ReadonlySet<string>) {
-    const { store, signal } = this.#environment;
+    const { store, cipher, signal } = this.#environment;
     const ids: string[] = [];
     const meta = new Set<string>();
     if (names.size === 0) return { packs: [], bytes: 0 };
@@ -275,6 +278,7 @@ class Collection {
     try {
       await fetchChunks(planFetch(table, ids), {
         store,
+        cipher,
         codec: this.#codec,
         signal,
         deliver: (id, bytes) => sender.add(idFromText(id), bytes, meta.has(id) ? "meta" : "data"),

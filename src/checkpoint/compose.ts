@@ -5,6 +5,7 @@
 
 import { StateManagerError } from "../platform/errors.ts";
 import type { ObjectStore } from "../storage/object_store.ts";
+import type { Cipher } from "./cipher.ts";
 import { databasesOf, type HeadFacts, summariesOf } from "./create.ts";
 import { rootKey, sha256Hex } from "./ids.ts";
 import { encodeJson, FORMAT, type RootObject } from "./records.ts";
@@ -27,12 +28,17 @@ export interface ComposeRequest {
 
 export async function composeRestoreRoot(
   request: ComposeRequest,
-  environment: { readonly store: ObjectStore; readonly madeBy: string; readonly signal: AbortSignal },
+  environment: {
+    readonly store: ObjectStore;
+    readonly cipher: Cipher;
+    readonly madeBy: string;
+    readonly signal: AbortSignal;
+  },
 ): Promise<CheckpointRecord> {
   const { id, time, token, head, source, names, comment, labels } = request;
-  const { store, signal } = environment;
-  const old = await loadRoot(store, source, { signal });
-  const current = head.current === null ? null : await loadRoot(store, head.current, { signal });
+  const { store, cipher, signal } = environment;
+  const old = await loadRoot(store, source, { cipher, signal });
+  const current = head.current === null ? null : await loadRoot(store, head.current, { cipher, signal });
   const items = { ...current?.items.files };
   const databases = databasesOf({ ...head.current?.databases, ...request.databases });
   for (const name of names) {
@@ -57,8 +63,8 @@ export async function composeRestoreRoot(
     items: { files: items, ...databases },
     warnings: [],
   };
-  const bytes = encodeJson(root);
   const key = rootKey(token, id);
+  const bytes = cipher.sealObject(key, encodeJson(root));
   await store.put(key, bytes, { condition: { absent: true }, signal });
   return {
     id,

@@ -10,6 +10,7 @@ import { workerUrl } from "../platform/entry.ts";
 import { StateManagerError } from "../platform/errors.ts";
 import { errorFromWire } from "../platform/wire_error.ts";
 import type { ClaimTable } from "./claim_table.ts";
+import type { Cipher } from "./cipher.ts";
 import type { Compression } from "./compression.ts";
 import { ContentReader, type FileOutcome, type ReadJob } from "./content_job.ts";
 import type { FromWorker, ToWorker } from "./content_worker_protocol.ts";
@@ -86,6 +87,8 @@ export interface WorkerPoolOptions {
   readonly workers: number;
   readonly packBytes: number;
   readonly compression: Compression;
+  /** Made anew in each thread: its key goes there by message. */
+  readonly cipher: Cipher;
   readonly claims: ClaimTable;
   readonly sender: PackSender;
   readonly pacer: Pacer;
@@ -167,7 +170,7 @@ export class WorkerPool implements ContentPool {
   readonly #onAbort = () => this.#fail(this.#options.signal.reason);
 
   #start(): void {
-    const { claims, compression, packBytes, clock, startThread } = this.#options;
+    const { claims, cipher, compression, packBytes, clock, startThread } = this.#options;
     const worker = startThread?.() ??
       new Worker(workerUrl("src/checkpoint/content_worker"), { type: "module" });
     const thread = new Thread(worker, clock.monotonicMs());
@@ -177,7 +180,7 @@ export class WorkerPool implements ContentPool {
       this.#fail(lost(event.message));
     };
     worker.onmessageerror = () => this.#fail(lost("its answer cannot be read"));
-    thread.send({ type: "start", claims: claims.shared, compression, packBytes });
+    thread.send({ type: "start", claims: claims.shared, cipher: cipher.forWorker(), compression, packBytes });
     for (let n = 0; n < PACKS_PER_WORKER; n++) this.#grant(thread, null);
     this.#threads.push(thread);
   }

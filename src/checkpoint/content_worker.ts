@@ -4,8 +4,10 @@
  * terminated at any moment.
  */
 
+import { systemRandom } from "../platform/random.ts";
 import { errorToWire } from "../platform/wire_error.ts";
 import { ClaimTable } from "./claim_table.ts";
+import { openCipher } from "./cipher.ts";
 import { loadCodec } from "./codec.ts";
 import { ContentReader, type ReadJob } from "./content_job.ts";
 import type { FromWorker, ToWorker } from "./content_worker_protocol.ts";
@@ -40,6 +42,7 @@ class ReadingThread {
   static async start(options: Extract<ToWorker, { type: "start" }>): Promise<ReadingThread> {
     const filler = new PackFiller({
       codec: await loadCodec(),
+      cipher: openCipher(options.cipher, systemRandom()),
       claims: new ClaimTable(options.claims),
       compression: options.compression,
       targetBytes: options.packBytes,

@@ -2,6 +2,7 @@
 
 import type { WireError } from "../platform/wire_error.ts";
 import type { SharedClaims } from "./claim_table.ts";
+import type { WireCipher } from "./cipher.ts";
 import type { Compression } from "./compression.ts";
 import type { ReadJob } from "./content_job.ts";
 import type { FilledPack, PackCredit } from "./pack_filler.ts";
@@ -10,6 +11,7 @@ export type ToWorker =
   | {
     readonly type: "start";
     readonly claims: SharedClaims;
+    readonly cipher: WireCipher;
     readonly compression: Compression;
     readonly packBytes: number;
   }

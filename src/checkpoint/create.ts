@@ -10,11 +10,12 @@ import { ensureFolder } from "../platform/files.ts";
 import { type Random, ulid } from "../platform/random.ts";
 import type { ObjectStore } from "../storage/object_store.ts";
 import type { ChunkTable } from "./chunk_table.ts";
+import type { Cipher } from "./cipher.ts";
 import { ClaimTable } from "./claim_table.ts";
 import { type Codec, loadCodec } from "./codec.ts";
 import type { Compression } from "./compression.ts";
 import { type ContentPool, LocalPool, WorkerPool } from "./content_pool.ts";
-import { idFromText, idToText, indexKey, rootKey, sha256, sha256Hex } from "./ids.ts";
+import { idFromText, idToText, indexKey, rootKey, sha256Hex } from "./ids.ts";
 import { encodeIndexes } from "./index_format.ts";
 import { type IndexRef, keepCopy, type LoadedIndexes, loadIndexes } from "./index_store.ts";
 import { ManifestWriter } from "./manifest.ts";
@@ -77,6 +78,7 @@ export interface CreateResult {
 
 export interface CreateEnvironment {
   readonly store: ObjectStore;
+  readonly cipher: Cipher;
   readonly clock: Clock;
   readonly random: Random;
   readonly cacheFolder: string;
@@ -233,7 +235,7 @@ class Creation {
   }
 
   #openPool({ sender, loaded: { table } }: Writing, needs: readonly ReadingNeed[]): ContentPool {
-    const { machine, clock, signal } = this.#environment;
+    const { machine, clock, cipher, signal } = this.#environment;
     const pacer = this.#pacer;
     const bytes = needs.reduce((sum, need) => sum + need.bytes, 0);
     const files = needs.reduce((sum, need) => sum + need.files, 0);
@@ -243,17 +245,17 @@ class Creation {
     const claims = ClaimTable.forChunks(table.size + files + bytes / CHUNK_ESTIMATE_BYTES);
     for (const { id } of table.all()) claims.claim(id);
     const { compression = "auto" } = this.#request;
-    return new WorkerPool({ workers, packBytes, compression, claims, sender, pacer, clock, signal });
+    return new WorkerPool({ workers, packBytes, compression, cipher, claims, sender, pacer, clock, signal });
   }
 
   /** Items of the current checkpoint that this run does not read, or that did not change, stay as they are. */
   async #carriedItems(unchanged: readonly TreeReader[]): Promise<Record<string, FilesItem>> {
     const { head: { current }, roots } = this.#request;
-    const { store, signal } = this.#environment;
+    const { store, cipher, signal } = this.#environment;
     const same = new Set(unchanged.map((reader) => reader.root.name));
     const read = new Set(roots.map((root) => root.name).filter((name) => !same.has(name)));
     if (current === null || Object.keys(current.files).every((name) => read.has(name))) return {};
-    const root = await loadRoot(store, current, { signal });
+    const root = await loadRoot(store, current, { cipher, signal });
     return Object.fromEntries(Object.entries(root.items.files).filter(([name]) => !read.has(name)));
   }
 
@@ -274,11 +276,12 @@ class Creation {
 
   async #readTree(reader: TreeReader, pool: ContentPool, sender: PackSender): Promise<FilesItem> {
     const manifest: string[] = [];
+    const { cipher } = this.#environment;
     const writer = new ManifestWriter((piece) => {
-      const id = sha256(piece);
+      const id = cipher.chunkId(piece);
       sender.add(id, piece, "meta");
       manifest.push(idToText(id));
-    });
+    }, cipher);
     for await (const entry of reader.entries(pool)) {
       writer.add(entry);
       const pause = this.#pacer.turn() ?? sender.room();
@@ -323,8 +326,8 @@ class Creation {
       items: { files: items, ...databasesOf(databases) },
       warnings: this.#warnings.slice(0, ROOT_WARNINGS_LIMIT),
     };
-    const bytes = encodeJson(root);
     const key = rootKey(token, id);
+    const bytes = this.#environment.cipher.sealObject(key, encodeJson(root));
     await this.#put(key, bytes);
     return {
       id,

@@ -24,7 +24,8 @@ import {
   unlinkAt,
 } from "../platform/libc_files.ts";
 import { byteText } from "./byte_text.ts";
-import { chunkId } from "./ids.ts";
+import type { Cipher } from "./cipher.ts";
+import { idToText } from "./ids.ts";
 import { CHUNK_LIMIT_BYTES } from "./pack.ts";
 import type { ContentPart, TreeEntry } from "./types.ts";
 
@@ -34,14 +35,15 @@ export class FormerStage {
   /** The folder that the last file was taken from: neighbours come one after the other. */
   #folder: { readonly path: string; readonly fd: number } | null = null;
 
-  private constructor(root: number) {
+  private constructor(root: number, readonly cipher: Cipher) {
     this.#root = root;
   }
 
   /** Null when it is not there, or is no folder. */
-  static open(path: string): FormerStage | null {
+  static open(path: string, cipher: Cipher): FormerStage | null {
     try {
-      return new FormerStage(openAt(AT_CWD, pathBytes(path), OPEN.read | OPEN.directory | OPEN.noFollow));
+      const root = openAt(AT_CWD, pathBytes(path), OPEN.read | OPEN.directory | OPEN.noFollow);
+      return new FormerStage(root, cipher);
     } catch (error) {
       if (isErrno(error, "ENOENT", "ENOTDIR", "ELOOP", "EACCES")) return null;
       throw error;
@@ -122,6 +124,7 @@ const buffer = new Uint8Array(CHUNK_LIMIT_BYTES);
 export function* heldChunks(
   fd: number,
   parts: readonly ContentPart[],
+  cipher: Cipher,
 ): Generator<number, ReadonlySet<number> | null> {
   const held = new Set<number>();
   let offset = 0;
@@ -133,7 +136,7 @@ export function* heldChunks(
         yield -heldBytes;
         return null;
       }
-    } else if (holdsChunk(fd, offset, part)) {
+    } else if (holdsChunk(fd, offset, part, cipher)) {
       held.add(offset);
       heldBytes += part.length;
       yield part.length;
@@ -147,11 +150,12 @@ function holdsChunk(
   fd: number,
   offset: number,
   part: { readonly id: string; readonly length: number },
+  cipher: Cipher,
 ): boolean {
   const data = seekData(fd, offset);
   if (data === null || data >= offset + part.length) return false; // never written: no need to hash zeros
   const bytes = buffer.subarray(0, part.length);
-  return readAt(fd, bytes, offset) === part.length && chunkId(bytes) === part.id;
+  return readAt(fd, bytes, offset) === part.length && idToText(cipher.chunkId(bytes)) === part.id;
 }
 
 /** A filesystem without holes has zeros there: they are read. */

@@ -22,17 +22,27 @@ import {
   TAKE_OVER_ATTEMPTS,
 } from "./head_rules.ts";
 import { parseCheckpointReference } from "./checkpoint_reference.ts";
+import { type Cipher, plainCipher } from "./cipher.ts";
+import { withSealedNotes } from "./head_notes.ts";
 import { HEAD_KEY } from "./ids.ts";
 import { encodeJson, HEAD_LIMIT_BYTES, parseHead, RECORD_LIMIT_BYTES } from "./records.ts";
 import type { CheckpointRecord, Head, RepositoryRecord } from "./types.ts";
 
 export type { HeadState } from "./head_rules.ts";
 
+export interface ReadHeadOptions extends RequestOptions {
+  /** The repository's. Null: comments and labels of an encrypted one stay empty. */
+  readonly cipher: Cipher | null;
+}
+
 /** Null when there is none yet. */
-export async function readHead(store: ObjectStore, options: RequestOptions = {}): Promise<HeadState | null> {
+export async function readHead(
+  store: ObjectStore,
+  { cipher, ...options }: ReadHeadOptions,
+): Promise<HeadState | null> {
   try {
     const object = await store.get(HEAD_KEY, options);
-    return { head: parseHead(object.body), etag: object.etag };
+    return { head: parseHead(object.body, cipher), etag: object.etag };
   } catch (error) {
     if (isError(error, "object-not-found")) return null;
     throw error;
@@ -111,8 +121,8 @@ function checkChange(before: Head, after: Head): void {
   }
 }
 
-function encodeHead(head: Head): Uint8Array<ArrayBuffer> {
-  const bytes = encodeJson(head);
+function encodeHead(head: Head, cipher: Cipher): Uint8Array<ArrayBuffer> {
+  const bytes = encodeJson(withSealedNotes(head, cipher));
   if (bytes.length >= HEAD_LIMIT_BYTES) {
     throw new StateManagerError(
       "store-full",
@@ -131,6 +141,8 @@ export interface HeadOptions extends RequestOptions {
   readonly writer?: string;
   /** Throws, or rejects, unless the lease is ours with margin; called right before every put. */
   readonly assertHeld: () => void | Promise<void>;
+  /** Of the repository, where it is encrypted. */
+  readonly cipher?: Cipher;
 }
 
 export type TakeOverOptions = HeadOptions;
@@ -159,12 +171,16 @@ export class HeadSession {
   readonly #store: ObjectStore;
   readonly #assertHeld: () => void | Promise<void>;
   readonly #options: RequestOptions;
+  readonly #cipher: Cipher;
   #machine: HeadMachine;
   #last: Promise<unknown> = Promise.resolve();
 
   constructor(store: ObjectStore, options: HeadOptions) {
-    const { repo, token, writer, assertHeld, ...requests } = options;
+    const { repo, token, writer, assertHeld, cipher = plainCipher, ...requests } = options;
+    // Notes of an encrypted repository must not be written in clear text because somebody forgot the cipher.
+    assert(cipher.seals === (repo.enc !== undefined), "the cipher is the repository's");
     this.token = token;
+    this.#cipher = cipher;
     this.#store = store;
     this.#assertHeld = assertHeld;
     this.#options = requests;
@@ -214,7 +230,7 @@ export class HeadSession {
       const next = change(before);
       const made = successor(this.#machine, next);
       checkChange(before, made);
-      encodeHead(made); // too large fails here, before anything is sent
+      encodeHead(made, this.#cipher); // too large fails here, before anything is sent
       return this.#run({ type: "commit", next }, "commit", options);
     });
   }
@@ -259,7 +275,8 @@ export class HeadSession {
     switch (effect.type) {
       case "get":
         try {
-          const found = await readHead(this.#store, mayEnd ? options : rest);
+          const cipher = this.#cipher;
+          const found = await readHead(this.#store, { ...(mayEnd ? options : rest), cipher });
           return { event: { type: "read", found } };
         } catch (error) {
           return { event: { type: "read-failed", code: codeOf(error) }, error };
@@ -274,7 +291,7 @@ export class HeadSession {
       case "put":
         try {
           const condition = effect.base === null ? { absent: true } as const : { etag: effect.base };
-          const body = encodeHead(effect.head);
+          const body = encodeHead(effect.head, this.#cipher);
           const { etag } = await this.#store.put(HEAD_KEY, body, { ...options, condition });
           return { event: { type: "written", etag } };
         } catch (error) {

@@ -6,6 +6,7 @@
 import type { ObjectStore } from "../storage/object_store.ts";
 import { listAll } from "../storage/object_store.ts";
 import { ChunkTable } from "./chunk_table.ts";
+import type { Cipher } from "./cipher.ts";
 import type { Codec } from "./codec.ts";
 import { isPackName, packKey, PACKS_PREFIX } from "./ids.ts";
 import { decodeIndex, type IndexedPack } from "./index_format.ts";
@@ -19,6 +20,7 @@ import type { PackEntry } from "./pack.ts";
 export interface RecoveryOptions {
   readonly store: ObjectStore;
   readonly codec: Codec;
+  readonly cipher: Cipher;
   readonly signal: AbortSignal;
   readonly pacer: Pacer;
 }

@@ -3,6 +3,7 @@
  * Nothing else is more lenient than the reader that a restore uses: a line that breaks a rule still ends it.
  */
 
+import type { Cipher } from "./cipher.ts";
 import { damaged } from "./codec.ts";
 import { comparePaths, ManifestReader } from "./manifest.ts";
 import { LineProblem, parseLine } from "./manifest_line.ts";
@@ -23,12 +24,13 @@ export function readLeniently(
   item: FilesItem,
   name: string,
   pieces: ReadonlyMap<string, Uint8Array | null>,
+  cipher: Cipher,
 ): LenientManifest {
   const object = `manifest of "${name}"`;
   const found = item.manifest.map((id) => pieces.get(id) ?? null);
   const lostPieces = item.manifest.filter((_, i) => found[i] === null);
   if (lostPieces.length === 0) {
-    const reader = new ManifestReader(object, item);
+    const reader = new ManifestReader(object, item, cipher);
     for (const piece of found) if (piece !== null) reader.add(piece);
     return { entries: reader.finish(), lostPieces, cut: new Set() };
   }

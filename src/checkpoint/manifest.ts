@@ -4,9 +4,9 @@
  * all pieces with the one before.
  */
 
-import { createHash } from "node:crypto";
 import { Buffer } from "node:buffer";
 import { assert } from "../platform/assert.ts";
+import type { Cipher, RunningHash } from "./cipher.ts";
 import { damaged } from "./codec.ts";
 import { entryLines, LineProblem, type LinkRole, parseLine } from "./manifest_line.ts";
 import type { FilesSummary, ManifestEntry, TreeEntry } from "./types.ts";
@@ -38,7 +38,7 @@ function pathKey(path: Uint8Array): string {
 /** Takes entries in path order and gives the pieces of their manifest to `emit`, one by one. */
 export class ManifestWriter {
   readonly #emit: (piece: Uint8Array) => void;
-  readonly #hash = createHash("sha256");
+  readonly #hash: RunningHash;
   readonly #firstOfGroup = new Map<number, Uint8Array>();
   #lines: Uint8Array[] = [];
   #lineBytes = 0;
@@ -46,7 +46,8 @@ export class ManifestWriter {
   #entries = 0;
   #bytes = 0;
 
-  constructor(emit: (piece: Uint8Array) => void) {
+  constructor(emit: (piece: Uint8Array) => void, cipher: Cipher) {
+    this.#hash = cipher.hash();
     this.#emit = emit;
   }
 
@@ -101,7 +102,7 @@ interface OpenFile {
 export class ManifestReader {
   readonly #object: string;
   readonly #expected: FilesSummary;
-  readonly #hash = createHash("sha256");
+  readonly #hash: RunningHash;
   readonly #entries: ManifestEntry[] = [];
   readonly #folders = new Set<string>();
   /** First members of hard link groups: path → their group and type. */
@@ -110,7 +111,8 @@ export class ManifestReader {
   #line = 0;
   #bytes = 0;
 
-  constructor(object: string, expected: FilesSummary) {
+  constructor(object: string, expected: FilesSummary, cipher: Cipher) {
+    this.#hash = cipher.hash();
     this.#object = object;
     this.#expected = expected;
   }

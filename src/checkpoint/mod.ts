@@ -3,6 +3,8 @@
 export { Archiver, type ArchiverOptions, type ArchiverWork, type NewCheckpoint } from "./archiver_client.ts";
 export type { ArchiverStore } from "./archiver_protocol.ts";
 export { archiverMain } from "./archiver.ts";
+export { type Cipher, plainCipher } from "./cipher.ts";
+export { configuredKey, type EncryptionKey, readEncryptionKey } from "./encryption_key.ts";
 export { parseCheckpointReference } from "./checkpoint_reference.ts";
 export { type CollectReport, type CollectResult, doomOf } from "./collect.ts";
 export { composeRestoreRoot } from "./compose.ts";
@@ -53,25 +55,21 @@ export {
   withPin,
 } from "./prune_rules.ts";
 export { emptyHead, TAKE_OVER_ATTEMPTS } from "./head_rules.ts";
-export { parseInnerPath } from "./path_filter.ts";
 export { rebuildIndexes, type RepairResult } from "./repair.ts";
 export { type LostFile, type SalvageResult, salvageTo } from "./salvage.ts";
 export { verifyRepository } from "./verify.ts";
 export type { Finding, VerifyLevel, VerifyResult } from "./verify_types.ts";
 export { openRepository, type OpenRepositoryOptions, readRepository } from "./repository.ts";
+export { rekeyRepository, repositoryCipher } from "./repository_cipher.ts";
 export {
   listFiles,
-  type PlannedRoot,
   planRestore,
-  type PlanTarget,
   type ReadEnvironment,
-  type RestorePlan,
   restoreTo,
   type RestoreToRequest,
   stageCheckpoint,
   type StageResult,
 } from "./restore.ts";
-export type { Difference, TreeDifferences } from "./differences.ts";
 export { disposeHolder, findLeftovers, isEmptyRoot } from "./dispose.ts";
 export {
   finishSwaps,

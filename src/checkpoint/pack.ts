@@ -7,8 +7,10 @@
 import { crc32 } from "node:zlib";
 import { assert } from "../platform/assert.ts";
 import { StateManagerError } from "../platform/errors.ts";
+import type { Cipher } from "./cipher.ts";
 import { damaged } from "./codec.ts";
 import { ID_BYTES, idToText, sha256 } from "./ids.ts";
+import { SEAL_BYTES } from "./seal.ts";
 
 /** Restores read by pack, and a put is repeated whole: large enough for throughput, small enough to repeat. */
 export const PACK_TARGET_BYTES = 16 * 1024 * 1024;
@@ -24,7 +26,9 @@ export const TRAILER_BYTES = 40;
 export const FLAG_ZSTD = 1;
 /** The chunk is a piece of a manifest. */
 export const FLAG_META = 2;
-const KNOWN_FLAGS = FLAG_ZSTD | FLAG_META;
+/** The blob is sealed by the repository's cipher, and longer by its tag. */
+export const FLAG_SEALED = 4;
+const KNOWN_FLAGS = FLAG_ZSTD | FLAG_META | FLAG_SEALED;
 
 /** Bound of one chunk's plain bytes (a u24 holds 16 MiB): what a decoder may allocate for one entry. */
 export const CHUNK_LIMIT_BYTES = 2 * 1024 * 1024;
@@ -66,8 +70,9 @@ export function readEntry(view: DataView, at: number): PackEntry {
 export function entryProblem(entry: PackEntry, blobsEnd: number): string | null {
   if ((entry.flags & ~KNOWN_FLAGS) !== 0) return `unknown flags ${entry.flags}`;
   if (entry.length === 0 || entry.length > CHUNK_LIMIT_BYTES) return `chunk of ${entry.length} bytes`;
-  if (entry.storedLength === 0 || entry.storedLength > entry.length) return "blob longer than its chunk";
-  if ((entry.flags & FLAG_ZSTD) === 0 && entry.storedLength !== entry.length) {
+  const encodedLength = entry.storedLength - ((entry.flags & FLAG_SEALED) === 0 ? 0 : SEAL_BYTES);
+  if (encodedLength <= 0 || encodedLength > entry.length) return "blob longer than its chunk";
+  if ((entry.flags & FLAG_ZSTD) === 0 && encodedLength !== entry.length) {
     return "raw blob of another length";
   }
   if (entry.offset < PACK_MAGIC.length || entry.offset + entry.storedLength > blobsEnd) {
@@ -77,22 +82,29 @@ export function entryProblem(entry: PackEntry, blobsEnd: number): string | null 
 }
 
 export interface PackBuilderOptions {
+  /** That of the object, never used again: it is part of what blobs are sealed with. */
+  readonly name: string;
+  readonly cipher: Cipher;
   /** Whole size that it keeps below; the default is `PACK_TARGET_BYTES`. */
   readonly targetBytes?: number;
   /** Memory of an earlier pack, to be used again. */
   readonly buffer?: ArrayBuffer;
 }
 
-/** Collects blobs until the target is reached. Memory: at most about twice what is in it. */
+/** Collects blobs until the target is reached, and seals them. Memory: at most about twice what is in it. */
 export class PackBuilder {
+  readonly name: string;
+  readonly #cipher: Cipher;
   readonly #targetBytes: number;
   #buffer: Uint8Array<ArrayBuffer>;
   #used = 0;
   readonly #entries: PackEntry[] = [];
 
-  constructor(options: PackBuilderOptions = {}) {
-    this.#targetBytes = options.targetBytes ?? PACK_TARGET_BYTES;
-    this.#buffer = new Uint8Array(options.buffer ?? new ArrayBuffer(256 * 1024));
+  constructor({ name, cipher, targetBytes = PACK_TARGET_BYTES, buffer }: PackBuilderOptions) {
+    this.name = name;
+    this.#cipher = cipher;
+    this.#targetBytes = targetBytes;
+    this.#buffer = new Uint8Array(buffer ?? new ArrayBuffer(256 * 1024));
     this.#buffer.set(PACK_MAGIC);
     this.#used = PACK_MAGIC.length;
   }
@@ -101,16 +113,21 @@ export class PackBuilder {
     return this.#entries.length === 0;
   }
 
-  /** True when `storedLength` more bytes keep it within the target. An empty pack takes any chunk. */
-  hasRoom(storedLength: number): boolean {
+  /** True when `encodedLength` more bytes keep it within the target. An empty pack takes any chunk. */
+  hasRoom(encodedLength: number): boolean {
     const footer = (this.#entries.length + 1) * ENTRY_BYTES + TRAILER_BYTES;
+    const storedLength = encodedLength + (this.#cipher.seals ? SEAL_BYTES : 0);
     return this.isEmpty || this.#used + storedLength + footer <= this.#targetBytes;
   }
 
-  add(id: Uint8Array, stored: Uint8Array, length: number, flags: number): PackEntry {
-    assert(stored.length > 0 && length <= CHUNK_LIMIT_BYTES, "a chunk has 1 byte to 2 MiB");
+  /** `encoded` as the codec gave it; `flags` say how. The entry says what was written. */
+  add(id: Uint8Array, encoded: Uint8Array, length: number, flags: number): PackEntry {
+    assert(encoded.length > 0 && length <= CHUNK_LIMIT_BYTES, "a chunk has 1 byte to 2 MiB");
+    const offset = this.#used;
+    const stored = this.#cipher.sealBlob({ pack: this.name, offset }, encoded);
     this.#reserve(stored.length);
-    const entry = { id, offset: this.#used, storedLength: stored.length, length, flags };
+    const sealed = this.#cipher.seals ? FLAG_SEALED : 0;
+    const entry = { id, offset, storedLength: stored.length, length, flags: flags | sealed };
     this.#buffer.set(stored, this.#used);
     this.#used += stored.length;
     this.#entries.push(entry);

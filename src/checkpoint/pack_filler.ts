@@ -9,7 +9,8 @@ import type { ClaimTable } from "./claim_table.ts";
 import { type Codec, encodeBytes } from "./codec.ts";
 import type { Compression } from "./compression.ts";
 import { levelOf } from "./compression.ts";
-import { idToText, sha256 } from "./ids.ts";
+import type { Cipher } from "./cipher.ts";
+import { idToText } from "./ids.ts";
 import { ENTRY_BYTES, FLAG_ZSTD, PackBuilder, writeEntry } from "./pack.ts";
 
 /** Leave to fill one pack. */
@@ -30,6 +31,7 @@ export interface FilledPack {
 
 export interface PackFillerOptions {
   readonly codec: Codec;
+  readonly cipher: Cipher;
   readonly claims: ClaimTable;
   readonly compression: Compression;
   readonly targetBytes: number;
@@ -67,8 +69,8 @@ export class PackFiller {
 
   /** Stores the chunk unless another has or will. `room` was awaited before. */
   store(plain: Uint8Array): string {
-    const { claims, codec } = this.#options;
-    const id = sha256(plain);
+    const { claims, codec, cipher } = this.#options;
+    const id = cipher.chunkId(plain);
     if (!claims.claim(id)) return idToText(id);
     const { bytes, compressed } = encodeBytes(codec, plain, this.#level);
     if (this.#filling !== null && !this.#filling.builder.hasRoom(bytes.length)) this.flush();
@@ -94,8 +96,11 @@ export class PackFiller {
   #begin() {
     const credit = this.#credits.shift();
     assert(credit !== undefined, "room was waited for");
-    const { targetBytes } = this.#options;
+    const { cipher, targetBytes } = this.#options;
     const { name, buffer } = credit;
-    return { name, builder: new PackBuilder({ targetBytes, ...(buffer === null ? {} : { buffer }) }) };
+    return {
+      name,
+      builder: new PackBuilder({ name, cipher, targetBytes, ...(buffer === null ? {} : { buffer }) }),
+    };
   }
 }

@@ -8,9 +8,10 @@ import type { Clock } from "../platform/clock.ts";
 import { type Random, ulid } from "../platform/random.ts";
 import type { ObjectStore } from "../storage/object_store.ts";
 import type { ChunkTable } from "./chunk_table.ts";
+import type { Cipher } from "./cipher.ts";
 import { type Codec, encodeBytes, FAST_LEVEL } from "./codec.ts";
 import { type Compression, levelOf } from "./compression.ts";
-import { idToText, packKey, packName, sha256 } from "./ids.ts";
+import { idToText, packKey, packName } from "./ids.ts";
 import type { IndexedPack } from "./index_format.ts";
 import { ENTRY_BYTES, FLAG_META, FLAG_ZSTD, PackBuilder, type PackEntry, readEntry } from "./pack.ts";
 import type { FilledPack } from "./pack_filler.ts";
@@ -27,6 +28,7 @@ export interface PackSenderOptions {
   readonly store: ObjectStore;
   readonly codec: Codec;
   readonly compression: Compression;
+  readonly cipher: Cipher;
   readonly clock: Clock;
   readonly random: Random;
   readonly token: number;
@@ -123,7 +125,7 @@ export class PackSender {
 
   /** Stores a chunk of a file unless it is stored already; its id. */
   storeData(plain: Uint8Array): string {
-    const id = sha256(plain);
+    const id = this.#options.cipher.chunkId(plain);
     this.add(id, plain, "data");
     return idToText(id);
   }
@@ -171,8 +173,9 @@ export class PackSender {
   #begin(): Filling {
     const name = this.newName();
     const targetBytes = this.#packBytes;
-    const builder = new PackBuilder(targetBytes === undefined ? {} : { targetBytes });
-    return { builder, name, number: this.#options.table.addPack({ name, sizeBytes: 0 }) };
+    const { cipher, table } = this.#options;
+    const builder = new PackBuilder({ name, cipher, ...(targetBytes === undefined ? {} : { targetBytes }) });
+    return { builder, name, number: table.addPack({ name, sizeBytes: 0 }) };
   }
 
   #send({ builder, name, number }: Filling): void {

@@ -6,7 +6,9 @@
 import * as v from "valibot";
 import { asStateManagerError, StateManagerError } from "../platform/errors.ts";
 import { DATA_CHUNKS } from "./chunker.ts";
+import { type Cipher, plainCipher } from "./cipher.ts";
 import { damaged } from "./codec.ts";
+import { withOpenNotes } from "./head_notes.ts";
 import {
   HEAD_KEY,
   isCheckpointId,
@@ -16,6 +18,7 @@ import {
   isRootKey,
   REPOSITORY_KEY,
 } from "./ids.ts";
+import { encryptionSchema } from "./key_wrap.ts";
 import type {
   CheckpointRecord,
   DatabasePosition,
@@ -27,6 +30,8 @@ import type {
 
 /** Format that this program writes; it reads this one and none newer. */
 export const FORMAT = 1;
+/** What `min_reader` and `min_writer` of an encrypted repository say; the newest that this program knows. */
+export const ENCRYPTED_VERSION = 2;
 
 /** A few thousand checkpoints with their indexes are about 4 MiB; more would make each swap slow. */
 export const HEAD_LIMIT_BYTES = 8 * 1024 * 1024;
@@ -52,10 +57,11 @@ const repositorySchema = v.object({
   repo_id: v.pipe(v.string(), v.regex(/^[0-9a-f]{32}$/)),
   name,
   format: v.literal(FORMAT),
-  min_reader: v.literal(FORMAT),
-  min_writer: v.literal(FORMAT),
+  min_reader: v.picklist([FORMAT, ENCRYPTED_VERSION]),
+  min_writer: v.picklist([FORMAT, ENCRYPTED_VERSION]),
   chunker: v.object({ alg: v.literal("fastcdc32"), min: count, avg: count, max: count }),
   hash: v.literal("sha256"),
+  enc: v.exactOptional(encryptionSchema),
 });
 
 const summarySchema = v.object({ entries: count, bytes: count, manifest_sha256: hash });
@@ -114,6 +120,7 @@ const headSchema = v.object({
     since: count,
   }))),
   nonce: v.exactOptional(v.pipe(v.string(), v.maxLength(200))),
+  notes: v.exactOptional(v.pipe(v.string(), v.base64())),
 });
 
 /** One files root inside a root object. */
@@ -162,10 +169,11 @@ function refuseNewer(value: unknown, object: string): void {
   if (typeof value !== "object" || value === null) return;
   for (const key of ["format", "min_reader", "min_writer"]) {
     const version: unknown = Reflect.get(value, key);
-    if (typeof version === "number" && version > FORMAT) {
+    const known = key === "format" ? FORMAT : ENCRYPTED_VERSION;
+    if (typeof version === "number" && version > known) {
       throw new StateManagerError(
         "format-too-new",
-        `read ${object}: ${key} is ${version}, known up to ${FORMAT}`,
+        `read ${object}: ${key} is ${version}, known up to ${known}`,
         {
           hint: "use the version of state-manager that wrote it, or a newer one; nothing was changed",
         },
@@ -214,11 +222,15 @@ export function parseRepository(bytes: Uint8Array): RepositoryRecord {
       },
     );
   }
+  if (record.enc !== undefined && record.min_reader < ENCRYPTED_VERSION) {
+    throw damaged(REPOSITORY_KEY, "is encrypted and asks for no reader that knows of it");
+  }
   return record;
 }
 
-export function parseHead(bytes: Uint8Array): Head {
-  const head = parseObject(headSchema, bytes, HEAD_KEY, HEAD_LIMIT_BYTES);
+/** `cipher` as `readHead` takes it. */
+export function parseHead(bytes: Uint8Array, cipher: Cipher | null = plainCipher): Head {
+  const head = withOpenNotes(parseObject(headSchema, bytes, HEAD_KEY, HEAD_LIMIT_BYTES), cipher);
   const ids = new Set(head.checkpoints.map((record) => record.id));
   if (ids.size !== head.checkpoints.length) throw damaged(HEAD_KEY, "lists a checkpoint twice");
   if (head.current !== null && !ids.has(head.current)) {
@@ -227,14 +239,14 @@ export function parseHead(bytes: Uint8Array): Head {
   return head;
 }
 
-/** The root object of `record`, its hash checked before it is parsed. */
+/** The root object of `record`, its hash checked before it is opened and parsed. */
 export function parseRoot(
-  bytes: Uint8Array,
+  bytes: Uint8Array<ArrayBuffer>,
   record: Pick<CheckpointRecord, "id" | "root" | "root_sha256">,
-  sha256: string,
+  { sha256, cipher }: { readonly sha256: string; readonly cipher: Cipher },
 ): RootObject {
   if (sha256 !== record.root_sha256) throw damaged(record.root, "SHA-256 is not the one that the head names");
-  const root = parseObject(rootSchema, bytes, record.root, ROOT_LIMIT_BYTES);
+  const root = parseObject(rootSchema, cipher.openObject(record.root, bytes), record.root, ROOT_LIMIT_BYTES);
   if (root.id !== record.id) {
     throw damaged(record.root, `is the root of checkpoint ${root.id}, not ${record.id}`);
   }

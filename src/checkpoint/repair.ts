@@ -9,6 +9,7 @@ import type { Clock } from "../platform/clock.ts";
 import { type Random, ulid } from "../platform/random.ts";
 import type { ObjectStore } from "../storage/object_store.ts";
 import { ChunkTable } from "./chunk_table.ts";
+import type { Cipher } from "./cipher.ts";
 import { type Codec, loadCodec } from "./codec.ts";
 import { idFromText, idToText, indexKey, packKey, sha256Hex } from "./ids.ts";
 import { encodeIndexes, type IndexedPack } from "./index_format.ts";
@@ -39,6 +40,7 @@ export interface RepairRequest {
 
 export interface RepairEnvironment {
   readonly store: ObjectStore;
+  readonly cipher: Cipher;
   readonly clock: Clock;
   readonly random: Random;
   readonly signal: AbortSignal;
@@ -196,12 +198,11 @@ class Repair {
         const first = chunks[0];
         if (first === undefined) continue;
         const range = {
-          pack: first.pack,
           start: 0,
           end: Math.max(...chunks.map((each) => each.offset + each.storedLength)),
-          chunks: chunks.map((each) => ({ ...each, id: idToText(each.id) })),
+          chunks,
         };
-        const plan = { ranges: [range], bytes: range.end };
+        const plan = { packs: [{ pack: first.pack, ranges: [range] }], bytes: range.end };
         const room = sender.room();
         if (room !== null) await room;
         await fetchLeniently(plan, {

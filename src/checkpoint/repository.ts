@@ -7,13 +7,20 @@ import { isError, StateManagerError } from "../platform/errors.ts";
 import { type Random, randomHex } from "../platform/random.ts";
 import { listAll, type ObjectStore, type RequestOptions } from "../storage/object_store.ts";
 import { DATA_CHUNKS } from "./chunker.ts";
+import type { EncryptionKey } from "./encryption_key.ts";
 import { REPOSITORY_KEY } from "./ids.ts";
-import { encodeJson, FORMAT, parseRepository } from "./records.ts";
+import { newCipherKey, wrapKey } from "./key_wrap.ts";
+import { encodeJson, ENCRYPTED_VERSION, FORMAT, parseRepository } from "./records.ts";
 import type { RepositoryRecord } from "./types.ts";
 
 export interface OpenRepositoryOptions extends RequestOptions {
   readonly name: string;
   readonly random: Random;
+  /**
+   * Encrypts the repository if it is made here. One that is there is as it is, whatever is given: `repositoryCipher`
+   * tells whether the key is its own.
+   */
+  readonly key?: EncryptionKey | null;
   /** Stores at the prefixes above ours, e.g. for "a/b" those at "" and "a": none of them may be a repository. */
   readonly parents?: readonly ObjectStore[];
 }
@@ -39,20 +46,12 @@ export async function openRepository(
   store: ObjectStore,
   options: OpenRepositoryOptions,
 ): Promise<RepositoryRecord> {
-  const { name, random, parents = [], ...request } = options;
+  const { name, random, key = null, parents = [], ...request } = options;
   const existing = await readIfPresent(store, request);
   if (existing !== null) return withName(existing, name, store);
   await refuseForeign(store, request);
   for (const parent of parents) await refuseParent(parent, request);
-  const record: RepositoryRecord = {
-    repo_id: randomHex(random, 16),
-    name,
-    format: FORMAT,
-    min_reader: FORMAT,
-    min_writer: FORMAT,
-    chunker: { alg: "fastcdc32", ...DATA_CHUNKS },
-    hash: "sha256",
-  };
+  const record = await newRecord(name, key, random);
   try {
     await store.put(REPOSITORY_KEY, encodeJson(record), { ...request, condition: { absent: true } });
     return record;
@@ -67,6 +66,26 @@ export async function openRepository(
     });
   }
   return withName(theirs, name, store);
+}
+
+async function newRecord(name: string, key: EncryptionKey | null, random: Random): Promise<RepositoryRecord> {
+  const plain: RepositoryRecord = {
+    repo_id: randomHex(random, 16),
+    name,
+    format: FORMAT,
+    min_reader: FORMAT,
+    min_writer: FORMAT,
+    chunker: { alg: "fastcdc32", ...DATA_CHUNKS },
+    hash: "sha256",
+  };
+  if (key === null) return plain;
+  const wrap = await wrapKey(newCipherKey(plain.repo_id, random), key, random);
+  return {
+    ...plain,
+    min_reader: ENCRYPTED_VERSION,
+    min_writer: ENCRYPTED_VERSION,
+    enc: { alg: "aes-256-gcm", wraps: [wrap] },
+  };
 }
 
 function withName(record: RepositoryRecord, name: string, store: ObjectStore): RepositoryRecord {

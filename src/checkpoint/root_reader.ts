@@ -4,6 +4,7 @@ import { isError } from "../platform/errors.ts";
 import type { ObjectStore, RequestOptions } from "../storage/object_store.ts";
 import type { ChunkTable } from "./chunk_table.ts";
 import { fetchChunks, planFetch } from "./chunk_fetcher.ts";
+import type { Cipher } from "./cipher.ts";
 import { type Codec, damaged } from "./codec.ts";
 import { sha256Hex } from "./ids.ts";
 import { ManifestReader } from "./manifest.ts";
@@ -16,11 +17,11 @@ export type RootRef = Pick<CheckpointRecord, "id" | "root" | "root_sha256">;
 export async function loadRoot(
   store: ObjectStore,
   record: RootRef,
-  options: RequestOptions,
+  { cipher, ...options }: RequestOptions & { readonly cipher: Cipher },
 ): Promise<RootObject> {
   try {
     const { body } = await store.get(record.root, options);
-    return parseRoot(body, record, sha256Hex(body));
+    return parseRoot(body, record, { sha256: sha256Hex(body), cipher });
   } catch (error) {
     if (isError(error, "object-not-found")) throw damaged(record.root, "the root object is not there", error);
     throw error;
@@ -31,6 +32,7 @@ export async function loadRoot(
 export interface ReadingOptions {
   readonly store: ObjectStore;
   readonly codec: Codec;
+  readonly cipher: Cipher;
   readonly table: ChunkTable;
   readonly signal: AbortSignal;
   readonly onFetched?: (bytes: number) => void;
@@ -49,7 +51,7 @@ export async function readManifest(
     deliver: (id, bytes) => void pieces.set(id, bytes.slice()),
     usersOf: () => `the manifest of "${name}"`,
   });
-  const reader = new ManifestReader(`manifest of "${name}"`, item);
+  const reader = new ManifestReader(`manifest of "${name}"`, item, options.cipher);
   for (const id of item.manifest) {
     const piece = pieces.get(id);
     if (piece === undefined) throw damaged(`manifest of "${name}"`, `piece ${id} did not come`);

@@ -24,7 +24,6 @@ import { Pacer } from "./pacer.ts";
 import type { FilesItem } from "./records.ts";
 import type { ReadEnvironment, RestoreToRequest, StageResult } from "./restore.ts";
 import { loadRoot } from "./root_reader.ts";
-import { deliverChunk } from "./stage_root.ts";
 import { TreeStager } from "./stage.ts";
 import type { ContentPart, FileWarning, Head, ManifestEntry } from "./types.ts";
 
@@ -58,11 +57,11 @@ export async function salvageTo(
   request: SalvageRequest,
   environment: ReadEnvironment,
 ): Promise<SalvageResult> {
-  const { store, signal, clock, onProgress } = environment;
+  const { store, cipher, signal, clock, onProgress } = environment;
   const startedMs = clock.monotonicMs();
   const pacer = new Pacer({ clock, signal, onProgress });
-  const reading = { store, signal, pacer, codec: await loadCodec() };
-  const root = await loadRoot(store, request.record, { signal });
+  const reading = { store, cipher, signal, pacer, codec: await loadCodec() };
+  const root = await loadRoot(store, request.record, { cipher, signal });
   pacer.begin("plan", null);
   const table = await wholeTable(request, reading);
   await ensureFolder(request.folder);
@@ -76,7 +75,7 @@ export async function salvageTo(
     const onFetched = (bytes: number) => void (totals.bytesTransferred += bytes);
     const work = { ...reading, table, onFetched, pace: () => pacer.turn() };
     pacer.begin("check", item.bytes);
-    const manifest = readLeniently(item, name, await pieces(item, work));
+    const manifest = readLeniently(item, name, await pieces(item, work), cipher);
     if (manifest.lostPieces.length > 0) {
       lostLists.push({ root: name, known: manifest.entries.length, entries: item.entries });
     }
@@ -231,8 +230,8 @@ async function stage(
     ...work,
     deliver(id, bytes) {
       work.pacer.count(0, bytes.length * (wanted.get(id)?.length ?? 0));
-      deliverChunk(stager, id, bytes, work.codec);
+      stager.deliver(id, bytes);
     },
   });
-  return await stager.finish();
+  return stager.finish();
 }

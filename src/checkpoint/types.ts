@@ -3,13 +3,16 @@
  * answers between the manager and its archiver child. Times are milliseconds since the epoch unless named otherwise.
  */
 
-/** `repo.json`: written once with put-if-absent. */
+import type { Encryption } from "./key_wrap.ts";
+
+/** `repo.json`: written once with put-if-absent; afterwards only `enc` changes, by compare-and-swap. */
 export interface RepositoryRecord {
   readonly repo_id: string;
   readonly name: string;
   readonly format: 1;
-  readonly min_reader: 1;
-  readonly min_writer: 1;
+  /** 2 where it is encrypted: what version 1 would read, and worse, write there is not what it says. */
+  readonly min_reader: 1 | 2;
+  readonly min_writer: 1 | 2;
   /** Format parameters of the chunker; changing one silently would end deduplication. */
   readonly chunker: {
     readonly alg: "fastcdc32";
@@ -18,6 +21,8 @@ export interface RepositoryRecord {
     readonly max: number;
   };
   readonly hash: "sha256";
+  /** Only of an encrypted repository: its data key, wrapped. All else here never changes. */
+  readonly enc?: Encryption;
 }
 
 /** One finished checkpoint as the head lists it. */
@@ -128,7 +133,7 @@ export interface ArchiveTotals {
   readonly bytesRead: number;
   /** Bytes sent to, or fetched from, the store. */
   readonly bytesTransferred: number;
-  /** Bytes of files that this machine had already, in its live folder or from an interrupted restore: verified, not fetched. */
+  /** Bytes of files that an interrupted restore of the same checkpoint had brought already; verified, not fetched. */
   readonly bytesReused: number;
   readonly durationMs: number;
 }

@@ -86,11 +86,11 @@ class Verification {
   }
 
   async run(): Promise<VerifyResult> {
-    const { clock, store, signal } = this.#environment;
+    const { clock, store, cipher, signal } = this.#environment;
     const { checkpoint, level, known } = this.#request;
     const startedMs = clock.monotonicMs();
     this.#pacer.begin("plan", null);
-    const question = await headInQuestion(store, known, this.#findings, signal);
+    const question = await headInQuestion({ store, cipher, signal }, known, this.#findings);
     let packs: readonly IndexedPack[] = [];
     let allReadSinceMs: number | null = null;
     if (question !== null) {
@@ -125,10 +125,10 @@ class Verification {
   // ---- level 1
 
   async #readRoots(): Promise<void> {
-    const { store, signal } = this.#environment;
+    const { store, cipher, signal } = this.#environment;
     await eachInParallel(this.#records, SMALL_IN_FLIGHT, signal, async (record, signal) => {
       try {
-        const root = await loadRoot(store, record, { signal });
+        const root = await loadRoot(store, record, { cipher, signal });
         const wrong = differsFromRecord(root, record);
         if (wrong !== null) throw new StateManagerError("data-damaged", `read ${record.root}: ${wrong}`);
         this.#roots.set(record.id, root);
@@ -290,6 +290,7 @@ class Verification {
     const { problem, lost, bytes } = await readWholePack(pack, indexed, {
       store: this.#environment.store,
       codec: this.#codec,
+      cipher: this.#environment.cipher,
       signal,
       pace: () => this.#pacer.turn(),
     });
@@ -330,7 +331,7 @@ class Verification {
     if (last?.sha256 === item.manifest_sha256) return last.manifest;
     this.#pieces = await this.#fetchPieces(item.manifest);
     try {
-      const manifest = readLeniently(item, name, this.#pieces);
+      const manifest = readLeniently(item, name, this.#pieces, this.#environment.cipher);
       this.#manifests.set(name, { sha256: item.manifest_sha256, manifest });
       return manifest;
     } catch (error) {
@@ -342,7 +343,7 @@ class Verification {
 
   /** Pieces by id, null for those that cannot be read. Those of the manifest before are kept. */
   async #fetchPieces(ids: readonly string[]): Promise<ReadonlyMap<string, Uint8Array | null>> {
-    const { store, signal } = this.#environment;
+    const { store, cipher, signal } = this.#environment;
     const pieces = new Map<string, Uint8Array | null>();
     const wanted = new Set<string>();
     for (const id of ids) {
@@ -354,6 +355,7 @@ class Verification {
     const lost = await fetchLeniently(planFetch(this.#table, wanted), {
       store,
       codec: this.#codec,
+      cipher,
       signal,
       // A copy: the chunk is a view of its whole pack.
       deliver: (id, bytes) => void pieces.set(id, bytes.slice()),
@@ -438,8 +440,8 @@ class Verification {
 
   /** Garbage collection may have taken objects while we looked for them: only what the newest head names counts. */
   async #dropStale(before: KnownHead): Promise<void> {
-    const { store, signal } = this.#environment;
-    const now = await readHead(store, { signal }).catch(() => null);
+    const { store, cipher, signal } = this.#environment;
+    const now = await readHead(store, { cipher, signal }).catch(() => null);
     if (now === null || now.head.seq <= before.seq || now.head.repo_id !== before.repo_id) return;
     const { checkpoints, indexes, intent } = now.head;
     const records = [...checkpoints, ...(intent === null ? [] : [intent.record])];

@@ -2,6 +2,7 @@
 
 import { isError, StateManagerError } from "../platform/errors.ts";
 import type { ObjectStore } from "../storage/object_store.ts";
+import type { Cipher } from "./cipher.ts";
 import { readHead } from "./head.ts";
 import { HEAD_KEY, REPOSITORY_KEY, ROOTS_PREFIX } from "./ids.ts";
 import { problemOf } from "./pack_check.ts";
@@ -9,6 +10,12 @@ import { readRepository } from "./repository.ts";
 import type { CheckpointRecord, Head } from "./types.ts";
 import type { Findings } from "./verify_findings.ts";
 import type { KnownHead } from "./verify_types.ts";
+
+interface HeadReading {
+  readonly store: ObjectStore;
+  readonly cipher: Cipher;
+  readonly signal: AbortSignal;
+}
 
 export interface HeadInQuestion {
   readonly head: KnownHead;
@@ -21,11 +28,11 @@ export interface HeadInQuestion {
  * `object-not-found` where no repository is, `format-too-new`, those of the store.
  */
 export async function headInQuestion(
-  store: ObjectStore,
+  reading: HeadReading,
   known: KnownHead | null,
   findings: Findings,
-  signal: AbortSignal,
 ): Promise<HeadInQuestion | null> {
+  const { store, signal } = reading;
   let repoId: string | null = known?.repo_id ?? null;
   let noRepository: StateManagerError | null = null;
   try {
@@ -34,7 +41,7 @@ export async function headInQuestion(
     if (isError(error, "object-not-found")) noRepository = error;
     findings.add(REPOSITORY_KEY, problemOf(error));
   }
-  const head = await headOf(store, findings, signal);
+  const head = await headOf(reading, findings);
   if (head === null) {
     if (findings.has(HEAD_KEY)) return known === null ? null : inQuestion(known);
     if (noRepository !== null && known === null) throw noRepository;
@@ -73,9 +80,9 @@ function canonical({ current, checkpoints, indexes }: KnownHead): string {
   );
 }
 
-async function headOf(store: ObjectStore, findings: Findings, signal: AbortSignal): Promise<Head | null> {
+async function headOf({ store, cipher, signal }: HeadReading, findings: Findings): Promise<Head | null> {
   try {
-    return (await readHead(store, { signal }))?.head ?? null;
+    return (await readHead(store, { cipher, signal }))?.head ?? null;
   } catch (error) {
     findings.add(HEAD_KEY, problemOf(error));
     return null;

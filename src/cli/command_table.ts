@@ -33,7 +33,7 @@ export const GROUPS: Readonly<Record<string, { readonly text: string; readonly s
   checkpoint: { text: "make, list, verify and delete checkpoints", standard: "list" },
   lease: { text: "show, release or take the lease", standard: "show" },
   config: { text: "check, show and send configurations", standard: "show" },
-  storage: { text: "check and repair what is in the store", standard: "check" },
+  storage: { text: "check and repair what is in the store, change its key", standard: "check" },
   db: { text: "replicated databases: list, restore, sync", standard: "list" },
 };
 
@@ -58,6 +58,7 @@ const STORE: readonly OptionSpec[] = [
   { flags: "--endpoint <url>", text: "its endpoint" },
   { flags: "--region <name>", text: "its region" },
   { flags: "--prefix <prefix>", text: "everything is under this prefix" },
+  { flags: "--encryption-key-file <file>", text: "key or passphrase of an encrypted repository" },
 ];
 
 const SERVER: readonly OptionSpec[] = [
@@ -97,11 +98,6 @@ const RESTORE: readonly OptionSpec[] = [
   {
     flags: "--databases <name>",
     text: "only these databases (else all): NAME, or NAME=PATH",
-    repeatable: true,
-  },
-  {
-    flags: "--path <path>",
-    text: "with --to: only this file or folder, relative to its files root",
     repeatable: true,
   },
   { flags: "--consistent", text: "with --at: the databases too as they were at the checkpoint" },
@@ -260,7 +256,6 @@ export const COMMANDS: readonly CommandSpec[] = [
       "restore v3",
       "restore v3 --config /etc/state-manager.json --data-dir /var/lib/state-manager",
       "restore latest --to /tmp/rescued --bucket b --endpoint https://s3.example.com",
-      "restore v3 --to /tmp/rescued --path notes/2026",
     ],
     load: async () => (await import("./restore.ts")).restore,
   },
@@ -322,6 +317,17 @@ export const COMMANDS: readonly CommandSpec[] = [
     options: CLIENT,
     examples: ["db sync app"],
     load: async () => (await import("./db_sync.ts")).syncDatabase,
+  },
+  {
+    name: "storage rekey",
+    text: "change the encryption key of a repository; content stays as it is, and a manager may run",
+    options: [
+      { flags: "--new-encryption-key-file <file>", text: "the key that opens it from now on" },
+      { flags: "--keep-others", text: "the keys that open it now go on doing so" },
+      ...STORE_ALONE,
+    ],
+    examples: ["storage rekey --config state.json --new-encryption-key-file /run/secrets/next-key"],
+    load: async () => (await import("./storage_rekey.ts")).rekeyStorage,
   },
   lease("show", "show the lease"),
   lease("release", "stop everything and give the lease back; the manager stays up"),

@@ -1,5 +1,6 @@
 /** `state-manager config check|show|schema|apply`. */
 
+import { configuredKey } from "../checkpoint/mod.ts";
 import { configJsonSchemaText, loadConfig } from "../config/mod.ts";
 import { StateManagerError } from "../platform/errors.ts";
 import { readTextIfPresent } from "../platform/files.ts";
@@ -28,6 +29,7 @@ export async function checkConfiguration(
     folder: context.folder,
   });
   const configured = loaded.config !== null;
+  await configuredKey(loaded.config?.checkpoint.encryptionKeyFile ?? null);
   if (options.flag("json")) {
     context.terminal.out(json({ ok: true, file: loaded.file, configured, warnings: loaded.warnings }));
     return 0;

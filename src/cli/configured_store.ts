@@ -3,14 +3,21 @@
 import { loadConfig } from "../config/mod.ts";
 import { storeOptions } from "../manager/opening.ts";
 import { StateManagerError } from "../platform/errors.ts";
-import { type ObjectStore, openStore, type OpenStoreOptions } from "../storage/mod.ts";
+import type { OpenStoreOptions } from "../storage/mod.ts";
 import type { Context, Options } from "./context.ts";
 import { findDataDirOf } from "./data_dir.ts";
 import { configFlags } from "./flags.ts";
 import { STORE_OPTIONS } from "./store_options.ts";
 
+/** A repository as options, environment or configuration file name it. */
+export interface ConfiguredPlace {
+  readonly store: OpenStoreOptions;
+  /** Null: none is named. */
+  readonly encryptionKeyFile: string | null;
+}
+
 /** Errors: `config-invalid` when nothing names a store or what names it is wrong. */
-export async function configuredStoreOptions(context: Context, options: Options): Promise<OpenStoreOptions> {
+export async function configuredPlace(context: Context, options: Options): Promise<ConfiguredPlace> {
   const { config } = await loadConfig({
     environment: context.environment,
     flags: configFlags(options.only(STORE_OPTIONS)),
@@ -22,11 +29,11 @@ export async function configuredStoreOptions(context: Context, options: Options)
       hint: "give --directory, or --bucket and --endpoint with --prefix, or --config",
     });
   }
-  return storeOptions(config.storage);
+  const { encryptionKeyFile } = config.checkpoint;
+  return { store: storeOptions(config.storage), encryptionKeyFile };
 }
 
-/** The same, opened. Nothing is asked of the store yet. */
-export async function openConfiguredStore(context: Context, options: Options): Promise<ObjectStore> {
-  const named = await configuredStoreOptions(context, options);
-  return openStore(named, { clock: context.clock, random: context.random });
+/** The store alone. Errors as `configuredPlace`. */
+export async function configuredStoreOptions(context: Context, options: Options): Promise<OpenStoreOptions> {
+  return (await configuredPlace(context, options)).store;
 }

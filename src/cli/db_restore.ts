@@ -98,7 +98,7 @@ async function replicaTarget(
   target: Target,
 ): Promise<RestoreTarget> {
   if (target.kind !== "checkpoint") return target;
-  const state = await readHead(store);
+  const state = await readHead(store, { cipher: null }); // positions are not encrypted
   const record = findCheckpoint(state?.head ?? { checkpoints: [], current: null }, target);
   const position = record.databases?.[name];
   if (position !== undefined) return { kind: "txid", txid: position.txid };

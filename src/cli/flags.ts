@@ -9,6 +9,7 @@ const TEXT_FLAGS = [
   "endpoint",
   "region",
   "prefix",
+  "encryptionKeyFile",
   "checkpointInterval",
   "restore",
   "onConflict",

@@ -1,23 +1,56 @@
 /** The store with no manager: for disaster recovery on a fresh machine. Reads only; takes no lease, changes nothing. */
 
-import { readHead, readRepository } from "../checkpoint/mod.ts";
+import {
+  type Cipher,
+  configuredKey,
+  plainCipher,
+  readHead,
+  readRepository,
+  repositoryCipher,
+} from "../checkpoint/mod.ts";
 import type { Head } from "../checkpoint/types.ts";
-import { StateManagerError } from "../platform/errors.ts";
-import type { ObjectStore } from "../storage/mod.ts";
-import { openConfiguredStore } from "./configured_store.ts";
+import { isError, StateManagerError } from "../platform/errors.ts";
+import { type ObjectStore, openStore } from "../storage/mod.ts";
+import { configuredPlace } from "./configured_store.ts";
 import type { Context, Options } from "./context.ts";
 
 export interface OfflineRepository extends AsyncDisposable {
   readonly store: ObjectStore;
+  readonly cipher: Cipher;
   readonly head: Head;
+}
+
+/** Store and cipher, whatever else may be damaged there. The caller closes the store. */
+async function openWithCipher(
+  context: Context,
+  options: Options,
+  isLenient: boolean,
+): Promise<{ readonly store: ObjectStore; readonly cipher: Cipher }> {
+  const { store: settings, encryptionKeyFile } = await configuredPlace(context, options);
+  const key = await configuredKey(encryptionKeyFile);
+  const store = openStore(settings, { clock: context.clock, random: context.random });
+  try {
+    const record = await readRepository(store); // tells a wrong place and a format that is too new
+    return { store, cipher: await repositoryCipher(record, key, context.random) };
+  } catch (error) {
+    if (isLenient && key === null && isError(error, "data-damaged", "object-not-found")) {
+      return { store, cipher: plainCipher };
+    }
+    await store.close();
+    throw error;
+  }
+}
+
+/** For a verification: a `repo.json` that is lost is a finding, too, unless the key to the rest is in it. */
+export function openInQuestion(context: Context, options: Options) {
+  return openWithCipher(context, options, true);
 }
 
 /** Opens the repository that the options, the environment or the configuration file name. */
 export async function openRepositoryOffline(context: Context, options: Options): Promise<OfflineRepository> {
-  const store = await openConfiguredStore(context, options);
+  const { store, cipher } = await openWithCipher(context, options, false);
   try {
-    await readRepository(store); // tells a wrong place and a format that is too new
-    const state = await readHead(store);
+    const state = await readHead(store, { cipher });
     if (state === null) {
       throw new StateManagerError(
         "checkpoint-not-found",
@@ -27,7 +60,7 @@ export async function openRepositoryOffline(context: Context, options: Options):
         },
       );
     }
-    return { store, head: state.head, [Symbol.asyncDispose]: () => store.close() };
+    return { store, cipher, head: state.head, [Symbol.asyncDispose]: () => store.close() };
   } catch (error) {
     await store.close();
     throw error;

@@ -24,12 +24,13 @@ export async function salvage(
     throw usageError("restore --to: the folder is not empty", "name a new or an empty folder");
   }
   await using repository = await openRepositoryOffline(context, options);
-  const { head, store } = repository;
+  const { head, store, cipher } = repository;
   const record = findCheckpoint(head, target);
   const names = namesOf(options, Object.keys(record.files));
   const progress = showProgress(context, options);
   const environment = {
     store,
+    cipher,
     clock: context.clock,
     cacheFolder: null,
     signal: new AbortController().signal,

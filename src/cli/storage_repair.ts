@@ -3,11 +3,18 @@
  * it works, so that nobody else changes the head meanwhile, and gives it back.
  */
 
-import { HeadSession, readHead, readRepository, rebuildIndexes } from "../checkpoint/mod.ts";
+import {
+  configuredKey,
+  HeadSession,
+  readHead,
+  readRepository,
+  rebuildIndexes,
+  repositoryCipher,
+} from "../checkpoint/mod.ts";
 import { LeaseHolder } from "../lease/mod.ts";
 import { StateManagerError } from "../platform/errors.ts";
 import { openStore } from "../storage/mod.ts";
-import { configuredStoreOptions } from "./configured_store.ts";
+import { configuredPlace } from "./configured_store.ts";
 import { confirm, type Context, type ExitCode, type Options, say } from "./context.ts";
 import { progressEvent, showProgress } from "./progress.ts";
 import { count, json, printable } from "./text.ts";
@@ -20,13 +27,15 @@ const RELEASE_TIMEOUT_MS = 10_000;
 
 export async function repairStorage(context: Context, options: Options): Promise<ExitCode> {
   const { clock, random } = context;
-  const settings = await configuredStoreOptions(context, options);
+  const { store: settings, encryptionKeyFile } = await configuredPlace(context, options);
+  const key = await configuredKey(encryptionKeyFile);
   const dryRun = options.flag("dryRun");
   await using stack = new AsyncDisposableStack();
   const store = openStore(settings, { clock, random });
   stack.defer(() => store.close());
   const repo = await readRepository(store);
-  const seen = await readHead(store);
+  const cipher = await repositoryCipher(repo, key, random);
+  const seen = await readHead(store, { cipher });
   if (seen === null) {
     throw new StateManagerError("checkpoint-not-found", "repair: the repository has no checkpoint yet", {
       hint: "check the prefix: there is nothing to repair",
@@ -43,6 +52,7 @@ export async function repairStorage(context: Context, options: Options): Promise
   stack.defer(() => progress.done());
   const environment = {
     store,
+    cipher,
     clock,
     random,
     signal: new AbortController().signal, // an interrupt ends the process: only garbage is left
@@ -74,6 +84,7 @@ export async function repairStorage(context: Context, options: Options): Promise
   };
   const head = new HeadSession(store, {
     repo,
+    cipher,
     token: term.token,
     writer: `${term.holder}.${term.token}`,
     assertHeld,

@@ -8,4 +8,13 @@ export function namesStore(options: Options): boolean {
 }
 
 /** The options of commands without a manager whose names mean the same to the configuration. */
-export const STORE_OPTIONS = ["config", "dataDir", "directory", "bucket", "endpoint", "region", "prefix"];
+export const STORE_OPTIONS = [
+  "config",
+  "dataDir",
+  "directory",
+  "bucket",
+  "endpoint",
+  "region",
+  "prefix",
+  "encryptionKeyFile",
+];

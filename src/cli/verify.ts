@@ -6,7 +6,7 @@ import { isEmptyFolder } from "../platform/folder.ts";
 import { randomHex } from "../platform/random.ts";
 import { depthOf, verifyResultView } from "../server/mod.ts";
 import { type JsonObject, openClient } from "./client.ts";
-import { openConfiguredStore } from "./configured_store.ts";
+import { openInQuestion } from "./offline.ts";
 import { type Context, type ExitCode, type Options, say, usageError } from "./context.ts";
 import { findDataDirOf } from "./data_dir.ts";
 import { fromManagerOrStore } from "./manager_or_store.ts";
@@ -47,12 +47,13 @@ async function verify(context: Context, options: Options, reference: string | nu
         return await client.stream(`/checkpoints/${reference ?? "all"}/verify`, depth, progress.onEvent);
       },
       async () => {
-        const store = await openConfiguredStore(context, options);
+        const { store, cipher } = await openInQuestion(context, options);
         const scratchFolder = scratchFolderOf(context, options);
         try {
           const found = await verifyRepository({ ...depth, checkpoint: reference, known: null }, {
             ...context,
             store,
+            cipher,
             cacheFolder: await cacheFolderOf(context, options),
             scratchFolder,
             signal: new AbortController().signal, // an interrupt ends the process

@@ -34,6 +34,19 @@ export function checkTogether(parsed: ParsedConfig, config: Config, context: Che
   checkLease(config, context);
   checkServer(parsed, config, context);
   checkShutdown(parsed, config, context);
+  checkEncryption(config, context);
+}
+
+/** Who asks for encryption must not believe that it is everywhere. */
+function checkEncryption({ checkpoint, databases }: Config, { warnings, configured }: CheckContext): void {
+  const names = Object.keys(databases);
+  if (checkpoint.encryptionKeyFile === null || names.length === 0 || !configured) return;
+  warnings.push(
+    `checkpoint.encryption_key_file encrypts checkpoints only: the replicated databases (${
+      names.join(", ")
+    }) are NOT ` +
+      "encrypted in the store; whoever can read it reads them",
+  );
 }
 
 function checkProcesses(parsed: ParsedConfig, config: Config, { problems }: CheckContext): void {

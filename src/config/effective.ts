@@ -237,6 +237,7 @@ export function effectiveConfig(parsed: ParsedConfig, surroundings: Surroundings
         percent: parsed.checkpoint?.verify?.percent ?? VERIFY_PERCENT,
       },
       keep: keepOf(parsed.checkpoint?.keep),
+      encryptionKeyFile: parsed.checkpoint?.encryption_key_file ?? null,
     },
     restore: {
       onStart: parsed.restore?.on_start ?? "latest",

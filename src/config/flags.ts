@@ -17,6 +17,7 @@ export interface ConfigFlags {
   readonly endpoint?: string;
   readonly region?: string;
   readonly prefix?: string;
+  readonly encryptionKeyFile?: string;
   readonly files?: readonly NamedPath[];
   readonly database?: readonly NamedPath[];
   readonly checkpointInterval?: string;
@@ -92,6 +93,8 @@ export function flagSettings(flags: ConfigFlags, folder: string): Setting[] {
   set("--endpoint", "storage.endpoint", flags.endpoint);
   set("--region", "storage.region", flags.region);
   set("--prefix", "storage.key_prefix", flags.prefix);
+  const keyFile = flags.encryptionKeyFile && absolute(flags.encryptionKeyFile, folder);
+  set("--encryption-key-file", "checkpoint.encryption_key_file", keyFile);
   if (flags.files?.length) set("--files", "files", namedPaths(flags.files, "--files", folder));
   if (flags.database?.length) {
     set("--database", "databases", namedPaths(flags.database, "--database", folder));

@@ -103,7 +103,7 @@ export function redactedConfig(config: Config): Record<string, unknown> {
       include_databases: files.includeDatabases,
     })),
     databases: map(config.databases, database),
-    checkpoint: {
+    checkpoint: present({
       interval: formatDuration(config.checkpoint.intervalMs),
       on_stop: config.checkpoint.onStop,
       verify: {
@@ -111,7 +111,8 @@ export function redactedConfig(config: Config): Record<string, unknown> {
         percent: config.checkpoint.verify.percent,
       },
       keep: keep(config.checkpoint.keep),
-    },
+      encryption_key_file: config.checkpoint.encryptionKeyFile,
+    }),
     restore: {
       on_start: config.restore.onStart,
       on_conflict: config.restore.onConflict,

@@ -172,6 +172,12 @@ const checkpointSchema = v.strictObject({
     "Files are read while processes run. Default: live.",
     choiceSchema(["live"]),
   ),
+  encryption_key_file: described(
+    "Encryption key file",
+    "Encrypts a repository that is made, and opens one that is encrypted: 32 random bytes, raw, hex or base64, or a " +
+      "passphrase. Replicas of databases are not encrypted. Default: none.",
+    pathSchema("a file"),
+  ),
 }, "an object");
 
 const restoreSchema = v.strictObject({

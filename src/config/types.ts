@@ -86,6 +86,8 @@ export interface CheckpointConfig {
   readonly onStop: boolean;
   readonly verify: VerifyConfig;
   readonly keep: KeepConfig;
+  /** File with the key that the repository is encrypted by; null: it is not encrypted. */
+  readonly encryptionKeyFile: string | null;
 }
 
 export interface VerifyConfig {

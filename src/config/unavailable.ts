@@ -40,7 +40,6 @@ export const UNAVAILABLE: readonly Unavailable[] = [
   { key: "checkpoint.before", instead: "make a checkpoint by POST /checkpoint when the program is quiet" },
   { key: "checkpoint.after", instead: "make a checkpoint by POST /checkpoint when the program is quiet" },
   { key: "checkpoint.compression", instead: "chunks are always compressed" },
-  { key: "checkpoint.encryption_key_file", instead: "let the store encrypt" },
   { key: "checkpoint.upload_limit", instead: "limit the container's bandwidth" },
   { key: "checkpoint.download_limit", instead: "limit the container's bandwidth" },
   {

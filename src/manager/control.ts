@@ -1,6 +1,6 @@
 /** What the HTTP server and the command line may ask of the manager. The manager implements it; tests bring fakes. */
 
-import type { CollectReport, Kept, PlannedRoot, VerifyLevel, VerifyResult } from "../checkpoint/mod.ts";
+import type { CollectReport, Kept, VerifyLevel, VerifyResult } from "../checkpoint/mod.ts";
 import type { ArchiveProgress, ArchiveTotals, CheckpointRecord, FileWarning } from "../checkpoint/types.ts";
 import type { TokenConfig } from "../config/types.ts";
 import type { FollowedStatus } from "../database/mod.ts";
@@ -177,8 +177,6 @@ export interface RestoreResult {
   readonly databases: Readonly<Record<string, number>>;
   /** For a dry run: what would be fetched; else what was. */
   readonly totals: ArchiveTotals | null;
-  /** For a dry run: what would change in each files root; else null. */
-  readonly plan: readonly PlannedRoot[] | null;
   readonly warnings: readonly FileWarning[];
 }
 

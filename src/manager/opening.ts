@@ -4,7 +4,16 @@
  * the head is taken over (which fences every earlier holder) before anything local is decided or changed.
  */
 
-import { Archiver, GC_GRACE_MS, HeadSession, openRepository, readHead } from "../checkpoint/mod.ts";
+import {
+  Archiver,
+  type Cipher,
+  configuredKey,
+  GC_GRACE_MS,
+  HeadSession,
+  openRepository,
+  readHead,
+  repositoryCipher,
+} from "../checkpoint/mod.ts";
 import type { FilesRoot, Head, RepositoryRecord } from "../checkpoint/types.ts";
 import type { StoreCredentials } from "../config/mod.ts";
 import type { Config, StorageConfig } from "../config/types.ts";
@@ -109,11 +118,12 @@ export function storeOptions(
   };
 }
 
-/** `POST /config`'s check of a store before anything is kept. */
+/** `POST /config`'s check of key and store before anything is kept. */
 export async function probeConfiguredStore(
   config: Config,
   options: { readonly clock: Clock; readonly random: Random },
 ): Promise<void> {
+  await configuredKey(config.checkpoint.encryptionKeyFile);
   const store = openStore(storeOptions(config.storage), options);
   try {
     await probeStore(store, {
@@ -254,13 +264,15 @@ function mayAsk({ config, yielded }: OpeningOptions): boolean {
 async function takeOver(
   options: Pick<Opened, "store" | "repo" | "lease" | "lineage" | "roots"> & {
     readonly config: Config;
+    readonly cipher: Cipher;
     readonly token: number;
     readonly writer: string;
   },
 ): Promise<HeadSession> {
-  const { store, repo, lease, lineage, roots, token, writer } = options;
+  const { store, repo, cipher, lease, lineage, roots, token, writer } = options;
   const head = new HeadSession(store, {
     repo,
+    cipher,
     token,
     writer,
     assertHeld: async () => {
@@ -351,16 +363,19 @@ export async function openSession(options: OpeningOptions): Promise<Opened> {
     const plain = openStore(settings, { clock, random, plain: true });
     stack.defer(() => plain.close());
 
-    const { repo, head: seen } = await whileUnreachable(
+    const key = await configuredKey(config.checkpoint.encryptionKeyFile);
+    const { repo, cipher, head: seen } = await whileUnreachable(
       options,
       async (attempt) => {
         await probeStore(store, { clock, random, large: hasDatabases(config), signal: attempt });
         const repo = await openRepository(store, {
           name: config.name,
           random,
+          key,
           signal: attempt,
         });
-        return { repo, head: await readHead(store, { signal: attempt }) };
+        const cipher = await repositoryCipher(repo, key, random);
+        return { repo, cipher, head: await readHead(store, { cipher, signal: attempt }) };
       },
     );
 
@@ -379,6 +394,7 @@ export async function openSession(options: OpeningOptions): Promise<Opened> {
       config,
       store,
       repo,
+      cipher,
       lease,
       lineage,
       roots,
@@ -388,6 +404,7 @@ export async function openSession(options: OpeningOptions): Promise<Opened> {
 
     const archiver = new Archiver({
       store: settings,
+      cipher,
       dir,
       clock,
       watchChild: childWatches({ name: "archiver", runId: options.guard.runId, units: options.guard.units }),

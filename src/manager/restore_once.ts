@@ -5,7 +5,7 @@
  * elsewhere, finishes it or knows nothing of it.
  */
 
-import { planRestore, readHead, readRepository } from "../checkpoint/mod.ts";
+import { configuredKey, planRestore, readHead, readRepository, repositoryCipher } from "../checkpoint/mod.ts";
 import type { ArchiveProgress, Head } from "../checkpoint/types.ts";
 import type { Config } from "../config/types.ts";
 import { listDatabaseNames, planDatabaseRestore, type RestoreTarget } from "../database/mod.ts";
@@ -18,7 +18,6 @@ import type { DataDir } from "./data_dir.ts";
 import { findDatabases } from "./database_names.ts";
 import { finishedIntent } from "./head_changes.ts";
 import { releaseLease, StopBudget } from "./last_state.ts";
-import { PLANNED_PATHS, planTargets } from "./restorer.ts";
 import { databasesOf, filesRoots, storeOptions } from "./opening.ts";
 import { checkRequest, type RestoreScope, sourceOf, wantedOf } from "./restore_request.ts";
 import { txidsOf } from "./restorer.ts";
@@ -138,8 +137,10 @@ export async function planOnce(
   const { clock, config, random } = options;
   const store = openStore(storeOptions(config.storage), { clock, random });
   try {
-    await readRepository(store, work); // tells a wrong place and a format that is too new
-    const state = await readHead(store, work);
+    const key = await configuredKey(config.checkpoint.encryptionKeyFile);
+    const repo = await readRepository(store, work); // tells a wrong place and a format that is too new
+    const cipher = await repositoryCipher(repo, key, random);
+    const state = await readHead(store, { ...work, cipher });
     if (state === null) throw noHead();
     const head = finishedIntent(state.head); // as whoever takes the lease finds it
     const scope = await scopeOf(options, head, store);
@@ -148,15 +149,9 @@ export async function planOnce(
     const { names, databases } = await wantedOf(source, request, scope, work.signal);
     if (names.length + Object.keys(databases).length === 0) throw nothingHere();
     const onProgress = (progress: ArchiveProgress) => work.onProgress?.(progress);
-    const environment = { store, clock, cacheFolder: null, signal: work.signal, onProgress };
-    const roots = filesRoots(config, options.dir).filter(({ name }) => names.includes(name));
-    const plan = request.dryRun
-      ? await planRestore({
-        record: source,
-        indexes: head.indexes,
-        roots: planTargets(roots),
-        paths: PLANNED_PATHS,
-      }, environment)
+    const environment = { store, cipher, clock, cacheFolder: null, signal: work.signal, onProgress };
+    const totals = request.dryRun
+      ? await planRestore({ record: source, indexes: head.indexes, names }, environment)
       : null;
     return {
       source,
@@ -164,8 +159,7 @@ export async function planOnce(
       safety: null,
       files: names,
       databases: txidsOf(databases),
-      totals: plan?.totals ?? null,
-      plan: plan?.roots ?? null,
+      totals,
       warnings: [],
     };
   } finally {

@@ -9,7 +9,6 @@ export {
   checkpointResultView,
   checkpointView,
   leaseView,
-  plannedRootView,
   processView,
   restoreResultView,
   statusView,

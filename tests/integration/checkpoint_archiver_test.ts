@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
-import { PROTOCOL } from "../../src/checkpoint/archiver_protocol.ts";
 import { Archiver, type ArchiverOptions } from "../../src/checkpoint/archiver_client.ts";
+import { PROTOCOL } from "../../src/checkpoint/archiver_protocol.ts";
+import { plainCipher, sealingCipher } from "../../src/checkpoint/cipher.ts";
 import { type HeadSession, openRepository, takeOverHead } from "../../src/checkpoint/mod.ts";
 import { systemClock } from "../../src/platform/clock.ts";
 import { isError, StateManagerError } from "../../src/platform/errors.ts";
@@ -38,6 +39,7 @@ class Place implements AsyncDisposable {
   archiver(more: Partial<ArchiverOptions> = {}): Archiver {
     const archiver = new Archiver({
       store: this.settings,
+      cipher: plainCipher,
       dir: this.dir,
       clock,
       ...more,
@@ -115,8 +117,7 @@ Deno.test("archiver makes a checkpoint and brings it back, by a child of its own
   const { totals } = await archiver.plan({
     head: session.head,
     record,
-    roots: [{ name: "data", into: "/" }],
-    paths: 0,
+    names: ["data"],
   });
   assert.equal(totals.bytes, record.files["data"]?.bytes);
   const stage = `${place.folder}/stage`;
@@ -288,8 +289,10 @@ Deno.test("archiver's child gets secrets by its stdin alone, and ends when that 
   const spy = script(
     `${HELLO}; head -n 1 > ${seen}.line; cat /proc/$$/cmdline /proc/$$/environ > ${seen}.process; touch ${seen}; cat`,
   );
+  const dataKey = btoa("0123456789abcdef".repeat(2));
   const archiver = place.archiver({
     ...spy,
+    cipher: sealingCipher({ repoId: "ab".repeat(16), dataKey: new Secret(dataKey) }, random),
     store: {
       kind: "s3",
       bucket: "b",
@@ -306,11 +309,13 @@ Deno.test("archiver's child gets secrets by its stdin alone, and ends when that 
   const running = archiver.create(place.request(session));
   running.catch(() => {});
   await eventually(async () => await Deno.stat(seen));
-  assert.match(await Deno.readTextFile(`${seen}.line`), new RegExp(secret));
-  assert.doesNotMatch(
-    await Deno.readTextFile(`${seen}.process`),
-    new RegExp(secret),
+  const [line, visible] = await Promise.all(
+    ["line", "process"].map((name) => Deno.readTextFile(`${seen}.${name}`)),
   );
+  for (const each of [secret, dataKey]) {
+    assert.ok(line?.includes(each));
+    assert.ok(visible !== undefined && !visible.includes(each));
+  }
   await archiver.close();
   await assert.rejects(running, (error) => isError(error, "cancelled"));
 });

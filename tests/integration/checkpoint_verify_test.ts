@@ -1,6 +1,7 @@
 /** Every object of a small repository damaged in every way, one by one: verification names it, and whom it hurts. */
 
 import assert from "node:assert/strict";
+import { plainCipher } from "../../src/checkpoint/cipher.ts";
 import { DatabaseSync } from "node:sqlite";
 import { packName } from "../../src/checkpoint/ids.ts";
 import { stageCheckpoint } from "../../src/checkpoint/restore.ts";
@@ -150,7 +151,7 @@ Deno.test("a footer that is damaged or another pack's is found without reading t
 async function otherPackOf(sizeBytes: number): Promise<Uint8Array<ArrayBuffer>> {
   const { PackBuilder } = await import("../../src/checkpoint/pack.ts");
   const { sha256 } = await import("../../src/checkpoint/ids.ts");
-  const builder = new PackBuilder();
+  const builder = new PackBuilder({ name: "00000001/other", cipher: plainCipher });
   const chunk = new Uint8Array(sizeBytes - 5 - 44 - 40).fill(7);
   builder.add(sha256(chunk), chunk, chunk.length, 0);
   const { bytes } = builder.finish();

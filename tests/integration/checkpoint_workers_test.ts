@@ -4,6 +4,7 @@ import assert from "node:assert/strict";
 import { DatabaseSync } from "node:sqlite";
 import { ChunkTable } from "../../src/checkpoint/chunk_table.ts";
 import { ClaimTable } from "../../src/checkpoint/claim_table.ts";
+import { plainCipher } from "../../src/checkpoint/cipher.ts";
 import { loadCodec } from "../../src/checkpoint/codec.ts";
 import { WorkerPool } from "../../src/checkpoint/content_pool.ts";
 import { sha256 } from "../../src/checkpoint/ids.ts";
@@ -142,9 +143,20 @@ async function poolOf(script: string, silenceLimitMs = 60_000): Promise<unknown>
   const table = new ChunkTable();
   const compression = "auto";
   const codec = await loadCodec();
-  const sender = new PackSender({ store, codec, compression, clock, random, token: 1, table, signal });
+  const sender = new PackSender({
+    store,
+    codec,
+    cipher: plainCipher,
+    compression,
+    clock,
+    random,
+    token: 1,
+    table,
+    signal,
+  });
   const url = URL.createObjectURL(new Blob([script], { type: "text/javascript" }));
   const pool = new WorkerPool({
+    cipher: plainCipher,
     workers: 2,
     packBytes: 4 * MIB,
     compression,

@@ -1,6 +1,7 @@
 /** What a newer version wrote is refused with a clear error wherever it is met, and nothing is written then. */
 
 import assert from "node:assert/strict";
+import { plainCipher } from "../../src/checkpoint/cipher.ts";
 import { readHead, readRepository, takeOverHead } from "../../src/checkpoint/mod.ts";
 import { sha256Hex } from "../../src/checkpoint/ids.ts";
 import { decodeIndex } from "../../src/checkpoint/index_format.ts";
@@ -41,7 +42,10 @@ Deno.test("a newer repo.json, head or root stops reading, taking over and verify
   for (const key of ["repo.json", "head.json", record.root]) {
     for (const field of key === "repo.json" ? ["format", "min_reader", "min_writer"] : ["format"]) {
       const newer = new Map(objects);
-      const body = changed(objects.get(key) ?? new Uint8Array(), (value) => value[field] = 2);
+      const body = changed(
+        objects.get(key) ?? new Uint8Array(),
+        (value) => value[field] = field === "format" ? 2 : 3,
+      );
       newer.set(key, body);
       const known = { ...record, root_sha256: key === record.root ? sha256Hex(body) : record.root_sha256 };
       if (key === record.root) {
@@ -61,7 +65,7 @@ Deno.test("a newer repo.json, head or root stops reading, taking over and verify
       await assert.rejects(verifyStore(watched, repository), at);
       if (key === "repo.json") await assert.rejects(readRepository(watched), at);
       if (key === "head.json") {
-        await assert.rejects(readHead(watched), at);
+        await assert.rejects(readHead(watched, { cipher: plainCipher }), at);
         await assert.rejects(takeOverHead(watched, { repo, token: 9, assertHeld: () => {} }), at);
       }
       if (key === record.root) {

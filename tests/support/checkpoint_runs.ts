@@ -1,5 +1,6 @@
 /** Checkpoints made and restored in this process, on any store: the archiver's work without the archiver. */
 
+import { type Cipher, plainCipher } from "../../src/checkpoint/cipher.ts";
 import {
   createCheckpoint,
   type CreateRequest,
@@ -50,6 +51,7 @@ export class CheckpointRuns implements AsyncDisposable {
   clock: Clock = clock;
   machine = { cores: 2, memoryLimitBytes: 2 ** 40 };
   readonly random = random;
+  cipher: Cipher = plainCipher;
   head: HeadFacts = {
     repo_id: "ab".repeat(16),
     n: 1,
@@ -71,10 +73,11 @@ export class CheckpointRuns implements AsyncDisposable {
   }
 
   environment(signal = new AbortController().signal) {
-    const { clock, machine, random, store } = this;
+    const { cipher, clock, machine, random, store } = this;
     const cacheFolder = `${this.folder}/cache`;
     const onProgress = (_: ArchiveProgress) => {};
     return {
+      cipher,
       clock,
       machine,
       random,

@@ -157,7 +157,6 @@ export function restoreResult(
     files: ["app"],
     databases: {},
     totals,
-    plan: null,
     warnings: [],
     ...change,
   };

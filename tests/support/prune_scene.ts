@@ -4,6 +4,7 @@
  */
 
 import assert from "node:assert/strict";
+import { type Cipher, plainCipher } from "../../src/checkpoint/cipher.ts";
 import { collectGarbage } from "../../src/checkpoint/collect.ts";
 import { createCheckpoint } from "../../src/checkpoint/create.ts";
 import { type HeadSession, nextOrdinal, takeOverHead } from "../../src/checkpoint/head.ts";
@@ -55,6 +56,7 @@ export class PruneScene implements AsyncDisposable {
   keep: KeepRules = KEEP_NOTHING;
   store: ObjectStore;
   session: HeadSession | null = null;
+  cipher: Cipher = plainCipher;
   /** Listing of the tree at each checkpoint, by id. */
   readonly model = new Map<string, readonly string[]>();
   #token = 0;
@@ -79,7 +81,9 @@ export class PruneScene implements AsyncDisposable {
   /** A new term, as after a crash or on another machine. */
   async takeOver(): Promise<HeadSession> {
     this.#token++;
-    this.session = await takeOverHead(this.store, { repo: REPO, token: this.#token, assertHeld: () => {} });
+    const { cipher } = this;
+    const repo: RepositoryRecord = cipher.seals ? { ...REPO, enc: { alg: "aes-256-gcm", wraps: [] } } : REPO;
+    this.session = await takeOverHead(this.store, { repo, cipher, token: this.#token, assertHeld: () => {} });
     return this.session;
   }
 
@@ -91,6 +95,7 @@ export class PruneScene implements AsyncDisposable {
   #environment() {
     return {
       store: this.store,
+      cipher: this.cipher,
       clock: this.clock,
       random: this.random,
       cacheFolder: `${this.folder}/cache`,

@@ -1,6 +1,6 @@
 /** A repository in a folder store with two checkpoints of one small tree, made by the real archiver. */
 
-import { Archiver, openRepository, takeOverHead } from "../../src/checkpoint/mod.ts";
+import { Archiver, openRepository, plainCipher, takeOverHead } from "../../src/checkpoint/mod.ts";
 import { systemClock } from "../../src/platform/clock.ts";
 import { systemRandom, ulid } from "../../src/platform/random.ts";
 import { openStore } from "../../src/storage/mod.ts";
@@ -26,7 +26,7 @@ export async function smallRepository(): Promise<SmallRepository> {
   for (const each of [files, dir.cache, dir.scratch]) await Deno.mkdir(each);
   const settings = { kind: "directory", directory, keyPrefix } as const;
   const store = openStore(settings, { clock, random });
-  const archiver = new Archiver({ store: settings, dir, clock });
+  const archiver = new Archiver({ store: settings, cipher: plainCipher, dir, clock });
   const repo = await openRepository(store, { name: "shop", random });
   const session = await takeOverHead(store, { repo, token: 1, assertHeld: () => {} });
   const checkpoint = async (comment: string): Promise<string> => {

@@ -64,7 +64,7 @@ export async function stagedScene(
   });
   const tree = captureTree(filesRoot(source));
   const place = await findSwapPlace(root, RESTORE_ID);
-  await stageCaptured(tree, place.stage);
+  stageCaptured(tree, place.stage);
   return {
     folder,
     root,

@@ -2,10 +2,8 @@
 
 import { closeFd } from "../../src/platform/libc_files.ts";
 import { openForReading, openRootFolder } from "../../src/checkpoint/file_reader.ts";
-import { loadCodec } from "../../src/checkpoint/codec.ts";
 import { chunkId } from "../../src/checkpoint/ids.ts";
 import { scanTree } from "../../src/checkpoint/scan.ts";
-import { deliverChunk } from "../../src/checkpoint/stage_root.ts";
 import { type ChunkPosition, TreeStager } from "../../src/checkpoint/stage.ts";
 import type {
   ContentPart,
@@ -94,19 +92,12 @@ function contentOf(
   }
 }
 
-const codec = await loadCodec();
-
-/** Brings one chunk to where it belongs, as a job of its own. */
-export function deliver(stager: TreeStager, id: string, bytes: Uint8Array<ArrayBuffer>): void {
-  deliverChunk(stager, id, bytes, codec);
-}
-
 /** Stages a captured tree, with the chunks in an order of their own. */
-export async function stageCaptured(
+export function stageCaptured(
   tree: CapturedTree,
   target: string,
   seed = 1,
-): Promise<FileWarning[]> {
+): FileWarning[] {
   using stager = new TreeStager({ root: "data", target });
   const wanted: ReadonlyMap<string, readonly ChunkPosition[]> = stager.begin(
     tree.entries,
@@ -119,7 +110,7 @@ export async function stageCaptured(
   for (const { id } of shuffled) {
     const bytes = tree.chunks.get(id);
     if (bytes === undefined) throw new Error(`no chunk ${id}`);
-    deliver(stager, id, bytes);
+    stager.deliver(id, bytes);
   }
-  return await stager.finish();
+  return stager.finish();
 }

@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import fc from "fast-check";
+import { plainCipher } from "../../src/checkpoint/cipher.ts";
 import { findCheckpoint, nextOrdinal, readHead, takeOverHead } from "../../src/checkpoint/head.ts";
 import { encodeJson, HEAD_LIMIT_BYTES, parseHead } from "../../src/checkpoint/records.ts";
 import type { CheckpointRecord, Head, RepositoryRecord } from "../../src/checkpoint/types.ts";
@@ -51,7 +52,7 @@ const adding = (added: CheckpointRecord) => (head: Head): Head => ({
 
 Deno.test("head is made at the first take-over and carries the token", async () => {
   const store = memoryStore();
-  assert.equal(await readHead(store), null);
+  assert.equal(await readHead(store, { cipher: plainCipher }), null);
   const session = await takeOverHead(store, {
     repo,
     token: 3,
@@ -59,7 +60,7 @@ Deno.test("head is made at the first take-over and carries the token", async () 
   });
   assert.equal(session.previous, null);
   await session.commit(adding(record(1)));
-  const state = await readHead(store);
+  const state = await readHead(store, { cipher: plainCipher });
   assert.equal(state?.head.epoch, 3);
   assert.equal(state?.head.seq, 2);
   assert.equal(state?.head.checkpoints.length, 1);
@@ -84,7 +85,7 @@ Deno.test("head fences the former holder when a later term takes over", async ()
     (error) => isError(error, "lease-lost"),
   );
   await second.commit(adding(record(2)));
-  assert.equal((await readHead(store))?.head.checkpoints.length, 2);
+  assert.equal((await readHead(store, { cipher: plainCipher }))?.head.checkpoints.length, 2);
 });
 
 Deno.test("head refuses a take-over by an earlier term, and another repository's", async () => {
@@ -113,13 +114,13 @@ Deno.test("head writes nothing when the lease is not held", async () => {
     }
   };
   const session = await takeOverHead(store, { repo, token: 1, assertHeld });
-  const before = await readHead(store);
+  const before = await readHead(store, { cipher: plainCipher });
   ours = false;
   await assert.rejects(
     session.commit(adding(record(1))),
     (error) => isError(error, "lease-not-held"),
   );
-  assert.deepEqual(await readHead(store), before);
+  assert.deepEqual(await readHead(store, { cipher: plainCipher }), before);
   ours = true;
   await session.commit(adding(record(1)));
 });
@@ -221,7 +222,7 @@ Deno.test("head sees its own late put as its own, and does not overwrite it", as
   );
   assert.deepEqual(session.head.checkpoints.map(({ id }) => id), [first.id]);
   await session.commit(adding(record(2)));
-  assert.equal((await readHead(store))?.head.checkpoints.length, 2);
+  assert.equal((await readHead(store, { cipher: plainCipher }))?.head.checkpoints.length, 2);
 });
 
 Deno.test("head with four thousand checkpoints stays within its bound and is read back", async () => {
@@ -247,7 +248,7 @@ Deno.test("head with four thousand checkpoints stays within its bound and is rea
   }));
   const size = (await store.head("head.json")).sizeBytes;
   assert.ok(size < HEAD_LIMIT_BYTES, `${size} bytes`);
-  assert.equal((await readHead(store))?.head.checkpoints.length, 4000);
+  assert.equal((await readHead(store, { cipher: plainCipher }))?.head.checkpoints.length, 4000);
   assert.equal(nextOrdinal(session.head), 4001);
 });
 

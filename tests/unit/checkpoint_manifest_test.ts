@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { Buffer } from "node:buffer";
 import fc from "fast-check";
+import { plainCipher } from "../../src/checkpoint/cipher.ts";
 import { chunkId } from "../../src/checkpoint/ids.ts";
 import { comparePaths, ManifestReader, ManifestWriter } from "../../src/checkpoint/manifest.ts";
 import type { ContentPart, FilesSummary, ManifestEntry, TreeEntry } from "../../src/checkpoint/types.ts";
@@ -34,7 +35,7 @@ function written(
   entries: readonly ManifestEntry[],
 ): { pieces: Uint8Array[]; summary: FilesSummary } {
   const pieces: Uint8Array[] = [];
-  const writer = new ManifestWriter((piece) => void pieces.push(piece));
+  const writer = new ManifestWriter((piece) => void pieces.push(piece), plainCipher);
   for (const item of entries) writer.add(item);
   return { pieces, summary: writer.finish() };
 }
@@ -43,7 +44,7 @@ function read(
   pieces: readonly Uint8Array[],
   summary: FilesSummary,
 ): readonly ManifestEntry[] {
-  const reader = new ManifestReader("manifest", summary);
+  const reader = new ManifestReader("manifest", summary, plainCipher);
   for (const piece of pieces) reader.add(piece);
   return reader.finish();
 }
@@ -203,7 +204,7 @@ function forged(lines: readonly Record<string, unknown>[]): () => unknown {
       entries: 1000,
       bytes: 0,
       manifest_sha256: "0".repeat(64),
-    });
+    }, plainCipher);
     reader.add(bytes(text));
     return reader.finish();
   };

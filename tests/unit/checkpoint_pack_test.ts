@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import fc from "fast-check";
+import { plainCipher } from "../../src/checkpoint/cipher.ts";
 import { idToText, sha256 } from "../../src/checkpoint/ids.ts";
 import { FLAG_META, PACK_TARGET_BYTES, PackBuilder, readPackEntries } from "../../src/checkpoint/pack.ts";
 import { damagedCopies, refuses } from "../support/damage.ts";
@@ -10,7 +11,7 @@ const blobs = fc.array(fc.uint8Array({ minLength: 1, maxLength: 500 }), {
 });
 
 function packOf(contents: readonly Uint8Array[], flags = 0) {
-  const builder = new PackBuilder();
+  const builder = new PackBuilder({ name: "00000001/test", cipher: plainCipher });
   for (const content of contents) {
     builder.add(sha256(content), content, content.length, flags);
   }
@@ -51,7 +52,7 @@ Deno.test("pack reader refuses a damaged footer and never gives a wrong one", ()
 });
 
 Deno.test("pack builder has no room past the target", () => {
-  const builder = new PackBuilder();
+  const builder = new PackBuilder({ name: "00000001/test", cipher: plainCipher });
   const blob = new Uint8Array(1024 * 1024);
   let added = 0;
   while (builder.hasRoom(blob.length)) {

@@ -55,7 +55,7 @@ Deno.test("repository of a newer format is refused with nothing written", async 
   const record = await openRepository(memoryStore(), { name: "app", random });
   await put(store, "repo.json", {
     ...record,
-    min_writer: 2,
+    min_writer: 3,
     chunker: { alg: "new" },
   });
   await assert.rejects(

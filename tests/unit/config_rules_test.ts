@@ -465,3 +465,24 @@ Deno.test("key prefixes are normalised, and refused where a store would change t
     assert.ok("/storage/key_prefix" in problems, key_prefix);
   }
 });
+
+Deno.test("databases beside an encryption key are warned of by name, since their replicas are not encrypted", async () => {
+  const key = { checkpoint: { encryption_key_file: "/run/secrets/key" } };
+  const databases = { app: { path: "/srv/app.db" } };
+  const { warnings, config, redacted } = await accepted({ ...key, databases });
+  assert.ok(
+    warnings.some((text) => /replicated databases \(app\) are NOT encrypted/.test(text)),
+    warnings.join(),
+  );
+  assert.equal(config.checkpoint.encryptionKeyFile, "/run/secrets/key");
+  assert.deepEqual(
+    (redacted()?.["checkpoint"] as Record<string, unknown>)["encryption_key_file"],
+    "/run/secrets/key",
+  );
+  for (const part of [key, { databases }]) {
+    assert.ok(!(await accepted(part)).warnings.some((text) => /encrypted/.test(text)));
+  }
+  assert.ok(
+    "/checkpoint/encryption_key_file" in await refused({ checkpoint: { encryption_key_file: "relative" } }),
+  );
+});

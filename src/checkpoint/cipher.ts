@@ -1,0 +1,152 @@
+/**
+ * What stands between the codec and the store: how chunks are named and how stored bytes are sealed. Without encryption
+ * names are SHA-256 and nothing is sealed. With it (docs/storage_format.md, "Encryption") names are keyed and everything
+ * that holds content or names of files is AES-256-GCM. Synchronous, cheap to make, and made anew in a Worker or child
+ * from what `forWorker` says, which travels in a message or over stdin only.
+ */
+
+import { Buffer } from "node:buffer";
+import { createHash, createHmac } from "node:crypto";
+import { assert } from "../platform/assert.ts";
+import type { Random } from "../platform/random.ts";
+import { Secret } from "../platform/secret.ts";
+import { damaged } from "./codec.ts";
+import { packKey, sha256 } from "./ids.ts";
+import { derivedKey, KEY_BYTES, NONCE_BYTES, seal, type SealUse, unseal } from "./seal.ts";
+
+/** "SMEN1": a sealed object. nonce[12], ciphertext, tag[16] follow. */
+const OBJECT_MAGIC = Uint8Array.of(0x53, 0x4d, 0x45, 0x4e, 0x31);
+/** Keys of packs that are at hand: a few are filled or read at one time, and making one is cheap. */
+const PACK_KEYS = 16;
+
+/** Where a blob lies: never twice in the life of a repository, so its key and nonce are used once. */
+export interface BlobPlace {
+  /** Name of the pack, as `packName` gives it. */
+  readonly pack: string;
+  /** Where the blob begins in it. */
+  readonly offset: number;
+}
+
+/** A hash under way. */
+export interface RunningHash {
+  update(bytes: Uint8Array): RunningHash;
+  digest(): Uint8Array;
+  digest(encoding: "hex"): string;
+}
+
+export interface Cipher {
+  /** True when blobs are longer in the store by `SEAL_BYTES`, and marked by a flag. */
+  readonly seals: boolean;
+  /** A hash that may be read in the store: SHA-256, or keyed so that nobody can try contents against it. */
+  hash(): RunningHash;
+  /** Id of a chunk by its plain bytes: `hash` over them. */
+  chunkId(plain: Uint8Array): Uint8Array<ArrayBuffer>;
+  /** What is written for the blob `stored`; may be `stored` itself. */
+  sealBlob(place: BlobPlace, stored: Uint8Array): Uint8Array;
+  /** The blob again. Anything that was not sealed for this very place is `data-damaged`. */
+  openBlob(place: BlobPlace, sealed: Uint8Array): Uint8Array;
+  /** What is written under `key` for `bytes`; may be `bytes` itself. Another one with each call. */
+  sealObject(key: string, bytes: Uint8Array<ArrayBuffer>): Uint8Array<ArrayBuffer>;
+  /** The bytes again. Anything that was not sealed for `key` is `data-damaged`. */
+  openObject(key: string, sealed: Uint8Array<ArrayBuffer>): Uint8Array<ArrayBuffer>;
+  /** What `openCipher` makes the same cipher from, in clear text. Never log it, put it into argv or an environment. */
+  forWorker(): WireCipher;
+}
+
+/** A cipher for a message or a child's stdin: it holds a secret in clear text. Null: nothing is encrypted. */
+export type WireCipher = { readonly repoId: string; readonly dataKey: string } | null;
+
+/** The secret of an encrypted repository and what it belongs to. */
+export interface CipherKey {
+  readonly repoId: string;
+  /** 32 random bytes as base64. */
+  readonly dataKey: Secret;
+}
+
+/** Of a repository that is not encrypted. */
+export const plainCipher: Cipher = {
+  seals: false,
+  hash: () => createHash("sha256"),
+  chunkId: sha256,
+  sealBlob: (_place, stored) => stored,
+  openBlob: (_place, stored) => stored,
+  sealObject: (_key, bytes) => bytes,
+  openObject: (_key, bytes) => bytes,
+  forWorker: () => null,
+};
+
+/** The cipher of `wire`, e.g. in a Worker. `random` makes nonces of objects. */
+export function openCipher(wire: WireCipher, random: Random): Cipher {
+  if (wire === null) return plainCipher;
+  return sealingCipher({ repoId: wire.repoId, dataKey: new Secret(wire.dataKey) }, random);
+}
+
+/** The cipher of an encrypted repository. */
+export function sealingCipher({ repoId, dataKey }: CipherKey, random: Random): Cipher {
+  const root = new Uint8Array(Buffer.from(dataKey.reveal(), "base64"));
+  assert(root.length === KEY_BYTES, "a data key has 32 bytes");
+  const idKey = derivedKey(root, "id");
+  const packKeys = new PackKeys(root);
+  const blobUse = ({ pack, offset }: BlobPlace): SealUse => ({
+    key: packKeys.of(pack),
+    nonce: offsetNonce(offset),
+    about: `${repoId}/${packKey(pack)}/${offset}`,
+  });
+  const objectUse = (key: string, nonce: Uint8Array): SealUse => ({
+    key: derivedKey(root, `object ${key}`),
+    nonce,
+    about: `${repoId}/${key}`,
+  });
+  return {
+    seals: true,
+    hash: () => createHmac("sha256", idKey),
+    chunkId: (plain) => new Uint8Array(createHmac("sha256", idKey).update(plain).digest()),
+    sealBlob: (place, stored) => seal(blobUse(place), stored),
+    openBlob: (place, sealed) =>
+      unseal(blobUse(place), sealed) ?? broken(`${packKey(place.pack)} at ${place.offset}`),
+    sealObject(key, bytes) {
+      const nonce = random.bytes(NONCE_BYTES);
+      return seal(objectUse(key, nonce), bytes, Buffer.concat([OBJECT_MAGIC, nonce]));
+    },
+    openObject(key, sealed) {
+      const start = OBJECT_MAGIC.length + NONCE_BYTES;
+      if (!OBJECT_MAGIC.every((byte, i) => sealed[i] === byte)) {
+        throw damaged(key, "does not begin with SMEN1, as every encrypted object does");
+      }
+      const use = objectUse(key, sealed.subarray(OBJECT_MAGIC.length, start));
+      return unseal(use, sealed.subarray(start)) ?? broken(key);
+    },
+    forWorker: () => ({ repoId, dataKey: dataKey.reveal() }),
+  };
+}
+
+function broken(object: string): never {
+  throw damaged(object, "its seal is broken: these are not the bytes that were encrypted for this place");
+}
+
+/** The key of each pack by its name, the last few kept. */
+class PackKeys {
+  readonly #root: Uint8Array;
+  readonly #keys = new Map<string, Uint8Array>();
+
+  constructor(root: Uint8Array) {
+    this.#root = root;
+  }
+
+  of(pack: string): Uint8Array {
+    const known = this.#keys.get(pack);
+    if (known !== undefined) return known;
+    const key = derivedKey(this.#root, `pack ${pack}`);
+    const [oldest] = this.#keys.keys();
+    if (this.#keys.size >= PACK_KEYS && oldest !== undefined) this.#keys.delete(oldest);
+    this.#keys.set(pack, key);
+    return key;
+  }
+}
+
+/** A blob has at least one byte, so no two of a pack begin at one offset. */
+function offsetNonce(offset: number): Uint8Array {
+  const nonce = new Uint8Array(NONCE_BYTES);
+  new DataView(nonce.buffer).setUint32(NONCE_BYTES - 4, offset);
+  return nonce;
+}
