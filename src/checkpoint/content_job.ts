@@ -7,6 +7,7 @@ import { closeFd, LibcError, type PathBytes } from "../platform/libc_files.ts";
 import { type ContentRange, readContent } from "./content_reader.ts";
 import { FUZZY_READS, openForReading, openRootFolder } from "./file_reader.ts";
 import type { ContentPart, ScanFacts, TreeEntry } from "./types.ts";
+import { XattrReader } from "./xattrs.ts";
 
 export interface ReadJob {
   /** Absolute path of the folder that the files lie in, at any depth. */
@@ -19,7 +20,7 @@ export interface ReadJob {
 }
 
 /** What the open file was when its reading began. */
-export type ReadFacts = Pick<TreeEntry, "mode" | "uid" | "gid" | "mtimeNs" | "size"> & ScanFacts;
+export type ReadFacts = Pick<TreeEntry, "mode" | "uid" | "gid" | "mtimeNs" | "size" | "xattrs"> & ScanFacts;
 
 export type FileOutcome =
   | {
@@ -28,6 +29,8 @@ export type FileOutcome =
     /** False when it changed while it was read, each time. */
     readonly settled: boolean;
     readonly parts: readonly ContentPart[];
+    /** What of the file could not be read, for warnings: extended attributes. */
+    readonly problems: readonly string[];
   }
   | { readonly kind: "failed"; readonly errno: string };
 
@@ -39,6 +42,11 @@ export interface ChunkSink {
   pace(bytes: number): Promise<void> | null;
 }
 
+/** What a manifest tells of a file besides its name and content. */
+export function attributesOf({ mode, uid, gid, mtimeNs, size, xattrs }: Omit<ReadFacts, keyof ScanFacts>) {
+  return { mode, uid, gid, mtimeNs, size, ...(xattrs === undefined ? {} : { xattrs }) };
+}
+
 export function sizeOf(parts: readonly ContentPart[]): number {
   return parts.reduce((sum, part) => sum + part.length, 0);
 }
@@ -46,6 +54,8 @@ export function sizeOf(parts: readonly ContentPart[]): number {
 /** Reads jobs, one at a time; keeps the folder of the last one open. */
 export class ContentReader {
   readonly #sink: ChunkSink;
+  #problems: string[] = [];
+  readonly #xattrs = new XattrReader((_path, reason) => void this.#problems.push(reason));
   #folder: { readonly path: string; readonly fd: number } | null = null;
 
   constructor(sink: ChunkSink) {
@@ -86,7 +96,8 @@ export class ContentReader {
   }
 
   async #readOnce(folder: number, path: PathBytes, { sqlite, range }: ReadJob) {
-    const file = openForReading(folder, path);
+    this.#problems = [];
+    const file = openForReading(folder, path, this.#xattrs);
     try {
       const parts = await readContent(file, {
         sqlite,
@@ -96,9 +107,8 @@ export class ContentReader {
       });
       const whole = range !== null || sizeOf(parts) === file.entry.size;
       const settled = whole && !file.changed();
-      const { mode, uid, gid, mtimeNs, size } = file.entry;
-      const facts = { mode, uid, gid, mtimeNs, size, ...file.facts };
-      return { kind: "read" as const, facts, settled, parts };
+      const facts = { ...attributesOf(file.entry), ...file.facts };
+      return { kind: "read" as const, facts, settled, parts, problems: this.#problems };
     } finally {
       file.close();
     }

@@ -74,7 +74,8 @@ export function mergeSegments(
     isWhole &&= range === null || range.end === null || sizeOf(outcome.parts) === range.end - range.start;
   }
   const parts = joinParts(lists);
-  return { kind: "read", facts: first.facts, settled: settled && sizeOf(parts) === first.facts.size, parts };
+  const isSettled = settled && sizeOf(parts) === first.facts.size;
+  return { kind: "read", facts: first.facts, settled: isSettled, parts, problems: first.problems };
 }
 
 function sameState(a: ReadFacts, b: ReadFacts): boolean {

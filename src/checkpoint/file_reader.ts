@@ -21,6 +21,7 @@ import {
 } from "../platform/libc_files.ts";
 import { entryOf, factsOf } from "./scan.ts";
 import type { ScanFacts, TreeEntry } from "./types.ts";
+import type { XattrReader } from "./xattrs.ts";
 
 /** Times that a changing file is read before its content is taken as it is. */
 export const FUZZY_READS = 3;
@@ -50,14 +51,15 @@ export function openRootFolder(path: string): number {
   return openAt(AT_CWD, pathBytes(path), OPEN.read | OPEN.directory);
 }
 
-/** Opens the file at `path` below the root that `openRootFolder` opened. */
-export function openForReading(rootFd: number, path: PathBytes): OpenFile {
+/** Opens the file at `path` below the root that `openRootFolder` opened; without `xattrs` these are not asked for. */
+export function openForReading(rootFd: number, path: PathBytes, xattrs?: XattrReader): OpenFile {
   const fd = openBeneath(rootFd, path, OPEN.read | OPEN.nonBlocking);
   try {
     const stat = statFd(fd);
     // Another kind of thing has the name now: the file that was scanned is gone.
     if (stat.type !== "file") throw new LibcError(`open ${showPath(path)}`, "ENOENT");
-    return openFile(fd, entryOf(path, stat, "file"), factsOf(stat));
+    const entry = entryOf(path, stat, "file");
+    return openFile(fd, { ...entry, ...xattrs?.read(fd, entry, stat.dev) }, factsOf(stat));
   } catch (error) {
     closeFd(fd);
     throw error;

@@ -6,8 +6,10 @@
 
 import { Buffer } from "node:buffer";
 import { isIdText } from "./ids.ts";
+import { byteText } from "./byte_text.ts";
 import { CHUNK_LIMIT_BYTES } from "./pack.ts";
-import type { ContentPart, TreeEntry } from "./types.ts";
+import type { ContentPart, TreeEntry, Xattr } from "./types.ts";
+import { isKeptXattr, xattrBytes, XATTRS_LIMIT_BYTES } from "./xattrs.ts";
 
 /** PATH_MAX: the longest symlink target the kernel takes. */
 const TARGET_LIMIT_BYTES = 4096;
@@ -56,6 +58,26 @@ function partsField(parts: readonly ContentPart[]): (readonly (string | number)[
   return parts.map((part) => part.kind === "chunk" ? [part.id, part.length] : [part.length]);
 }
 
+/** XATTR_NAME_MAX of Linux. */
+const XATTR_NAME_LIMIT_BYTES = 255;
+/** Other names go as base64: no escapes, so that the length of a line is bounded by that of what is in it. */
+const PLAIN_NAME = /^[\x21\x23-\x5b\x5d-\x7e]+$/;
+
+/** `x`: names in ASCII → values in base64; `x64`: all other names, in base64. */
+function xattrFields(xattrs: readonly Xattr[]): Record<string, Record<string, string>> {
+  const plain: [string, string][] = [];
+  const other: [string, string][] = [];
+  for (const { name, value } of xattrs) {
+    const text = Buffer.from(value).toString("base64");
+    if (PLAIN_NAME.test(name)) plain.push([name, text]);
+    else other.push([Buffer.from(name, "latin1").toString("base64"), text]);
+  }
+  return {
+    ...(plain.length === 0 ? {} : { x: Object.fromEntries(plain) }),
+    ...(other.length === 0 ? {} : { x64: Object.fromEntries(other) }),
+  };
+}
+
 /** The lines of one entry, each ended by a newline: the first, then its `+` lines. */
 export function entryLines(
   entry: TreeEntry,
@@ -74,6 +96,7 @@ export function entryLines(
   if (entry.target !== undefined) Object.assign(fields, bytesField("to", entry.target));
   if (link !== null) Object.assign(fields, link.first ? { h: true } : bytesField("h", link.path));
   if (entry.sqlite === true) fields["sql"] = true;
+  if (entry.xattrs !== undefined) Object.assign(fields, xattrFields(entry.xattrs));
   if (parts.length > 0) fields["c"] = partsField(parts.slice(0, PARTS_PER_LINE));
   const lines = [utf8.encode(JSON.stringify(fields) + "\n")];
   for (let i = PARTS_PER_LINE; i < parts.length; i += PARTS_PER_LINE) {
@@ -156,6 +179,37 @@ function readParts(value: unknown): ContentPart[] {
   });
 }
 
+function readPairs(fields: Fields, key: string): [string, string][] {
+  const value = fields[key];
+  if (value === undefined) return [];
+  wanted(typeof value === "object" && value !== null && !Array.isArray(value), `${key} is an object`);
+  return Object.entries(value).map(([name, text]: [string, unknown]) => {
+    wanted(typeof text === "string", `values of ${key} are base64`);
+    return [name, text];
+  });
+}
+
+/** Names of namespaces that this version does not set are dropped: a later one may keep more. */
+function readXattrs(fields: Fields): Pick<TreeEntry, "xattrs"> {
+  if (fields["x"] === undefined && fields["x64"] === undefined) return {};
+  const pairs = [
+    ...readPairs(fields, "x").map(([name, text]) => [byteText(utf8.encode(name)), text] as const),
+    ...readPairs(fields, "x64").map(([name, text]) =>
+      [Buffer.from(name, "base64").toString("latin1"), text] as const
+    ),
+  ].filter(([name]) => isKeptXattr(name));
+  let bytes = 0;
+  const xattrs = pairs.map(([name, text]): Xattr => {
+    wanted(name.length <= XATTR_NAME_LIMIT_BYTES && !name.includes("\0"), "name of an attribute is one");
+    const xattr = { name, value: new Uint8Array(Buffer.from(text, "base64")) };
+    bytes += xattrBytes(xattr);
+    return xattr;
+  });
+  wanted(bytes <= XATTRS_LIMIT_BYTES, `attributes have at most ${XATTRS_LIMIT_BYTES} bytes`);
+  wanted(new Set(xattrs.map(({ name }) => name)).size === xattrs.length, "an attribute comes once");
+  return xattrs.length === 0 ? {} : { xattrs: xattrs.sort((a, b) => a.name < b.name ? -1 : 1) };
+}
+
 /** Parses one line without its newline; throws `LineProblem`. Keys it does not know are ignored. */
 export function parseLine(line: Uint8Array): ManifestLine {
   wanted(line.length <= LINE_LIMIT_BYTES, "line is not too long");
@@ -194,6 +248,7 @@ export function parseLine(line: Uint8Array): ManifestLine {
       size: type === "file" ? readInteger(fields, "s", Number.MAX_SAFE_INTEGER) : 0,
       ...(target === null ? {} : { target }),
       ...(fields["sql"] === true ? { sqlite: true } : {}),
+      ...readXattrs(fields),
     },
     link: readLink(fields, type),
     parts,

@@ -30,6 +30,7 @@ import type { Turns } from "../platform/turns.ts";
 import { bytesOf, byteText, joinPath } from "./byte_text.ts";
 import { isOwnName } from "./exclude.ts";
 import { listAllNames, managerTurns } from "./turns.ts";
+import { copyXattrs } from "./xattrs.ts";
 
 export interface MoveOptions {
   /** Paths (byte text, relative) that stay where they are, in the source and in the target. */
@@ -168,6 +169,7 @@ async function mergeFolder(
   const child = (parent: PathBytes) => joinPath(parent, name);
   const prefix = `${move.prefix}${byteText(name)}/`;
   await moveInside({ ...move, from: child(move.from), to: child(move.to), prefix });
+  copyXattrs({ folderFd: fromFd, name }, { folderFd: toFd, name });
   copyAttributes(toFd, name, stat);
   try {
     removeFolderAt(fromFd, name);

@@ -14,26 +14,60 @@ const UNSETTLED = 2;
 /** Status, 4 × u32, 2 × f64, 4 × i64, count of parts. */
 const READ_BYTES = 1 + 16 + 16 + 32 + 4;
 const ID_CHARACTERS = 43;
+/** Rarely there: extended attributes as [name, base64], and problems. As JSON behind the parts, after its length as u32. */
+type Extras = readonly [xattrs: readonly (readonly [string, string])[], problems: readonly string[]];
 /** Length, and whether an id follows. */
 const PART_BYTES = 8 + 1 + ID_CHARACTERS;
 
 export function encodeOutcomes(outcomes: readonly FileOutcome[]): ArrayBuffer {
+  const extras = outcomes.map((outcome) => outcome.kind === "read" ? extrasOf(outcome) : NO_EXTRAS);
   const most = outcomes.reduce(
-    (sum, outcome) =>
+    (sum, outcome, i) =>
       sum +
-      (outcome.kind === "read" ? READ_BYTES + outcome.parts.length * PART_BYTES : 2 + outcome.errno.length),
+      (outcome.kind === "read"
+        ? READ_BYTES + outcome.parts.length * PART_BYTES + EXTRAS_BYTES + (extras[i]?.length ?? 0)
+        : 2 + outcome.errno.length),
     4,
   );
   const bytes = Buffer.alloc(most);
   const view = new DataView(bytes.buffer, bytes.byteOffset, most);
   view.setUint32(0, outcomes.length, true);
   let at = 4;
-  for (const outcome of outcomes) {
+  for (const [i, outcome] of outcomes.entries()) {
     at = outcome.kind === "read"
-      ? encodeRead(bytes, view, at, outcome)
+      ? encodeExtras(bytes, view, encodeRead(bytes, view, at, outcome), extras[i] ?? NO_EXTRAS)
       : encodeFailure(bytes, at, outcome.errno);
   }
   return bytes.buffer.slice(bytes.byteOffset, bytes.byteOffset + at) as ArrayBuffer;
+}
+
+const NO_EXTRAS = Buffer.alloc(0);
+const EXTRAS_BYTES = 4;
+
+function extrasOf({ facts, problems }: Extract<FileOutcome, { kind: "read" }>): Buffer {
+  const { xattrs = [] } = facts;
+  if (xattrs.length === 0 && problems.length === 0) return NO_EXTRAS;
+  const pairs = xattrs.map(({ name, value }) => [name, Buffer.from(value).toString("base64")] as const);
+  const extras: Extras = [pairs, problems];
+  return Buffer.from(JSON.stringify(extras));
+}
+
+function encodeExtras(bytes: Buffer, view: DataView, at: number, extras: Buffer): number {
+  view.setUint32(at, extras.length, true);
+  bytes.set(extras, at + EXTRAS_BYTES);
+  return at + EXTRAS_BYTES + extras.length;
+}
+
+function decodeExtras(bytes: Buffer, view: DataView, at: number) {
+  const length = view.getUint32(at, true);
+  const end = at + EXTRAS_BYTES + length;
+  if (length === 0) return { xattrs: {}, problems: [], end };
+  const [pairs, problems]: Extras = JSON.parse(bytes.toString("utf8", at + EXTRAS_BYTES, end));
+  const xattrs = pairs.map(([name, value]) => ({
+    name,
+    value: new Uint8Array(Buffer.from(value, "base64")),
+  }));
+  return { xattrs: xattrs.length === 0 ? {} : { xattrs }, problems, end };
 }
 
 function encodeFailure(bytes: Buffer, at: number, errno: string): number {
@@ -89,8 +123,16 @@ export function decodeOutcomes(buffer: ArrayBuffer): FileOutcome[] {
     } else {
       const facts = decodeFacts(view, at);
       const { parts, end } = decodeParts(bytes, view, at + READ_BYTES - 1);
-      outcomes.push({ kind: "read", facts, settled: status === SETTLED, parts });
-      at = end;
+      const extras = decodeExtras(bytes, view, end);
+      const { problems } = extras;
+      outcomes.push({
+        kind: "read",
+        facts: { ...facts, ...extras.xattrs },
+        settled: status === SETTLED,
+        parts,
+        problems,
+      });
+      at = extras.end;
     }
   }
   assert(at === buffer.byteLength, "an answer is read to its end");

@@ -25,13 +25,16 @@ import {
   statFd,
 } from "../platform/libc_files.ts";
 import { byteText, joinPath } from "./byte_text.ts";
+import { CACHE_TAG, isCacheFolder } from "./cache_tag.ts";
 import { type Excluder, excluderOf, isOwnName, SQLITE_COMPANIONS } from "./exclude.ts";
 import type { FilesRoot, FileWarning, ScanFacts, TreeEntry } from "./types.ts";
+import { XattrReader } from "./xattrs.ts";
 
 /** What identifies the write-ahead log of a database: its content counts as the database's. */
 export type WalFacts = Pick<FileStat, "size" | "mtimeNs" | "ctimeNs" | "ino">;
 
 export interface ScannedEntry {
+  /** Of a file without its extended attributes: they are read with its content, or known of the last time. */
   readonly entry: TreeEntry;
   readonly facts: ScanFacts;
   /** For a SQLite database with a write-ahead log: the log's facts; null for all else. */
@@ -43,6 +46,8 @@ export interface ScanOptions {
   readonly expectedDev?: bigint;
   /** Whether an unchanged file was a database at the last scan; undefined: not known, look into the file. */
   readonly knownDatabase?: (path: PathBytes, facts: ScanFacts, stat: FileStat) => boolean | undefined;
+  /** Reads extended attributes; left out: a new one. */
+  readonly xattrs?: XattrReader;
   /** Called once per skipped entry or folder. */
   readonly onWarning?: (warning: FileWarning) => void;
   readonly signal?: AbortSignal;
@@ -62,6 +67,7 @@ interface Walk {
   readonly excluded: Excluder;
   readonly hasExcludes: boolean;
   readonly options: ScanOptions;
+  readonly xattrs: XattrReader;
   readonly links: Map<string, number>;
 }
 
@@ -73,6 +79,7 @@ interface Child {
   readonly database: boolean;
   /** A folder that is listed but not entered: something else is mounted there. */
   readonly closed: boolean;
+  readonly xattrs: Pick<TreeEntry, "xattrs">;
 }
 
 /**
@@ -92,9 +99,15 @@ export function* scanTree(root: FilesRoot, options: ScanOptions = {}): Generator
     }
     const excluded = excluderOf(root);
     const hasExcludes = root.exclude.length + root.excludePaths.length > 0;
-    const walk: Walk = { root, rootFd, rootStat, excluded, hasExcludes, options, links: new Map() };
+    const xattrs = options.xattrs ?? new XattrReader((path, reason) => warnOf(root, options, path, reason));
+    const walk: Walk = { root, rootFd, rootStat, excluded, hasExcludes, options, xattrs, links: new Map() };
     const path = new Uint8Array(0);
-    yield { entry: entryOf(path, rootStat, "directory"), facts: factsOf(rootStat), wal: null };
+    const entry = entryOf(path, rootStat, "directory");
+    yield {
+      entry: { ...entry, ...xattrs.read(rootFd, entry, rootStat.dev) },
+      facts: factsOf(rootStat),
+      wal: null,
+    };
     yield* inside(walk, path);
   } finally {
     closeFd(rootFd);
@@ -150,7 +163,11 @@ function isCompanion(child: Child, databases: ReadonlyMap<string, Child>): boole
 }
 
 function warn(walk: Walk, path: PathBytes, reason: string): void {
-  walk.options.onWarning?.({ root: walk.root.name, path: showPath(path), reason });
+  warnOf(walk.root, walk.options, path, reason);
+}
+
+function warnOf(root: FilesRoot, options: ScanOptions, path: PathBytes, reason: string): void {
+  options.onWarning?.({ root: root.name, path: showPath(path), reason });
 }
 
 /** Does `action`; what vanished meanwhile is nothing (null), what else fails is a warning and nothing. */
@@ -169,7 +186,11 @@ function readFolder(walk: Walk, path: PathBytes): Child[] {
   const fd = orSkip(walk, path, () => openBeneath(walk.rootFd, path, OPEN.read | OPEN.directory));
   if (fd === null) return [];
   try {
-    const names = orSkip(walk, path, () => listNames(fd)) ?? [];
+    let names = orSkip(walk, path, () => listNames(fd)) ?? [];
+    // The root itself is never taken for a cache: to keep nothing of it cannot be what its entry in `files` is for.
+    if (walk.root.excludeCaches === true && path.length > 0 && isCacheFolder(fd)) {
+      names = names.filter((name) => byteText(name) === CACHE_TAG);
+    }
     const children: Child[] = [];
     for (const name of names) {
       const child = readChild(walk, fd, path, name);
@@ -205,7 +226,11 @@ function readChild(walk: Walk, folderFd: number, folder: PathBytes, name: PathBy
     if (!isDirectory) return null;
   }
   const database = stat.type === "file" && isDatabase(walk, folderFd, name, path, stat);
-  return { key, path, stat, database, closed };
+  const { type } = stat;
+  const xattrs = type === "file" || closed
+    ? {}
+    : walk.xattrs.read({ folderFd, name }, { path, type }, stat.dev);
+  return { key, path, stat, database, closed, xattrs };
 }
 
 const textDecoder = new TextDecoder();
@@ -241,7 +266,7 @@ export function entryOf(path: PathBytes, stat: FileStat, type: TreeEntry["type"]
 function scanned(walk: Walk, child: Child, wal: WalFacts | null): ScannedEntry | null {
   const { path, stat } = child;
   if (stat.type === "socket" || stat.type === "device") return null;
-  const entry = entryOf(path, stat, stat.type);
+  const entry = { ...entryOf(path, stat, stat.type), ...child.xattrs };
   const facts = factsOf(stat);
   if (stat.type === "symlink") {
     const target = orSkip(walk, path, () => readLinkAt(walk.rootFd, path));

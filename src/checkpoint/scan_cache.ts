@@ -13,12 +13,12 @@ import type { Clock } from "../platform/clock.ts";
 import type { PathBytes } from "../platform/libc_files.ts";
 import type { ScannedEntry } from "./scan.ts";
 import { CONTENT, RecordList, RecordWriter } from "./scan_record.ts";
-import type { ContentPart, FilesSummary, ScanFacts } from "./types.ts";
+import type { ContentPart, FilesSummary, ScanFacts, TreeEntry } from "./types.ts";
 
 /** Two seconds: the coarsest timestamps in use (FAT); also covers a file server whose clock is a little behind. */
 export const RACY_NS = 2_000_000_000n;
 
-const FORMAT = "state-manager scan cache 2";
+const FORMAT = "state-manager scan cache 3";
 /** SHA-256 in hex and a newline, over all that follows. */
 const DIGEST_BYTES = 65;
 
@@ -31,6 +31,12 @@ interface Header {
   readonly records: number;
   /** The manifest of exactly these records; null where there was none (a file that could not be read). */
   readonly manifest: FilesSummary | null;
+}
+
+/** What of a file need not be read again. */
+export interface CachedContent {
+  readonly parts: readonly ContentPart[];
+  readonly xattrs: Pick<TreeEntry, "xattrs">;
 }
 
 interface Saved {
@@ -69,12 +75,12 @@ export class ScanCache {
     return at >= 0 && records.isDatabase(at) && records.isInode(at, facts) ? true : undefined;
   };
 
-  /** Parts of the file's content at the last run, or null if it may have changed since, or was not there. */
-  find(scanned: ScannedEntry): readonly ContentPart[] | null {
+  /** The file's content and extended attributes at the last run, or null if it may have changed since, or was not there. */
+  find(scanned: ScannedEntry): CachedContent | null {
     const { records } = this.#saved;
     const at = records.find(scanned.entry.path);
     if (at < 0 || !records.hasContent(at) || !records.isSameContent(at, scanned)) return null;
-    return this.#isOld(at) ? records.parts(at) : null;
+    return this.#isOld(at) ? records.content(at) : null;
   }
 
   /** True when neither time of the entry may hide a later change. */
@@ -93,7 +99,10 @@ export class ScanCache {
     return same ? manifest : null;
   }
 
-  /** What was read, or found unchanged, in this run; `now` is the file when its reading began, or by the scan. */
+  /**
+   * What was read, or found unchanged, in this run; `now` is the file when its reading began, or by the scan, with its
+   * extended attributes.
+   */
   remember(scanned: ScannedEntry, parts: readonly ContentPart[], now: ScannedEntry = scanned): void {
     this.#seen.set(scanned, { now, parts });
   }

@@ -7,17 +7,21 @@ import { Buffer } from "node:buffer";
 import { assert } from "../platform/assert.ts";
 import type { PathBytes } from "../platform/libc_files.ts";
 import type { ScannedEntry, WalFacts } from "./scan.ts";
+import type { CachedContent } from "./scan_cache.ts";
 import type { ContentPart, ScanFacts, TreeEntry } from "./types.ts";
 
 /** Flags of a record. */
 const SQLITE = 1;
 const WAL = 2;
 export const CONTENT = 4;
+const XATTRS = 8;
+/** What a scan knows of a file before it is read. */
+const SCANNED = SQLITE | WAL;
 
 /**
  * Little-endian: mtime, ctime i64; inode, device u64; size f64; mode, uid, gid u32; type, flags u8; 2 unused; record
  * length, path length, parts u32. Then, with WAL, its size f64, mtime, ctime i64, inode u64; the path; the parts: length
- * f64, length of the id u8 (0: a hole), id.
+ * f64, length of the id u8 (0: a hole), id; with XATTRS its extended attributes, [name, base64], as JSON to the record's end.
  */
 const FIXED_BYTES = 68;
 const WAL_BYTES = 32;
@@ -38,6 +42,16 @@ const AT = {
 const AT_LENGTH = 56;
 const AT_PATH = 60;
 const AT_PARTS = 64;
+
+type XattrPair = readonly [name: string, base64: string];
+
+const NO_BYTES = Buffer.alloc(0);
+
+function xattrBytesOf({ xattrs }: TreeEntry): Buffer {
+  if (xattrs === undefined) return NO_BYTES;
+  const pairs = xattrs.map(({ name, value }): XattrPair => [name, Buffer.from(value).toString("base64")]);
+  return Buffer.from(JSON.stringify(pairs));
+}
 
 function flagsOf({ entry, wal }: ScannedEntry): number {
   return (entry.sqlite === true ? SQLITE : 0) | (wal === null ? 0 : WAL);
@@ -111,7 +125,7 @@ export class RecordList {
     const { entry, facts, wal } = scanned;
     return this.#view.getBigInt64(at + AT.mtime, true) === entry.mtimeNs && this.isInode(at, facts) &&
       this.#view.getFloat64(at + AT.size, true) === entry.size &&
-      (this.#flags(at) & ~CONTENT) === flagsOf(scanned) &&
+      (this.#flags(at) & SCANNED) === flagsOf(scanned) &&
       (wal === null || this.#isSameWal(at + FIXED_BYTES, wal));
   }
 
@@ -135,7 +149,7 @@ export class RecordList {
     return newest;
   }
 
-  parts(start: number): readonly ContentPart[] {
+  content(start: number): CachedContent {
     const parts: ContentPart[] = [];
     let at = this.#pathStart(start) + this.#view.getUint32(start + AT_PATH, true);
     for (let count = this.#view.getUint32(start + AT_PARTS, true); count > 0; count--) {
@@ -146,7 +160,14 @@ export class RecordList {
       else parts.push({ kind: "chunk", id: this.#bytes.toString("latin1", at, at + idLength), length });
       at += idLength;
     }
-    return parts;
+    if ((this.#flags(start) & XATTRS) === 0) return { parts, xattrs: {} };
+    const end = start + this.#view.getUint32(start + AT_LENGTH, true);
+    const pairs: readonly XattrPair[] = JSON.parse(this.#bytes.toString("utf8", at, end));
+    const xattrs = pairs.map(([name, value]) => ({
+      name,
+      value: new Uint8Array(Buffer.from(value, "base64")),
+    }));
+    return { parts, xattrs: { xattrs } };
   }
 
   #flags(at: number): number {
@@ -197,7 +218,10 @@ export class RecordWriter {
   add(scanned: ScannedEntry, flags: number, parts: readonly ContentPart[]): void {
     const { entry, facts, wal } = scanned;
     const partBytes = parts.reduce((sum, part) => sum + 9 + (part.kind === "chunk" ? part.id.length : 0), 0);
-    const length = FIXED_BYTES + (wal === null ? 0 : WAL_BYTES) + entry.path.length + partBytes;
+    // A file's were read with its content; those of all else are read by each scan.
+    const xattrs = (flags & CONTENT) === 0 ? NO_BYTES : xattrBytesOf(entry);
+    const length = FIXED_BYTES + (wal === null ? 0 : WAL_BYTES) + entry.path.length + partBytes +
+      xattrs.length;
     this.#reserve(length);
     const start = this.#used;
     const [block, view] = [this.#block, this.#view];
@@ -210,7 +234,7 @@ export class RecordWriter {
     view.setUint32(start + AT.uid, entry.uid, true);
     view.setUint32(start + AT.gid, entry.gid, true);
     block[start + AT.type] = TYPES[entry.type];
-    block[start + AT.flags] = flags | flagsOf(scanned);
+    block[start + AT.flags] = flags | flagsOf(scanned) | (xattrs.length > 0 ? XATTRS : 0);
     view.setUint32(start + AT_LENGTH, length, true);
     view.setUint32(start + AT_PATH, entry.path.length, true);
     view.setUint32(start + AT_PARTS, parts.length, true);
@@ -225,7 +249,8 @@ export class RecordWriter {
     block.set(entry.path, at);
     at += entry.path.length;
     for (const part of parts) at = this.#addPart(part, at);
-    this.#used = at;
+    block.set(xattrs, at);
+    this.#used = at + xattrs.length;
     this.#count++;
   }
 

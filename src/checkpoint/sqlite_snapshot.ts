@@ -29,6 +29,8 @@ import { bytesOf, byteText } from "./byte_text.ts";
 export interface SnapshotOptions {
   readonly clock: Clock;
   readonly signal?: AbortSignal;
+  /** Its program stands still: a lock is not waited for, since copied files show the last commit, too. */
+  readonly still?: boolean;
 }
 
 /** How the copy was made: by SQLite's backup of the live file, or from copied files that SQLite then recovered. */
@@ -75,7 +77,9 @@ async function takeSnapshot(
       await backupLive(textOf(path), copy, options);
       return "backup";
     } catch (error) {
-      if (isError(error, "busy", "cancelled") || options.signal?.aborted) throw error;
+      const locked = isError(error, "busy");
+      if (isError(error, "cancelled") || options.signal?.aborted) throw error;
+      if (locked && options.still !== true) throw error;
       if (/malformed|not a database/.test(textOfError(error))) {
         throw damagedDatabase(path, textOfError(error));
       }
@@ -124,7 +128,7 @@ async function backupLive(path: string, copy: string, options: SnapshotOptions):
 async function beginRead(
   database: DatabaseSync,
   path: string,
-  { clock, signal }: SnapshotOptions,
+  { clock, signal, still = false }: SnapshotOptions,
 ): Promise<void> {
   for (let attempt = 1;; attempt++) {
     signal?.throwIfAborted();
@@ -138,7 +142,7 @@ async function beginRead(
       } catch {
         // no transaction was open
       }
-      if (attempt === LOCK_TRIES) throw lockedDatabase(pathBytes(path), "is locked by its program");
+      if (still || attempt === LOCK_TRIES) throw lockedDatabase(pathBytes(path), "is locked by its program");
     }
     await clock.sleep(LOCK_PAUSE_MS, signal === undefined ? {} : { signal });
   }

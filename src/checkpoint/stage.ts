@@ -34,8 +34,11 @@ import {
   writeAt,
 } from "../platform/libc_files.ts";
 import { type FormerStage, heldChunks } from "./former_stage.ts";
+import { removeXattr, setXattr, type XattrPlace } from "../platform/libc_xattrs.ts";
+import { bytesOf } from "./byte_text.ts";
 import { checkManifest, manifestDamaged } from "./manifest_check.ts";
 import type { FileWarning, ManifestEntry, TreeEntry } from "./types.ts";
+import { XATTR_REFUSALS, xattrKind } from "./xattrs.ts";
 
 /** Where a chunk's bytes go: index of the entry in the manifest, and offset in that file. */
 export interface ChunkPosition {
@@ -56,6 +59,7 @@ const OPEN_FILES_MAX = 64;
 const SYNC_ALONE_BYTES = 16 * 1024 * 1024;
 const COPY_BYTES = 1024 * 1024;
 const SET_ID_BITS = 0o6000;
+const REFUSALS: readonly string[] = ["EPERM", "EACCES", "EINVAL", "EOPNOTSUPP"];
 
 interface PendingFile {
   readonly entry: TreeEntry;
@@ -92,6 +96,8 @@ export class TreeStager {
     checkManifest(entries, this.#options.root);
     makeFolderAt(AT_CWD, this.#target, 0o700);
     this.#folder = openAt(AT_CWD, this.#target, OPEN.read | OPEN.directory);
+    // Inherited from the folder that the stage is made in, and everything in the stage would inherit it in turn.
+    for (const acl of ["system.posix_acl_default", "system.posix_acl_access"]) this.#without(acl);
     this.#entries = entries;
     const carriers = new Set<number>();
     for (const [index, { entry, parts }] of entries.entries()) {
@@ -227,11 +233,23 @@ export class TreeStager {
     if (fd !== undefined) closeFd(fd);
   }
 
-  /** All content is there: owner first, since it takes the set-id bits away, then mode, then times. */
+  #without(name: string): void {
+    try {
+      removeXattr(this.#folder, pathBytes(name));
+    } catch (error) {
+      if (!isErrno(error, "ENODATA", "EOPNOTSUPP", "EPERM", "EACCES", "EINVAL")) throw error;
+    }
+  }
+
+  /**
+   * All content is there: owner first, since it takes the set-id bits and a capability away. Then extended attributes,
+   * which a user that is not root cannot set on a file that its mode protects from writing; then mode and times.
+   */
   #complete(index: number, file: PendingFile): void {
     const { entry } = file;
     const fd = this.#open(index, file);
     const owned = this.#allowed("owner", entry.path, () => setOwnerFd(fd, entry.uid, entry.gid, entry.path));
+    this.#xattrs(entry, fd);
     const mode = owned ? entry.mode : entry.mode & ~SET_ID_BITS;
     this.#allowed("mode", entry.path, () => setModeFd(fd, mode, entry.path));
     this.#allowed("time", entry.path, () => setTimesFd(fd, entry.mtimeNs, entry.path));
@@ -245,6 +263,7 @@ export class TreeStager {
     const path = entry.path.length === 0 ? DOT : entry.path;
     const folder = this.#folder;
     const owned = this.#allowed("owner", entry.path, () => setOwnerAt(folder, path, entry.uid, entry.gid));
+    if (entry.xattrs !== undefined) this.#xattrsByName(entry);
     if (entry.type !== "symlink") {
       const mode = owned ? entry.mode : entry.mode & ~SET_ID_BITS;
       this.#allowed("mode", entry.path, () => setModeAt(folder, path, mode));
@@ -252,17 +271,41 @@ export class TreeStager {
     this.#allowed("time", entry.path, () => setTimesAt(folder, path, entry.mtimeNs));
   }
 
+  #xattrsByName(entry: TreeEntry): void {
+    if (entry.path.length === 0) return this.#xattrs(entry, this.#folder);
+    const cut = entry.path.lastIndexOf(0x2f);
+    const folder = cut < 0 ? DOT : entry.path.slice(0, cut);
+    const folderFd = openAt(this.#folder, folder, OPEN.read | OPEN.directory);
+    try {
+      this.#xattrs(entry, { folderFd, name: entry.path.slice(cut + 1) });
+    } finally {
+      closeFd(folderFd);
+    }
+  }
+
+  #xattrs(entry: TreeEntry, place: XattrPlace): void {
+    for (const { name, value } of entry.xattrs ?? []) {
+      const set = () => setXattr(place, bytesOf(name), value);
+      this.#allowed(xattrKind(name), entry.path, set, XATTR_REFUSALS);
+    }
+  }
+
   /**
    * Does what a user without the right, or a poorer filesystem, may refuse: counted, never a failure. EINVAL is an
    * owner that a user namespace does not map. A file whose owner could not be set must not get set-id bits: they
    * would lend our own rights instead of the owner's.
    */
-  #allowed(what: string, path: PathBytes, action: () => void): boolean {
+  #allowed(
+    what: string,
+    path: PathBytes,
+    action: () => void,
+    refusals: readonly string[] = REFUSALS,
+  ): boolean {
     try {
       action();
       return true;
     } catch (error) {
-      if (!isErrno(error, "EPERM", "EACCES", "EINVAL", "EOPNOTSUPP")) throw error;
+      if (!isErrno(error, ...refusals)) throw error;
       const seen = this.#refused.get(what);
       if (seen === undefined) this.#refused.set(what, { first: path, count: 1 });
       else seen.count++;

@@ -38,6 +38,7 @@ import {
   type SwapPlace,
 } from "./swap_place.ts";
 import type { FilesRoot, FileWarning } from "./types.ts";
+import { copyXattrs } from "./xattrs.ts";
 
 const swapRootSchema = v.object({
   name: v.string(),
@@ -292,6 +293,7 @@ async function moveIn(root: SwapRoot): Promise<readonly string[]> {
   const options = { keep: new Set(root.keep), displacedTo: pathBytes(root.old) };
   const unmoved = await moveEntries(pathBytes(root.stage), live, options);
   withFolder(live, (fd) => {
+    withFolder(pathBytes(root.stage), (stageFd) => copyXattrs(stageFd, fd));
     const attributes = { ...root.attributes, mtimeNs: BigInt(root.attributes.mtimeNs) };
     copyAttributes(fd, new Uint8Array(0), attributes);
   });

@@ -22,6 +22,7 @@ import {
 } from "../platform/libc_files.ts";
 import type { Turns } from "../platform/turns.ts";
 import { bytesOf, byteText, joinPath } from "./byte_text.ts";
+import { CACHE_TAG, isCacheFolder } from "./cache_tag.ts";
 import { type Excluder, excluderOf, isOwnName, keptPaths, relativeTo } from "./exclude.ts";
 import { disposeHolder } from "./dispose.ts";
 import { holderBeside, holderInside, makeHolder, OLD_NAME, reopenHolder, STAGE_NAME } from "./holder.ts";
@@ -187,7 +188,8 @@ function readProcText(path: string): string {
 export async function excludedIn(root: FilesRoot): Promise<string[]> {
   const walk = {
     excluded: excluderOf(root),
-    deep: root.exclude.length > 0,
+    caches: root.excludeCaches === true,
+    deep: root.exclude.length > 0 || root.excludeCaches === true,
     found: [],
     turns: managerTurns(),
   };
@@ -208,6 +210,7 @@ export async function excludedIn(root: FilesRoot): Promise<string[]> {
 
 interface ExcludedWalk {
   readonly excluded: Excluder;
+  readonly caches: boolean;
   /** False without patterns: then only names at the top can be left out. */
   readonly deep: boolean;
   readonly found: string[];
@@ -215,10 +218,11 @@ interface ExcludedWalk {
 }
 
 async function collectExcluded(rootFd: number, folder: string, walk: ExcludedWalk): Promise<void> {
-  const { excluded, deep, found, turns } = walk;
+  const { excluded, caches, deep, found, turns } = walk;
   const fd = openBeneath(rootFd, bytesOf(folder), OPEN.read | OPEN.directory);
   const folders: string[] = [];
   try {
+    const isCache = caches && folder !== "" && isCacheFolder(fd);
     for (const name of await listAllNames(fd, turns)) {
       const text = byteText(name);
       const path = folder === "" ? text : `${folder}/${text}`;
@@ -228,7 +232,8 @@ async function collectExcluded(rootFd: number, folder: string, walk: ExcludedWal
       }
       const stat = statIfPresent(fd, name);
       const isDirectory = stat?.type === "directory";
-      if (stat !== null && excluded(textOf(bytesOf(path)), isDirectory)) found.push(path);
+      if (isCache && text !== CACHE_TAG) found.push(path);
+      else if (stat !== null && excluded(textOf(bytesOf(path)), isDirectory)) found.push(path);
       else if (isDirectory && !stat.mountRoot && deep) folders.push(path);
       const pause = turns.next();
       if (pause !== null) await pause;

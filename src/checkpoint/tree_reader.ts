@@ -6,19 +6,20 @@
 import type { Clock } from "../platform/clock.ts";
 import { asStateManagerError, isError } from "../platform/errors.ts";
 import { removeIfPresent } from "../platform/files.ts";
-import { isErrno, LibcError, type PathBytes, pathBytes, showPath } from "../platform/libc_files.ts";
+import { closeFd, isErrno, LibcError, type PathBytes, pathBytes, showPath } from "../platform/libc_files.ts";
 import { bytesOf, byteText } from "./byte_text.ts";
 import type { ContentRange } from "./content_reader.ts";
-import { type FileOutcome, type ReadFacts, sizeOf } from "./content_job.ts";
+import { attributesOf, type FileOutcome, sizeOf } from "./content_job.ts";
 import type { ContentPool, JobAnswer } from "./content_pool.ts";
 import { fileSegments, isSegmented, mergeSegments, readBatches } from "./content_jobs.ts";
-import { FUZZY_READS } from "./file_reader.ts";
+import { FUZZY_READS, openForReading, openRootFolder } from "./file_reader.ts";
 import type { Pacer } from "./pacer.ts";
 import type { ReadingNeed } from "./reading_plan.ts";
 import { type ScannedEntry, scanTree } from "./scan.ts";
 import type { ScanCache } from "./scan_cache.ts";
 import { snapshotDatabase } from "./sqlite_snapshot.ts";
 import type { ContentPart, FilesRoot, FilesSummary, FileWarning, ManifestEntry, TreeEntry } from "./types.ts";
+import { XattrReader } from "./xattrs.ts";
 
 export interface TreeReaderOptions {
   readonly root: FilesRoot;
@@ -39,6 +40,7 @@ const COPY_NAME = "database";
 
 export class TreeReader {
   readonly #options: TreeReaderOptions;
+  readonly #xattrs = new XattrReader((path, reason) => this.#warn(path, reason));
   #scanned: ScannedEntry[] = [];
   /** Files that need not be read, and those that were or are. */
   readonly #contents = new Map<ScannedEntry, ManifestEntry | Promise<ManifestEntry | null>>();
@@ -77,6 +79,7 @@ export class TreeReader {
     const entries = scanTree(root, {
       signal,
       onWarning: warn,
+      xattrs: this.#xattrs,
       knownDatabase: cache.knownDatabase,
       ...(expectedDevice === null ? {} : { expectedDev: BigInt(expectedDevice) }),
     });
@@ -176,14 +179,16 @@ export class TreeReader {
 
   /** The file as remembered, if it is unchanged and all its chunks are still in the repository. */
   #cached(scanned: ScannedEntry): ManifestEntry | null {
-    const parts = this.#options.cache.find(scanned);
-    if (parts === null) return null;
+    const cached = this.#options.cache.find(scanned);
+    if (cached === null) return null;
+    const { parts, xattrs } = cached;
     if (!parts.every((part) => part.kind === "hole" || this.#options.stored(part.id))) return null;
     const size = sizeOf(parts);
     if (scanned.entry.sqlite !== true && size !== scanned.entry.size) return null;
-    this.#options.cache.remember(scanned, parts);
+    const entry = { ...scanned.entry, ...xattrs };
+    this.#options.cache.remember(scanned, parts, { ...scanned, entry });
     this.#options.pacer.count(0, scanned.entry.size);
-    return { entry: { ...scanned.entry, size }, parts };
+    return { entry: { ...entry, size }, parts };
   }
 
   /** A file by itself, in segments where it is large; all of them must have seen one and the same state. */
@@ -223,7 +228,8 @@ export class TreeReader {
       if (!gone) this.#warn(entry.path, `not read: ${outcome.errno}`);
       return null;
     }
-    const { facts, parts, settled } = outcome;
+    const { facts, parts, settled, problems } = outcome;
+    for (const problem of problems) this.#warn(entry.path, problem);
     const read = { ...entry, ...attributesOf(facts) };
     if (settled) {
       this.#options.cache.remember(scanned, parts, { ...scanned, entry: read, facts });
@@ -236,22 +242,35 @@ export class TreeReader {
   /** Null when no consistent copy could be made: the file is then read as it is, with a warning. */
   async #readDatabase(pool: ContentPool, scanned: ScannedEntry): Promise<ManifestEntry | null> {
     const { clock, scratchFolder, signal } = this.#options;
-    const { entry } = scanned;
+    const { path } = scanned.entry;
     const copy = `${scratchFolder}/${COPY_NAME}`;
     try {
-      await snapshotDatabase(joinPath(this.root.path, entry.path), copy, { clock, signal });
+      const entry = { ...scanned.entry, ...this.#xattrsOf(path) };
+      await snapshotDatabase(joinPath(this.root.path, path), copy, { clock, signal });
       const parts = await this.#readCopy(pool, scanned);
-      this.#options.cache.remember(scanned, parts);
+      this.#options.cache.remember(scanned, parts, { ...scanned, entry });
       return { entry: { ...entry, size: sizeOf(parts) }, parts };
     } catch (error) {
       signal.throwIfAborted();
       if (isError(error, "disk-full", "cancelled")) throw error;
       if (isErrno(error, "ENOENT")) return null;
       const reason = asStateManagerError(error).message;
-      this.#warn(entry.path, `no consistent copy of the database, its file was taken as it is: ${reason}`);
+      this.#warn(path, `no consistent copy of the database, its file was taken as it is: ${reason}`);
       return null;
     } finally {
       await removeIfPresent(copy);
+    }
+  }
+
+  /** Those of a database: its bytes come from a copy. Read before that, while no connection of ours is open to it. */
+  #xattrsOf(path: PathBytes): Pick<TreeEntry, "xattrs"> {
+    const folder = openRootFolder(this.root.path);
+    try {
+      const file = openForReading(folder, path, this.#xattrs);
+      file.close();
+      return file.entry.xattrs === undefined ? {} : { xattrs: file.entry.xattrs };
+    } finally {
+      closeFd(folder);
     }
   }
 
@@ -267,10 +286,6 @@ export class TreeReader {
   #warn(path: PathBytes, reason: string): void {
     this.#options.warn({ root: this.root.name, path: showPath(path), reason });
   }
-}
-
-function attributesOf({ mode, uid, gid, mtimeNs, size }: ReadFacts) {
-  return { mode, uid, gid, mtimeNs, size };
 }
 
 function joinPath(root: string, path: PathBytes): PathBytes {

@@ -112,8 +112,10 @@ export interface FilesRoot {
   readonly path: string;
   /** Absolute paths inside `path` that are never read nor deleted (data dir, folder store), and nested excludes. */
   readonly excludePaths: readonly string[];
-  /** Patterns of gitignore's simple form, relative to `path`. */
+  /** Patterns of gitignore's form, relative to `path`. */
   readonly exclude: readonly string[];
+  /** Of each folder below `path` with a CACHEDIR.TAG keep nothing but itself and the tag. */
+  readonly excludeCaches?: boolean;
   readonly includeDatabases: boolean;
 }
 
@@ -169,6 +171,15 @@ export interface TreeEntry {
   readonly linkGroup?: number;
   /** True for a SQLite database whose content was taken by the backup API. */
   readonly sqlite?: boolean;
+  /** Extended attributes that are kept (ACLs and file capabilities, too), sorted by name. Absent: none. */
+  readonly xattrs?: readonly Xattr[];
+}
+
+/** One extended attribute. */
+export interface Xattr {
+  /** With its namespace ("user.comment"), as byte text: names need not be UTF-8. */
+  readonly name: string;
+  readonly value: Uint8Array<ArrayBuffer>;
 }
 
 /** What the scan knows besides, to decide whether a file must be read again. Never leaves this machine. */

@@ -94,6 +94,7 @@ function filesOf(parsed: ParsedConfig): Record<string, FilesConfig> {
     Object.entries(parsed.files ?? {}).map(([name, files]) => [name, {
       path: files.path,
       exclude: files.exclude ?? [],
+      excludeCaches: files.exclude_caches ?? false,
       includeDatabases: files.include_databases ?? true,
     }]),
   );

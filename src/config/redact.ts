@@ -100,6 +100,7 @@ export function redactedConfig(config: Config): Record<string, unknown> {
     files: map(config.files, (files) => ({
       path: files.path,
       exclude: files.exclude,
+      exclude_caches: files.excludeCaches,
       include_databases: files.includeDatabases,
     })),
     databases: map(config.databases, database),

@@ -105,8 +105,13 @@ const filesSchema = v.strictObject({
   path: requiredKey("Path", "The folder that is kept.", pathSchema("a folder")),
   exclude: described(
     "Exclude",
-    "Patterns of what is left out, in .gitignore's simple form.",
+    "Patterns of what is left out, in .gitignore's form.",
     listSchema(textSchema("a pattern", 1024), 1000, "a list of patterns"),
+  ),
+  exclude_caches: described(
+    "Exclude caches",
+    "Leave out what is in folders with a CACHEDIR.TAG; folder and tag are kept. Default: false.",
+    booleanSchema,
   ),
   include_databases: described(
     "Include databases",

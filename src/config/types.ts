@@ -61,6 +61,7 @@ export interface ProcessConfig {
 export interface FilesConfig {
   readonly path: string;
   readonly exclude: readonly string[];
+  readonly excludeCaches: boolean;
   readonly includeDatabases: boolean;
 }
 

@@ -152,6 +152,7 @@ export function filesRoots(config: Config, dir: DataDir): FilesRoot[] {
       path: files.path,
       excludePaths: own.filter((path) => path === files.path || path.startsWith(files.path + "/")),
       exclude: [...files.exclude, ...replicatedIn(files.path, config)],
+      excludeCaches: files.excludeCaches,
       includeDatabases: files.includeDatabases,
     }));
 }

@@ -484,7 +484,7 @@ export class Session {
       this.#options.config.lease.onUnreachable === "freeze";
     if (!running) return this.#tenure.fence(error);
     this.#setState("frozen", `lease could not be renewed: ${error}`);
-    this.#supervisor?.freeze();
+    this.#supervisor?.freeze("lease");
     // What stands still may stay: it is either thawed when the lease is proven ours, or killed when it is lost, and the
     // guard still kills it should we die.
     this.#tenure.excuse();
@@ -496,7 +496,7 @@ export class Session {
     const { clock } = this.#options;
     while (this.#state === "frozen" && !this.#closed.signal.aborted) {
       await clock.sleep(FREEZE_AGAIN_MS, { signal: this.#closed.signal }).catch(() => {});
-      if (this.#state === "frozen") this.#supervisor?.freeze();
+      if (this.#state === "frozen") this.#supervisor?.freeze("lease");
     }
   }
 
@@ -509,7 +509,7 @@ export class Session {
     const { lease } = this.#need();
     if (this.#state !== "frozen" || lease.status.state !== "held") return; // gone again meanwhile: the next renewal
     this.#setState("running", null);
-    this.#supervisor?.thaw();
+    this.#supervisor?.thaw("lease");
     this.#loop?.start(true);
   }
 

@@ -70,6 +70,7 @@ export const ERROR_TABLE = {
   "disk-full": { status: 507, exit: 74, retryable: true, title: "Disk full" },
   "local-io": { status: 500, exit: 74, retryable: true, title: "Local file operation failed" },
   "spawn-failed": { status: 500, exit: 126, retryable: false, title: "Program could not be started" },
+  "command-failed": { status: 500, exit: 1, retryable: true, title: "Command failed" },
   "cancelled": { status: 499, exit: 130, retryable: true, title: "Cancelled" },
   "timeout": { status: 504, exit: 69, retryable: true, title: "Deadline passed" },
   "manager-unreachable": { status: 503, exit: 69, retryable: true, title: "Manager unreachable" },

@@ -37,6 +37,7 @@ const ERRNO: Readonly<Record<number, string>> = {
   4: "EINTR",
   5: "EIO",
   6: "ENXIO",
+  7: "E2BIG",
   9: "EBADF",
   13: "EACCES",
   16: "EBUSY",
@@ -49,10 +50,12 @@ const ERRNO: Readonly<Record<number, string>> = {
   28: "ENOSPC",
   30: "EROFS",
   31: "EMLINK",
+  34: "ERANGE",
   36: "ENAMETOOLONG",
   38: "ENOSYS",
   39: "ENOTEMPTY",
   40: "ELOOP",
+  61: "ENODATA",
   95: "EOPNOTSUPP",
   116: "ESTALE",
   122: "EDQUOT",
@@ -96,6 +99,7 @@ const LIBC_SYMBOLS = {
   lseek: { parameters: ["i32", "i64", "i32"], result: "i64" },
   pread: { parameters: ["i32", "buffer", "usize", "i64"], result: "isize" },
   pwrite: { parameters: ["i32", "buffer", "usize", "i64"], result: "isize" },
+  copy_file_range: { parameters: ["i32", "buffer", "i32", "buffer", "usize", "u32"], result: "isize" },
   ftruncate: { parameters: ["i32", "i64"], result: "i32" },
   mkdirat: { parameters: ["i32", "buffer", "u32"], result: "i32" },
   symlinkat: { parameters: ["buffer", "i32", "buffer"], result: "i32" },
@@ -168,9 +172,12 @@ function terminated(path: PathBytes, scratch: PathBytes, action: string): PathBy
 /** Throws when `result` says that the call failed. Must be the first thing after the call. */
 function check(result: number | bigint, action: string, path?: PathBytes): number {
   if (result >= 0) return Number(result);
-  const code = libc().errno();
-  const subject = path === undefined ? action : `${action} ${showPath(path)}`;
-  throw new LibcError(subject, ERRNO[code] ?? `errno ${code}`);
+  throw libcError(libc().errno(), path === undefined ? action : `${action} ${showPath(path)}`);
+}
+
+/** The failure that errno's number `code` stands for. */
+export function libcError(code: number, action: string): LibcError {
+  return new LibcError(action, ERRNO[code] ?? `errno ${code}`);
 }
 
 const ARM = Deno.build.arch === "aarch64";
@@ -398,6 +405,25 @@ export function writeAt(fd: number, bytes: Uint8Array<ArrayBuffer>, offset: numb
     const count = libc().symbols.pwrite(fd, rest, BigInt(rest.length), BigInt(offset + done));
     done += check(count, "write", path);
   }
+}
+
+/**
+ * Copies up to `length` bytes inside the kernel, which shares blocks instead where the filesystem can. Returns how many;
+ * 0 at the end of the source. EXDEV, EINVAL, ENOSYS and EOPNOTSUPP: read and write instead.
+ */
+export function copyRange(
+  fromFd: number,
+  fromOffset: number,
+  toFd: number,
+  toOffset: number,
+  length: number,
+): number {
+  const from = new Uint8Array(new BigInt64Array([BigInt(fromOffset)]).buffer);
+  const to = new Uint8Array(new BigInt64Array([BigInt(toOffset)]).buffer);
+  return check(
+    libc().symbols.copy_file_range(fromFd, from, toFd, to, BigInt(length), 0),
+    "copy within files",
+  );
 }
 
 export function truncateFd(fd: number, size: number, path: PathBytes): void {

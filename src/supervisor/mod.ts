@@ -1,5 +1,7 @@
 /** Supervision of processes: start, restart, stop, freeze, kill; and the duties of PID 1. */
 
+export { runCommand } from "./command.ts";
+export type { CommandOptions } from "./command.ts";
 export { conditionOf, orderOf } from "./dependencies.ts";
 export type { Condition } from "./dependencies.ts";
 export { endEverything } from "./ending.ts";
@@ -11,7 +13,7 @@ export { startReaper } from "./reaper.ts";
 export type { Reaper } from "./reaper.ts";
 export { describeCause } from "./restart.ts";
 export { Supervisor } from "./supervisor.ts";
-export type { SupervisorOptions } from "./supervisor.ts";
+export type { FreezeReason, SupervisorOptions } from "./supervisor.ts";
 export { Sweeper, systemSweep } from "./sweep.ts";
 export type {
   ExitCause,

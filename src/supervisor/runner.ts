@@ -117,6 +117,13 @@ export class ProcessRunner {
     if (this.#current !== null) this.#signal(this.#current, signal);
   }
 
+  /** True when everybody that belongs to it is stopped. */
+  get standsStill(): boolean {
+    if (this.#current === null) return true;
+    const { group, strays } = this.#look(this.#current);
+    return [...group, ...strays].every(({ state }) => state === "T" || state === "t");
+  }
+
   lines(limit?: number): readonly OutputLine[] {
     return this.#ring.last(limit);
   }

@@ -45,6 +45,9 @@ export interface SupervisorOptions {
   readonly units?: UnitWatch;
 }
 
+/** lease: it is in doubt. checkpoint: files are being captured. */
+export type FreezeReason = "lease" | "checkpoint";
+
 const NOBODY_WATCHES: UnitWatch = { watch: () => {}, forget: () => {} };
 
 export class Supervisor {
@@ -57,7 +60,8 @@ export class Supervisor {
   #held = true;
   #started = false;
   #evaluating = false;
-  #frozen = false;
+  /** Who wants everything to stand still. */
+  readonly #frozenBy = new Set<FreezeReason>();
   #fenced = false;
   /** Monotonic; Infinity while nobody asked for a stop. */
   #stopByMs = Infinity;
@@ -137,24 +141,34 @@ export class Supervisor {
    */
   async kill(): Promise<void> {
     this.#fenced = true;
+    this.#frozenBy.clear(); // who is killed need not be woken
     for (const runner of this.#runners.values()) runner.dispatch({ type: "fence" });
     const giveUpMs = this.#clock.monotonicMs() + UNKILLABLE_AFTER_MS;
     await this.#until([...this.#runners.values()], () => giveUpMs);
     this.#finishStop();
   }
 
-  /** SIGSTOP to all; nothing is started until `thaw`. */
-  freeze(): void {
-    this.#frozen = true;
+  /** SIGSTOP to all; nothing is started until every reason was taken back by `thaw`, or a stop or kill came. */
+  freeze(reason: FreezeReason): void {
+    this.#frozenBy.add(reason);
     for (const runner of this.#runners.values()) runner.signalAll("SIGSTOP");
   }
 
-  /** SIGCONT to all, and starts what became due meanwhile. */
-  thaw(): void {
-    if (!this.#frozen) return;
-    this.#frozen = false;
+  /** Takes the reason back. Where it was the last one: SIGCONT to all, and starts what became due meanwhile. */
+  thaw(reason: FreezeReason): void {
+    if (!this.#frozenBy.delete(reason) || this.#frozenBy.size > 0) return;
     for (const runner of this.#runners.values()) runner.signalAll("SIGCONT");
     this.#evaluate();
+  }
+
+  /** True while `freeze` for this reason is in force: nobody has stopped, killed or thawed meanwhile. */
+  isFrozenBy(reason: FreezeReason): boolean {
+    return this.#frozenBy.has(reason);
+  }
+
+  /** True when nobody of the processes runs any more: STOP takes effect a little later than it is sent. */
+  get standsStill(): boolean {
+    return [...this.#runners.values()].every((runner) => runner.standsStill);
   }
 
   /** Passes a signal on to the leaders that want it (`forwardSignals`). */
@@ -231,7 +245,7 @@ export class Supervisor {
       if (this.#stopping !== null && (state === "waiting" || state === "backoff")) {
         runner.dispatch({ type: "want-down", deadlineMs: this.#stopByMs });
         changed = true;
-      } else if (state === "waiting" && !this.#held && !this.#frozen) {
+      } else if (state === "waiting" && !this.#held && this.#frozenBy.size === 0) {
         changed = this.#tryStart(runner) || changed;
       }
     }
@@ -270,6 +284,8 @@ export class Supervisor {
 
   async #stopLevels(): Promise<void> {
     await Promise.resolve(); // so that #stopping is set when the first event comes back
+    // All of them at once: what is stopped first may need what is stopped last.
+    for (const reason of [...this.#frozenBy]) this.thaw(reason);
     this.#evaluate(); // what waits or backs off is dropped now, also in the levels below
     let levelsBelow = this.#levels.length;
     for (const names of this.#levels.toReversed()) {

@@ -201,7 +201,7 @@ Deno.test("Supervisor.freeze stops all, strays too, and starts nothing until tha
   );
   await app.start().untilLine("ice", "up");
   await app.untilState("crasher", "backoff");
-  app.supervisor.freeze();
+  app.supervisor.freeze("lease");
   // A shell caught between vfork and exec waits in D for its stopped child: it runs nothing either.
   const halted = (state: string) => state === "T" || state === "D";
   await until(
@@ -212,7 +212,7 @@ Deno.test("Supervisor.freeze stops all, strays too, and starts nothing until tha
   );
   await app.untilState("crasher", "waiting");
   const starts = app.names("started").length;
-  app.supervisor.thaw();
+  app.supervisor.thaw("lease");
   await until(
     () => app.names("started").length > starts,
     "the crasher to start again",

@@ -12,6 +12,7 @@ import type {
   ManifestEntry,
   TreeEntry,
 } from "../../src/checkpoint/types.ts";
+import { XattrReader } from "../../src/checkpoint/xattrs.ts";
 import { seededRandom } from "./tree_model.ts";
 
 export interface CapturedTree {
@@ -41,10 +42,14 @@ export function captureTree(root: FilesRoot): CapturedTree {
   const warnings: FileWarning[] = [];
   const seen = new Set<number>();
   const folder = openRootFolder(root.path);
+  const xattrs = new XattrReader((_path, reason) => {
+    throw new Error(reason);
+  });
   try {
     const entries = [
       ...scanTree(root, { onWarning: (warning) => warnings.push(warning) }),
-    ].map(({ entry }) => {
+    ].map(({ entry: scanned }) => {
+      const entry = scanned.type === "file" ? withXattrs(folder, scanned, xattrs) : scanned;
       const follower = entry.linkGroup !== undefined &&
         seen.has(entry.linkGroup);
       if (entry.linkGroup !== undefined) seen.add(entry.linkGroup);
@@ -57,6 +62,12 @@ export function captureTree(root: FilesRoot): CapturedTree {
   } finally {
     closeFd(folder);
   }
+}
+
+function withXattrs(folder: number, entry: TreeEntry, xattrs: XattrReader): TreeEntry {
+  const file = openForReading(folder, entry.path, xattrs);
+  file.close();
+  return { ...entry, ...(file.entry.xattrs === undefined ? {} : { xattrs: file.entry.xattrs }) };
 }
 
 function contentOf(

@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import { Buffer } from "node:buffer";
+import { createHash } from "node:crypto";
 import fc from "fast-check";
 import { plainCipher } from "../../src/checkpoint/cipher.ts";
 import { chunkId } from "../../src/checkpoint/ids.ts";
@@ -146,6 +147,28 @@ Deno.test("manifest gives back every entry of a tree", () => {
   }));
 });
 
+Deno.test("manifest gives back extended attributes in order, whatever is in their names and values", () => {
+  const xattr = fc.record({
+    name: fc.uint8Array({ minLength: 1, maxLength: 40 }).map((rest) =>
+      "user." + Buffer.from(rest.filter((byte) => byte !== 0)).toString("latin1") + "."
+    ),
+    value: fc.uint8Array({ maxLength: 300 }).map((value) => new Uint8Array(value)),
+  });
+  const lists = fc.uniqueArray(xattr, { minLength: 1, maxLength: 20, selector: ({ name }) => name });
+  fc.assert(fc.property(lists, (list) => {
+    const xattrs = list.map(({ name, value }) => ({ name, value })).sort((a, b) => a.name < b.name ? -1 : 1);
+    const entries = [root, { entry: entry(bytes("f"), { xattrs }), parts: [] }];
+    const { pieces, summary } = written(entries);
+    assert.deepEqual(read(pieces, summary), entries);
+  }));
+});
+
+Deno.test("manifest reader passes over attributes of namespaces that it does not know", () => {
+  const x = { "security.selinux": "AA==", "user.a": "AQ==", "other.b": "Ag==" };
+  const [, file] = forgedEntries([rootLine, { p: "a", t: "f", s: 0, x, ...attributes }]);
+  assert.deepEqual(file?.entry.xattrs, [{ name: "user.a", value: Uint8Array.of(1) }]);
+});
+
 Deno.test("manifest of a file with more parts than a line holds goes on in further lines", () => {
   const parts = chunks(2000, 1000);
   const entries = [root, {
@@ -196,6 +219,12 @@ Deno.test("manifest reader refuses damage or reads what was written", () => {
   }));
 });
 
+function forgedEntries(lines: readonly Record<string, unknown>[]): readonly ManifestEntry[] {
+  const text = bytes(lines.map((line) => JSON.stringify(line) + "\n").join(""));
+  const manifest_sha256 = createHash("sha256").update(text).digest("hex");
+  return read([text], { entries: lines.length, bytes: 0, manifest_sha256 });
+}
+
 /** A manifest whose lines are these objects, with a summary that fits it. */
 function forged(lines: readonly Record<string, unknown>[]): () => unknown {
   const text = lines.map((line) => JSON.stringify(line) + "\n").join("");
@@ -244,6 +273,29 @@ for (
       s: 0,
       ...attributes,
     }],
+    "an attribute twice": [rootLine, {
+      p: "a",
+      t: "f",
+      s: 0,
+      x: { "user.a": "" },
+      x64: { [Buffer.from("user.a").toString("base64")]: "" },
+      ...attributes,
+    }],
+    "an attribute whose name has NUL": [rootLine, {
+      p: "a",
+      t: "f",
+      s: 0,
+      x: { "user.a\0b": "" },
+      ...attributes,
+    }],
+    "attributes that are larger than any": [rootLine, {
+      p: "a",
+      t: "f",
+      s: 0,
+      x: { "user.a": "A".repeat(140_000) },
+      ...attributes,
+    }],
+    "attributes that are no object": [rootLine, { p: "a", t: "f", s: 0, x: ["user.a"], ...attributes }],
     "no root": [{ p: "a", t: "f", s: 0, ...attributes }],
     "content that is shorter than the file": [rootLine, {
       p: "a",
