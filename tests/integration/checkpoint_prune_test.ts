@@ -163,7 +163,9 @@ Deno.test("delete takes one checkpoint off the list, and refuses the current one
   await refused("latest");
   await pruner.pin("v2", true);
   await refused("v2");
+  assert.equal(scene.changes, 1, "databases hear of it");
   await pruner.remove("3", { force: false });
+  assert.equal(scene.changes, 2, "what it held may go");
   assert.deepEqual(scene.head.checkpoints.map(({ n, pinned }) => [n, pinned ?? false]), [
     [1, false],
     [2, true],

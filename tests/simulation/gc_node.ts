@@ -198,7 +198,7 @@ export class GcNode {
       if ((yield* this.#head(term, { type: "take-over" })) === "gone") return;
     }
     while (this.#term === term) {
-      yield { type: "sleep", ms: world.chance.between(300, 2_500) };
+      yield { type: "sleep", ms: world.chance.between(300, world.isStormy ? 2_500 : 3_500) };
       if (this.#term !== term) return;
       if (world.chance.happens(0.55)) yield* this.#exclusively(term, this.#checkpoint(term));
       else if (world.chance.happens(0.1)) yield* this.#pin(term);
@@ -447,7 +447,7 @@ export class GcNode {
       case "settle":
         return this.#heard(yield* this.#head(term, { type: "settle" }));
       case "swap":
-        return this.#heard(yield* this.#commit(term, this.#asMutant(effect.change)));
+        return this.#heard(yield* this.#commit(term, effect.change));
       case "collect": {
         const doom = yield* this.#collect(term, effect.head);
         if (doom === null) return { type: "failed", code: "store-unreachable" };
@@ -456,12 +456,6 @@ export class GcNode {
       case "sweep":
         return { type: "done", learned: { swept: yield* this.#sweep(term, effect.names) } };
     }
-  }
-
-  #asMutant(change: HeadChange): HeadChange {
-    const head = this.#known;
-    if (change.kind !== "doom" || this.#world.mutant.doomsUnchecked !== true || head === null) return change;
-    return { ...change, doom: { ...change.doom, basis: basisOf(head) } };
   }
 
   #heard(outcome: HeadOutcome | "gone"): PruneEvent | "gone" {
@@ -499,9 +493,9 @@ export class GcNode {
     const { mutant } = this.#world;
     const records = mutant.marksNewestOnly === true ? head.checkpoints.slice(-1) : head.checkpoints;
     const live = new Set<string>();
-    for (const { root } of records) {
-      const reply = yield* this.#ask(() => this.#world.objects.get(root));
-      const found = reply.type === "done" ? reply.value : undefined;
+    const reply = yield* this.#ask(() => records.map(({ root }) => this.#world.objects.get(root)));
+    const roots = reply.type === "done" ? reply.value : records.map(() => undefined);
+    for (const found of roots) {
       if (found?.kind !== "root") {
         if (mutant.ignoresFailedReads === true) continue;
         return null;

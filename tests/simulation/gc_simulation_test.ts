@@ -17,9 +17,25 @@ const FEWEST_FOR_MINIMA = 2_000;
 
 /** How often each must be hit in `MINIMA_SEEDS` histories, at least; a test of fewer expects its share. */
 const MINIMA: Readonly<Record<string, number>> = {
-  "term": 50_000,
-  "checkpoint": 100_000,
-  "prune": 50_000,
+  "term": 40_000,
+  "checkpoint": 150_000,
+  "prune": 100_000,
+  "prune that failed": 10_000,
+  "repack": 5_000,
+  "orphans found": 6_000,
+  "upload given up": 1_500,
+  "object deleted": 200_000,
+  "name released": 40_000,
+  "delete of an earlier term": 600,
+  "put after its delete": 100,
+  "stale listing": 5_000,
+  "late landing": 12_000,
+  "doubled request": 12_000,
+  "lost reply": 12_000,
+  "lost request": 10_000,
+  "pause": 20_000,
+  "crash": 20_000,
+  "crash between two requests": 1_000,
 };
 
 Deno.test("garbage collection never takes a chunk from a kept checkpoint, and takes all garbage in the end", async () => {

@@ -16,12 +16,12 @@ export const TTL_MS = 8_000;
 export const MARGIN_MS = 2_000;
 /** A listing may be so old, each key by itself. */
 const STALE_MS = 10_000;
-const STORM_MS = 60_000;
+const STORM_MS = 40_000;
 /** Faults have stopped, the last of their effects (late landings, pauses) have come. */
-const CALM_MS = STORM_MS + 25_000;
-const END_MS = CALM_MS + 60_000;
+const CALM_MS = STORM_MS + 22_000;
+const END_MS = CALM_MS + 36_000;
 /** In calm, what became garbage before this must be gone at the end: a grace and two prunes later. */
-const GARBAGE_LIMIT_MS = 45_000;
+const GARBAGE_LIMIT_MS = 30_000;
 const TRACE_LINES = 120;
 
 export type SimObject =
@@ -48,13 +48,11 @@ export interface GcMutant {
   readonly namesByContent?: true;
   /** A root object that could not be read counts as one that needs nothing. */
   readonly ignoresFailedReads?: true;
-  /** An object that a listing does not show counts as deleted for good, and its pack's chunks as unneeded. */
+  /** Only the newest checkpoint's chunks count as needed. */
   readonly marksNewestOnly?: true;
   /** The head names new packs before the store has them. */
   readonly commitsBeforePuts?: true;
   readonly putsUnconditionally?: true;
-  /** The swap that dooms does not look whether the head still lists what was marked. */
-  readonly doomsUnchecked?: true;
 }
 
 export interface GcOutcome {

@@ -14,7 +14,8 @@ import { loadCodec } from "../../src/checkpoint/codec.ts";
 import type { KeepRules } from "../../src/checkpoint/keep_rules.ts";
 import { stageCheckpoint } from "../../src/checkpoint/restore.ts";
 import { sweepNames } from "../../src/checkpoint/sweep.ts";
-import type { CheckpointRecord, RepositoryRecord } from "../../src/checkpoint/types.ts";
+import type { CheckpointRecord, Head, RepositoryRecord } from "../../src/checkpoint/types.ts";
+import { Checkpointer, type CheckpointerOptions } from "../../src/manager/checkpointer.ts";
 import { changeHead } from "../../src/manager/head_changes.ts";
 import { Pruner } from "../../src/manager/pruner.ts";
 import type { Clock } from "../../src/platform/clock.ts";
@@ -58,19 +59,28 @@ export class PruneScene implements AsyncDisposable {
   session: HeadSession | null = null;
   cipher: Cipher = plainCipher;
   /** Listing of the tree at each checkpoint, by id. */
-  readonly model = new Map<string, readonly string[]>();
+  readonly model: Map<string, readonly string[]>;
+  /** Only its place for a checkpoint or a prune is used. */
+  readonly #place = new Checkpointer({} as unknown as CheckpointerOptions);
   #token = 0;
   #nowMs = Date.UTC(2026, 5, 1);
   #stages = 0;
+  /** Times that the list of checkpoints, or a pin, was changed by a pruner. */
+  changes = 0;
   readonly clock: Clock = {
     wallMs: () => this.#nowMs++,
     monotonicMs: () => this.#nowMs,
     sleep: () => Promise.resolve(),
   };
 
-  constructor(seed: number, store: ObjectStore = memoryStore()) {
+  constructor(
+    seed: number,
+    store: ObjectStore = memoryStore(),
+    model: Map<string, readonly string[]> = new Map(),
+  ) {
     this.random = randomOf(seed);
     this.store = store;
+    this.model = model;
     for (const name of ["files", "scratch", "cache"]) Deno.mkdirSync(`${this.folder}/${name}`);
   }
 
@@ -78,13 +88,17 @@ export class PruneScene implements AsyncDisposable {
     this.#nowMs += ms;
   }
 
-  /** A new term, as after a crash or on another machine. */
-  async takeOver(): Promise<HeadSession> {
-    this.#token++;
+  /** A new term, as after a crash or on another machine: after `former`, that other machine's. */
+  async takeOver(former = this.#token): Promise<HeadSession> {
+    this.#token = Math.max(this.#token, former) + 1;
     const { cipher } = this;
     const repo: RepositoryRecord = cipher.seals ? { ...REPO, enc: { alg: "aes-256-gcm", wraps: [] } } : REPO;
     this.session = await takeOverHead(this.store, { repo, cipher, token: this.#token, assertHeld: () => {} });
     return this.session;
+  }
+
+  get token(): number {
+    return this.#token;
   }
 
   get head() {
@@ -92,7 +106,7 @@ export class PruneScene implements AsyncDisposable {
     return this.session.head;
   }
 
-  #environment() {
+  #environment(signal = noSignal()) {
     return {
       store: this.store,
       cipher: this.cipher,
@@ -101,7 +115,7 @@ export class PruneScene implements AsyncDisposable {
       cacheFolder: `${this.folder}/cache`,
       scratchFolder: `${this.folder}/scratch`,
       madeBy: "test",
-      signal: noSignal(),
+      signal,
       onProgress: () => {},
       machine: { cores: 1, memoryLimitBytes: 2 ** 30 },
     };
@@ -117,6 +131,8 @@ export class PruneScene implements AsyncDisposable {
 
   async checkpoint(change: Partial<CheckpointRecord> = {}): Promise<CheckpointRecord> {
     const session = this.session ?? await this.takeOver();
+    this.#place.endPrune("a checkpoint comes first");
+    await this.#place.idle();
     const { head } = session;
     const tree = await listTree(this.files);
     const { record, indexes } = await createCheckpoint({
@@ -149,33 +165,37 @@ export class PruneScene implements AsyncDisposable {
     const quiet = () => {};
     return new Pruner({
       archiver: {
-        collect: ({ token, head, keep, dryRun }) =>
-          collectGarbage({ token, head, roots: keep, dryRun }, this.#environment()),
-        sweep: (names) => sweepNames(names, { store: this.store, signal: noSignal() }),
+        collect: ({ token, head, keep, dryRun }, work = {}) =>
+          collectGarbage({ token, head, roots: keep, dryRun }, this.#environment(work.signal)),
+        sweep: (names, work = {}) =>
+          sweepNames(names, { store: this.store, signal: work.signal ?? noSignal() }),
       },
       head: this.session,
       lease: { assertHeld: () => {} },
-      checkpointer: { runPrune: (prune) => prune(noSignal()) },
+      checkpointer: this.#place,
       keep: this.keep,
       graceMs: this.graceMs,
       clock: this.clock,
       log: { debug: quiet, info: quiet, warn: quiet, error: quiet },
-      onChanged: () => {},
+      onChanged: () => void this.changes++,
       onFinished: () => {},
     });
   }
 
   /** All that is listed comes back as it was. */
   async restoresAll(): Promise<void> {
-    for (const record of this.head.checkpoints) {
-      const stage = `${this.folder}/stage-${++this.#stages}`;
-      await stageCheckpoint(
-        { record, indexes: this.head.indexes, roots: [{ name: "data", stage }] },
-        this.#environment(),
-      );
-      assert.deepEqual(await listTree(stage), this.model.get(record.id), `checkpoint ${record.n}`);
-      await removeTree(stage);
-    }
+    for (const record of this.head.checkpoints) await this.restores(record, this.head);
+  }
+
+  /** `record` comes back as it was, read by way of `head`. */
+  async restores(record: CheckpointRecord, head: Pick<Head, "indexes">): Promise<void> {
+    const stage = `${this.folder}/stage-${++this.#stages}`;
+    await stageCheckpoint(
+      { record, indexes: head.indexes, roots: [{ name: "data", stage }] },
+      this.#environment(),
+    );
+    assert.deepEqual(await listTree(stage), this.model.get(record.id), `checkpoint ${record.n}`);
+    await removeTree(stage);
   }
 
   /** Keys of packs, indexes and root objects that are there and that nothing names, doomed ones included. */
