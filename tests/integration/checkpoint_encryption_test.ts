@@ -8,11 +8,16 @@ import { composeRestoreRoot } from "../../src/checkpoint/compose.ts";
 import { sha256Hex } from "../../src/checkpoint/ids.ts";
 import { encodeIndexes } from "../../src/checkpoint/index_format.ts";
 import { FLAG_SEALED, FLAG_ZSTD, type PackEntry, readPackEntries } from "../../src/checkpoint/pack.ts";
+import { rebuildIndexes } from "../../src/checkpoint/mod.ts";
+import { salvageTo } from "../../src/checkpoint/salvage.ts";
 import { isError } from "../../src/platform/errors.ts";
 import { systemRandom, ulid } from "../../src/platform/random.ts";
 import { Secret } from "../../src/platform/secret.ts";
+import { memoryStore } from "../../src/storage/memory_store.ts";
 import { listAll, type ObjectStore } from "../../src/storage/object_store.ts";
 import { CheckpointRuns, watchedStore } from "../support/checkpoint_runs.ts";
+import { damagedObjects, keptRepository, storeOf, TOKEN, verifyStore } from "../support/kept_repository.ts";
+import { PruneScene } from "../support/prune_scene.ts";
 import { listTree } from "../support/tree_listing.ts";
 
 const random = systemRandom();
@@ -177,6 +182,81 @@ Deno.test("whatever is changed in an encrypted store is found, or changes nothin
     }
   }
   assert.ok(refused > 60, `${refused} refusals`);
+});
+
+Deno.test("encrypted checkpoint that threads read comes back, and every blob of theirs is sealed", async () => {
+  const { runs, store } = runsWith(newCipher());
+  await using _ = runs;
+  runs.machine = { cores: 3, memoryLimitBytes: 2 ** 40 };
+  for (const name of ["a", "b"]) {
+    const noise = new Uint8Array(14_000_000);
+    for (let at = 0; at < noise.length; at += 50_000) noise.set(random.bytes(50_000), at);
+    await Deno.writeFile(`${runs.files}/${name}`, noise);
+    await Deno.writeTextFile(`${runs.files}/text-${name}`, `marker-${name}\n`.repeat(100_000));
+  }
+  await runs.create();
+  const packs = [...await objectsOf(store)].filter(([key]) => key.includes("/packs/"));
+  assert.ok(packs.length > 3, `${packs.length} packs`);
+  for (const [key, pack] of packs) {
+    for (const { flags, offset, storedLength } of readPackEntries(pack, key)) {
+      assert.ok((flags & FLAG_SEALED) !== 0);
+      const name = key.slice("checkpoints/packs/".length);
+      runs.cipher.openBlob({ pack: name, offset }, pack.subarray(offset, offset + storedLength)); // throws otherwise
+    }
+  }
+  assert.deepEqual(await listTree((await runs.stage()).path), await listTree(runs.files));
+});
+
+Deno.test("prune of an encrypted repository repacks what is half empty, and all that is kept comes back", async () => {
+  await using scene = new PruneScene(7);
+  scene.cipher = newCipher();
+  const bytes = 400_000;
+  for (const name of ["a", "b", "c"]) scene.write(name, bytes);
+  await scene.checkpoint();
+  for (const name of ["a", "b"]) scene.remove(name);
+  await scene.checkpoint();
+  scene.write("d", bytes);
+  await scene.checkpoint();
+  const { report } = await scene.pruner().prune({ dryRun: false });
+  assert.ok(report !== null && report.repackedPacks > 0);
+  scene.pass(3_600_000);
+  await scene.pruner().prune({ dryRun: false });
+  await scene.restoresAll();
+  assert.deepEqual(await scene.unnamed(), []);
+  for (const [key, pack] of await objectsOf(scene.store)) {
+    if (!key.includes("/packs/")) continue;
+    assert.ok(readPackEntries(pack, key).every(({ flags }) => (flags & FLAG_SEALED) !== 0));
+  }
+});
+
+Deno.test("encrypted repository is verified, repaired and salvaged as any other", async () => {
+  const key = { kind: "key", value: new Secret(Buffer.from(random.bytes(32)).toString("base64")) } as const;
+  await using repository = await keptRepository(2, memoryStore(), key);
+  const objects = await repository.objects();
+  const whole = await verifyStore(repository.store, repository, { level: 4 });
+  assert.deepEqual([whole.findings, whole.checkpoints], [[], 2]);
+  const [pack] = [...objects].filter(([each]) => each.includes("/packs/"))
+    .sort(([, a], [, b]) => b.length - a.length).map(([each]) => each);
+  assert.ok(pack !== undefined);
+  const hurt = await storeOf(damagedObjects(objects, pack, "flipped", { at: 300_000 }));
+  const { findings } = await verifyStore(hurt, repository);
+  assert.deepEqual(findings.map(({ object }) => object), [pack]);
+  const environment = { ...repository.runs.environment(), store: hurt, cacheFolder: null };
+  const { head } = repository.head;
+  const [record] = head.checkpoints;
+  assert.ok(record !== undefined);
+  const folder = `${repository.runs.folder}/salvaged`;
+  const salvaged = await salvageTo({ record, head, indexes: head.indexes, names: null, folder }, environment);
+  assert.deepEqual(salvaged.lost.map(({ path }) => path), ["large"]);
+  const repair = { head, token: TOKEN, readPacks: true, dryRun: false };
+  const repaired = await rebuildIndexes(repair, environment);
+  assert.ok(repaired.savedChunks > 0 && repaired.lostChunks.length > 0);
+  // What was saved lies in another place, sealed for that.
+  const stage = `${repository.runs.folder}/stage`;
+  const request = { record, indexes: repaired.indexes, names: null, folder: stage };
+  const again = await salvageTo({ ...request, head }, environment);
+  assert.deepEqual(again.lost.map(({ path }) => path), ["large"]);
+  assert.equal(await Deno.readTextFile(`${stage}/data/same`), "the same in all of them");
 });
 
 /** One checkpoint of two files whose blobs are of equal length, and the pack that holds them. */

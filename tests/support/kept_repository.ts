@@ -1,6 +1,11 @@
 /** A repository in memory with a few checkpoints of a growing tree, made in this process, and ways to damage it. */
 
-import { openRepository, takeOverHead } from "../../src/checkpoint/mod.ts";
+import {
+  type EncryptionKey,
+  openRepository,
+  repositoryCipher,
+  takeOverHead,
+} from "../../src/checkpoint/mod.ts";
 import type { HeadSession } from "../../src/checkpoint/mod.ts";
 import type { CheckpointRecord, Head } from "../../src/checkpoint/types.ts";
 import { verifyRepository } from "../../src/checkpoint/verify.ts";
@@ -64,11 +69,18 @@ export function noise(seed: number, length: number): Uint8Array<ArrayBuffer> {
   return bytes;
 }
 
-export async function keptRepository(checkpoints = 2, store = memoryStore()): Promise<KeptRepository> {
+/** Encrypted where a key is given. */
+export async function keptRepository(
+  checkpoints = 2,
+  store = memoryStore(),
+  key: EncryptionKey | null = null,
+): Promise<KeptRepository> {
   const runs = new CheckpointRuns(store);
-  const repo = await openRepository(store, { name: "kept", random: runs.random });
+  const repo = await openRepository(store, { name: "kept", random: runs.random, key });
+  const cipher = await repositoryCipher(repo, key, runs.random);
+  runs.cipher = cipher;
   runs.head = { ...runs.head, repo_id: repo.repo_id };
-  const head = await takeOverHead(store, { repo, token: TOKEN, assertHeld: () => {} });
+  const head = await takeOverHead(store, { repo, cipher, token: TOKEN, assertHeld: () => {} });
   const repository = new KeptRepository(runs, head);
   await Deno.mkdir(`${runs.files}/sub`);
   await Deno.writeFile(`${runs.files}/large`, noise(1, 700_000));
