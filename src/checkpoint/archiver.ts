@@ -23,8 +23,10 @@ import {
 } from "./archiver_protocol.ts";
 import { openCipher } from "./cipher.ts";
 import { collectGarbage } from "./collect.ts";
+import { listFolder } from "./browse.ts";
 import { composeRestoreRoot } from "./compose.ts";
 import { createCheckpoint } from "./create.ts";
+import { diffCheckpoints } from "./diff.ts";
 import { planRestore, stageCheckpoint } from "./restore.ts";
 import { sweepNames } from "./sweep.ts";
 import type { ArchiveProgress, FileWarning } from "./types.ts";
@@ -113,6 +115,10 @@ async function runOperation(
         return await composeRestoreRoot(line.request, environment);
       case "verify":
         return await verifyRepository(line.request, { ...environment, scratchFolder: line.scratchFolder });
+      case "files":
+        return await listFolder(line.request, environment);
+      case "diff":
+        return await diffCheckpoints(line.request, environment);
       case "collect":
         return await collectGarbage(line.request, environment);
       case "sweep": {

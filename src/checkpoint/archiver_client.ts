@@ -20,8 +20,10 @@ import {
 } from "./archiver_protocol.ts";
 import type { Cipher } from "./cipher.ts";
 import type { CollectRequest, CollectResult } from "./collect.ts";
+import type { FolderListing, FolderRequest } from "./browse.ts";
 import type { ComposeRequest } from "./compose.ts";
 import type { CreateRequest, CreateResult, HeadFacts } from "./create.ts";
+import type { DiffRequest, DiffResult } from "./diff.ts";
 import { nextOrdinal } from "./head.ts";
 import type { Names } from "./prune_rules.ts";
 import type { StageResult, StageTarget } from "./restore.ts";
@@ -167,6 +169,16 @@ export class Archiver {
   /** Deletes names that a head which we committed dooms. */
   sweep(names: Names, work: ArchiverWork = {}): Promise<SweepResult> {
     return this.#run({ op: "sweep", request: names }, work);
+  }
+
+  /** What is in a folder of a checkpoint. */
+  files(request: FolderRequest, work: ArchiverWork = {}): Promise<FolderListing> {
+    return this.#run({ op: "files", request }, work);
+  }
+
+  /** What differs between two checkpoints. */
+  diff(request: DiffRequest, work: ArchiverWork = {}): Promise<DiffResult> {
+    return this.#run({ op: "diff", request }, work);
   }
 
   /** Ends what runs; no call may follow. */

@@ -8,8 +8,10 @@ import type { WireError } from "../platform/wire_error.ts";
 import type { OpenStoreOptions, WireStore } from "../storage/mod.ts";
 import type { WireCipher } from "./cipher.ts";
 import type { CollectRequest, CollectResult } from "./collect.ts";
+import type { FolderListing, FolderRequest } from "./browse.ts";
 import type { ComposeRequest } from "./compose.ts";
 import type { CreateRequest, CreateResult } from "./create.ts";
+import type { DiffRequest, DiffResult } from "./diff.ts";
 import type { IndexRef } from "./index_store.ts";
 import type { Names } from "./prune_rules.ts";
 import type { StageRequest, StageResult } from "./restore.ts";
@@ -40,6 +42,8 @@ export type Operation =
   | { readonly op: "plan"; readonly request: PlanRequest }
   | { readonly op: "compose"; readonly request: ComposeRequest }
   | { readonly op: "verify"; readonly request: VerifyRequest }
+  | { readonly op: "files"; readonly request: FolderRequest }
+  | { readonly op: "diff"; readonly request: DiffRequest }
   | { readonly op: "collect"; readonly request: CollectRequest }
   | { readonly op: "sweep"; readonly request: Names };
 
@@ -50,6 +54,8 @@ export interface Results {
   readonly plan: ArchiveTotals;
   readonly compose: CheckpointRecord;
   readonly verify: VerifyResult;
+  readonly files: FolderListing;
+  readonly diff: DiffResult;
   readonly collect: CollectResult;
   readonly sweep: SweepResult;
 }

@@ -106,9 +106,10 @@ function checkChange(before: Head, after: Head): void {
       after.checkpoints.every(({ root }) => !given.has(root)),
     "nothing that is listed is doomed, or was",
   );
-  const known = new Set(before.checkpoints.map((record) => record.id));
+  const known = new Map(before.checkpoints.map((record) => [record.id, record]));
   for (const record of after.checkpoints) {
-    if (known.has(record.id)) continue;
+    const same = known.get(record.id);
+    if (same?.comment === record.comment && same.labels === record.labels) continue;
     const bytes = JSON.stringify({ comment: record.comment, labels: record.labels }).length;
     if (bytes <= RECORD_LIMIT_BYTES) continue;
     throw new StateManagerError(

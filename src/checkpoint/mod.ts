@@ -7,6 +7,16 @@ export { type Cipher, plainCipher } from "./cipher.ts";
 export { configuredKey, type EncryptionKey, readEncryptionKey } from "./encryption_key.ts";
 export { parseCheckpointReference } from "./checkpoint_reference.ts";
 export { type CollectReport, type CollectResult, doomOf } from "./collect.ts";
+export { type FolderListing, type ListedEntry, listFolder, readFile } from "./browse.ts";
+export {
+  CHECKPOINT_KINDS,
+  type CheckpointFilter,
+  isCheckpointKind,
+  matchesFilter,
+  parseLabelFilter,
+} from "./checkpoint_filter.ts";
+export { type CheckpointNotes, LABELS_LIMIT, notedRecord, withNotes } from "./checkpoint_notes.ts";
+export { type ChangeKind, diffCheckpoints, type DiffResult } from "./diff.ts";
 export { composeRestoreRoot } from "./compose.ts";
 export type { CreateResult } from "./create.ts";
 export {
@@ -52,7 +62,6 @@ export {
   release,
   type Unwanted,
   whyItStays,
-  withPin,
 } from "./prune_rules.ts";
 export { emptyHead, TAKE_OVER_ATTEMPTS } from "./head_rules.ts";
 export { rebuildIndexes, type RepairResult } from "./repair.ts";

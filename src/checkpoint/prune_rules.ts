@@ -84,16 +84,6 @@ export function forget(head: Head, ids: readonly string[], nowMs: number): Head 
   return withDoomedObjects({ ...head, checkpoints }, gone.map(({ root }) => root), nowMs);
 }
 
-/** The pin of one checkpoint set or taken away. */
-export function withPin(head: Head, id: string, pinned: boolean): Head {
-  const checkpoints = head.checkpoints.map((record) => {
-    if (record.id !== id) return record;
-    const { pinned: _before, ...rest } = record;
-    return pinned ? { ...rest, pinned } : rest;
-  });
-  return { ...head, checkpoints };
-}
-
 // ---- dooming
 
 /** A pack that a live index names. */

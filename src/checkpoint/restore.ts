@@ -65,7 +65,7 @@ interface Opened extends ReadingOptions {
 }
 
 /** Root object and indexes of a checkpoint. */
-async function openCheckpoint(
+export async function openCheckpoint(
   record: CheckpointRecord,
   indexes: readonly IndexRef[],
   environment: ReadEnvironment,

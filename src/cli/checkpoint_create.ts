@@ -50,7 +50,8 @@ export function tellFileWarnings(context: Context, options: Options, result: Jso
   return PARTIAL;
 }
 
-function parseLabel(text: string): [string, string] {
+/** `NAME=VALUE`. */
+export function parseLabel(text: string): [string, string] {
   const at = text.indexOf("=");
   if (at < 1) throw usageError("read --label: want NAME=VALUE");
   return [text.slice(0, at), text.slice(at + 1)];

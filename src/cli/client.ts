@@ -43,8 +43,8 @@ export class ManagerClient implements Disposable {
     this.#http.close();
   }
 
-  async get<T = JsonObject>(path: string): Promise<T> {
-    return await this.#json<T>(path, { method: "GET" }, ANSWER_TIMEOUT_MS);
+  async get<T = JsonObject>(path: string, timeoutMs: number | null = ANSWER_TIMEOUT_MS): Promise<T> {
+    return await this.#json<T>(path, { method: "GET" }, timeoutMs);
   }
 
   /** `timeoutMs` null: as long as it takes (taking a lease may wait for its holder). */
@@ -54,6 +54,10 @@ export class ManagerClient implements Disposable {
     timeoutMs: number | null = ANSWER_TIMEOUT_MS,
   ): Promise<T> {
     return await this.#json<T>(path, { method: "POST", body: JSON.stringify(body) }, timeoutMs);
+  }
+
+  async patch<T = JsonObject>(path: string, body: unknown): Promise<T> {
+    return await this.#json<T>(path, { method: "PATCH", body: JSON.stringify(body) }, ANSWER_TIMEOUT_MS);
   }
 
   async delete<T = JsonObject>(path: string): Promise<T> {

@@ -137,6 +137,14 @@ const VERIFY: readonly OptionSpec[] = [
   ...CLIENT,
 ];
 
+const pin = (verb: "pin" | "unpin", text: string): CommandSpec => ({
+  name: `checkpoint ${verb}`,
+  text,
+  arguments: "<id>",
+  options: CLIENT,
+  load: async () => (await import("./checkpoint_edit.ts")).pinAction(verb),
+});
+
 const lease = (verb: "show" | "release" | "acquire", text: string): CommandSpec => ({
   name: `lease ${verb}`,
   text,
@@ -194,7 +202,19 @@ export const COMMANDS: readonly CommandSpec[] = [
   {
     name: "checkpoint list",
     text: "list the checkpoints, oldest first (also with no manager, from the store)",
-    options: [CONFIG, ...STORE, ...CLIENT],
+    options: [
+      {
+        flags: "--label <name=value>",
+        text: "only those with this label; NAME alone: with any value",
+        repeatable: true,
+      },
+      { flags: "--kind <kind>", text: "only those of this kind", repeatable: true },
+      { flags: "--pinned", text: "only pinned ones" },
+      CONFIG,
+      ...STORE,
+      ...CLIENT,
+    ],
+    examples: ["checkpoint list --label release --kind request"],
     load: async () => (await import("./checkpoint_list.ts")).listCheckpoints,
   },
   {
@@ -205,6 +225,51 @@ export const COMMANDS: readonly CommandSpec[] = [
     examples: ["checkpoint show v3", "checkpoint show latest --directory /mnt/store"],
     load: async () => (await import("./checkpoint_list.ts")).showCheckpoint,
   },
+  {
+    name: "checkpoint diff",
+    text:
+      "what differs between two checkpoints: + added, - removed, M changed, U only metadata (also with no manager)",
+    arguments: "<before> [after]",
+    options: [{ flags: "--stat", text: "only the totals" }, CONFIG, ...STORE, ...CLIENT],
+    examples: ["checkpoint diff v3 v4", "checkpoint diff v3 --stat"],
+    load: async () => (await import("./checkpoint_diff.ts")).diff,
+  },
+  {
+    name: "checkpoint files",
+    text: "list a folder of a checkpoint: FILES/PATH (also with no manager, from the store)",
+    arguments: "<id> [path]",
+    options: [
+      { flags: "-r, --recursive", text: "also what is in the folders below" },
+      CONFIG,
+      ...STORE,
+      ...CLIENT,
+    ],
+    examples: ["checkpoint files v3", "checkpoint files v3 data/images"],
+    load: async () => (await import("./checkpoint_files.ts")).listFiles,
+  },
+  {
+    name: "checkpoint cat",
+    text: "print the bytes of a file in a checkpoint, straight from the store",
+    arguments: "<id> <path>",
+    options: [CONFIG, DATA_DIR, ...STORE, QUIET],
+    examples: ["checkpoint cat v3 data/notes.txt"],
+    load: async () => (await import("./checkpoint_files.ts")).printFile,
+  },
+  {
+    name: "checkpoint edit",
+    text: "change the comment and labels of a checkpoint",
+    arguments: "<id>",
+    options: [
+      { flags: "-m, --comment <text>", text: "the new comment" },
+      { flags: "--label <name=value>", text: "set a label", repeatable: true },
+      { flags: "--remove-label <name>", text: "take a label away", repeatable: true },
+      ...CLIENT,
+    ],
+    examples: ['checkpoint edit v3 -m "the good one" --label release=1.2'],
+    load: async () => (await import("./checkpoint_edit.ts")).editCheckpoint,
+  },
+  pin("pin", "keep a checkpoint whatever the keep rules say"),
+  pin("unpin", "let the keep rules decide again"),
   {
     name: "checkpoint verify",
     text: "check that a checkpoint can be brought back (also with no manager, from the store)",

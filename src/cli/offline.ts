@@ -4,6 +4,7 @@ import {
   type Cipher,
   configuredKey,
   plainCipher,
+  type ReadEnvironment,
   readHead,
   readRepository,
   repositoryCipher,
@@ -65,4 +66,15 @@ export async function openRepositoryOffline(context: Context, options: Options):
     await store.close();
     throw error;
   }
+}
+
+/** What reading a checkpoint needs, in this process. */
+export function readingOf(context: Context, { store }: OfflineRepository): ReadEnvironment {
+  return {
+    store,
+    clock: context.clock,
+    cacheFolder: null,
+    signal: new AbortController().signal, // an interrupt ends the process
+    onProgress: () => {},
+  };
 }

@@ -82,7 +82,7 @@ function prepare(command: Command, { terminal }: Context): Command {
 
 function describe(command: Command, spec: CommandSpec): void {
   command.description(spec.text);
-  if (spec.arguments !== undefined) command.argument(spec.arguments);
+  if (spec.arguments !== undefined) command.arguments(spec.arguments);
   if (spec.passThrough === true) command.passThroughOptions();
   for (const option of spec.options) command.addOption(optionOf(option));
   if (spec.examples !== undefined) {

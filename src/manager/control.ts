@@ -1,6 +1,14 @@
 /** What the HTTP server and the command line may ask of the manager. The manager implements it; tests bring fakes. */
 
-import type { CollectReport, Kept, VerifyLevel, VerifyResult } from "../checkpoint/mod.ts";
+import type {
+  CheckpointNotes,
+  CollectReport,
+  DiffResult,
+  FolderListing,
+  Kept,
+  VerifyLevel,
+  VerifyResult,
+} from "../checkpoint/mod.ts";
 import type { ArchiveProgress, ArchiveTotals, CheckpointRecord, FileWarning } from "../checkpoint/types.ts";
 import type { TokenConfig } from "../config/types.ts";
 import type { FollowedStatus } from "../database/mod.ts";
@@ -85,6 +93,22 @@ export interface VerifySummary {
   readonly objects: readonly string[];
   readonly duration_seconds: number;
   readonly error: string | null;
+}
+
+export interface FolderWish {
+  /** `<files root>/<path in it>`; empty: the files roots. */
+  readonly path: string;
+  readonly recursive: boolean;
+  readonly skip: number;
+  readonly limit: number;
+}
+
+export interface DiffWish {
+  /** Id, ordinal as text, or "latest". */
+  readonly before: string;
+  readonly after: string;
+  readonly skip: number;
+  readonly limit: number;
 }
 
 export interface VerifyWish {
@@ -233,8 +257,12 @@ export interface Control {
   verify(request: VerifyWish, work?: LongWork): Promise<VerifyResult>;
   /** Takes one off the list; what only it needed goes with the next prune. */
   deleteCheckpoint(reference: string, options: { readonly force: boolean }): Promise<CheckpointRecord>;
-  /** A pinned checkpoint stays whatever the keep rules say. */
-  pinCheckpoint(reference: string, pinned: boolean): Promise<CheckpointRecord>;
+  /** Comment, labels, pin. Gives the record as it is then. */
+  annotateCheckpoint(reference: string, notes: CheckpointNotes): Promise<CheckpointRecord>;
+  /** What is in a folder of a checkpoint; `overloaded` when too many look at the same time. */
+  checkpointFiles(reference: string, wish: FolderWish, signal?: AbortSignal): Promise<FolderListing>;
+  /** What differs between two checkpoints. */
+  diffCheckpoints(wish: DiffWish, signal?: AbortSignal): Promise<DiffResult>;
   /** By the keep rules. `busy` while a checkpoint is made; one that is asked for ends it. */
   prune(request: { readonly dryRun: boolean }, work?: LongWork): Promise<PruneResult>;
   restore(request: RestoreRequest, work?: LongWork): Promise<RestoreResult>;

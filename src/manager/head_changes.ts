@@ -3,7 +3,14 @@
  * the same ones. The swap itself, with epoch, seq and nonce, is the checkpoint room's (head_rules.ts).
  */
 
-import { doom, forget, type PruneChange, release, withPin } from "../checkpoint/mod.ts";
+import {
+  type CheckpointNotes,
+  doom,
+  forget,
+  type PruneChange,
+  release,
+  withNotes,
+} from "../checkpoint/mod.ts";
 import type { CheckpointRecord, Head, RestoreIntent } from "../checkpoint/types.ts";
 
 export type HeadChange =
@@ -21,7 +28,7 @@ export type HeadChange =
   | { readonly kind: "finish-intent" }
   /** The restore did not take place and never will. */
   | { readonly kind: "drop-intent" }
-  | { readonly kind: "pin"; readonly id: string; readonly pinned: boolean }
+  | { readonly kind: "annotate"; readonly id: string; readonly notes: CheckpointNotes }
   /** Checkpoints and garbage leave (prune_rules.ts). */
   | PruneChange;
 
@@ -44,8 +51,8 @@ export function changeHead(head: Head, change: HeadChange): Head {
       return finishedIntent(head);
     case "drop-intent":
       return { ...head, intent: null };
-    case "pin":
-      return withPin(head, change.id, change.pinned);
+    case "annotate":
+      return withNotes(head, change.id, change.notes);
     case "forget":
       return forget(head, change.ids, change.nowMs);
     case "doom":

@@ -3,7 +3,7 @@
  * the data itself; each period between taking and giving up the lease is one `Session`.
  */
 
-import type { VerifyResult } from "../checkpoint/mod.ts";
+import type { CheckpointNotes, DiffResult, FolderListing, VerifyResult } from "../checkpoint/mod.ts";
 import type { CheckpointRecord } from "../checkpoint/types.ts";
 import type { LoadedConfig } from "../config/mod.ts";
 import type { Config } from "../config/types.ts";
@@ -20,6 +20,8 @@ import type {
   CheckpointRequest,
   CheckpointResult,
   Control,
+  DiffWish,
+  FolderWish,
   HealthCheck,
   LongWork,
   ManagerState,
@@ -353,9 +355,17 @@ export class Manager implements Control {
     return await this.#running(action).pruner(action).remove(reference, options);
   }
 
-  async pinCheckpoint(reference: string, pinned: boolean): Promise<CheckpointRecord> {
-    const action = pinned ? "pin checkpoint" : "unpin checkpoint";
-    return await this.#running(action).pruner(action).pin(reference, pinned);
+  async annotateCheckpoint(reference: string, notes: CheckpointNotes): Promise<CheckpointRecord> {
+    const action = "annotate checkpoint";
+    return await this.#running(action).pruner(action).annotate(reference, notes);
+  }
+
+  async checkpointFiles(reference: string, wish: FolderWish, signal?: AbortSignal): Promise<FolderListing> {
+    return await this.#running("look into a checkpoint").opened.browser.files(reference, wish, signal);
+  }
+
+  async diffCheckpoints(wish: DiffWish, signal?: AbortSignal): Promise<DiffResult> {
+    return await this.#running("compare checkpoints").opened.browser.diff(wish, signal);
   }
 
   async prune(request: { readonly dryRun: boolean }, work: LongWork = {}): Promise<PruneResult> {

@@ -27,6 +27,7 @@ import type { Random } from "../platform/random.ts";
 import { openStore, type OpenStoreOptions, probeStore } from "../storage/mod.ts";
 import type { ObjectStore } from "../storage/object_store.ts";
 import { childWatches } from "../supervisor/mod.ts";
+import { Browser } from "./browser.ts";
 import { Checkpointer } from "./checkpointer.ts";
 import type { CheckpointResult, PruneResult } from "./control.ts";
 import type { DataDir } from "./data_dir.ts";
@@ -51,6 +52,7 @@ export interface Opened {
   readonly pruner: Pruner;
   readonly databases: Databases;
   readonly verifier: Verifier;
+  readonly browser: Browser;
   readonly lineage: LineageFile;
   readonly roots: readonly FilesRoot[];
   readonly warnings: readonly string[];
@@ -460,6 +462,7 @@ export async function openSession(options: OpeningOptions): Promise<Opened> {
       pruner,
       databases,
       verifier,
+      browser: new Browser({ archiver, head: () => head.head }),
       lineage,
       roots,
       warnings: config.lease.mode === "none" ? [NO_LEASE_WARNING] : [],

@@ -8,6 +8,7 @@ import {
   type Archiver,
   automaticPrune,
   basisOf,
+  type CheckpointNotes,
   type CollectReport,
   doomOf,
   dueNames,
@@ -17,6 +18,8 @@ import {
   initialPrune,
   type KeepRules,
   type Kept,
+  LABELS_LIMIT,
+  notedRecord,
   planKeep,
   type PruneEffect,
   type PruneEvent,
@@ -110,13 +113,26 @@ export class Pruner {
     return record;
   }
 
-  /** A pinned checkpoint stays whatever the rules say. Gives the record as it is then. */
-  async pin(reference: string, pinned: boolean): Promise<CheckpointRecord> {
+  /**
+   * Comment, labels and pin. Gives the record as it is then. Errors: `checkpoint-not-found`; `invalid-request` for too
+   * many labels or too long ones.
+   */
+  async annotate(reference: string, notes: CheckpointNotes): Promise<CheckpointRecord> {
     const { head, onChanged } = this.#options;
-    const { id } = findCheckpoint(head.head, { checkpoint: reference });
-    await head.commit((before) => changeHead(before, { kind: "pin", id, pinned }));
+    const record = findCheckpoint(head.head, { checkpoint: reference });
+    const labels = Object.keys(notedRecord(record, notes).labels).length;
+    if (labels > LABELS_LIMIT) {
+      throw new StateManagerError(
+        "invalid-request",
+        `annotate checkpoint: ${labels} labels, at most ${LABELS_LIMIT}`,
+        {
+          hint: "take some away first",
+        },
+      );
+    }
+    await head.commit((before) => changeHead(before, { kind: "annotate", id: record.id, notes }));
     onChanged();
-    return findCheckpoint(head.head, { checkpoint: id });
+    return findCheckpoint(head.head, { checkpoint: record.id });
   }
 
   /** After a checkpoint that ended well: what is worth doing. Never rejects; what failed is told and tried again. */

@@ -5,6 +5,8 @@ import { StateManagerError } from "./errors.ts";
 export interface Terminal {
   /** Data, for the next program in the pipe. */
   out(text: string): void;
+  /** The same, for what is no text. */
+  outBytes(bytes: Uint8Array): void;
   /** Talk, for people. */
   err(text: string): void;
   /** True when a person can be asked: both sides of the talk are a terminal. */
@@ -26,8 +28,8 @@ export class OutputClosed extends Error {
 
 const encoder = new TextEncoder();
 
-function writeAll(stream: { writeSync(bytes: Uint8Array): number }, text: string): void {
-  const bytes = encoder.encode(text);
+function writeAll(stream: { writeSync(bytes: Uint8Array): number }, data: string | Uint8Array): void {
+  const bytes = typeof data === "string" ? encoder.encode(data) : data;
   let written = 0;
   try {
     while (written < bytes.length) written += stream.writeSync(bytes.subarray(written));
@@ -70,6 +72,7 @@ export function systemTerminal(): Terminal {
   const errIsTerminal = Deno.stderr.isTerminal();
   return {
     out: (text) => writeAll(Deno.stdout, text),
+    outBytes: (bytes) => writeAll(Deno.stdout, bytes),
     err: (text) => writeAll(Deno.stderr, text),
     canAsk: Deno.stdin.isTerminal() && errIsTerminal,
     errIsTerminal: errIsTerminal && Deno.env.get("TERM") !== "dumb",

@@ -13,6 +13,7 @@ import { requestId, requestLog } from "./request_log.ts";
 import { addCheckpointRoutes } from "./routes/checkpoints.ts";
 import { addDatabaseRoutes } from "./routes/databases.ts";
 import { addHealthRoutes } from "./routes/health.ts";
+import { addHistoryRoutes } from "./routes/history.ts";
 import { addMetricsRoute } from "./routes/metrics.ts";
 import { addStatusRoutes } from "./routes/status.ts";
 import { addVerifyRoutes } from "./routes/verify.ts";
@@ -42,6 +43,7 @@ export function createApp({ control, clock, random, log }: AppOptions): App {
   addStatusRoutes(app, { control, clock, random });
   addCheckpointRoutes(app, { control, clock, log });
   addVerifyRoutes(app, { control, clock, log });
+  addHistoryRoutes(app, { control, clock });
   addDatabaseRoutes(app, { control });
   addMetricsRoute(app, { control, clock });
   addMethodNotAllowed(app);

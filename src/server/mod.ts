@@ -8,7 +8,11 @@ export { parseTime } from "./schemas.ts";
 export {
   checkpointResultView,
   checkpointView,
+  diffView,
+  folderView,
   leaseView,
+  listedView,
+  listFacts,
   processView,
   restoreResultView,
   statusView,

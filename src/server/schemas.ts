@@ -4,11 +4,10 @@
  */
 
 import * as v from "valibot";
-import { parseCheckpointReference } from "../checkpoint/mod.ts";
+import { LABELS_LIMIT, parseCheckpointReference } from "../checkpoint/mod.ts";
 
 /** Room for a sentence or two; the comment is in every listing. */
 const MAX_COMMENT_LENGTH = 1000;
-const MAX_LABELS = 32;
 const MAX_LABEL_NAME_LENGTH = 63;
 const MAX_LABEL_VALUE_LENGTH = 256;
 /** As many as a configuration can name. */
@@ -49,46 +48,45 @@ export const nothingSchema = object({});
 // deno-lint-ignore no-control-regex
 const PRINTABLE = /^[^\u0000-\u001f\u007f-\u009f]*$/;
 
+const commentText = v.pipe(
+  v.string("must be a text"),
+  v.maxLength(MAX_COMMENT_LENGTH, `must have at most ${MAX_COMMENT_LENGTH} characters`),
+  v.regex(PRINTABLE, "must be one line without control characters"),
+);
+
+const labelName = v.pipe(
+  v.string("must have text keys"),
+  v.regex(/^[A-Za-z0-9][A-Za-z0-9._/-]*$/, "must have keys of letters, digits, '.', '_', '/' and '-'"),
+  v.maxLength(MAX_LABEL_NAME_LENGTH, `must have keys of at most ${MAX_LABEL_NAME_LENGTH} characters`),
+);
+
+const labelValue = v.pipe(
+  v.string("must have text values"),
+  v.maxLength(MAX_LABEL_VALUE_LENGTH, `must have values of at most ${MAX_LABEL_VALUE_LENGTH} characters`),
+  v.regex(PRINTABLE, "must have values without control characters"),
+);
+
 export const checkpointSchema = object({
-  comment: v.optional(
-    v.pipe(
-      v.string("must be a text"),
-      v.maxLength(
-        MAX_COMMENT_LENGTH,
-        `must have at most ${MAX_COMMENT_LENGTH} characters`,
-      ),
-      v.regex(PRINTABLE, "must be one line without control characters"),
-    ),
-    "",
-  ),
+  comment: v.optional(commentText, ""),
   labels: v.optional(
     v.pipe(
-      v.record(
-        v.pipe(
-          v.string("must have text keys"),
-          v.regex(
-            /^[A-Za-z0-9][A-Za-z0-9._/-]*$/,
-            "must have keys of letters, digits, '.', '_', '/' and '-'",
-          ),
-          v.maxLength(
-            MAX_LABEL_NAME_LENGTH,
-            `must have keys of at most ${MAX_LABEL_NAME_LENGTH} characters`,
-          ),
-        ),
-        v.pipe(
-          v.string("must have text values"),
-          v.maxLength(
-            MAX_LABEL_VALUE_LENGTH,
-            `must have values of at most ${MAX_LABEL_VALUE_LENGTH} characters`,
-          ),
-          v.regex(PRINTABLE, "must have values without control characters"),
-        ),
-        "must be an object of texts",
-      ),
-      v.maxEntries(MAX_LABELS, `must have at most ${MAX_LABELS} keys`),
+      v.record(labelName, labelValue, "must be an object of texts"),
+      v.maxEntries(LABELS_LIMIT, `must have at most ${LABELS_LIMIT} keys`),
     ),
     {},
   ),
+});
+
+/** Null takes a label away; labels that are not named stay. */
+export const notesSchema = object({
+  comment: v.exactOptional(commentText),
+  labels: v.exactOptional(
+    v.pipe(
+      v.record(labelName, v.nullable(labelValue), "must be an object of texts and nulls"),
+      v.maxEntries(2 * LABELS_LIMIT, `must have at most ${2 * LABELS_LIMIT} keys`),
+    ),
+  ),
+  pinned: v.exactOptional(flag),
 });
 
 const checkpointReference = v.pipe(

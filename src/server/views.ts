@@ -1,6 +1,6 @@
 /** The public form of what the manager knows: snake_case, times in RFC 3339, durations in seconds. */
 
-import type { VerifyResult } from "../checkpoint/mod.ts";
+import type { DiffResult, FolderListing, VerifyResult } from "../checkpoint/mod.ts";
 import type { ArchiveTotals, CheckpointRecord, FileWarning } from "../checkpoint/types.ts";
 import type { LeaseStatus } from "../lease/types.ts";
 import type {
@@ -111,6 +111,70 @@ export function pruneResultView(result: PruneResult): View {
       unnamed_objects: report.objects,
       freed_bytes: report.freedBytes,
     },
+  };
+}
+
+/** What a record's view needs to know of its list. */
+export interface ListFacts {
+  /** Ids → ordinals. */
+  readonly ordinals: ReadonlyMap<string, number>;
+  readonly current: string | null;
+}
+
+export function listFacts(checkpoints: readonly CheckpointRecord[], current: string | null): ListFacts {
+  return { ordinals: new Map(checkpoints.map(({ id, n }) => [id, n])), current };
+}
+
+/** As a member of its list: the ordinals of those that it names (null: not listed any more), and whether it is current. */
+export function listedView(record: CheckpointRecord, { ordinals, current }: ListFacts): View {
+  const ordinalOf = (id: string | null | undefined) => ordinals.get(id ?? "") ?? null;
+  return {
+    ...checkpointView(record),
+    parent_n: ordinalOf(record.parent),
+    restored_from_n: ordinalOf(record.restored_from),
+    current: record.id === current,
+  };
+}
+
+const NANOS_PER_SECOND = 1_000_000_000n;
+
+/** RFC 3339 with nine digits; where a year is beyond what it can say, decimal nanoseconds. */
+export function nanosView(text: string): string {
+  const ns = BigInt(text);
+  const fraction = ((ns % NANOS_PER_SECOND) + NANOS_PER_SECOND) % NANOS_PER_SECOND;
+  const date = new Date(Number((ns - fraction) / 1_000_000n));
+  const year = date.getUTCFullYear();
+  if (!(year >= 0 && year <= 9999)) return text;
+  return `${date.toISOString().slice(0, 19)}.${String(fraction).padStart(9, "0")}Z`;
+}
+
+export function folderView({ entries, next }: FolderListing): View {
+  return {
+    entries: entries.map(({ mode, mtimeNs, sizeBytes, ...rest }) => ({
+      ...rest,
+      mode: mode.toString(8).padStart(4, "0"),
+      mtime: nanosView(mtimeNs),
+      size_bytes: sizeBytes,
+    })),
+    next_after: next === null ? null : String(next),
+  };
+}
+
+export function diffView(result: DiffResult): View {
+  const side = (of: DiffResult["differences"][number]["before"]) =>
+    of === null ? null : { type: of.type, size_bytes: of.sizeBytes };
+  return {
+    differences: result.differences.map(({ root, path, change, before, after }) => ({
+      path: path === "" ? root : `${root}/${path}`,
+      change,
+      before: side(before),
+      after: side(after),
+    })),
+    next_after: result.next === null ? null : String(result.next),
+    totals: result.totals,
+    bytes_before: result.bytesBefore,
+    bytes_after: result.bytesAfter,
+    databases: result.databases,
   };
 }
 

@@ -161,7 +161,7 @@ Deno.test("delete takes one checkpoint off the list, and refuses the current one
   const refused = (reference: string) =>
     assert.rejects(pruner.remove(reference, { force: false }), (error) => isError(error, "wrong-state"));
   await refused("latest");
-  await pruner.pin("v2", true);
+  await pruner.annotate("v2", { pinned: true });
   await refused("v2");
   assert.equal(scene.changes, 1, "databases hear of it");
   await pruner.remove("3", { force: false });
@@ -262,7 +262,7 @@ Deno.test("prunes between random edits and checkpoints keep every kept checkpoin
     if (below(6) === 0) await scene.restoresAll();
   }
   for (const { id } of scene.head.checkpoints.filter(({ pinned }) => pinned)) {
-    await scene.pruner().pin(id, false);
+    await scene.pruner().annotate(id, { pinned: false });
   }
   for (let i = 0; i < 2; i++) {
     await scene.pruner().prune({ dryRun: false });

@@ -398,7 +398,7 @@ export class GcNode {
     const record = checkpoints[this.#world.chance.below(checkpoints.length)];
     if (record === undefined) return;
     const pinned = record.pinned !== true && checkpoints.filter((each) => each.pinned === true).length < 2;
-    yield* this.#commit(term, { kind: "pin", id: record.id, pinned });
+    yield* this.#commit(term, { kind: "annotate", id: record.id, notes: { pinned } });
   }
 
   // ---- a prune

@@ -1,6 +1,6 @@
 /** A manager that does nothing, for tests of the server and the command line: every answer can be replaced. */
 
-import type { VerifyResult } from "../../src/checkpoint/mod.ts";
+import { type DiffResult, notedRecord, type VerifyResult } from "../../src/checkpoint/mod.ts";
 import type { CheckpointRecord } from "../../src/checkpoint/types.ts";
 import type {
   CheckpointResult,
@@ -162,6 +162,18 @@ export function restoreResult(
   };
 }
 
+export function diffResult(change: Partial<DiffResult> = {}): DiffResult {
+  return {
+    differences: [],
+    next: null,
+    totals: { added: 0, removed: 0, changed: 0, metadata: 0 },
+    bytesBefore: 0,
+    bytesAfter: 0,
+    databases: {},
+    ...change,
+  };
+}
+
 export function verifyResult(change: Partial<VerifyResult> = {}): VerifyResult {
   return {
     level: 2,
@@ -208,7 +220,9 @@ export function fakeControl(change: Partial<Control> = {}): Control {
       ]),
     verify: () => Promise.resolve(verifyResult()),
     deleteCheckpoint: () => Promise.resolve(checkpointRecord(2)),
-    pinCheckpoint: (_reference, pinned) => Promise.resolve(checkpointRecord(2, { pinned })),
+    annotateCheckpoint: (_reference, notes) => Promise.resolve(notedRecord(checkpointRecord(2), notes)),
+    checkpointFiles: () => Promise.resolve({ entries: [], next: null }),
+    diffCheckpoints: () => Promise.resolve(diffResult()),
     prune: ({ dryRun }) => Promise.resolve(pruneResult({ dryRun })),
     restore: () => Promise.resolve(restoreResult()),
     syncDatabase: () => Promise.resolve({ txid: 12 }),

@@ -30,6 +30,7 @@ export async function command(
   let err = "";
   const terminal: Terminal = {
     out: (text) => void (out += text),
+    outBytes: (bytes) => void (out += new TextDecoder("latin1").decode(bytes)),
     err: (text) => void (err += text),
     canAsk: options.answer !== undefined,
     errIsTerminal: false,

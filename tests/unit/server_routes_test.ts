@@ -117,7 +117,7 @@ Deno.test("unknown paths are 404, known ones with another method 405 with Allow"
     ["PUT", "/config", "GET, POST, HEAD"],
     ["GET", "/checkpoint", "POST"],
     ["GET", "/restore", "POST"],
-    ["POST", "/checkpoints/3", "DELETE, GET, HEAD"],
+    ["POST", "/checkpoints/3", "DELETE, GET, PATCH, HEAD"],
     ["OPTIONS", "/release-lease", "POST"],
   ];
   for (const [method, path, allow] of cases) {

@@ -8,7 +8,15 @@ import { isError, StateManagerError } from "../../platform/errors.ts";
 import type { Log } from "../../platform/log.ts";
 import { invalid, readBody } from "../body.ts";
 import { toRestoreRequest } from "../restore_body.ts";
-import { findCheckpoint, parseCheckpointReference } from "../../checkpoint/mod.ts";
+import {
+  CHECKPOINT_KINDS,
+  type CheckpointFilter,
+  findCheckpoint,
+  isCheckpointKind,
+  matchesFilter,
+  parseCheckpointReference,
+  parseLabelFilter,
+} from "../../checkpoint/mod.ts";
 import type { ServerContext, ServerEnv } from "../env.ts";
 import { IdempotencyKeys } from "../idempotency.ts";
 import { jsonResponse, waitFor } from "../long_work.ts";
@@ -17,9 +25,10 @@ import { checkpointSchema, MAX_PAGE, pruneSchema, restoreSchema } from "../schem
 import {
   checkpointResultView,
   checkpointView,
+  listedView,
+  listFacts,
   pruneResultView,
   restoreResultView,
-  type View,
 } from "../views.ts";
 
 export interface CheckpointRoutes {
@@ -77,28 +86,33 @@ export function addCheckpointRoutes(
 
   app.get("/checkpoints", async function listCheckpoints(c) {
     const { limit, after } = pageOf(c);
+    const filter = filterOf(c);
     const records = [...await control.checkpoints()].sort((a, b) => a.n - b.n);
     const afterOrdinal = after === null ? 0 : ordinalOf(records, after);
-    const rest = records.filter((record) => record.n > afterOrdinal);
+    const rest = records.filter((record) => record.n > afterOrdinal && matchesFilter(record, filter));
     const page = rest.slice(0, limit);
     const last = page.at(-1);
     const more = last !== undefined && rest.length > page.length;
-    const currentId = control.status().checkpoint.current?.id ?? null;
+    const current = control.status().checkpoint.current?.id ?? null;
+    const facts = listFacts(records, current);
+    const query = new URL(c.req.url).searchParams;
+    query.set("limit", String(limit));
+    query.set("after", String(last?.n ?? 0));
     return jsonResponse({
       status: 200,
-      headers: more ? { link: `</checkpoints?limit=${limit}&after=${last.n}>; rel="next"` } : {},
+      headers: more ? { link: `</checkpoints?${query}>; rel="next"` } : {},
       body: {
-        checkpoints: page.map((record) => markedView(record, currentId)),
+        checkpoints: page.map((record) => listedView(record, facts)),
         next_after: more ? String(last.n) : null,
       },
     });
   });
 
   app.get("/checkpoints/:id", async function showCheckpoint(c) {
-    const currentId = control.status().checkpoint.current?.id ?? null;
-    const list = { checkpoints: await control.checkpoints(), current: currentId };
+    const current = control.status().checkpoint.current?.id ?? null;
+    const list = { checkpoints: await control.checkpoints(), current };
     const found = findCheckpoint(list, { checkpoint: c.req.param("id") });
-    return jsonResponse({ status: 200, body: markedView(found, currentId) });
+    return jsonResponse({ status: 200, body: listedView(found, listFacts(list.checkpoints, current)) });
   });
 
   app.delete("/checkpoints/:id", async function deleteCheckpoint(c) {
@@ -126,8 +140,21 @@ function wantsForce(c: ServerContext): boolean {
   return force === "true";
 }
 
-function markedView(record: CheckpointRecord, currentId: string | null): View {
-  return { ...checkpointView(record), current: record.id === currentId };
+/** `kind` (repeated: one of them), `label` (`name` or `name=value`; repeated: all of them), `pinned`. */
+function filterOf(c: ServerContext): CheckpointFilter {
+  const kinds = c.req.queries("kind") ?? [];
+  if (!kinds.every(isCheckpointKind)) {
+    throw invalid([{ pointer: "", detail: `kind: want ${CHECKPOINT_KINDS.join(", ")}` }]);
+  }
+  const pinned = c.req.query("pinned");
+  if (pinned !== undefined && pinned !== "true" && pinned !== "false") {
+    throw invalid([{ pointer: "", detail: "pinned: want true or false" }]);
+  }
+  return {
+    kinds,
+    labels: (c.req.queries("label") ?? []).map(parseLabelFilter),
+    pinned: pinned === undefined ? null : pinned === "true",
+  };
 }
 
 function wantsCaptured(c: ServerContext): boolean {
