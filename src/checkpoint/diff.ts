@@ -57,8 +57,9 @@ export async function diffCheckpoints(
   environment: ReadEnvironment,
 ): Promise<DiffResult> {
   const { before, after, indexes, skip, limit } = request;
+  const { store, cipher, signal } = environment;
   const opened = await openCheckpoint(after, indexes, environment, () => {});
-  const former = (await loadRoot(environment.store, before, { signal: environment.signal })).items.files;
+  const former = (await loadRoot(store, before, { cipher, signal })).items.files;
   const latter = opened.root.items.files;
   const totals = { added: 0, removed: 0, changed: 0, metadata: 0 };
   const differences: Difference[] = [];

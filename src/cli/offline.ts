@@ -69,9 +69,10 @@ export async function openRepositoryOffline(context: Context, options: Options):
 }
 
 /** What reading a checkpoint needs, in this process. */
-export function readingOf(context: Context, { store }: OfflineRepository): ReadEnvironment {
+export function readingOf(context: Context, { store, cipher }: OfflineRepository): ReadEnvironment {
   return {
     store,
+    cipher,
     clock: context.clock,
     cacheFolder: null,
     signal: new AbortController().signal, // an interrupt ends the process
