@@ -1,6 +1,7 @@
 /** What may be deleted, and when: the rules by themselves. */
 
 import assert from "node:assert/strict";
+import { withNotes } from "../../src/checkpoint/checkpoint_notes.ts";
 import fc from "fast-check";
 import { emptyHead } from "../../src/checkpoint/head_rules.ts";
 import {
@@ -16,7 +17,6 @@ import {
   release,
   tokenOfName,
   whyItStays,
-  withPin,
 } from "../../src/checkpoint/prune_rules.ts";
 import type { Head } from "../../src/checkpoint/types.ts";
 import { isError } from "../../src/platform/errors.ts";
@@ -51,10 +51,10 @@ Deno.test("forgetting keeps the current checkpoint, the newest, and what a resto
 
 Deno.test("a pin is set, set again and taken away, and changes nothing else", () => {
   const { id } = checkpointRecord(1);
-  const pinned = withPin(head, id, true);
+  const pinned = withNotes(head, id, { pinned: true });
   assert.deepEqual(pinned.checkpoints.map((record) => record.pinned), [true, undefined, undefined]);
-  assert.deepEqual(withPin(pinned, id, true), pinned);
-  assert.deepEqual(withPin(pinned, id, false), head);
+  assert.deepEqual(withNotes(pinned, id, { pinned: true }), pinned);
+  assert.deepEqual(withNotes(pinned, id, { pinned: false }), head);
 });
 
 Deno.test("a collection dooms dead packs, orphans of our terms and unnamed objects, and nothing of later terms", () => {
