@@ -102,9 +102,14 @@ export class Compactor {
     this.#options = options;
     this.#levels = options.levels ?? COMPACTION_LEVELS;
     this.#listedMs = options.clock.monotonicMs();
+    // A restart is no reason for a snapshot of the whole database, nor to carry its seal through all levels at once.
+    this.#times = Object.fromEntries(
+      [...this.#levels.map(({ level }) => level), SNAPSHOT_LEVEL].flatMap((level) => {
+        const newest = options.listing.newest(level);
+        return newest === null ? [] : [[level, newest.modifiedMs]];
+      }),
+    );
     const newest = options.listing.newest(SNAPSHOT_LEVEL);
-    // A restart is no reason for a snapshot of the whole database.
-    this.#times = newest === null ? {} : { [SNAPSHOT_LEVEL]: newest.modifiedMs };
     if (newest !== null) this.#lastSnapshot = { txid: newest.maxTxid, atMs: newest.modifiedMs };
   }
 

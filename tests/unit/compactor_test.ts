@@ -157,6 +157,27 @@ Deno.test("Compactor makes the first snapshot before the levels, so that they be
   assert.deepEqual([scene.keys(9), scene.keys(1)], [["1-1"], ["2-2"]]);
 });
 
+Deno.test("Compactor of a new term makes of each level what its newest file makes due, and no more", async () => {
+  const scene = new Scene();
+  await scene.commit();
+  await scene.turn(0);
+  await scene.commit();
+  await scene.newCompactor().turn(scene.signal); // the levels have their first files
+  assert.deepEqual([scene.keys(1), scene.keys(2), scene.keys(3)], [["2-2"], ["2-2"], ["2-2"]]);
+  const next = scene.newCompactor();
+  await scene.commit(); // its seal
+  await next.turn(scene.signal);
+  assert.deepEqual([next.status().merges, next.status().requests], [0, 0]);
+  scene.clock.jump(30 * SECOND_MS);
+  await next.turn(scene.signal);
+  assert.deepEqual([scene.keys(1), scene.keys(2), scene.keys(3)], [["2-2", "3-3"], ["2-2"], ["2-2"]]);
+  await scene.assertRestores(3);
+  scene.clock.jump(SNAPSHOT_INTERVAL_MS);
+  await next.turn(scene.signal);
+  assert.deepEqual([scene.keys(2), scene.keys(3)], [["2-2", "3-3"], ["2-2", "3-3"]]);
+  await scene.assertRestores(3);
+});
+
 Deno.test("Compactor sends nothing for an idle database", async () => {
   const scene = new Scene();
   for (let commit = 0; commit < 5; commit++) await scene.commit();
