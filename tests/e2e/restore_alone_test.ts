@@ -14,8 +14,13 @@ import { seededRandom } from "../support/tree_model.ts";
 
 /** Short enough for a test, long enough for a machine that is busy. */
 const LEASE = { STATE_MANAGER_LEASE_TTL: "3s", STATE_MANAGER_LEASE_RENEW: "800ms" };
-const kills = Number(Deno.env.get("STATE_MANAGER_ALONE_KILLS") ?? "6");
+const kills = Number(Deno.env.get("STATE_MANAGER_ALONE_KILLS") ?? "3");
 const givenSeed = Deno.env.get("STATE_MANAGER_ALONE_SEED");
+
+function folderStore(root: string): TestStore {
+  const directory = `${root}/store`;
+  return { args: ["--directory", directory], env: {}, config: { directory } };
+}
 
 class Machine {
   readonly root: string;
@@ -237,43 +242,37 @@ testOnStores(
   },
 );
 
-testOnStores(
-  "with the lease held elsewhere a restore in place is exit 75, and nothing changes",
-  async (store) => {
-    using scratch = scratchFolder();
-    const one = new Machine(`${scratch.path}/one`, store);
-    const two = new Machine(`${scratch.path}/two`, store);
-    {
-      await using manager = two.start(["sleep", "1000"]);
-      await manager.state("running");
-      two.note = "first";
-      await manager.checkpoint();
-      two.note = "second";
-      await stop(manager);
-    }
-    await using holder = one.start(["sleep", "1000"]);
-    const { lease } = await holder.state("running");
-    const before = await holder.json("/checkpoints");
-    // With none given it waits as long as a dead holder's lease would stand: once is enough.
-    const patiences = store.config["directory"] === undefined
-      ? [["--no-lease-wait"]]
-      : [["--no-lease-wait"], []];
-    for (const patience of patiences) {
-      const { code, stderr } = await two.run(...two.alone("restore files", "v1", "--yes", ...patience));
-      assert.equal(code, 75, stderr);
-      assert.match(stderr, /lease/);
-    }
-    assert.equal(two.note, "second");
-    assert.deepEqual(await holder.json("/checkpoints"), before);
-    const after = await holder.state("running");
-    assert.equal(after.lease.token, lease.token, "nobody asked the holder for it");
-  },
-);
+Deno.test("with the lease held elsewhere a restore in place is exit 75, and nothing changes", async () => {
+  using scratch = scratchFolder();
+  const store = folderStore(scratch.path);
+  const one = new Machine(`${scratch.path}/one`, store);
+  const two = new Machine(`${scratch.path}/two`, store);
+  {
+    await using manager = two.start(["sleep", "1000"]);
+    await manager.state("running");
+    two.note = "first";
+    await manager.checkpoint();
+    two.note = "second";
+    await stop(manager);
+  }
+  await using holder = one.start(["sleep", "1000"]);
+  const { lease } = await holder.state("running");
+  const before = await holder.json("/checkpoints");
+  // Where nothing is said it waits for as long as a dead holder's lease would stand.
+  for (const patience of [["--no-lease-wait"], []]) {
+    const { code, stderr } = await two.run(...two.alone("restore files", "v1", "--yes", ...patience));
+    assert.equal(code, 75, stderr);
+    assert.match(stderr, /lease/);
+  }
+  assert.equal(two.note, "second");
+  assert.deepEqual(await holder.json("/checkpoints"), before);
+  const after = await holder.state("running");
+  assert.equal(after.lease.token, lease.token, "nobody asked the holder for it");
+});
 
 Deno.test("a manager that runs on the data dir is used, unless the options name another store", async () => {
   using scratch = scratchFolder();
-  const directory = `${scratch.path}/store`;
-  const store: TestStore = { args: ["--directory", directory], env: {}, config: { directory } };
+  const store = folderStore(scratch.path);
   const one = new Machine(`${scratch.path}/one`, store);
   await using manager = one.start(["sleep", "1000"]);
   const { processes: [before] } = await manager.state("running");
@@ -300,8 +299,7 @@ Deno.test("a manager that runs on the data dir is used, unless the options name 
 
 Deno.test("a database that is none any more is set aside by the restore of it", async () => {
   using scratch = scratchFolder();
-  const directory = `${scratch.path}/store`;
-  const store: TestStore = { args: ["--directory", directory], env: {}, config: { directory } };
+  const store = folderStore(scratch.path);
   const one = new Machine(`${scratch.path}/one`, store);
   {
     await using manager = one.start();
@@ -328,8 +326,7 @@ Deno.test("a restore in place that is killed or stopped at any moment leaves the
   const seed = givenSeed === undefined ? Math.trunc(Math.random() * 1e9) : Number(givenSeed);
   say(`seed ${seed}`);
   const random = seededRandom(seed);
-  const directory = `${scratch.path}/store`;
-  const store: TestStore = { args: ["--directory", directory], env: {}, config: { directory } };
+  const store = folderStore(scratch.path);
   const one = new Machine(`${scratch.path}/one`, store);
   const { first } = await history(one, stop);
   const state = () => `${one.note} with ${one.rows()} rows`;
