@@ -16,6 +16,8 @@ const dist = `${root}dist`;
 
 /** The manager stays far below; a leak must end in a restart by the platform, not in an out-of-memory kill of its neighbours. */
 const HEAP_LIMIT_MIB = 512;
+/** Of each thread's young objects; the default of 16 costs a checkpoint 60 MB more and is not faster. */
+const YOUNG_HEAP_MIB = 4;
 /** deno compile recurses over some module graphs deeper than a thread's default stack. */
 const COMPILER_STACK_BYTES = 16 << 20;
 const ZSTD_LEVEL = 19;
@@ -215,7 +217,7 @@ async function compile(output: string, includes: readonly string[]): Promise<voi
     "--no-check",
     "--no-code-cache",
     "--node-modules-dir=manual",
-    `--v8-flags=--max-old-space-size=${HEAP_LIMIT_MIB}`,
+    `--v8-flags=--max-old-space-size=${HEAP_LIMIT_MIB},--max-semi-space-size=${YOUNG_HEAP_MIB}`,
     ...includes.flatMap((path) => ["--include", path]),
     "--output",
     output,

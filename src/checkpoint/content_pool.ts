@@ -58,7 +58,7 @@ export class LocalPool implements ContentPool {
       const outcomes = await this.#reader.read(job);
       return { outcomes, bytesRead: this.#bytes };
     });
-    this.#last = answer.catch(() => {});
+    this.#last = answer.catch(() => {}); // also: a promise nobody awaits is no unhandled one
     return answer;
   }
 

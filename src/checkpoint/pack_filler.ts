@@ -97,10 +97,9 @@ export class PackFiller {
     const credit = this.#credits.shift();
     assert(credit !== undefined, "room was waited for");
     const { cipher, targetBytes } = this.#options;
-    const { name, buffer } = credit;
-    return {
-      name,
-      builder: new PackBuilder({ name, cipher, targetBytes, ...(buffer === null ? {} : { buffer }) }),
-    };
+    const { name } = credit;
+    // All of it at once: what is not written takes no memory, and a buffer that grew would leave its former ones behind.
+    const buffer = credit.buffer ?? new ArrayBuffer(targetBytes);
+    return { name, builder: new PackBuilder({ name, cipher, targetBytes, buffer }) };
   }
 }

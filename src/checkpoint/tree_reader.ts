@@ -35,6 +35,14 @@ export interface TreeReaderOptions {
   readonly expectedDevice: string | null;
 }
 
+/** A file of a batch that is read: one promise for the whole batch, since there may be very many files. */
+interface Batched {
+  readonly answer: Promise<JobAnswer>;
+  readonly index: number;
+}
+
+type Content = ManifestEntry | Batched | Promise<ManifestEntry | null>;
+
 /** Name of the database copy in the scratch folder. */
 const COPY_NAME = "database";
 
@@ -43,7 +51,7 @@ export class TreeReader {
   readonly #xattrs = new XattrReader((path, reason) => this.#warn(path, reason));
   #scanned: ScannedEntry[] = [];
   /** Files that need not be read, and those that were or are. */
-  readonly #contents = new Map<ScannedEntry, ManifestEntry | Promise<ManifestEntry | null>>();
+  readonly #contents = new Map<ScannedEntry, Content>();
   #toRead: ScannedEntry[] = [];
   #toCopy: ScannedEntry[] = [];
   #bytes = 0;
@@ -126,22 +134,25 @@ export class TreeReader {
   /** Gives the pool all that is to be read: large files first, so that none of them is the last one. */
   begin(pool: ContentPool): void {
     const large = this.#toRead.filter(isSegmented).sort((a, b) => b.entry.size - a.entry.size);
-    for (const scanned of large) this.#expect(scanned, this.#readSegmented(pool, scanned));
+    for (const scanned of large) {
+      const read = this.#readSegmented(pool, scanned);
+      read.catch(() => {}); // whoever takes the entries sees it
+      this.#contents.set(scanned, read);
+    }
     for (const batch of readBatches(this.#toRead.filter((scanned) => !isSegmented(scanned)))) {
       const { folder, sqlite } = { folder: this.root.path, sqlite: batch[0]?.entry.sqlite === true };
       const paths = batch.map(({ entry }) => entry.path);
       const answer = pool.read({ folder, sqlite, range: null, paths });
       answer.then(({ bytesRead }) => this.#bytesRead += bytesRead, () => {});
-      for (const [i, scanned] of batch.entries()) {
-        this.#expect(scanned, answer.then(({ outcomes }) => this.#taken(scanned, outcomes[i])));
-      }
+      for (const [index, scanned] of batch.entries()) this.#contents.set(scanned, { answer, index });
     }
     this.#toRead = [];
   }
 
-  #expect(scanned: ScannedEntry, read: Promise<ManifestEntry | null>): void {
-    read.catch(() => {}); // whoever takes the entries sees it
-    this.#contents.set(scanned, read);
+  async #finished(scanned: ScannedEntry, content: Content): Promise<ManifestEntry | null> {
+    if (content instanceof Promise || "entry" in content) return await content;
+    const { outcomes } = await content.answer;
+    return this.#taken(scanned, outcomes[content.index]);
   }
 
   /** Every entry with its content, in path order. Entries that vanished or cannot be read are left out. */
@@ -159,7 +170,7 @@ export class TreeReader {
         // Not planned for: the member of its group that was to be read could not be.
         const content = this.#contents.get(scanned) ?? this.#readSegmented(pool, scanned);
         this.#contents.delete(scanned);
-        const read = content instanceof Promise ? await content : content;
+        const read = "entry" in content ? content : await this.#finished(scanned, content);
         if (read === null) continue;
         if (entry.linkGroup !== undefined) carriers.set(entry.linkGroup, read.entry);
         yield read;
@@ -185,10 +196,11 @@ export class TreeReader {
     if (!parts.every((part) => part.kind === "hole" || this.#options.stored(part.id))) return null;
     const size = sizeOf(parts);
     if (scanned.entry.sqlite !== true && size !== scanned.entry.size) return null;
-    const entry = { ...scanned.entry, ...xattrs };
-    this.#options.cache.remember(scanned, parts, { ...scanned, entry });
+    const hasXattrs = xattrs.xattrs !== undefined;
+    const entry = hasXattrs ? { ...scanned.entry, ...xattrs } : scanned.entry;
+    this.#options.cache.remember(scanned, parts, hasXattrs ? { ...scanned, entry } : scanned);
     this.#options.pacer.count(0, scanned.entry.size);
-    return { entry: { ...entry, size }, parts };
+    return { entry: size === entry.size ? entry : { ...entry, size }, parts };
   }
 
   /** A file by itself, in segments where it is large; all of them must have seen one and the same state. */
@@ -230,6 +242,10 @@ export class TreeReader {
     }
     const { facts, parts, settled, problems } = outcome;
     for (const problem of problems) this.#warn(entry.path, problem);
+    if (settled && scanned.entry.sqlite !== true && sameAs(scanned, facts)) {
+      this.#options.cache.remember(scanned, parts);
+      return { entry: scanned.entry, parts };
+    }
     const read = { ...entry, ...attributesOf(facts) };
     if (settled) {
       this.#options.cache.remember(scanned, parts, { ...scanned, entry: read, facts });
@@ -286,6 +302,13 @@ export class TreeReader {
   #warn(path: PathBytes, reason: string): void {
     this.#options.warn({ root: this.root.name, path: showPath(path), reason });
   }
+}
+
+/** True when the file is what the scan saw: mostly, and then nothing of it needs to be kept twice. */
+function sameAs({ entry, facts }: ScannedEntry, read: ReadFacts): boolean {
+  return facts.ctimeNs === read.ctimeNs && facts.ino === read.ino && facts.dev === read.dev &&
+    entry.mtimeNs === read.mtimeNs && entry.size === read.size && entry.mode === read.mode &&
+    entry.uid === read.uid && entry.gid === read.gid && read.xattrs === undefined;
 }
 
 function joinPath(root: string, path: PathBytes): PathBytes {
