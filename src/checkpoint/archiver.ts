@@ -8,11 +8,12 @@ import { buildInfo } from "../platform/build_info.ts";
 import { systemClock } from "../platform/clock.ts";
 import { StateManagerError } from "../platform/errors.ts";
 import { ensureFolder, removeIfPresent } from "../platform/files.ts";
+import { yieldToOthers } from "../platform/libc_priority.ts";
 import { memoryLimitBytes, usableCores } from "../platform/machine.ts";
 import { exitNow, openParentPipe, type ParentPipe } from "../platform/parent_pipe.ts";
 import { systemRandom } from "../platform/random.ts";
 import { errorToWire } from "../platform/wire_error.ts";
-import { openWireStore } from "../storage/mod.ts";
+import { openWireStore, RateLimit, rateLimited } from "../storage/mod.ts";
 import {
   LINE_LIMIT_BYTES,
   PROTOCOL,
@@ -74,7 +75,11 @@ async function runOperation(
 ): Promise<Results[RequestLine["op"]]> {
   const clock = systemClock();
   const random = systemRandom();
-  const store = openWireStore(line.store, { clock, random });
+  if (yields(line)) yieldToOthers();
+  const store = rateLimited(openWireStore(line.store, { clock, random }), {
+    ...(line.rates.upload > 0 ? { upload: new RateLimit(line.rates.upload, clock) } : {}),
+    ...(line.rates.download > 0 ? { download: new RateLimit(line.rates.download, clock) } : {}),
+  });
   let latest: ArchiveProgress | null = null;
   const onProgress = (progress: ArchiveProgress) => {
     latest = progress;
@@ -132,6 +137,12 @@ async function runOperation(
     clearInterval(alive);
     await store.close();
   }
+}
+
+/** True beside running programs, which need the machine more; false where they wait for us or have ended. */
+function yields(line: RequestLine): boolean {
+  if (line.op === "create") return line.request.kind === "interval" || line.request.kind === "request";
+  return line.op === "verify" || line.op === "collect" || line.op === "sweep";
 }
 
 function firstWarnings(warnings: readonly FileWarning[]): readonly FileWarning[] {

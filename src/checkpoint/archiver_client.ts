@@ -10,6 +10,7 @@ import { type ChildLife, converse } from "../platform/line_child.ts";
 import { errorFromWire } from "../platform/wire_error.ts";
 import { storeToWire } from "../storage/mod.ts";
 import {
+  type ArchiverRates,
   type ArchiverStore,
   LINE_LIMIT_BYTES,
   type Operation,
@@ -21,6 +22,7 @@ import {
 import type { Cipher } from "./cipher.ts";
 import type { CollectRequest, CollectResult } from "./collect.ts";
 import type { FolderListing, FolderRequest } from "./browse.ts";
+import type { Compression } from "./compression.ts";
 import type { ComposeRequest } from "./compose.ts";
 import type { CreateRequest, CreateResult, HeadFacts } from "./create.ts";
 import type { DiffRequest, DiffResult } from "./diff.ts";
@@ -34,6 +36,9 @@ import type { VerifyRequest, VerifyResult } from "./verify_types.ts";
 /** The child says something each second; one that is silent for this long is stuck (a dead disk, a stopped process). */
 const SILENCE_LIMIT_MS = 10 * 60 * 1000;
 
+/** Fewer places where glibc keeps freed memory: several threads take and free buffers of megabytes. */
+const CHILD_ENV = { MALLOC_ARENA_MAX: "2", MALLOC_MMAP_THRESHOLD_: "131072" };
+
 export interface ArchiverOptions {
   readonly store: ArchiverStore;
   /** Of the repository. Its key goes to the child as the credentials do. */
@@ -41,6 +46,10 @@ export interface ArchiverOptions {
   /** Folders in the data dir: `cache` is kept, `scratch` may be emptied at any time by its owner. */
   readonly dir: { readonly cache: string; readonly scratch: string };
   readonly clock: Clock;
+  /** Left out: no limits. */
+  readonly rates?: ArchiverRates;
+  /** Of files; left out: "auto". */
+  readonly compression?: Compression;
   /** argv of the child; the default is this program. */
   readonly command?: { readonly command: string; readonly args: readonly string[] };
   readonly silenceLimitMs?: number;
@@ -56,7 +65,7 @@ export interface ArchiverWork {
 }
 
 /** What the caller says of a new checkpoint; the head's part is taken from `head`. */
-export type NewCheckpoint = Omit<CreateRequest, "head" | "devices"> & { readonly head: Head };
+export type NewCheckpoint = Omit<CreateRequest, "head" | "devices" | "compression"> & { readonly head: Head };
 
 function factsOf(head: Head): HeadFacts {
   const current = head.checkpoints.find((record) => record.id === head.current) ?? null;
@@ -77,7 +86,13 @@ export class Archiver {
 
   /** Reads and uploads; the caller commits the record with the indexes into the head that it gave. */
   async create(request: NewCheckpoint, work: ArchiverWork = {}): Promise<CreateResult> {
-    const full: CreateRequest = { ...request, head: factsOf(request.head), devices: this.#devices };
+    const { compression = "auto" } = this.#options;
+    const full: CreateRequest = {
+      ...request,
+      compression,
+      head: factsOf(request.head),
+      devices: this.#devices,
+    };
     const result = await this.#run(
       { op: "create", request: full },
       work,
@@ -220,10 +235,12 @@ async function runArchiver(
     ...operation,
     protocol: PROTOCOL,
     store: storeToWire(store),
+    rates: options.rates ?? { upload: 0, download: 0 },
     cipher: cipher.forWorker(),
     cacheFolder: dir.cache,
     scratchFolder: dir.scratch,
   }];
+  const life = options.watchChild?.();
   const child = {
     action: "archive",
     name: "archiver",
@@ -233,7 +250,7 @@ async function runArchiver(
     lineLimitBytes: LINE_LIMIT_BYTES,
     silenceLimitMs: options.silenceLimitMs ?? SILENCE_LIMIT_MS,
     signal,
-    life: options.watchChild?.(),
+    life: life === undefined ? undefined : { ...life, env: { ...CHILD_ENV, ...life.env } },
   };
   return await converse(child, async ({ replies }) => {
     for await (const reply of replies(request)) {

@@ -60,7 +60,15 @@ export interface Results {
   readonly sweep: SweepResult;
 }
 
+/** Bytes per second; 0: no limit. */
+export interface ArchiverRates {
+  readonly upload: number;
+  readonly download: number;
+}
+
 export type RequestLine = Operation & {
+  readonly rates: ArchiverRates;
+
   readonly protocol: number;
   readonly store: WireStore;
   readonly cipher: WireCipher;

@@ -9,7 +9,7 @@ import { removeIfPresent } from "../platform/files.ts";
 import { closeFd, isErrno, LibcError, type PathBytes, pathBytes, showPath } from "../platform/libc_files.ts";
 import { bytesOf, byteText } from "./byte_text.ts";
 import type { ContentRange } from "./content_reader.ts";
-import { attributesOf, type FileOutcome, sizeOf } from "./content_job.ts";
+import { attributesOf, type FileOutcome, type ReadFacts, sizeOf } from "./content_job.ts";
 import type { ContentPool, JobAnswer } from "./content_pool.ts";
 import { fileSegments, isSegmented, mergeSegments, readBatches } from "./content_jobs.ts";
 import { FUZZY_READS, openForReading, openRootFolder } from "./file_reader.ts";

@@ -238,6 +238,9 @@ export function effectiveConfig(parsed: ParsedConfig, surroundings: Surroundings
         percent: parsed.checkpoint?.verify?.percent ?? VERIFY_PERCENT,
       },
       keep: keepOf(parsed.checkpoint?.keep),
+      compression: parsed.checkpoint?.compression ?? "auto",
+      uploadLimit: parsed.checkpoint?.upload_limit ?? 0,
+      downloadLimit: parsed.checkpoint?.download_limit ?? 0,
       encryptionKeyFile: parsed.checkpoint?.encryption_key_file ?? null,
     },
     restore: {

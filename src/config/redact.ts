@@ -1,6 +1,7 @@
 /** The configuration in force, in the file's names and units, with every secret as "***". What `GET /config` shows. */
 
 import { formatDuration } from "./duration.ts";
+import { formatSize } from "./size.ts";
 import type {
   Config,
   DatabaseConfig,
@@ -112,6 +113,9 @@ export function redactedConfig(config: Config): Record<string, unknown> {
         percent: config.checkpoint.verify.percent,
       },
       keep: keep(config.checkpoint.keep),
+      compression: config.checkpoint.compression,
+      upload_limit: formatSize(config.checkpoint.uploadLimit),
+      download_limit: formatSize(config.checkpoint.downloadLimit),
       encryption_key_file: config.checkpoint.encryptionKeyFile,
     }),
     restore: {

@@ -19,6 +19,7 @@ import {
   pathSchema,
   requiredKey,
   secretSchema,
+  sizeSchema,
   textSchema,
 } from "./schema_values.ts";
 
@@ -144,6 +145,9 @@ const keepSchema = v.strictObject({
   ),
 }, "an object");
 
+/** At less than this a checkpoint of anything would outlast the patience of everybody. */
+const LEAST_RATE_BYTES = 1024;
+
 const checkpointSchema = v.strictObject({
   interval: described(
     "Interval",
@@ -170,6 +174,21 @@ const checkpointSchema = v.strictObject({
         ),
       ),
     }, "an object"),
+  ),
+  compression: described(
+    "Compression",
+    "Of files: auto (more of it while the store is slower than the reading), fast, max, or off. Default: auto.",
+    choiceSchema(["auto", "fast", "max", "off"]),
+  ),
+  upload_limit: described(
+    "Upload limit",
+    "Bytes per second that checkpoints send to the store; 0: no limit. Default: 0.",
+    sizeSchema(LEAST_RATE_BYTES, "10MiB"),
+  ),
+  download_limit: described(
+    "Download limit",
+    "Bytes per second that restores and verifications get from the store; 0: no limit. Default: 0.",
+    sizeSchema(LEAST_RATE_BYTES, "10MiB"),
   ),
   keep: described("Keep", "Which checkpoints stay; what none of these rules wants is deleted.", keepSchema),
   consistency: described(

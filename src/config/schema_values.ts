@@ -5,6 +5,7 @@
 
 import * as v from "valibot";
 import { Secret } from "../platform/secret.ts";
+import { formatSize, parseSize } from "./size.ts";
 import { DURATION_PATTERN, formatDuration, parseDuration } from "./duration.ts";
 
 /** Longest text of any value but a command or an environment value. */
@@ -43,6 +44,20 @@ export function durationSchema(leastMs: number, mostMs: number, example: string)
     v.rawTransform<string | number, number>(({ dataset, addIssue, NEVER }) => {
       const ms = parseDuration(dataset.value);
       if (ms !== null && ms >= leastMs && ms <= mostMs) return ms;
+      addIssue({ message: wanted });
+      return NEVER;
+    }),
+  );
+}
+
+/** A size to bytes: 0, or at least so many. */
+export function sizeSchema(leastBytes: number, example: string) {
+  const wanted = `a size such as ${example}, at least ${formatSize(leastBytes)}, or 0`;
+  return v.pipe(
+    v.union([v.string(wanted), v.number(wanted)], wanted),
+    v.rawTransform<string | number, number>(({ dataset, addIssue, NEVER }) => {
+      const bytes = parseSize(dataset.value);
+      if (bytes !== null && (bytes === 0 || bytes >= leastBytes)) return bytes;
       addIssue({ message: wanted });
       return NEVER;
     }),

@@ -87,6 +87,11 @@ export interface CheckpointConfig {
   readonly onStop: boolean;
   readonly verify: VerifyConfig;
   readonly keep: KeepConfig;
+  /** How strongly files are compressed (src/checkpoint/compression.ts). */
+  readonly compression: "auto" | "fast" | "max" | "off";
+  /** Bytes per second; 0: no limit. */
+  readonly uploadLimit: number;
+  readonly downloadLimit: number;
   /** File with the key that the repository is encrypted by; null: it is not encrypted. */
   readonly encryptionKeyFile: string | null;
 }

@@ -39,9 +39,6 @@ export const UNAVAILABLE: readonly Unavailable[] = [
   { key: "checkpoint.consistency", except: ["live"], instead: "files are read live" },
   { key: "checkpoint.before", instead: "make a checkpoint by POST /checkpoint when the program is quiet" },
   { key: "checkpoint.after", instead: "make a checkpoint by POST /checkpoint when the program is quiet" },
-  { key: "checkpoint.compression", instead: "chunks are always compressed" },
-  { key: "checkpoint.upload_limit", instead: "limit the container's bandwidth" },
-  { key: "checkpoint.download_limit", instead: "limit the container's bandwidth" },
   {
     key: "lease.mode",
     except: ["required", "none"],

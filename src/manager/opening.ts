@@ -405,7 +405,10 @@ export async function openSession(options: OpeningOptions): Promise<Opened> {
       writer: `${options.holder}.${term.token}`,
     });
 
+    const { compression, uploadLimit, downloadLimit } = config.checkpoint;
     const archiver = new Archiver({
+      compression,
+      rates: { upload: uploadLimit, download: downloadLimit },
       store: settings,
       cipher,
       dir,

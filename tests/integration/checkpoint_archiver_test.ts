@@ -367,3 +367,39 @@ Deno.test("archiver verifies in its child, and tells what it finds and how far i
     [],
   );
 });
+
+Deno.test("archiver keeps to the upload limit, and stands back behind running programs only", async () => {
+  await using place = new Place();
+  const session = await place.head();
+  const noise = crypto.getRandomValues(new Uint8Array(60_000));
+  for (let n = 0; n < 40; n++) {
+    noise[0] = n;
+    await Deno.writeFile(`${place.files}/${n}`, noise);
+  }
+  /** Nice values of the child's threads while it runs. */
+  const nice = (pid: number) =>
+    [...Deno.readDirSync(`/proc/${pid}/task`)].map(({ name }) => {
+      const stat = Deno.readTextFileSync(`/proc/${pid}/task/${name}/stat`);
+      return Number(stat.slice(stat.lastIndexOf(")") + 2).split(" ")[16]);
+    });
+  const run = async (kind: "request" | "stop", upload: number) => {
+    let child = 0;
+    let seen: number[] = [];
+    const archiver = place.archiver({
+      rates: { upload, download: 0 },
+      watchChild: () => ({ env: {}, started: (pid) => child = pid, gone: () => {} }),
+    });
+    const onProgress = () => seen = nice(child);
+    const begin = performance.now();
+    const { totals } = await archiver.create({ ...place.request(session), kind }, { onProgress });
+    return { ms: performance.now() - begin, sent: totals.bytesTransferred, seen };
+  };
+  const limited = await run("request", 1_000_000);
+  // What is sent after the packs waits until these had their time: never sooner, whatever the machine does.
+  const packs = 40 * 60_000;
+  assert.ok(limited.sent > packs && limited.ms >= packs / 1000, `${limited.sent} bytes in ${limited.ms} ms`);
+  assert.ok(limited.seen.includes(15), limited.seen.join());
+  await Deno.remove(place.dir.cache, { recursive: true });
+  const stop = await run("stop", 0);
+  assert.ok(stop.seen.length > 0 && stop.seen.every((value) => value === 0), stop.seen.join());
+});

@@ -486,3 +486,23 @@ Deno.test("databases beside an encryption key are warned of by name, since their
     "/checkpoint/encryption_key_file" in await refused({ checkpoint: { encryption_key_file: "relative" } }),
   );
 });
+
+Deno.test("checkpoints' compression and limits of their transfers are kinds and sizes", async () => {
+  const { config } = await accepted({
+    checkpoint: { compression: "max", upload_limit: "1.5MiB", download_limit: 2_000_000 },
+  });
+  const { compression, uploadLimit, downloadLimit } = config.checkpoint;
+  assert.deepEqual([compression, uploadLimit, downloadLimit], ["max", 1_572_864, 2_000_000]);
+  const plain = (await accepted({})).config.checkpoint;
+  assert.deepEqual([plain.compression, plain.uploadLimit, plain.downloadLimit], ["auto", 0, 0]);
+  assert.equal((await accepted({ checkpoint: { upload_limit: 0 } })).config.checkpoint.uploadLimit, 0);
+  const problems = await refused({
+    checkpoint: { compression: "best", upload_limit: "10M", download_limit: "5B" },
+  });
+  assert.match(problems["/checkpoint/compression"] ?? "", /wanted "auto" or "fast" or "max" or "off"/);
+  assert.match(
+    problems["/checkpoint/upload_limit"] ?? "",
+    /wanted a size such as 10MiB, at least 1KiB, or 0/,
+  );
+  assert.match(problems["/checkpoint/download_limit"] ?? "", /at least 1KiB/);
+});
