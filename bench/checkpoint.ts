@@ -2,15 +2,15 @@
  * `deno task bench checkpoint`: checkpoints and restores of the same data on the same disk in one run, beside restic and
  * borg, on a folder and on MinIO. Each step is done once for each subject and round; the best of the rounds counts, and
  * who goes first changes. Ours is the time of POST /checkpoint to a running manager, theirs the whole command. They
- * encrypt; ours is told with and without where the version has it.
+ * encrypt; ours is told with and without.
  *
- * Flags: --rounds 2, --store folder,minio, --set mixed,small,large (300 MB, 50,000 files, 2 GB), --only ours,restic,borg.
+ * Flags: --rounds 2, --store folder,minio, --set mixed,small,large (300 MB, 50,000 files, 2 GB), --only ours,encrypted,restic,borg.
  */
 
 import { parseArgs } from "node:util";
 import { type Minio, startMinio } from "../tests/support/minio.ts";
 import { type DataSet, mixed, small } from "./checkpoint_data.ts";
-import { borg, type Open, ours, restic, type Step, type Subject } from "./checkpoint_subjects.ts";
+import { borg, encrypted, type Open, ours, restic, type Step, type Subject } from "./checkpoint_subjects.ts";
 import { output } from "./programs.ts";
 import { say } from "./replication_table.ts";
 
@@ -19,7 +19,7 @@ const SETS: Readonly<Record<string, DataSet>> = {
   small: small(50_000),
   large: mixed(2e9),
 };
-const SUBJECTS = [ours, restic, borg];
+const SUBJECTS = [ours, encrypted, restic, borg];
 /** Files that were written right before a scan are read again by the next one: nobody's data is that young. */
 const SETTLE_MS = 3000;
 

@@ -65,41 +65,55 @@ function minioEnv(minio: Minio | null): Record<string, string> {
 
 let runs = 0;
 
-export const ours: Subject = {
-  name: "ours",
-  version: () => output(programCommand(["version"])),
-  async open({ home, data, minio }) {
-    const prefix = `ours-${++runs}`;
-    const store = minio === null
-      ? ["--directory", `${home}/store`]
-      : ["--bucket", minio.bucket, "--endpoint", minio.endpoint, "--region", "us-east-1", "--prefix", prefix];
-    const env = minioEnv(minio);
-    const manager = await Manager.start(home, data, { store, env });
-    let standingBytes = 0;
-    let isRunning = true;
-    const stop = async () => {
-      if (isRunning) await manager.stop();
-      isRunning = false;
-    };
-    return {
-      get standingBytes() {
-        return standingBytes;
-      },
-      async checkpoint() {
-        const begin = performance.now();
-        const { memory } = await watched(manager.pid, () => manager.checkpoint());
-        standingBytes = Math.max(standingBytes, memory.own);
-        return { ms: performance.now() - begin, memoryBytes: memory.below };
-      },
-      async restore(to) {
-        await stop();
-        return await runMeasured(programCommand(["restore", ...store, "--to", to, "--yes"]), env);
-      },
-      storedBytes: () => minio === null ? folderBytes(`${home}/store`) : bucketBytes(minio, prefix),
-      [Symbol.asyncDispose]: stop,
-    };
-  },
-};
+export const ours = stateManager("ours", false);
+/** As the others do it. */
+export const encrypted = stateManager("encrypted", true);
+
+function stateManager(name: string, isEncrypted: boolean): Subject {
+  return {
+    name,
+    version: () => output(programCommand(["version"])),
+    open: (place) => openOurs(place, isEncrypted),
+  };
+}
+
+async function openOurs({ home, data, minio }: Place, isEncrypted: boolean): Promise<Open> {
+  const prefix = `ours-${++runs}`;
+  const key = `${home}/key`;
+  if (isEncrypted) {
+    await Deno.mkdir(home, { recursive: true });
+    await Deno.writeFile(key, crypto.getRandomValues(new Uint8Array(32)));
+  }
+  const place = minio === null
+    ? ["--directory", `${home}/store`]
+    : ["--bucket", minio.bucket, "--endpoint", minio.endpoint, "--region", "us-east-1", "--prefix", prefix];
+  const store = isEncrypted ? [...place, "--encryption-key-file", key] : place;
+  const env = minioEnv(minio);
+  const manager = await Manager.start(home, data, { store, env });
+  let standingBytes = 0;
+  let isRunning = true;
+  const stop = async () => {
+    if (isRunning) await manager.stop();
+    isRunning = false;
+  };
+  return {
+    get standingBytes() {
+      return standingBytes;
+    },
+    async checkpoint() {
+      const begin = performance.now();
+      const { memory } = await watched(manager.pid, () => manager.checkpoint());
+      standingBytes = Math.max(standingBytes, memory.own);
+      return { ms: performance.now() - begin, memoryBytes: memory.below };
+    },
+    async restore(to) {
+      await stop();
+      return await runMeasured(programCommand(["restore", ...store, "--to", to, "--yes"]), env);
+    },
+    storedBytes: () => minio === null ? folderBytes(`${home}/store`) : bucketBytes(minio, prefix),
+    [Symbol.asyncDispose]: stop,
+  };
+}
 
 export const restic: Subject = {
   name: "restic",

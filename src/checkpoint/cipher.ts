@@ -12,7 +12,16 @@ import type { Random } from "../platform/random.ts";
 import { Secret } from "../platform/secret.ts";
 import { damaged } from "./codec.ts";
 import { packKey, sha256 } from "./ids.ts";
-import { derivedKey, KEY_BYTES, NONCE_BYTES, seal, type SealUse, unseal } from "./seal.ts";
+import {
+  derivedKey,
+  KEY_BYTES,
+  NONCE_BYTES,
+  seal,
+  SEAL_BYTES,
+  sealInto,
+  type SealUse,
+  unseal,
+} from "./seal.ts";
 
 /** "SMEN1": a sealed object. nonce[12], ciphertext, tag[16] follow. */
 const OBJECT_MAGIC = Uint8Array.of(0x53, 0x4d, 0x45, 0x4e, 0x31);
@@ -41,8 +50,8 @@ export interface Cipher {
   hash(): RunningHash;
   /** Id of a chunk by its plain bytes: `hash` over them. */
   chunkId(plain: Uint8Array): Uint8Array<ArrayBuffer>;
-  /** What is written for the blob `stored`; may be `stored` itself. */
-  sealBlob(place: BlobPlace, stored: Uint8Array): Uint8Array;
+  /** Writes what is stored for the blob to the beginning of `target`; its length, at most `SEAL_BYTES` more. */
+  sealBlob(place: BlobPlace, blob: Uint8Array, target: Uint8Array): number;
   /** The blob again. Anything that was not sealed for this very place is `data-damaged`. */
   openBlob(place: BlobPlace, sealed: Uint8Array): Uint8Array;
   /** What is written under `key` for `bytes`; may be `bytes` itself. Another one with each call. */
@@ -68,7 +77,10 @@ export const plainCipher: Cipher = {
   seals: false,
   hash: () => createHash("sha256"),
   chunkId: sha256,
-  sealBlob: (_place, stored) => stored,
+  sealBlob(_place, blob, target) {
+    target.set(blob);
+    return blob.length;
+  },
   openBlob: (_place, stored) => stored,
   sealObject: (_key, bytes) => bytes,
   openObject: (_key, bytes) => bytes,
@@ -101,7 +113,10 @@ export function sealingCipher({ repoId, dataKey }: CipherKey, random: Random): C
     seals: true,
     hash: () => createHmac("sha256", idKey),
     chunkId: (plain) => new Uint8Array(createHmac("sha256", idKey).update(plain).digest()),
-    sealBlob: (place, stored) => seal(blobUse(place), stored),
+    sealBlob(place, blob, target) {
+      sealInto(target, blobUse(place), blob);
+      return blob.length + SEAL_BYTES;
+    },
     openBlob: (place, sealed) =>
       unseal(blobUse(place), sealed) ?? broken(`${packKey(place.pack)} at ${place.offset}`),
     sealObject(key, bytes) {

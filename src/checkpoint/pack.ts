@@ -124,12 +124,15 @@ export class PackBuilder {
   add(id: Uint8Array, encoded: Uint8Array, length: number, flags: number): PackEntry {
     assert(encoded.length > 0 && length <= CHUNK_LIMIT_BYTES, "a chunk has 1 byte to 2 MiB");
     const offset = this.#used;
-    const stored = this.#cipher.sealBlob({ pack: this.name, offset }, encoded);
-    this.#reserve(stored.length);
+    this.#reserve(encoded.length + SEAL_BYTES);
+    const storedLength = this.#cipher.sealBlob(
+      { pack: this.name, offset },
+      encoded,
+      this.#buffer.subarray(offset),
+    );
     const sealed = this.#cipher.seals ? FLAG_SEALED : 0;
-    const entry = { id, offset, storedLength: stored.length, length, flags: flags | sealed };
-    this.#buffer.set(stored, this.#used);
-    this.#used += stored.length;
+    const entry = { id, offset, storedLength, length, flags: flags | sealed };
+    this.#used += storedLength;
     this.#entries.push(entry);
     return entry;
   }

@@ -24,15 +24,20 @@ export interface SealUse {
   readonly about: string;
 }
 
-/** `head`, ciphertext, tag. */
-export function seal(use: SealUse, plain: Uint8Array, head: Uint8Array = NOTHING): Uint8Array<ArrayBuffer> {
+/** Ciphertext and tag go to the beginning of `target`: `SEAL_BYTES` more than `plain` has. */
+export function sealInto(target: Uint8Array, use: SealUse, plain: Uint8Array): void {
   const cipher = createCipheriv(ALGORITHM, use.key, use.nonce, { authTagLength: SEAL_BYTES });
   cipher.setAAD(Buffer.from(use.about));
+  target.set(cipher.update(plain));
+  cipher.final(); // in this mode nothing is left
+  target.set(cipher.getAuthTag(), plain.length);
+}
+
+/** `head`, ciphertext, tag. */
+export function seal(use: SealUse, plain: Uint8Array, head: Uint8Array): Uint8Array<ArrayBuffer> {
   const sealed = new Uint8Array(head.length + plain.length + SEAL_BYTES);
   sealed.set(head);
-  sealed.set(cipher.update(plain), head.length);
-  cipher.final(); // in this mode nothing is left
-  sealed.set(cipher.getAuthTag(), head.length + plain.length);
+  sealInto(sealed.subarray(head.length), use, plain);
   return sealed;
 }
 
