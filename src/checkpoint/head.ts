@@ -19,7 +19,6 @@ import {
   initialHead,
   stepHead,
   successor,
-  TAKE_OVER_ATTEMPTS,
 } from "./head_rules.ts";
 import { parseCheckpointReference } from "./checkpoint_reference.ts";
 import { type Cipher, plainCipher } from "./cipher.ts";
@@ -146,26 +145,6 @@ export interface HeadOptions extends RequestOptions {
   readonly cipher?: Cipher;
 }
 
-export type TakeOverOptions = HeadOptions;
-
-/**
- * Writes our token into the head. Errors: `lease-lost` when a later term did so already; `repository-mismatch` when the
- * head is another repository's.
- */
-export async function takeOverHead(store: ObjectStore, options: TakeOverOptions): Promise<HeadSession> {
-  const session = new HeadSession(store, options);
-  for (let attempt = 1;; attempt++) {
-    await session.look();
-    try {
-      await session.takeOver();
-      return session;
-    } catch (error) {
-      // The former holder swapped between our read and our put: read again, its work counts.
-      if (!isError(error, "precondition-failed") || attempt === TAKE_OVER_ATTEMPTS) throw error;
-    }
-  }
-}
-
 /** The head during one term: looked at, taken over, then changed. One thing after the other. */
 export class HeadSession {
   readonly token: number;
@@ -203,7 +182,10 @@ export class HeadSession {
     return this.#machine.unsettled.length > 0;
   }
 
-  /** Reads the head before it is taken over; null: there is none yet. Errors as `takeOverHead`. */
+  /**
+   * Reads the head before it is taken over; null: there is none yet. Errors: `lease-lost` when a
+   * later term took it over already, `repository-mismatch` when it is another repository's.
+   */
   look(): Promise<Head | null> {
     return this.#queue(async () => {
       if (this.#machine.standing !== "ours") await this.#run({ type: "look" }, "take over", this.#options);

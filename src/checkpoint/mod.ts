@@ -26,8 +26,6 @@ export {
   type HeadState,
   nextOrdinal,
   readHead,
-  takeOverHead,
-  type TakeOverOptions,
 } from "./head.ts";
 export {
   expired,

@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { Archiver, type ArchiverOptions } from "../../src/checkpoint/archiver_client.ts";
 import { PROTOCOL } from "../../src/checkpoint/archiver_protocol.ts";
 import { plainCipher, sealingCipher } from "../../src/checkpoint/cipher.ts";
-import { type HeadSession, openRepository, takeOverHead } from "../../src/checkpoint/mod.ts";
+import { type HeadSession, openRepository } from "../../src/checkpoint/mod.ts";
 import { systemClock } from "../../src/platform/clock.ts";
 import { isError, StateManagerError } from "../../src/platform/errors.ts";
 import { readProcess } from "../../src/platform/proc.ts";
@@ -11,6 +11,7 @@ import { Secret } from "../../src/platform/secret.ts";
 import { openStore } from "../../src/storage/mod.ts";
 import { filesRoot } from "../support/checkpoint_runs.ts";
 import { listTree } from "../support/tree_listing.ts";
+import { takeOverHead } from "../support/take_over_head.ts";
 
 const clock = systemClock();
 const random = systemRandom();

@@ -2,7 +2,7 @@
 
 import assert from "node:assert/strict";
 import { plainCipher } from "../../src/checkpoint/cipher.ts";
-import { readHead, readRepository, takeOverHead } from "../../src/checkpoint/mod.ts";
+import { readHead, readRepository } from "../../src/checkpoint/mod.ts";
 import { sha256Hex } from "../../src/checkpoint/ids.ts";
 import { decodeIndex } from "../../src/checkpoint/index_format.ts";
 import { loadCodec } from "../../src/checkpoint/codec.ts";
@@ -10,6 +10,7 @@ import { readPackEntries } from "../../src/checkpoint/pack.ts";
 import { stageCheckpoint } from "../../src/checkpoint/restore.ts";
 import { isError } from "../../src/platform/errors.ts";
 import { keptRepository, storeOf, verifyStore } from "../support/kept_repository.ts";
+import { takeOverHead } from "../support/take_over_head.ts";
 
 /** True for the one error, which names the object and what this program knows. */
 function refused(object: string) {

@@ -1,11 +1,6 @@
 /** A repository in memory with a few checkpoints of a growing tree, made in this process, and ways to damage it. */
 
-import {
-  type EncryptionKey,
-  openRepository,
-  repositoryCipher,
-  takeOverHead,
-} from "../../src/checkpoint/mod.ts";
+import { type EncryptionKey, openRepository, repositoryCipher } from "../../src/checkpoint/mod.ts";
 import type { HeadSession } from "../../src/checkpoint/mod.ts";
 import type { CheckpointRecord, Head } from "../../src/checkpoint/types.ts";
 import { verifyRepository } from "../../src/checkpoint/verify.ts";
@@ -14,6 +9,7 @@ import { memoryStore } from "../../src/storage/memory_store.ts";
 import { listAll, type ObjectStore } from "../../src/storage/object_store.ts";
 import { CheckpointRuns } from "./checkpoint_runs.ts";
 import { seededRandom } from "./tree_model.ts";
+import { takeOverHead } from "./take_over_head.ts";
 
 export const TOKEN = 1;
 

@@ -7,7 +7,7 @@ import assert from "node:assert/strict";
 import { type Cipher, plainCipher } from "../../src/checkpoint/cipher.ts";
 import { collectGarbage } from "../../src/checkpoint/collect.ts";
 import { createCheckpoint } from "../../src/checkpoint/create.ts";
-import { type HeadSession, nextOrdinal, takeOverHead } from "../../src/checkpoint/head.ts";
+import { type HeadSession, nextOrdinal } from "../../src/checkpoint/head.ts";
 import { INDEX_PREFIX, packKey, PACKS_PREFIX, ROOTS_PREFIX } from "../../src/checkpoint/ids.ts";
 import { loadIndexes } from "../../src/checkpoint/index_store.ts";
 import { loadCodec } from "../../src/checkpoint/codec.ts";
@@ -26,6 +26,7 @@ import { filesRoot } from "./checkpoint_runs.ts";
 import { randomOf } from "./seeded_random.ts";
 import { listTree } from "./tree_listing.ts";
 import { removeTree } from "./tree_model.ts";
+import { takeOverHead } from "./take_over_head.ts";
 
 export const KEEP_NOTHING: KeepRules = {
   last: 1,

@@ -1,9 +1,10 @@
 /** A repository in a folder store with two checkpoints of one small tree, made by the real archiver. */
 
-import { Archiver, openRepository, plainCipher, takeOverHead } from "../../src/checkpoint/mod.ts";
+import { Archiver, openRepository, plainCipher } from "../../src/checkpoint/mod.ts";
 import { systemClock } from "../../src/platform/clock.ts";
 import { systemRandom, ulid } from "../../src/platform/random.ts";
 import { openStore } from "../../src/storage/mod.ts";
+import { takeOverHead } from "./take_over_head.ts";
 
 const clock = systemClock();
 const random = systemRandom();

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import fc from "fast-check";
 import { plainCipher } from "../../src/checkpoint/cipher.ts";
-import { findCheckpoint, nextOrdinal, readHead, takeOverHead } from "../../src/checkpoint/head.ts";
+import { findCheckpoint, nextOrdinal, readHead } from "../../src/checkpoint/head.ts";
 import { encodeJson, HEAD_LIMIT_BYTES, parseHead } from "../../src/checkpoint/records.ts";
 import type { CheckpointRecord, Head, RepositoryRecord } from "../../src/checkpoint/types.ts";
 import { isError, StateManagerError } from "../../src/platform/errors.ts";
@@ -9,6 +9,7 @@ import { systemRandom, ulid } from "../../src/platform/random.ts";
 import { memoryStore } from "../../src/storage/memory_store.ts";
 import type { ObjectStore } from "../../src/storage/object_store.ts";
 import { damagedCopies, refuses } from "../support/damage.ts";
+import { takeOverHead } from "../support/take_over_head.ts";
 
 const repo: RepositoryRecord = {
   repo_id: "ab".repeat(16),

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { Buffer } from "node:buffer";
 import { plainCipher, sealingCipher } from "../../src/checkpoint/cipher.ts";
-import { readHead, takeOverHead } from "../../src/checkpoint/head.ts";
+import { readHead } from "../../src/checkpoint/head.ts";
 import { openRepository, repositoryCipher } from "../../src/checkpoint/mod.ts";
 import { encodeJson, parseHead } from "../../src/checkpoint/records.ts";
 import type { CheckpointRecord, Head } from "../../src/checkpoint/types.ts";
@@ -9,6 +9,7 @@ import { isError } from "../../src/platform/errors.ts";
 import { systemRandom, ulid } from "../../src/platform/random.ts";
 import { Secret } from "../../src/platform/secret.ts";
 import { memoryStore } from "../../src/storage/memory_store.ts";
+import { takeOverHead } from "../support/take_over_head.ts";
 
 const random = systemRandom();
 
