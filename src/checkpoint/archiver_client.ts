@@ -28,9 +28,10 @@ import type { CreateRequest, CreateResult, HeadFacts } from "./create.ts";
 import type { DiffRequest, DiffResult } from "./diff.ts";
 import { nextOrdinal } from "./head.ts";
 import type { Names } from "./prune_rules.ts";
-import type { StageResult, StageTarget } from "./restore.ts";
+import type { PlanRequest, RestorePlan, StageResult } from "./restore.ts";
+import type { StageTarget } from "./stage_root.ts";
 import type { SweepResult } from "./sweep.ts";
-import type { ArchiveProgress, ArchiveTotals, CheckpointRecord, Head } from "./types.ts";
+import type { ArchiveProgress, CheckpointRecord, Head } from "./types.ts";
 import type { VerifyRequest, VerifyResult } from "./verify_types.ts";
 
 /** The child says something each second; one that is silent for this long is stuck (a dead disk, a stopped process). */
@@ -119,15 +120,13 @@ export class Archiver {
     return result;
   }
 
-  /** What staging would fetch. */
-  async plan(
-    request: { readonly head: Head; readonly record: CheckpointRecord; readonly names: readonly string[] },
+  /** What staging and swapping would do. */
+  plan(
+    request: Omit<PlanRequest, "indexes"> & { readonly head: Head },
     work: ArchiverWork = {},
-  ): Promise<{ readonly totals: ArchiveTotals }> {
-    const { head, record, names } = request;
-    return {
-      totals: await this.#run({ op: "plan", request: { record, indexes: head.indexes, names } }, work),
-    };
+  ): Promise<RestorePlan> {
+    const { head, ...rest } = request;
+    return this.#run({ op: "plan", request: { ...rest, indexes: head.indexes } }, work);
   }
 
   /** The record of a restore to the past: items of `source` for `names`, the current ones for all else. */

@@ -12,11 +12,10 @@ import type { FolderListing, FolderRequest } from "./browse.ts";
 import type { ComposeRequest } from "./compose.ts";
 import type { CreateRequest, CreateResult } from "./create.ts";
 import type { DiffRequest, DiffResult } from "./diff.ts";
-import type { IndexRef } from "./index_store.ts";
 import type { Names } from "./prune_rules.ts";
-import type { StageRequest, StageResult } from "./restore.ts";
+import type { PlanRequest, RestorePlan, StageRequest, StageResult } from "./restore.ts";
 import type { SweepResult } from "./sweep.ts";
-import type { ArchiveProgress, ArchiveTotals, CheckpointRecord } from "./types.ts";
+import type { ArchiveProgress, CheckpointRecord } from "./types.ts";
 import type { VerifyRequest, VerifyResult } from "./verify_types.ts";
 
 /** Grows when a line changes its meaning. */
@@ -29,12 +28,6 @@ export const WARNINGS_LIMIT = 1000;
 
 /** Where the objects are, as the manager knows it; credentials are asked for anew with each run. */
 export type ArchiverStore = OpenStoreOptions;
-
-export interface PlanRequest {
-  readonly record: CheckpointRecord;
-  readonly indexes: readonly IndexRef[];
-  readonly names: readonly string[];
-}
 
 export type Operation =
   | { readonly op: "create"; readonly request: CreateRequest }
@@ -51,7 +44,7 @@ export type Operation =
 export interface Results {
   readonly create: CreateResult;
   readonly stage: StageResult;
-  readonly plan: ArchiveTotals;
+  readonly plan: RestorePlan;
   readonly compose: CheckpointRecord;
   readonly verify: VerifyResult;
   readonly files: FolderListing;

@@ -62,6 +62,7 @@ export {
   whyItStays,
 } from "./prune_rules.ts";
 export { emptyHead, TAKE_OVER_ATTEMPTS } from "./head_rules.ts";
+export { parseInnerPath } from "./path_filter.ts";
 export { rebuildIndexes, type RepairResult } from "./repair.ts";
 export { type LostFile, type SalvageResult, salvageTo } from "./salvage.ts";
 export { verifyRepository } from "./verify.ts";
@@ -70,13 +71,17 @@ export { openRepository, type OpenRepositoryOptions, readRepository } from "./re
 export { rekeyRepository, repositoryCipher } from "./repository_cipher.ts";
 export {
   listFiles,
+  type PlannedRoot,
   planRestore,
+  type PlanTarget,
   type ReadEnvironment,
+  type RestorePlan,
   restoreTo,
   type RestoreToRequest,
   stageCheckpoint,
   type StageResult,
 } from "./restore.ts";
+export type { Difference, TreeDifferences } from "./differences.ts";
 export { disposeHolder, findLeftovers, isEmptyRoot } from "./dispose.ts";
 export {
   finishSwaps,

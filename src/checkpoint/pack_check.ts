@@ -5,7 +5,8 @@
 
 import { isError, StateManagerError } from "../platform/errors.ts";
 import type { ObjectStore } from "../storage/object_store.ts";
-import { type FetchPlan, type PackFetch, readChunk } from "./chunk_fetcher.ts";
+import type { FetchPlan, FetchRange } from "./chunk_fetcher.ts";
+import { readChunk, type StoredChunk } from "./chunk_reader.ts";
 import type { Cipher } from "./cipher.ts";
 import type { Codec } from "./codec.ts";
 import { idToText, packKey } from "./ids.ts";
@@ -121,7 +122,8 @@ export async function readWholePack(
   } catch (error) {
     problem = packProblemOf(error);
   }
-  const lost = await lostIn(bytes, 0, indexed.map((entry) => ({ ...entry, pack })), options, () => {});
+  const chunks = indexed.map((entry) => ({ ...entry, id: idToText(entry.id) }));
+  const lost = await lostIn(pack.name, { bytes, start: 0, chunks }, options, () => {});
   const first = lost.entries().next();
   if (problem === null && !first.done) problem = { problem: "damaged", detail: first.value[1].detail };
   return { problem, lost: new Set(lost.keys()), bytes: bytes.length };
@@ -134,8 +136,8 @@ export interface LostChunk extends ObjectProblem {
 
 export type Deliver = (id: string, bytes: Uint8Array<ArrayBuffer>) => void;
 
-/** Packs read at one time: as a restore does it. */
-const PACKS_IN_FLIGHT = 4;
+/** Requests at one time: a few megabytes each. */
+const RANGES_IN_FLIGHT = 8;
 
 /** Carries out a plan as far as the packs allow: what is right is delivered, what is not is in the answer. */
 export async function fetchLeniently(
@@ -143,56 +145,54 @@ export async function fetchLeniently(
   options: PackReadOptions & { readonly deliver: Deliver },
 ): Promise<ReadonlyMap<string, LostChunk>> {
   const lost = new Map<string, LostChunk>();
-  await eachInParallel(plan.packs, PACKS_IN_FLIGHT, options.signal, async (fetch, signal) => {
-    for (const [id, reason] of await fetchRanges(fetch, { ...options, signal })) lost.set(id, reason);
+  await eachInParallel(plan.ranges, RANGES_IN_FLIGHT, options.signal, async (range, signal) => {
+    for (const [id, reason] of await fetchRange(range, { ...options, signal })) lost.set(id, reason);
   });
   return lost;
 }
 
-async function fetchRanges(
-  { pack, ranges }: PackFetch,
+async function fetchRange(
+  { pack, start, end, chunks }: FetchRange,
   options: PackReadOptions & { readonly deliver: Deliver },
 ): Promise<ReadonlyMap<string, LostChunk>> {
-  const lost = new Map<string, LostChunk>();
-  for (const range of ranges) {
-    let body: Uint8Array<ArrayBuffer>;
-    try {
-      ({ body } = await options.store.get(packKey(pack.name), { signal: options.signal, range }));
-    } catch (error) {
-      const problem = packProblemOf(error);
-      for (const { id } of range.chunks) lost.set(idToText(id), { ...problem, pack: pack.name });
-      continue;
-    }
-    options.onFetched?.(body.length);
-    const found = await lostIn(body, range.start, range.chunks, options, options.deliver);
-    for (const [id, reason] of found) lost.set(id, reason);
+  let body: Uint8Array<ArrayBuffer>;
+  try {
+    const request = { signal: options.signal, range: { start, end } };
+    ({ body } = await options.store.get(packKey(pack.name), request));
+  } catch (error) {
+    const problem = packProblemOf(error);
+    return new Map(chunks.map(({ id }) => [id, { ...problem, pack: pack.name }]));
   }
-  return lost;
+  options.onFetched?.(body.length);
+  return await lostIn(pack.name, { bytes: body, start, chunks }, options, options.deliver);
 }
 
-/** Proves `chunks` in bytes that begin at offset `start` of their pack. */
+/** Bytes that begin at offset `start` of their pack, and the chunks that are in them. */
+interface PackPiece {
+  readonly bytes: Uint8Array<ArrayBuffer>;
+  readonly start: number;
+  readonly chunks: readonly (Omit<StoredChunk, "pack"> & { readonly storedLength: number })[];
+}
+
+/** Proves the chunks of a piece of pack `name`. */
 async function lostIn(
-  bytes: Uint8Array<ArrayBuffer>,
-  start: number,
-  chunks: PackFetch["ranges"][number]["chunks"],
+  name: string,
+  { bytes, start, chunks }: PackPiece,
   options: PackReadOptions,
   deliver: Deliver,
 ): Promise<Map<string, LostChunk>> {
   const lost = new Map<string, LostChunk>();
+  const key = packKey(name);
   for (const chunk of chunks) {
-    const id = idToText(chunk.id);
     const at = chunk.offset - start;
     const stored = bytes.subarray(at, at + chunk.storedLength);
     try {
       if (stored.length < chunk.storedLength) {
-        throw new StateManagerError(
-          "data-damaged",
-          `read ${packKey(chunk.pack.name)}: it ends before chunk ${id}`,
-        );
+        throw new StateManagerError("data-damaged", `read ${key}: it ends before chunk ${chunk.id}`);
       }
-      deliver(id, readChunk(stored, chunk, id, packKey(chunk.pack.name), options));
+      deliver(chunk.id, readChunk(options, stored, { ...chunk, pack: name }, () => ""));
     } catch (error) {
-      lost.set(id, { ...packProblemOf(error), pack: chunk.pack.name });
+      lost.set(chunk.id, { ...packProblemOf(error), pack: name });
     }
     const pause = options.pace?.() ?? null;
     if (pause !== null) await pause;

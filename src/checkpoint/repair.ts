@@ -198,11 +198,12 @@ class Repair {
         const first = chunks[0];
         if (first === undefined) continue;
         const range = {
+          pack: first.pack,
           start: 0,
           end: Math.max(...chunks.map((each) => each.offset + each.storedLength)),
-          chunks,
+          chunks: chunks.map((each) => ({ ...each, id: idToText(each.id) })),
         };
-        const plan = { packs: [{ pack: first.pack, ranges: [range] }], bytes: range.end };
+        const plan = { ranges: [range], bytes: range.end };
         const room = sender.room();
         if (room !== null) await room;
         await fetchLeniently(plan, {

@@ -5,24 +5,32 @@
  */
 
 import type { Clock } from "../platform/clock.ts";
-import { StateManagerError } from "../platform/errors.ts";
+import { isError, StateManagerError } from "../platform/errors.ts";
 import { ensureFolder } from "../platform/files.ts";
-import { showPath } from "../platform/libc_files.ts";
+import { memoryLimitBytes } from "../platform/machine.ts";
 import type { ObjectStore } from "../storage/object_store.ts";
-import { fetchChunks, planFetch } from "./chunk_fetcher.ts";
+import { byteText } from "./byte_text.ts";
+import { planFetch, withReload } from "./chunk_fetcher.ts";
+import type { ChunkTable } from "./chunk_table.ts";
 import type { Cipher } from "./cipher.ts";
 import { type Codec, loadCodec } from "./codec.ts";
-import { disposeFormer } from "./dispose.ts";
-import { FormerStage } from "./former_stage.ts";
+import { differencesOf, type TreeDifferences } from "./differences.ts";
+import { readHead } from "./head.ts";
 import { type IndexRef, loadIndexes } from "./index_store.ts";
 import { Pacer } from "./pacer.ts";
+import { isBelow, selectPaths } from "./path_filter.ts";
 import type { FilesItem, RootObject } from "./records.ts";
 import { loadRoot, type ReadingOptions, readManifest } from "./root_reader.ts";
-import { TreeStager } from "./stage.ts";
+import { scanTree } from "./scan.ts";
+import { freeSpaceAt, needOf } from "./space.ts";
+import { stageRoot, type StageTarget } from "./stage_root.ts";
+import { openStageRunner } from "./stage_runner.ts";
 import type {
   ArchiveProgress,
   ArchiveTotals,
   CheckpointRecord,
+  FilesRoot,
+  FilesSummary,
   FileWarning,
   ManifestEntry,
   TreeEntry,
@@ -34,13 +42,6 @@ export interface StageRequest {
   readonly indexes: readonly IndexRef[];
   /** Files roots to bring back, each into a folder that does not exist yet. */
   readonly roots: readonly StageTarget[];
-}
-
-export interface StageTarget {
-  readonly name: string;
-  readonly stage: string;
-  /** Stages of the same restore that were left unfinished, newest first: used up and deleted. */
-  readonly former?: readonly string[];
 }
 
 export interface StageResult {
@@ -74,7 +75,11 @@ export async function openCheckpoint(
   const { store, cipher, signal, cacheFolder } = environment;
   const codec = await loadCodec();
   const root = await loadRoot(store, record, { cipher, signal });
-  const { table } = await loadIndexes(store, indexes, { codec, cacheFolder, signal });
+  const { table } = await withReload(
+    indexes,
+    () => currentIndexes(record, environment),
+    (refs) => loadIndexes(store, refs, { codec, cacheFolder, signal }),
+  );
   return { store, codec, cipher, table, signal, root, onFetched };
 }
 
@@ -88,13 +93,6 @@ function itemOf(root: RootObject, name: string): FilesItem {
       hint: `it holds: ${Object.keys(root.items.files).join(", ") || "none"}`,
     },
   );
-}
-
-/** Names of files that need a chunk, for errors; looked for only when something is wrong. */
-function usersOf(entries: readonly ManifestEntry[]): (id: string) => string {
-  return (id) =>
-    entries.filter(({ parts }) => parts.some((part) => part.kind === "chunk" && part.id === id))
-      .slice(0, 3).map(({ entry }) => showPath(entry.path)).join(", ");
 }
 
 function wantedIds(entries: readonly ManifestEntry[]): Set<string> {
@@ -115,87 +113,167 @@ export async function stageCheckpoint(
   const pacer = new Pacer({ clock, signal, onProgress });
   const totals = { entries: 0, bytes: 0, bytesRead: 0, bytesTransferred: 0, bytesReused: 0 };
   pacer.begin("plan", null);
+  const codec = await loadCodec();
+  const sum = (of: (summary: FilesSummary) => number) =>
+    request.roots.reduce((all, { name }) => all + of(request.record.files[name] ?? NO_FILES), 0);
+  // Begun before the plan, since the Workers load their code while the indexes come.
+  using runner = openStageRunner({
+    codec,
+    cipher: environment.cipher,
+    clock,
+    signal,
+    bytes: sum(({ bytes }) => bytes),
+    entries: sum(({ entries }) => entries),
+  });
   const opened = await openCheckpoint(request.record, request.indexes, environment, (bytes) => {
     totals.bytesTransferred += bytes;
   });
-  const items = request.roots.map((root) => ({ ...root, item: itemOf(opened.root, root.name) }));
-  pacer.begin("fetch", items.reduce((sum, { item }) => sum + item.bytes, 0));
+  const roots = request.roots.map((root) => ({ ...root, item: itemOf(opened.root, root.name) }));
+  let planned = false;
   const warnings: FileWarning[] = [];
-  for (const { item, ...target } of items) {
-    const staged = await stageRoot(target, item, opened, pacer);
+  for (const { item, ...target } of roots) {
+    const reload = () => reloadTable(request.record, opened, environment);
+    const entries = await withReload(
+      opened.table,
+      reload,
+      (table) => readWanted(item, target, { ...opened, table }),
+    );
+    const of = target.paths === undefined ? item : { entries: entries.length, bytes: sizeOf(entries) };
+    if (!planned) {
+      const others = roots.slice(1).reduce((all, { item }) => all + item.bytes, 0);
+      pacer.begin("fetch", of.bytes + others);
+    }
+    planned = true;
+    const staged = await stageRoot(target, entries, {
+      reading: opened,
+      pacer,
+      runner,
+      inFlight: requestsInFlight(),
+      reload,
+    });
     warnings.push(...staged.warnings);
     totals.bytesReused += staged.bytesReused;
-    totals.entries += item.entries;
-    totals.bytes += item.bytes;
+    totals.entries += of.entries;
+    totals.bytes += of.bytes;
   }
   return { totals: { ...totals, durationMs: clock.monotonicMs() - startedMs }, warnings };
 }
 
-async function stageRoot(
-  { name, stage, former = [] }: StageTarget,
+const NO_FILES: FilesSummary = { entries: 0, bytes: 0, manifest_sha256: "" };
+
+/** The entries of one root that are asked for. */
+async function readWanted(
   item: FilesItem,
+  { name, paths }: Pick<StageTarget, "name" | "paths">,
   opened: Opened,
-  pacer: Pacer,
-): Promise<{ readonly warnings: readonly FileWarning[]; readonly bytesReused: number }> {
+): Promise<readonly ManifestEntry[]> {
   const entries = await readManifest(item, name, opened);
-  using stager = new TreeStager({ root: name, target: stage });
-  const wanted = stager.begin(entries);
-  pacer.count(entries.length, 0);
-  let bytesReused = 0;
-  for (const path of former) bytesReused += await resumeFormer(stager, path, opened.cipher, pacer);
-  // What can be used has moved; the rest goes before anything is fetched, so that the disk holds the tree once.
-  for (const path of former) await disposeFormer(path);
-  await fetchChunks(planFetch(opened.table, [...wanted.keys()]), {
-    ...opened,
-    deliver(id, bytes) {
-      const positions = wanted.get(id)?.length ?? 0;
-      stager.deliver(id, bytes);
-      pacer.count(0, bytes.length * positions);
-    },
-    pace: () => pacer.turn(),
-    usersOf: usersOf(entries),
-  });
-  return { warnings: stager.finish(), bytesReused };
+  return paths === undefined ? entries : selectPaths(entries, paths, name);
 }
 
-async function resumeFormer(
-  stager: TreeStager,
-  path: string,
-  cipher: Cipher,
-  pacer: Pacer,
-): Promise<number> {
-  using former = FormerStage.open(path, cipher);
-  if (former === null) return 0;
-  let reused = 0;
-  for (const bytes of stager.resume(former)) {
-    reused += bytes;
-    pacer.count(0, bytes);
-    const pause = pacer.turn();
-    if (pause !== null) await pause;
-  }
-  return reused;
+/** Of files, holes included; of hard links once. */
+function sizeOf(entries: readonly ManifestEntry[]): number {
+  let bytes = 0;
+  for (const { parts } of entries) for (const part of parts) bytes += part.length;
+  return bytes;
 }
 
-/** What a restore would fetch, without doing it: totals with the bytes of the requests as `bytesTransferred`. */
-export async function planRestore(
-  request: {
-    readonly record: CheckpointRecord;
-    readonly indexes: readonly IndexRef[];
-    readonly names: readonly string[];
-  },
+/** One range of 4 MiB each, in memory twice for a moment: an eighth of what the container may use. */
+function requestsInFlight(): number {
+  return Math.max(2, Math.min(12, Math.floor(memoryLimitBytes() / 8 / (8 * 1024 * 1024))));
+}
+
+/** What the head names now; null: there is none. `checkpoint-not-found` when this one is not among its checkpoints. */
+async function currentIndexes(
+  record: CheckpointRecord,
+  { store, cipher, signal }: ReadEnvironment,
+): Promise<readonly IndexRef[] | null> {
+  const state = await readHead(store, { cipher, signal });
+  if (state === null) return null;
+  const { checkpoints, intent, indexes } = state.head;
+  if (intent?.record.id === record.id || checkpoints.some(({ id }) => id === record.id)) return indexes;
+  throw new StateManagerError(
+    "checkpoint-not-found",
+    `restore: checkpoint ${record.id} was deleted meanwhile`,
+    { hint: "list the checkpoints for those that exist, and restore one of them" },
+  );
+}
+
+async function reloadTable(
+  record: CheckpointRecord,
+  { codec }: Opened,
   environment: ReadEnvironment,
-): Promise<ArchiveTotals> {
+): Promise<ChunkTable | null> {
+  const { store, signal, cacheFolder } = environment;
+  const refs = await currentIndexes(record, environment);
+  if (refs === null) return null;
+  return (await loadIndexes(store, refs, { codec, cacheFolder, signal })).table;
+}
+
+/** One files root of a plan. */
+export interface PlanTarget {
+  readonly name: string;
+  /** What is there now and would be replaced; left out: nothing. */
+  readonly live?: FilesRoot;
+  /** Folder that the tree would be built in or beside; it need not exist. */
+  readonly into: string;
+  readonly paths?: readonly string[];
+}
+
+export interface PlanRequest {
+  readonly record: CheckpointRecord;
+  readonly indexes: readonly IndexRef[];
+  readonly roots: readonly PlanTarget[];
+  /** Differences to name one by one, per root. */
+  readonly paths: number;
+}
+
+export interface PlannedRoot {
+  readonly name: string;
+  readonly differences: TreeDifferences;
+  /** Bytes that the tree takes while the old one is still there, and what its disk has; null: it does not say. */
+  readonly neededBytes: number;
+  readonly freeBytes: number | null;
+}
+
+export interface RestorePlan {
+  /** As of a restore, with the bytes of its requests as `bytesTransferred`; what is there already is not looked at. */
+  readonly totals: ArchiveTotals;
+  readonly roots: readonly PlannedRoot[];
+}
+
+/** What a restore would do, without doing it. */
+export async function planRestore(request: PlanRequest, environment: ReadEnvironment): Promise<RestorePlan> {
   const startedMs = environment.clock.monotonicMs();
   const opened = await openCheckpoint(request.record, request.indexes, environment, () => {});
   const totals = { entries: 0, bytes: 0, bytesRead: 0, bytesTransferred: 0, bytesReused: 0 };
-  for (const name of request.names) {
-    const item = itemOf(opened.root, name);
-    const entries = await readManifest(item, name, opened);
-    totals.entries += item.entries;
-    totals.bytes += item.bytes;
+  const roots: PlannedRoot[] = [];
+  for (const target of request.roots) {
+    const item = itemOf(opened.root, target.name);
+    const entries = await readWanted(item, target, opened);
+    totals.entries += entries.length;
+    totals.bytes += sizeOf(entries);
     totals.bytesTransferred += planFetch(opened.table, wantedIds(entries)).bytes;
+    const { live, paths } = target;
+    roots.push({
+      name: target.name,
+      differences: differencesOf(entries, live === undefined ? [] : thereNow(live), {
+        paths: request.paths,
+        isInScope: paths === undefined ? () => true : (path) => isBelow(byteText(path), paths),
+      }),
+      neededBytes: needOf(entries).bytes,
+      freeBytes: freeSpaceAt(target.into).bytes,
+    });
   }
-  return { ...totals, durationMs: environment.clock.monotonicMs() - startedMs };
+  return { totals: { ...totals, durationMs: environment.clock.monotonicMs() - startedMs }, roots };
+}
+
+function* thereNow(live: FilesRoot): Generator<TreeEntry> {
+  try {
+    for (const { entry } of scanTree(live)) yield entry;
+  } catch (error) {
+    if (!isError(error, "source-missing")) throw error; // nothing there: all of it is new
+  }
 }
 
 export interface RestoreToRequest {
@@ -205,6 +283,8 @@ export interface RestoreToRequest {
   readonly folder: string;
   /** Names of files roots; null: all. */
   readonly names: readonly string[] | null;
+  /** Byte texts, as `parseInnerPath` gives them: only these paths of each root. Left out: all. */
+  readonly paths?: readonly string[];
 }
 
 /** Restores into a folder with no manager and no lease; nothing in the bucket changes. */
@@ -214,7 +294,8 @@ export async function restoreTo(
 ): Promise<StageResult> {
   const names = request.names ?? Object.keys(request.record.files);
   await ensureFolder(request.folder);
-  const roots = names.map((name) => ({ name, stage: `${request.folder}/${name}` }));
+  const paths = request.paths === undefined ? {} : { paths: request.paths };
+  const roots = names.map((name) => ({ name, stage: `${request.folder}/${name}`, ...paths }));
   return await stageCheckpoint({ ...request, roots }, environment);
 }
 

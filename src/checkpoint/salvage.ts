@@ -24,6 +24,7 @@ import { Pacer } from "./pacer.ts";
 import type { FilesItem } from "./records.ts";
 import type { ReadEnvironment, RestoreToRequest, StageResult } from "./restore.ts";
 import { loadRoot } from "./root_reader.ts";
+import { deliverChunk } from "./stage_root.ts";
 import { TreeStager } from "./stage.ts";
 import type { ContentPart, FileWarning, Head, ManifestEntry } from "./types.ts";
 
@@ -230,8 +231,8 @@ async function stage(
     ...work,
     deliver(id, bytes) {
       work.pacer.count(0, bytes.length * (wanted.get(id)?.length ?? 0));
-      stager.deliver(id, bytes);
+      deliverChunk(stager, id, bytes, work);
     },
   });
-  return stager.finish();
+  return await stager.finish();
 }

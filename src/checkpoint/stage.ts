@@ -2,6 +2,9 @@
  * Builds a whole tree in a folder beside the live one, from a manifest and chunks that arrive in any order, so that
  * each pack is fetched once. Nothing here touches the live tree: if we die, or the disk fills, only the stage is left
  * and may be deleted. A manifest is not trusted: a path that could lead out of the stage is `data-damaged`.
+ *
+ * The stager makes what has no content and keeps the account of what is missing; the content is written by stage jobs
+ * (stage_job.ts), here or in Workers, in any order.
  */
 
 import { StateManagerError } from "../platform/errors.ts";
@@ -16,29 +19,29 @@ import {
   makeSymlinkAt,
   OPEN,
   openAt,
+  ownGid,
+  ownUid,
   type PathBytes,
   pathBytes,
   readAt,
-  setModeAt,
-  setModeFd,
-  setOwnerAt,
-  setOwnerFd,
-  setTimesAt,
-  setTimesFd,
   showPath,
   statFd,
-  syncFd,
-  syncFilesystem,
+  syncFilesystemAside,
   truncateFd,
   unlinkAt,
   writeAt,
 } from "../platform/libc_files.ts";
+import {
+  type DefaultOwner,
+  Refusals,
+  removeOwnXattr,
+  setFileAttributes,
+  setNameAttributes,
+} from "./attributes.ts";
 import { type FormerStage, heldChunks } from "./former_stage.ts";
-import { removeXattr, setXattr, type XattrPlace } from "../platform/libc_xattrs.ts";
-import { bytesOf } from "./byte_text.ts";
 import { checkManifest, manifestDamaged } from "./manifest_check.ts";
+import type { ChunkWrites, FileTarget, StageJobResult } from "./stage_job.ts";
 import type { FileWarning, ManifestEntry, TreeEntry } from "./types.ts";
-import { XATTR_REFUSALS, xattrKind } from "./xattrs.ts";
 
 /** Where a chunk's bytes go: index of the entry in the manifest, and offset in that file. */
 export interface ChunkPosition {
@@ -53,38 +56,43 @@ export interface StageOptions {
   readonly target: string;
 }
 
-/** Open files at one time: chunks of one pack mostly belong to neighbours, and 1024 descriptors are usual. */
-const OPEN_FILES_MAX = 64;
-/** Files from this size are synced one by one, which spreads the writing; the rest waits for one syncfs. */
-const SYNC_ALONE_BYTES = 16 * 1024 * 1024;
+/** The stager's part of a job: chunks that it gives out once, and the files that they go into. */
+export interface StagePart {
+  readonly folder: number;
+  readonly owner: DefaultOwner;
+  readonly files: readonly FileTarget[];
+  /** In the order that was asked for, without those that nobody wants any more. */
+  readonly chunks: readonly ChunkWrites[];
+  /** Entry in the manifest of each of `files`. */
+  readonly entries: readonly number[];
+}
+
 const COPY_BYTES = 1024 * 1024;
-const SET_ID_BITS = 0o6000;
-const REFUSALS: readonly string[] = ["EPERM", "EACCES", "EINVAL", "EOPNOTSUPP"];
 
 interface PendingFile {
   readonly entry: TreeEntry;
-  /** Positions that still wait for their chunk. */
+  /** Positions that still wait for their chunk, those in jobs under way included. */
   missing: number;
   created: boolean;
-  /** Offsets of chunks that a former stage held already. */
-  held: ReadonlySet<number>;
+  /** Offsets of chunks that a former stage held already; null: it is not from one. */
+  held: ReadonlySet<number> | null;
 }
 
-const NOTHING: ReadonlySet<number> = new Set();
-
-/** One stage in the making: `begin`, `resume` as often as there are former ones, `deliver` each wanted chunk, `finish`. */
+/**
+ * One stage in the making: `begin`, `resume` as often as there are former ones, then for each job `take` its chunks, run
+ * it and `settle` it, and at last `finish`.
+ */
 export class TreeStager {
   readonly #options: StageOptions;
   readonly #target: PathBytes;
   #folder = -1;
+  #owner: DefaultOwner = null;
   #entries: readonly ManifestEntry[] = [];
   readonly #wanted = new Map<string, ChunkPosition[]>();
   readonly #lengths = new Map<string, number>();
   readonly #pending = new Map<number, PendingFile>();
-  /** Least recently used first. */
-  readonly #openFiles = new Map<number, number>();
+  readonly #refusals = new Refusals();
   readonly #warnings: FileWarning[] = [];
-  readonly #refused = new Map<string, { first: PathBytes; count: number }>();
 
   constructor(options: StageOptions) {
     this.#options = options;
@@ -96,8 +104,11 @@ export class TreeStager {
     checkManifest(entries, this.#options.root);
     makeFolderAt(AT_CWD, this.#target, 0o700);
     this.#folder = openAt(AT_CWD, this.#target, OPEN.read | OPEN.directory);
+    this.#owner = defaultOwner(this.#folder);
     // Inherited from the folder that the stage is made in, and everything in the stage would inherit it in turn.
-    for (const acl of ["system.posix_acl_default", "system.posix_acl_access"]) this.#without(acl);
+    for (const acl of ["system.posix_acl_default", "system.posix_acl_access"]) {
+      removeOwnXattr(this.#folder, acl);
+    }
     this.#entries = entries;
     const carriers = new Set<number>();
     for (const [index, { entry, parts }] of entries.entries()) {
@@ -105,10 +116,10 @@ export class TreeStager {
         if (entry.path.length > 0) makeFolderAt(this.#folder, entry.path, 0o700);
       } else if (entry.type === "symlink") {
         makeSymlinkAt(entry.target ?? new Uint8Array(0), this.#folder, entry.path);
-        this.#attributes(entry);
+        setNameAttributes(this.#folder, entry, this.#refusals);
       } else if (entry.type === "fifo") {
         makeFifoAt(this.#folder, entry.path, 0o600);
-        this.#attributes(entry);
+        setNameAttributes(this.#folder, entry, this.#refusals);
       } else if (entry.linkGroup === undefined || !carriers.has(entry.linkGroup)) {
         if (entry.linkGroup !== undefined) carriers.add(entry.linkGroup);
         this.#planFile(index, entry, parts);
@@ -134,14 +145,31 @@ export class TreeStager {
       }
       offset += part.length;
     }
-    const file = { entry, missing, created: false, held: NOTHING };
-    this.#pending.set(index, file);
-    if (missing === 0) this.#complete(index, file);
+    if (missing > 0) {
+      this.#pending.set(index, { entry, missing, created: false, held: null });
+      return;
+    }
+    const fd = this.#create(entry);
+    setFileAttributes(fd, entry, this.#owner, this.#refusals);
+    closeFd(fd);
+  }
+
+  /** A new file with its whole size at once: what no chunk fills stays a hole. The caller closes. */
+  #create(entry: TreeEntry): number {
+    const flags = OPEN.write | OPEN.create | OPEN.exclusive | OPEN.noFollow;
+    const fd = openAt(this.#folder, entry.path, flags, 0o600);
+    try {
+      if (entry.size > 0) truncateFd(fd, entry.size, entry.path);
+      return fd;
+    } catch (error) {
+      closeFd(fd);
+      throw error;
+    }
   }
 
   /**
    * Goes on with files of a former stage, as far as reading them back proves their content; what is missing in them
-   * stays wanted. Run it to its end before the first `deliver`. Yields the bytes of each part that need not come.
+   * stays wanted. Run it to its end before the first `take`. Yields the bytes of each part that need not come.
    */
   *resume(former: FormerStage): Generator<number> {
     const groups = new Map<number, number>();
@@ -154,18 +182,22 @@ export class TreeStager {
       const links = entry.linkGroup === undefined ? 1 : groups.get(entry.linkGroup) ?? 1;
       const fd = former.take(this.#folder, entry, links);
       if (fd === null) continue;
-      this.#makeRoom();
-      this.#openFiles.set(index, fd);
-      const held = yield* heldChunks(fd, this.#entries[index]?.parts ?? [], former.cipher);
-      if (held === null) {
-        this.#shut(index);
-        unlinkAt(this.#folder, entry.path);
-        continue;
+      try {
+        const held = yield* heldChunks(fd, this.#entries[index]?.parts ?? [], former.cipher);
+        if (held === null) {
+          unlinkAt(this.#folder, entry.path);
+          continue;
+        }
+        file.created = true;
+        file.held = held;
+        file.missing -= held.size;
+        if (file.missing > 0) continue;
+        // It may have any owner and mode: nothing of what a new file has can be taken for granted.
+        setFileAttributes(fd, entry, null, this.#refusals);
+        this.#pending.delete(index);
+      } finally {
+        closeFd(fd);
       }
-      file.created = true;
-      file.held = held;
-      file.missing -= held.size;
-      if (file.missing === 0) this.#complete(index, file);
     }
     this.#dropHeld();
   }
@@ -174,152 +206,116 @@ export class TreeStager {
     for (const [id, positions] of this.#wanted) {
       const open = positions.filter(({ entry, offset }) => {
         const file = this.#pending.get(entry);
-        return file !== undefined && !file.held.has(offset);
+        return file !== undefined && file.held?.has(offset) !== true;
       });
       if (open.length === 0) this.#wanted.delete(id);
       else this.#wanted.set(id, open);
     }
   }
 
-  /** Writes one chunk everywhere it belongs. A chunk that nobody wants, or wants no more, is ignored. */
-  deliver(id: string, bytes: Uint8Array<ArrayBuffer>): void {
-    const positions = this.#wanted.get(id);
-    if (positions === undefined) return;
-    if (bytes.length !== this.#lengths.get(id)) {
-      throw new StateManagerError(
-        "data-damaged",
-        `restore files "${this.#options.root}": chunk ${id} has ${bytes.length} bytes, wanted ${
-          this.#lengths.get(id)
-        }`,
-        { hint: "run a verify of the checkpoint; restore another one meanwhile" },
-      );
+  /** Gives out chunks for one job. What nobody wants, or another job has taken, is left out. */
+  take(chunks: readonly { readonly id: string; readonly length: number }[]): StagePart {
+    const files: { entry: TreeEntry; index: number; count: number }[] = [];
+    const numbers = new Map<number, number>();
+    const taken: ChunkWrites[] = [];
+    for (const { id, length } of chunks) {
+      const positions = this.#wanted.get(id);
+      if (positions === undefined) continue;
+      this.#checkLength(id, length);
+      this.#wanted.delete(id);
+      const writes: number[] = [];
+      for (const { entry: index, offset } of positions) {
+        const file = this.#pending.get(index);
+        if (file === undefined) continue;
+        let number = numbers.get(index);
+        if (number === undefined) {
+          number = files.length;
+          numbers.set(index, number);
+          files.push({ entry: file.entry, index, count: 0 });
+        }
+        const planned = files[number];
+        if (planned !== undefined) planned.count++;
+        writes.push(number, offset);
+      }
+      taken.push({ id, length, writes });
     }
-    this.#wanted.delete(id);
-    for (const { entry: index, offset } of positions) {
+    return {
+      folder: this.#folder,
+      owner: this.#owner,
+      files: files.map(({ entry, index, count }) => this.#targetOf(entry, index, count)),
+      chunks: taken,
+      entries: files.map(({ index }) => index),
+    };
+  }
+
+  #checkLength(id: string, length: number): void {
+    const wanted = this.#lengths.get(id);
+    if (length === wanted) return;
+    throw new StateManagerError(
+      "data-damaged",
+      `restore files "${this.#options.root}": chunk ${id} has ${length} bytes, wanted ${wanted}`,
+      { hint: "run a verify of the checkpoint; restore another one meanwhile" },
+    );
+  }
+
+  /** A file that several jobs write into is made here, so that each of them finds it with its whole size. */
+  #targetOf(entry: TreeEntry, index: number, count: number): FileTarget {
+    const file = this.#pending.get(index);
+    const complete = file?.missing === count;
+    const create = file?.created === false;
+    if (file === undefined || !create || complete) {
+      return { entry, create, complete, foreign: file?.held !== null };
+    }
+    closeFd(this.#create(entry));
+    file.created = true;
+    return { entry, create: false, complete, foreign: false };
+  }
+
+  /** Takes a job's result into the account; files that are complete by it but still lack their attributes. */
+  settle(part: StagePart, result: StageJobResult): StagePart {
+    this.#refusals.add(result.refused);
+    const absent = new Set(result.absent);
+    const spoiled = new Set<number>();
+    const written = new Set<number>();
+    for (const { id, writes } of part.chunks) {
+      const positions: ChunkPosition[] = [];
+      for (let i = 0; i < writes.length; i += 2) {
+        const number = writes[i] ?? -1;
+        const entry = part.entries[number] ?? -1;
+        if (absent.has(id)) {
+          positions.push({ entry, offset: writes[i + 1] ?? 0 });
+          spoiled.add(number);
+        } else {
+          written.add(number);
+          const file = this.#pending.get(entry);
+          if (file !== undefined) file.missing--;
+        }
+      }
+      if (absent.has(id)) this.#wanted.set(id, positions);
+    }
+    const files: FileTarget[] = [];
+    const entries: number[] = [];
+    part.files.forEach(({ complete }, number) => {
+      const index = part.entries[number] ?? -1;
       const file = this.#pending.get(index);
-      if (file === undefined) continue;
-      writeAt(this.#open(index, file), bytes, offset, file.entry.path);
-      if (--file.missing === 0) this.#complete(index, file);
-    }
-  }
-
-  #open(index: number, file: PendingFile): number {
-    const cached = this.#openFiles.get(index);
-    if (cached !== undefined) {
-      this.#openFiles.delete(index);
-      this.#openFiles.set(index, cached);
-      return cached;
-    }
-    this.#makeRoom();
-    const flags = file.created ? OPEN.write : OPEN.write | OPEN.create | OPEN.exclusive;
-    const fd = openAt(this.#folder, file.entry.path, flags | OPEN.noFollow, 0o600);
-    this.#openFiles.set(index, fd);
-    if (!file.created) {
-      file.created = true;
-      // The whole size at once: what no chunk fills stays a hole.
-      if (file.entry.size > 0) truncateFd(fd, file.entry.size, file.entry.path);
-    }
-    return fd;
-  }
-
-  #makeRoom(): void {
-    const oldest = this.#openFiles.keys().next();
-    if (this.#openFiles.size >= OPEN_FILES_MAX && !oldest.done) this.#shut(oldest.value);
-  }
-
-  #shut(index: number): void {
-    const fd = this.#openFiles.get(index);
-    this.#openFiles.delete(index);
-    if (fd !== undefined) closeFd(fd);
-  }
-
-  #without(name: string): void {
-    try {
-      removeXattr(this.#folder, pathBytes(name));
-    } catch (error) {
-      if (!isErrno(error, "ENODATA", "EOPNOTSUPP", "EPERM", "EACCES", "EINVAL")) throw error;
-    }
-  }
-
-  /**
-   * All content is there: owner first, since it takes the set-id bits and a capability away. Then extended attributes,
-   * which a user that is not root cannot set on a file that its mode protects from writing; then mode and times.
-   */
-  #complete(index: number, file: PendingFile): void {
-    const { entry } = file;
-    const fd = this.#open(index, file);
-    const owned = this.#allowed("owner", entry.path, () => setOwnerFd(fd, entry.uid, entry.gid, entry.path));
-    this.#xattrs(entry, fd);
-    const mode = owned ? entry.mode : entry.mode & ~SET_ID_BITS;
-    this.#allowed("mode", entry.path, () => setModeFd(fd, mode, entry.path));
-    this.#allowed("time", entry.path, () => setTimesFd(fd, entry.mtimeNs, entry.path));
-    if (entry.size >= SYNC_ALONE_BYTES) syncFd(fd, entry.path);
-    this.#shut(index);
-    this.#pending.delete(index);
-  }
-
-  /** Attributes by name, for all that is no regular file. */
-  #attributes(entry: TreeEntry): void {
-    const path = entry.path.length === 0 ? DOT : entry.path;
-    const folder = this.#folder;
-    const owned = this.#allowed("owner", entry.path, () => setOwnerAt(folder, path, entry.uid, entry.gid));
-    if (entry.xattrs !== undefined) this.#xattrsByName(entry);
-    if (entry.type !== "symlink") {
-      const mode = owned ? entry.mode : entry.mode & ~SET_ID_BITS;
-      this.#allowed("mode", entry.path, () => setModeAt(folder, path, mode));
-    }
-    this.#allowed("time", entry.path, () => setTimesAt(folder, path, entry.mtimeNs));
-  }
-
-  #xattrsByName(entry: TreeEntry): void {
-    if (entry.path.length === 0) return this.#xattrs(entry, this.#folder);
-    const cut = entry.path.lastIndexOf(0x2f);
-    const folder = cut < 0 ? DOT : entry.path.slice(0, cut);
-    const folderFd = openAt(this.#folder, folder, OPEN.read | OPEN.directory);
-    try {
-      this.#xattrs(entry, { folderFd, name: entry.path.slice(cut + 1) });
-    } finally {
-      closeFd(folderFd);
-    }
-  }
-
-  #xattrs(entry: TreeEntry, place: XattrPlace): void {
-    for (const { name, value } of entry.xattrs ?? []) {
-      const set = () => setXattr(place, bytesOf(name), value);
-      this.#allowed(xattrKind(name), entry.path, set, XATTR_REFUSALS);
-    }
-  }
-
-  /**
-   * Does what a user without the right, or a poorer filesystem, may refuse: counted, never a failure. EINVAL is an
-   * owner that a user namespace does not map. A file whose owner could not be set must not get set-id bits: they
-   * would lend our own rights instead of the owner's.
-   */
-  #allowed(
-    what: string,
-    path: PathBytes,
-    action: () => void,
-    refusals: readonly string[] = REFUSALS,
-  ): boolean {
-    try {
-      action();
-      return true;
-    } catch (error) {
-      if (!isErrno(error, ...refusals)) throw error;
-      const seen = this.#refused.get(what);
-      if (seen === undefined) this.#refused.set(what, { first: path, count: 1 });
-      else seen.count++;
-      return false;
-    }
+      if (file === undefined) return;
+      if (written.has(number)) file.created = true;
+      if (file.missing > 0) return;
+      this.#pending.delete(index);
+      if (complete && !spoiled.has(number)) return;
+      files.push({ entry: file.entry, create: false, complete: true, foreign: file.held !== null });
+      entries.push(index);
+    });
+    return { folder: this.#folder, owner: this.#owner, files, chunks: [], entries };
   }
 
   /**
    * Hard links, then the folders' attributes from the bottom up (making things in them changed their times), then
    * one sync of the filesystem. When it returns, the stage is complete and durable.
    */
-  finish(): FileWarning[] {
+  async finish(): Promise<FileWarning[]> {
     const [waiting] = this.#wanted.keys();
-    if (waiting !== undefined) {
+    if (waiting !== undefined || this.#pending.size > 0) {
       throw new StateManagerError(
         "data-damaged",
         `restore files "${this.#options.root}": ${this.#wanted.size} chunks are missing, the first is ${waiting}`,
@@ -329,17 +325,11 @@ export class TreeStager {
     this.#linkAll();
     for (let index = this.#entries.length - 1; index >= 0; index--) {
       const entry = this.#entries[index]?.entry;
-      if (entry?.type === "directory") this.#attributes(entry);
+      if (entry?.type === "directory") setNameAttributes(this.#folder, entry, this.#refusals);
     }
-    syncFilesystem(this.#folder, this.#target);
+    await syncFilesystemAside(this.#folder, this.#target);
     this.close();
-    for (const [what, { first, count }] of this.#refused) {
-      const reason = `${what} not set, here and on ${
-        count - 1
-      } others: not permitted, or not known to this filesystem`;
-      this.#warnings.push({ root: this.#options.root, path: showPath(first), reason });
-    }
-    return this.#warnings;
+    return [...this.#warnings, ...this.#refusals.warnings(this.#options.root)];
   }
 
   #linkAll(): void {
@@ -367,16 +357,19 @@ export class TreeStager {
     const from = openAt(this.#folder, carrier.path, OPEN.read | OPEN.noFollow);
     try {
       const size = statFd(from).size;
-      const file = { entry: { ...entry, size }, missing: 0, created: false, held: NOTHING };
-      const to = this.#open(-1, file);
-      const buffer = new Uint8Array(COPY_BYTES);
-      for (let at = 0; at < size;) {
-        const count = readAt(from, buffer, at);
-        if (count === 0) break;
-        writeAt(to, buffer.subarray(0, count), at, entry.path);
-        at += count;
+      const to = this.#create({ ...entry, size });
+      try {
+        const buffer = new Uint8Array(COPY_BYTES);
+        for (let at = 0; at < size;) {
+          const count = readAt(from, buffer, at);
+          if (count === 0) break;
+          writeAt(to, buffer.subarray(0, count), at, entry.path);
+          at += count;
+        }
+        setFileAttributes(to, entry, this.#owner, this.#refusals);
+      } finally {
+        closeFd(to);
       }
-      this.#complete(-1, file);
     } finally {
       closeFd(from);
     }
@@ -384,7 +377,6 @@ export class TreeStager {
 
   /** Closes what is open; the stage itself stays for the caller to swap in or delete. */
   close(): void {
-    for (const index of [...this.#openFiles.keys()]) this.#shut(index);
     if (this.#folder >= 0) closeFd(this.#folder);
     this.#folder = -1;
   }
@@ -394,4 +386,11 @@ export class TreeStager {
   }
 }
 
-const DOT = pathBytes(".");
+/**
+ * Whom new files in `folder` belong to. Below a folder that hands its own group down, or on a mount that does, the
+ * folder itself has that group; only where it is ours is the answer certain.
+ */
+function defaultOwner(folder: number): DefaultOwner {
+  const { uid, gid } = statFd(folder);
+  return uid === ownUid() && gid === ownGid() ? { uid, gid } : null;
+}

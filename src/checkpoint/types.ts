@@ -135,7 +135,7 @@ export interface ArchiveTotals {
   readonly bytesRead: number;
   /** Bytes sent to, or fetched from, the store. */
   readonly bytesTransferred: number;
-  /** Bytes of files that an interrupted restore of the same checkpoint had brought already; verified, not fetched. */
+  /** Bytes of files that this machine had already, in its live folder or from an interrupted restore: verified, not fetched. */
   readonly bytesReused: number;
   readonly durationMs: number;
 }

@@ -100,6 +100,11 @@ const RESTORE: readonly OptionSpec[] = [
     text: "only these databases (else all): NAME, or NAME=PATH",
     repeatable: true,
   },
+  {
+    flags: "--path <path>",
+    text: "with --to: only this file or folder, relative to its files root",
+    repeatable: true,
+  },
   { flags: "--consistent", text: "with --at: the databases too as they were at the checkpoint" },
   {
     flags: "--to <dir>",
@@ -321,6 +326,7 @@ export const COMMANDS: readonly CommandSpec[] = [
       "restore v3",
       "restore v3 --config /etc/state-manager.json --data-dir /var/lib/state-manager",
       "restore latest --to /tmp/rescued --bucket b --endpoint https://s3.example.com",
+      "restore v3 --to /tmp/rescued --path notes/2026",
     ],
     load: async () => (await import("./restore.ts")).restore,
   },

@@ -24,6 +24,12 @@ export async function restore(
     const { restoreOffline } = await import("./restore_offline.ts");
     return await restoreOffline(context, options, target, to);
   }
+  if (options.list("path").length > 0) {
+    throw usageError(
+      "restore: single paths come back into a folder of their own",
+      "add --to DIR, and copy from there what you need",
+    );
+  }
   return await inPlace(context, options, target);
 }
 

@@ -9,6 +9,7 @@ import { tellFileWarnings } from "./checkpoint_create.ts";
 import { type JsonObject, type ManagerClient, openClient } from "./client.ts";
 import { confirm, type Context, type ExitCode, type Options, usageError } from "./context.ts";
 import { showProgress } from "./progress.ts";
+import { fetchText, planText } from "./restore_plan.ts";
 import { namesStore } from "./store_options.ts";
 import { size } from "./text.ts";
 
@@ -92,7 +93,9 @@ function resultText(result: JsonObject): string {
   const name = (value: unknown) => `v${(value as JsonObject)["n"]} ${(value as JsonObject)["id"]}`;
   const totals = result["totals"] as JsonObject | null;
   const bytes = totals === null ? "" : `, ${size(Number(totals["bytes"]))}`;
-  if (result["checkpoint"] === null) return `would restore ${name(result["source"])}${bytes}\n`;
+  if (result["checkpoint"] === null) {
+    return `would restore ${name(result["source"])}${bytes}${fetchText(totals)}\n${planText(result["plan"])}`;
+  }
   const safety = result["safety"] === null ? "" : `; what was there before is ${name(result["safety"])}`;
   return `restored ${name(result["source"])} as ${name(result["checkpoint"])}${bytes}${safety}\n`;
 }

@@ -3,18 +3,23 @@
  * store; if it is interrupted, an unfinished folder is left and nothing else.
  */
 
-import { findCheckpoint, planRestore, restoreTo } from "../checkpoint/mod.ts";
+import { findCheckpoint, parseInnerPath, planRestore, restoreTo } from "../checkpoint/mod.ts";
+import type { ReadEnvironment, RestoreToRequest } from "../checkpoint/mod.ts";
 import type { ArchiveProgress } from "../checkpoint/types.ts";
 import { StateManagerError } from "../platform/errors.ts";
 import { isEmptyFolder } from "../platform/folder.ts";
-import { checkpointView, totalsView } from "../server/mod.ts";
+import { checkpointView, plannedRootView, totalsView } from "../server/mod.ts";
 import { tellFileWarnings } from "./checkpoint_create.ts";
 import type { JsonObject } from "./client.ts";
 import { type Context, type ExitCode, type Options, say, usageError } from "./context.ts";
 import { openRepositoryOffline } from "./offline.ts";
 import { progressEvent, showProgress } from "./progress.ts";
 import type { Target } from "./restore.ts";
+import { fetchText, planText } from "./restore_plan.ts";
 import { size } from "./text.ts";
+
+/** Differences in the JSON of a dry run. */
+const PLANNED_PATHS = 1_000_000;
 
 export async function restoreOffline(
   context: Context,
@@ -31,6 +36,7 @@ export async function restoreOffline(
   const { head, store, cipher } = repository;
   const record = findCheckpoint(head, target);
   const names = namesOf(options, Object.keys(record.files));
+  const paths = pathsOf(options, names);
   const progress = showProgress(context, options);
   const environment = {
     store,
@@ -40,21 +46,16 @@ export async function restoreOffline(
     signal: new AbortController().signal, // an interrupt ends the process; what was written is an unfinished new folder
     onProgress: (value: ArchiveProgress) => progress.onEvent(progressEvent(value)),
   };
-  const request = { record, indexes: head.indexes, names, folder };
   const dryRun = options.flag("dryRun");
+  const work = { record, indexes: head.indexes, names, folder, ...(paths === null ? {} : { paths }) };
   let result: JsonObject;
   try {
-    const { totals, warnings } = dryRun
-      ? { totals: await planRestore(request, environment), warnings: [] }
-      : await restoreTo(request, environment);
     result = {
       source: checkpointView(record),
       files: names,
       folder,
       dry_run: dryRun,
-      totals: totalsView(totals),
-      file_warnings: warnings,
-      file_warnings_total: warnings.length,
+      ...await (dryRun ? planned(work, environment) : restored(work, environment)),
     };
   } finally {
     progress.done();
@@ -62,11 +63,45 @@ export async function restoreOffline(
   if (options.flag("json")) context.terminal.out(JSON.stringify({ type: "complete", ...result }) + "\n");
   else {
     const verb = dryRun ? "would restore" : "restored";
-    const bytes = size(Number((result["totals"] as JsonObject)["bytes"]));
-    context.terminal.out(`${verb} v${record.n} ${record.id}, ${bytes}, into ${folder}\n`);
+    const totals = result["totals"] as JsonObject;
+    const bytes = size(Number(totals["bytes"])) + (dryRun ? fetchText(totals) : "");
+    context.terminal.out(
+      `${verb} v${record.n} ${record.id}, ${bytes}, into ${folder}\n${planText(result["plan"])}`,
+    );
     for (const name of names) say(context, options, `  ${folder}/${name}`);
   }
   return tellFileWarnings(context, options, result);
+}
+
+async function restored(work: RestoreToRequest, environment: ReadEnvironment): Promise<JsonObject> {
+  const { totals, warnings } = await restoreTo(work, environment);
+  return { totals: totalsView(totals), file_warnings: warnings, file_warnings_total: warnings.length };
+}
+
+/** Nothing is there before: every entry would be new. */
+async function planned(
+  { names, folder, paths, ...work }: RestoreToRequest,
+  environment: ReadEnvironment,
+): Promise<JsonObject> {
+  const part = paths === undefined ? {} : { paths };
+  const roots = (names ?? []).map((name) => ({ name, into: folder, ...part }));
+  const { totals, roots: plan } = await planRestore({ ...work, roots, paths: PLANNED_PATHS }, environment);
+  return {
+    totals: totalsView(totals),
+    plan: plan.map(plannedRootView),
+    file_warnings: [],
+    file_warnings_total: 0,
+  };
+}
+
+/** Null: all of each root. With several roots it must be said which one the paths are of. */
+function pathsOf(options: Options, names: readonly string[]): readonly string[] | null {
+  const paths = options.list("path");
+  if (paths.length === 0) return null;
+  if (names.length !== 1) {
+    throw usageError("restore --path: say of which files", `add --files NAME, one of ${names.join(", ")}`);
+  }
+  return paths.map(parseInnerPath);
 }
 
 /** Of the files roots that the checkpoint holds, those that are wanted. */

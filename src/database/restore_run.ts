@@ -127,7 +127,7 @@ export class RestoreRun {
     const { peakBytes } = await sizesOf(plan, this.#environment);
     const folder = folderOf(file);
     const free = freeSpace(pathBytes(folder)).bytes;
-    if (free >= peakBytes) return;
+    if (free === null || free >= peakBytes) return;
     throw new StateManagerError(
       "disk-full",
       `restore database: it needs ${peakBytes} bytes, ${free} are free on the disk of ${folder}`,

@@ -6,6 +6,7 @@ import type {
   DiffResult,
   FolderListing,
   Kept,
+  PlannedRoot,
   VerifyLevel,
   VerifyResult,
 } from "../checkpoint/mod.ts";
@@ -201,6 +202,8 @@ export interface RestoreResult {
   readonly databases: Readonly<Record<string, number>>;
   /** For a dry run: what would be fetched; else what was. */
   readonly totals: ArchiveTotals | null;
+  /** For a dry run: what would change in each files root; else null. */
+  readonly plan: readonly PlannedRoot[] | null;
   readonly warnings: readonly FileWarning[];
 }
 

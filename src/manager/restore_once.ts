@@ -18,6 +18,7 @@ import type { DataDir } from "./data_dir.ts";
 import { findDatabases } from "./database_names.ts";
 import { finishedIntent } from "./head_changes.ts";
 import { releaseLease, StopBudget } from "./last_state.ts";
+import { PLANNED_PATHS, planTargets } from "./restorer.ts";
 import { databasesOf, filesRoots, storeOptions } from "./opening.ts";
 import { checkRequest, type RestoreScope, sourceOf, wantedOf } from "./restore_request.ts";
 import { txidsOf } from "./restorer.ts";
@@ -150,8 +151,14 @@ export async function planOnce(
     if (names.length + Object.keys(databases).length === 0) throw nothingHere();
     const onProgress = (progress: ArchiveProgress) => work.onProgress?.(progress);
     const environment = { store, cipher, clock, cacheFolder: null, signal: work.signal, onProgress };
-    const totals = request.dryRun
-      ? await planRestore({ record: source, indexes: head.indexes, names }, environment)
+    const roots = filesRoots(config, options.dir).filter(({ name }) => names.includes(name));
+    const plan = request.dryRun
+      ? await planRestore({
+        record: source,
+        indexes: head.indexes,
+        roots: planTargets(roots),
+        paths: PLANNED_PATHS,
+      }, environment)
       : null;
     return {
       source,
@@ -159,7 +166,8 @@ export async function planOnce(
       safety: null,
       files: names,
       databases: txidsOf(databases),
-      totals,
+      totals: plan?.totals ?? null,
+      plan: plan?.roots ?? null,
       warnings: [],
     };
   } finally {

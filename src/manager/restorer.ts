@@ -9,7 +9,14 @@
  *   4. the marker says what the local content is now.
  */
 
-import { findSwapPlace, isEmptyRoot, moveAside, swapIn, type SwapPlace } from "../checkpoint/mod.ts";
+import {
+  findSwapPlace,
+  isEmptyRoot,
+  moveAside,
+  type PlanTarget,
+  swapIn,
+  type SwapPlace,
+} from "../checkpoint/mod.ts";
 import type { ArchiveTotals, CheckpointRecord, FilesRoot, FileWarning } from "../checkpoint/types.ts";
 import { assert } from "../platform/assert.ts";
 import { asStateManagerError } from "../platform/errors.ts";
@@ -201,7 +208,8 @@ export class Restorer {
     const plan = await this.#options.archiver.plan({
       head: this.#options.head.head,
       record: source,
-      names,
+      roots: planTargets(this.#named(names)),
+      paths: PLANNED_PATHS,
     }, work);
     return {
       source,
@@ -210,6 +218,7 @@ export class Restorer {
       files: names,
       databases: txidsOf(databases),
       totals: plan.totals,
+      plan: plan.roots,
       warnings: [],
     };
   }
@@ -309,6 +318,7 @@ export class Restorer {
       files: names,
       databases: txids,
       totals: stager.staged?.totals ?? null,
+      plan: null,
       warnings: stager.staged?.warnings ?? [],
     };
   }
@@ -334,6 +344,7 @@ export class Restorer {
         name: root.name,
         stage: places.get(root.name)?.stage ?? "",
         former: places.get(root.name)?.former ?? [],
+        live: places.get(root.name)?.live ?? root.path,
       })),
     }, work);
     // Named one by one where the caller asked for them; the log gets enough to see what kind it is.
@@ -376,6 +387,14 @@ function whatOf({ target, databases }: RestoreRequest, source: CheckpointRecord)
 }
 
 const LOGGED_WARNINGS = 20;
+/** Differences in the answer to a dry run, per files root; their number is told whatever it is. */
+export const PLANNED_PATHS = 10_000;
+
+/** What a plan of a restore in place compares: each root with the folder that is there. */
+export function planTargets(roots: readonly FilesRoot[]): PlanTarget[] {
+  return roots.map((root) => ({ name: root.name, live: root, into: root.path }));
+}
+
 const LEASE_CHECK_MS = 50;
 const RECOVER_AGAIN_MS = 1000;
 

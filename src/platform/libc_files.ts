@@ -90,6 +90,7 @@ export function isErrno(error: unknown, ...names: string[]): error is LibcError 
 const LIBC_SYMBOLS = {
   __errno_location: { parameters: [], result: "pointer" },
   geteuid: { parameters: [], result: "u32" },
+  getegid: { parameters: [], result: "u32" },
   openat: { parameters: ["i32", "buffer", "i32", "u32"], result: "i32" },
   syscall: { parameters: ["i64", "i32", "buffer", "buffer", "usize"], result: "i64" },
   close: { parameters: ["i32"], result: "i32" },
@@ -203,6 +204,11 @@ export function isRoot(): boolean {
 /** The user whose files this process makes. */
 export function ownUid(): number {
   return libc().symbols.geteuid();
+}
+
+/** The group that files of this process get, unless their folder hands down its own. */
+export function ownGid(): number {
+  return libc().symbols.getegid();
 }
 
 /** Opens `path` below `dirFd`; the caller closes. */
@@ -547,14 +553,19 @@ export async function syncFilesystemAside(fd: number, path: PathBytes): Promise<
   }
 }
 
-/** Bytes and files that this user may still make on the filesystem of `path`. */
-export function freeSpace(path: PathBytes): { readonly bytes: number; readonly files: number } {
+/**
+ * Bytes and files that this user may still make on the filesystem of `path`. Null: it does not count them, as some
+ * network mounts do not, and filesystems that make inodes as they go.
+ */
+export function freeSpace(path: PathBytes): { readonly bytes: number | null; readonly files: number | null } {
   const vfs = new Uint8Array(128);
   check(libc().symbols.statvfs(terminated(path, firstPath, "free space of"), vfs), "free space of", path);
   const view = new DataView(vfs.buffer);
-  const blockBytes = Number(view.getBigUint64(8, true));
+  const field = (at: number) => Number(view.getBigUint64(at, true));
+  const blockBytes = field(8);
+  const [blocks, availableBlocks, inodes, availableInodes] = [field(16), field(32), field(40), field(56)];
   return {
-    bytes: blockBytes * Number(view.getBigUint64(32, true)),
-    files: Number(view.getBigUint64(56, true)),
+    bytes: blocks === 0 ? null : blockBytes * availableBlocks,
+    files: inodes === 0 ? null : availableInodes,
   };
 }

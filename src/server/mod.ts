@@ -13,6 +13,7 @@ export {
   leaseView,
   listedView,
   listFacts,
+  plannedRootView,
   processView,
   restoreResultView,
   statusView,

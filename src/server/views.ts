@@ -1,6 +1,6 @@
 /** The public form of what the manager knows: snake_case, times in RFC 3339, durations in seconds. */
 
-import type { DiffResult, FolderListing, VerifyResult } from "../checkpoint/mod.ts";
+import type { DiffResult, FolderListing, PlannedRoot, VerifyResult } from "../checkpoint/mod.ts";
 import type { ArchiveTotals, CheckpointRecord, FileWarning } from "../checkpoint/types.ts";
 import type { LeaseStatus } from "../lease/types.ts";
 import type {
@@ -296,6 +296,23 @@ export function restoreResultView(result: RestoreResult): View {
     databases: result.databases,
     dry_run: result.checkpoint === null,
     totals: result.totals === null ? null : totalsView(result.totals),
+    plan: result.plan === null ? null : result.plan.map(plannedRootView),
     ...fileWarningsView(result.warnings),
+  };
+}
+
+/** What a restore would do to one files root. */
+export function plannedRootView({ name, differences, neededBytes, freeBytes }: PlannedRoot): View {
+  const { added, changed, removed, unchanged, paths, pathsTotal } = differences;
+  return {
+    name,
+    added,
+    changed,
+    removed,
+    unchanged,
+    paths,
+    paths_total: pathsTotal,
+    needed_bytes: neededBytes,
+    free_bytes: freeBytes,
   };
 }

@@ -118,7 +118,8 @@ Deno.test("archiver makes a checkpoint and brings it back, by a child of its own
   const { totals } = await archiver.plan({
     head: session.head,
     record,
-    names: ["data"],
+    roots: [{ name: "data", into: "/" }],
+    paths: 0,
   });
   assert.equal(totals.bytes, record.files["data"]?.bytes);
   const stage = `${place.folder}/stage`;

@@ -24,7 +24,7 @@ Deno.test(`a tree of ${FILES} files comes back to the last attribute (seed ${SEE
   }
   Deno.writeTextFileSync(`${live}/intruder`, "not in the checkpoint");
   const place = await findSwapPlace(root, "01life");
-  assert.deepEqual(stageCaptured(tree, place.stage, SEED), []);
+  assert.deepEqual(await stageCaptured(tree, place.stage, SEED), []);
   await swapIn({ journalPath, id: "01life", roots: [{ root, place }] });
   await finishSwaps(journalPath, { keepOld: false });
   const after = await hashTree(live);

@@ -106,8 +106,9 @@ Deno.test("restore fetches an index anew when its local copy is damaged", async 
 Deno.test("restore plan says what is fetched, in bytes", async () => {
   const { runs, record } = await withCheckpoint();
   await using _ = runs;
-  const request = { record, indexes: runs.head.indexes, names: ["data"] };
-  const plan = await planRestore(request, runs.environment());
+  const roots = [{ name: "data", into: runs.folder }];
+  const request = { record, indexes: runs.head.indexes, roots, paths: 10 };
+  const { totals: plan } = await planRestore(request, runs.environment());
   const { totals } = await runs.stage(record);
   assert.equal(plan.entries, totals.entries);
   assert.equal(plan.bytes, totals.bytes);

@@ -39,7 +39,11 @@ export function watchedStore(base: ObjectStore = memoryStore()) {
       puts.push({ key, bytes: body.length });
       return await base.put(key, body, options);
     },
-    get: async (key, options) => watch.onGet(await base.get(key, options)),
+    /** A change is one of the stored object, whatever part of it is asked for. */
+    async get(key, { range, ...options } = {}) {
+      const object = watch.onGet(await base.get(key, options));
+      return range === undefined ? object : { ...object, body: object.body.slice(range.start, range.end) };
+    },
   };
   return { store, puts, watch };
 }

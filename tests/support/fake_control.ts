@@ -157,6 +157,7 @@ export function restoreResult(
     files: ["app"],
     databases: {},
     totals,
+    plan: null,
     warnings: [],
     ...change,
   };

@@ -7,11 +7,11 @@ function become(uid: number): void {
   if (libc.symbols.seteuid(uid) !== 0) throw new Error(`cannot become user ${uid}`);
 }
 
-/** `action` must be synchronous: the whole process is that user until it returns. */
-export function asUser<T>(uid: number, action: () => T): T {
+/** The whole process is that user until `action` has ended. */
+export async function asUser<T>(uid: number, action: () => T | Promise<T>): Promise<T> {
   become(uid);
   try {
-    return action();
+    return await action();
   } finally {
     become(0);
   }

@@ -64,7 +64,7 @@ export async function stagedScene(
   });
   const tree = captureTree(filesRoot(source));
   const place = await findSwapPlace(root, RESTORE_ID);
-  stageCaptured(tree, place.stage);
+  await stageCaptured(tree, place.stage);
   return {
     folder,
     root,

@@ -2,8 +2,11 @@
 
 import { closeFd } from "../../src/platform/libc_files.ts";
 import { openForReading, openRootFolder } from "../../src/checkpoint/file_reader.ts";
+import { plainCipher } from "../../src/checkpoint/cipher.ts";
+import { loadCodec } from "../../src/checkpoint/codec.ts";
 import { chunkId } from "../../src/checkpoint/ids.ts";
 import { scanTree } from "../../src/checkpoint/scan.ts";
+import { deliverChunk } from "../../src/checkpoint/stage_root.ts";
 import { type ChunkPosition, TreeStager } from "../../src/checkpoint/stage.ts";
 import type {
   ContentPart,
@@ -103,12 +106,19 @@ function contentOf(
   }
 }
 
+const codec = await loadCodec();
+
+/** Brings one chunk to where it belongs, as a job of its own. */
+export function deliver(stager: TreeStager, id: string, bytes: Uint8Array<ArrayBuffer>): void {
+  deliverChunk(stager, id, bytes, { codec, cipher: plainCipher });
+}
+
 /** Stages a captured tree, with the chunks in an order of their own. */
-export function stageCaptured(
+export async function stageCaptured(
   tree: CapturedTree,
   target: string,
   seed = 1,
-): FileWarning[] {
+): Promise<FileWarning[]> {
   using stager = new TreeStager({ root: "data", target });
   const wanted: ReadonlyMap<string, readonly ChunkPosition[]> = stager.begin(
     tree.entries,
@@ -121,7 +131,7 @@ export function stageCaptured(
   for (const { id } of shuffled) {
     const bytes = tree.chunks.get(id);
     if (bytes === undefined) throw new Error(`no chunk ${id}`);
-    stager.deliver(id, bytes);
+    deliver(stager, id, bytes);
   }
-  return stager.finish();
+  return await stager.finish();
 }

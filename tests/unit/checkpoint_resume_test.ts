@@ -7,7 +7,7 @@ import { FormerStage } from "../../src/checkpoint/former_stage.ts";
 import { TreeStager } from "../../src/checkpoint/stage.ts";
 import { findSwapPlace } from "../../src/checkpoint/swap_place.ts";
 import { isRoot } from "../../src/platform/libc_files.ts";
-import { type CapturedTree, captureTree, filesRoot } from "../support/tree_capture.ts";
+import { type CapturedTree, captureTree, deliver, filesRoot } from "../support/tree_capture.ts";
 import { hashTree, makeTree, scratchFolder, seededRandom } from "../support/tree_model.ts";
 
 /** Asked once, before any test: it loads libc, which older runtimes count as a leak of the test that does it. */
@@ -16,11 +16,11 @@ const asRoot = isRoot();
 const bytesIn = (tree: CapturedTree, ids: Iterable<string>) =>
   [...ids].reduce((sum, id) => sum + (tree.chunks.get(id)?.length ?? 0), 0);
 
-function deliver(stager: TreeStager, tree: CapturedTree, ids: readonly string[]): void {
+function deliverAll(stager: TreeStager, tree: CapturedTree, ids: readonly string[]): void {
   for (const id of ids) {
     const bytes = tree.chunks.get(id);
     assert.ok(bytes !== undefined);
-    stager.deliver(id, bytes);
+    deliver(stager, id, bytes);
   }
 }
 
@@ -29,11 +29,11 @@ function stagePart(tree: CapturedTree, target: string, share: number, seed: numb
   const random = seededRandom(seed);
   using stager = new TreeStager({ root: "data", target });
   const wanted = stager.begin(tree.entries);
-  deliver(stager, tree, [...wanted.keys()].filter(() => random() < share));
+  deliverAll(stager, tree, [...wanted.keys()].filter(() => random() < share));
 }
 
 /** Builds the whole tree with what `formers` hold; returns the ids that had to come all the same, and bytes reused. */
-function stageRest(tree: CapturedTree, target: string, formers: readonly string[]) {
+async function stageRest(tree: CapturedTree, target: string, formers: readonly string[]) {
   using stager = new TreeStager({ root: "data", target });
   const wanted = stager.begin(tree.entries);
   let reused = 0;
@@ -43,8 +43,8 @@ function stageRest(tree: CapturedTree, target: string, formers: readonly string[
     for (const bytes of stager.resume(former)) reused += bytes;
   }
   const ids = [...wanted.keys()];
-  deliver(stager, tree, ids);
-  assert.deepEqual(stager.finish(), []);
+  deliverAll(stager, tree, ids);
+  assert.deepEqual(await stager.finish(), []);
   return { ids, reused };
 }
 
@@ -111,7 +111,7 @@ Deno.test("a stage that goes on with damaged former ones is the tree, and fetche
     }
     const damages = await damage(first, seed) + await damage(second, seed + 100);
     assert.ok(damages > 10, `seed ${seed}: ${damages} files damaged`);
-    const { ids, reused } = stageRest(tree, third, [second, first]);
+    const { ids, reused } = await stageRest(tree, third, [second, first]);
     const [before, after] = [await hashTree(live), await hashTree(third)];
     assert.deepEqual(after.lines, before.lines, `seed ${seed}`);
     const fetched = bytesIn(tree, ids);
@@ -139,7 +139,7 @@ Deno.test("a file with something in its hole is not used", async () => {
   const [former, stage] = [`${folder.path}/former`, `${folder.path}/new`];
   stagePart(tree, former, 1, 1);
   sparse(`${former}/f`, [1_000_000]);
-  const { ids, reused } = stageRest(tree, stage, [former]);
+  const { ids, reused } = await stageRest(tree, stage, [former]);
   assert.equal(ids.length, tree.chunks.size);
   assert.equal(reused, 0);
   assert.equal((await hashTree(stage)).hash, (await hashTree(live)).hash);
@@ -155,8 +155,8 @@ Deno.test("a finished stage is used whole, hard links and folders without rights
   Deno.chmodSync(`${live}/closed`, 0o500);
   const tree = captureTree(filesRoot(live));
   const [former, stage] = [`${folder.path}/former`, `${folder.path}/new`];
-  stageRest(tree, former, []);
-  const { ids } = stageRest(tree, stage, [former]);
+  await stageRest(tree, former, []);
+  const { ids } = await stageRest(tree, stage, [former]);
   assert.deepEqual(ids, []);
   assert.equal((await hashTree(stage)).hash, (await hashTree(live)).hash);
 });

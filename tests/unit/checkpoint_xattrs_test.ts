@@ -46,7 +46,7 @@ for (const seed of [1, 2, 3]) {
       assert.deepEqual(tree.warnings, []);
       const entries = [...throughManifest(tree.entries)];
       assert.deepEqual(entries, tree.entries);
-      assert.deepEqual(stageCaptured({ ...tree, entries }, `${folder.path}/stage`, seed), []);
+      assert.deepEqual(await stageCaptured({ ...tree, entries }, `${folder.path}/stage`, seed), []);
       assert.deepEqual(await listXattrLines(`${folder.path}/stage`), before);
       const [old, restored] = [await hashTree(live), await hashTree(`${folder.path}/stage`)];
       assert.deepEqual(restored.lines, old.lines);
@@ -71,7 +71,7 @@ Deno.test({
       ...ACL_ENTRIES.flatMap(([tag, bits, id]) => [tag, 0, bits, 0, id, id, id, id]),
     ]);
     withFolder(pathBytes(holder), (fd) => setXattr(fd, pathBytes("system.posix_acl_default"), acl));
-    stageCaptured(captureTree(filesRoot(live)), `${holder}/stage`);
+    await stageCaptured(captureTree(filesRoot(live)), `${holder}/stage`);
     assert.deepEqual(await listXattrLines(`${holder}/stage`), []);
   },
 });
@@ -101,7 +101,7 @@ Deno.test({
       entry: { ...entry, uid: NOBODY, gid: 0 },
       parts,
     }));
-    const warnings = asUser(NOBODY, () => stageCaptured({ ...tree, entries }, `${folder.path}/stage`));
+    const warnings = await asUser(NOBODY, () => stageCaptured({ ...tree, entries }, `${folder.path}/stage`));
     const mayBoth = /'(?:user\.|system\.)/;
     assert.deepEqual(
       await listXattrLines(`${folder.path}/stage`),
@@ -138,7 +138,7 @@ Deno.test({
       makeTree(live, { seed: 4, files: 40, asRoot });
       await giveXattrs(live, 4, asRoot);
       const tree = captureTree(filesRoot(live));
-      const counts = countedBy(stageCaptured(tree, `${bare}/stage`));
+      const counts = countedBy(await stageCaptured(tree, `${bare}/stage`));
       assert.ok((counts.get("ACL") ?? 0) > 0);
       const again = captureTree(filesRoot(`${bare}/stage`));
       assert.deepEqual(again.warnings, []);

@@ -1,0 +1,61 @@
+/** From stored bytes to a chunk: unsealed, unpacked, and proven by its id. Nothing that failed here is ever used. */
+
+import type { Cipher } from "./cipher.ts";
+import { type Codec, damaged, decodeBytes } from "./codec.ts";
+import { idToText, packKey } from "./ids.ts";
+import { FLAG_SEALED, FLAG_ZSTD } from "./pack.ts";
+
+export interface BlobReading {
+  readonly codec: Codec;
+  readonly cipher: Cipher;
+}
+
+/** One chunk as the index describes it. */
+export interface StoredChunk {
+  readonly id: string;
+  readonly length: number;
+  readonly flags: number;
+  /** Name of its pack, and where its blob begins there. */
+  readonly pack: string;
+  readonly offset: number;
+}
+
+/**
+ * The plain bytes of the blob `stored`. `data-damaged` that names pack and offset and ends with `users`, for example
+ * ", needed by a, b", unless they are exactly the chunk.
+ */
+export function readChunk(
+  reading: BlobReading,
+  stored: Uint8Array,
+  chunk: StoredChunk,
+  users: () => string,
+): Uint8Array<ArrayBuffer> {
+  const place = `${packKey(chunk.pack)} at ${chunk.offset}`;
+  let plain: Uint8Array;
+  try {
+    plain = unpackBlob(reading, stored, chunk, place);
+  } catch (error) {
+    throw damaged(place, `chunk ${chunk.id} cannot be unpacked${users()}`, error);
+  }
+  if (idToText(reading.cipher.chunkId(plain)) !== chunk.id) {
+    throw damaged(place, `chunk ${chunk.id} has other bytes${users()}`);
+  }
+  return new Uint8Array(plain.buffer as ArrayBuffer, plain.byteOffset, plain.byteLength);
+}
+
+/** The plain bytes of what lies at `chunk`; whether they are the chunk's is for its id to say. */
+function unpackBlob(
+  { codec, cipher }: BlobReading,
+  stored: Uint8Array,
+  chunk: StoredChunk,
+  place: string,
+): Uint8Array {
+  if (((chunk.flags & FLAG_SEALED) !== 0) !== cipher.seals) {
+    throw damaged(
+      place,
+      cipher.seals ? "is not encrypted, as all here must be" : "is encrypted, as nothing here is",
+    );
+  }
+  const bytes = cipher.openBlob({ pack: chunk.pack, offset: chunk.offset }, stored);
+  return decodeBytes(codec, { bytes, compressed: (chunk.flags & FLAG_ZSTD) !== 0 }, chunk.length, place);
+}

@@ -1,0 +1,309 @@
+/**
+ * One piece of a restore, as it goes to a Worker and as a small restore does it at once: chunks from a fetched piece of
+ * a pack, or from files that are there already, into files of the stage. Each chunk is verified before it is written.
+ * A job keeps nothing: what it opened is closed when it ends, and what it could not do is in its result.
+ */
+
+import {
+  closeFd,
+  isErrno,
+  OPEN,
+  openAt,
+  openBeneath,
+  readAt,
+  showPath,
+  statFd,
+  syncFd,
+  truncateFd,
+  writeAt,
+} from "../platform/libc_files.ts";
+import { type DefaultOwner, Refusals, type Refused, setFileAttributes } from "./attributes.ts";
+import { bytesOf } from "./byte_text.ts";
+import { type BlobReading, readChunk } from "./chunk_reader.ts";
+import type { Cipher } from "./cipher.ts";
+import { idToText } from "./ids.ts";
+import { CHUNK_LIMIT_BYTES } from "./pack.ts";
+import type { TreeEntry } from "./types.ts";
+
+/** Open files at one time: chunks of one pack mostly belong to neighbours, and 1024 descriptors are usual. */
+const OPEN_FILES_MAX = 64;
+/** Files from this size are synced one by one, which spreads the writing; the rest waits for one syncfs. */
+const SYNC_ALONE_BYTES = 16 * 1024 * 1024;
+
+/** A file of the stage that a job writes into. */
+export interface FileTarget {
+  readonly entry: TreeEntry;
+  /** True: the job makes it, and no other job knows it. False: it is there with its whole size. */
+  readonly create: boolean;
+  /** True: with this job's chunks its content is complete, so it gets its attributes. */
+  readonly complete: boolean;
+  /** True: it was taken from a former stage, and may have any owner. */
+  readonly foreign: boolean;
+}
+
+/** A chunk and where it goes: pairs of an index into the job's files and an offset in that file. */
+export interface ChunkWrites {
+  readonly id: string;
+  readonly length: number;
+  readonly writes: readonly number[];
+}
+
+interface JobPart {
+  /** Descriptor of the stage's folder. */
+  readonly folder: number;
+  readonly owner: DefaultOwner;
+  readonly files: readonly FileTarget[];
+}
+
+export type StageJob =
+  | (JobPart & {
+    readonly kind: "pack";
+    /** Name of the pack, and the offset in it where `bytes` begin. */
+    readonly pack: string;
+    readonly start: number;
+    readonly bytes: Uint8Array<ArrayBuffer>;
+    readonly chunks:
+      readonly (ChunkWrites & { readonly flags: number; readonly at: number; readonly stored: number })[];
+  })
+  | (JobPart & {
+    readonly kind: "local";
+    /** Descriptor of the folder that `paths` (byte text) are below. */
+    readonly source: number;
+    readonly paths: readonly string[];
+    /** Hints: the chunk may be in `paths[path]` at offset `at`. Only bytes with its hash are taken. */
+    readonly chunks: readonly (ChunkWrites & { readonly path: number; readonly at: number })[];
+  })
+  /** One chunk that was proven already. */
+  | (JobPart & {
+    readonly kind: "given";
+    readonly bytes: Uint8Array<ArrayBuffer>;
+    readonly chunks: readonly ChunkWrites[];
+  })
+  | (JobPart & { readonly kind: "complete" });
+
+export interface StageJobResult {
+  /** Bytes written. */
+  readonly bytes: number;
+  /** Chunks of a "local" job that were not where they might have been: as good as never asked for. */
+  readonly absent: readonly string[];
+  readonly refused: readonly Refused[];
+}
+
+export function runStageJob(job: StageJob, reading: BlobReading): StageJobResult {
+  const writer = new JobWriter(job);
+  const absent: string[] = [];
+  try {
+    if (job.kind === "pack") {
+      for (const chunk of job.chunks) {
+        const stored = job.bytes.subarray(chunk.at - job.start, chunk.at - job.start + chunk.stored);
+        const users = () => `, needed by ${usersOf(job.files, chunk.writes)}`;
+        const place = { ...chunk, pack: job.pack, offset: chunk.at };
+        writer.write(chunk, readChunk(reading, stored, place, users));
+      }
+    } else if (job.kind === "given") {
+      for (const chunk of job.chunks) writer.write(chunk, job.bytes);
+    } else if (job.kind === "local") {
+      using source = new LocalSource(job.source, job.paths, reading.cipher);
+      for (const chunk of job.chunks) {
+        const bytes = source.read(chunk);
+        if (bytes === null) absent.push(chunk.id);
+        if (bytes === null) writer.spoil(chunk);
+        else writer.write(chunk, bytes);
+      }
+    }
+    writer.finish();
+  } finally {
+    writer.close();
+  }
+  return { bytes: writer.bytes, absent, refused: writer.refusals.list() };
+}
+
+function usersOf(files: readonly FileTarget[], writes: readonly number[]): string {
+  const indexes = new Set(writes.filter((_, i) => i % 2 === 0));
+  return [...indexes].slice(0, 5).map((index) => {
+    const file = files[index];
+    return file === undefined ? "" : showPath(file.entry.path);
+  }).join(", ");
+}
+
+/** What happened to one file of the job so far. */
+interface Progress {
+  created: boolean;
+  /** End of what was written: where it is short of the file's size, a hole is left at the end. */
+  end: number;
+  /** Chunks of it are missing: it is not complete, whatever was planned. */
+  spoiled: boolean;
+  left: number;
+}
+
+class JobWriter {
+  bytes = 0;
+  readonly refusals = new Refusals();
+  readonly #job: StageJob;
+  readonly #progress: Progress[];
+  /** Least recently used first. */
+  readonly #open = new Map<number, number>();
+
+  constructor(job: StageJob) {
+    this.#job = job;
+    this.#progress = job.files.map(({ create }) => ({ created: !create, end: 0, spoiled: false, left: 0 }));
+    if (job.kind === "complete") return;
+    for (const { writes } of job.chunks) this.#each(writes, (progress) => void progress.left++);
+  }
+
+  #each(writes: readonly number[], act: (progress: Progress, index: number, offset: number) => void): void {
+    for (let i = 0; i < writes.length; i += 2) {
+      const index = writes[i] ?? -1;
+      const progress = this.#progress[index];
+      if (progress !== undefined) act(progress, index, writes[i + 1] ?? 0);
+    }
+  }
+
+  write({ writes }: ChunkWrites, bytes: Uint8Array<ArrayBuffer>): void {
+    this.#each(writes, (progress, index, offset) => {
+      const file = this.#file(index);
+      writeAt(this.#opened(index), bytes, offset, file.entry.path);
+      this.bytes += bytes.length;
+      progress.end = Math.max(progress.end, offset + bytes.length);
+      this.#settle(progress, index);
+    });
+  }
+
+  /** The chunk did not come: what waits for it stays unfinished. */
+  spoil({ writes }: ChunkWrites): void {
+    this.#each(writes, (progress, index) => {
+      progress.spoiled = true;
+      this.#settle(progress, index);
+    });
+  }
+
+  /** As soon as a file has all its chunks it is completed and closed, while it is at hand. */
+  #settle(progress: Progress, index: number): void {
+    if (--progress.left > 0) return;
+    const file = this.#file(index);
+    if (file.create && progress.created && progress.end < file.entry.size) {
+      truncateFd(this.#opened(index), file.entry.size, file.entry.path);
+    }
+    if (file.complete && !progress.spoiled) this.#complete(index);
+  }
+
+  /** A "complete" job has no chunks: all its files are done here. */
+  finish(): void {
+    if (this.#job.kind !== "complete") return;
+    for (const index of this.#job.files.keys()) this.#complete(index);
+  }
+
+  #complete(index: number): void {
+    const { entry, foreign } = this.#file(index);
+    const fd = this.#opened(index);
+    setFileAttributes(fd, entry, foreign ? null : this.#job.owner, this.refusals);
+    if (entry.size >= SYNC_ALONE_BYTES) syncFd(fd, entry.path);
+    this.#shut(index);
+  }
+
+  #file(index: number): FileTarget {
+    const file = this.#job.files[index];
+    if (file === undefined) throw new Error(`stage job: no file ${index}`);
+    return file;
+  }
+
+  #opened(index: number): number {
+    const cached = this.#open.get(index);
+    if (cached !== undefined) {
+      this.#open.delete(index);
+      this.#open.set(index, cached);
+      return cached;
+    }
+    const oldest = this.#open.keys().next();
+    if (this.#open.size >= OPEN_FILES_MAX && !oldest.done) this.#shut(oldest.value);
+    const progress = this.#progress[index];
+    const created = progress?.created ?? true;
+    const flags = created ? OPEN.write : OPEN.write | OPEN.create | OPEN.exclusive;
+    const fd = openAt(this.#job.folder, this.#file(index).entry.path, flags | OPEN.noFollow, 0o600);
+    this.#open.set(index, fd);
+    if (progress !== undefined) progress.created = true;
+    return fd;
+  }
+
+  #shut(index: number): void {
+    const fd = this.#open.get(index);
+    this.#open.delete(index);
+    if (fd !== undefined) closeFd(fd);
+  }
+
+  close(): void {
+    for (const index of [...this.#open.keys()]) this.#shut(index);
+  }
+}
+
+/** Files that are there already, read where a chunk may be. Nothing in them is trusted. */
+class LocalSource {
+  readonly #folder: number;
+  readonly #paths: readonly string[];
+  readonly #cipher: Cipher;
+  #at = -1;
+  #fd: number | null = null;
+  readonly #buffer = new Uint8Array(CHUNK_LIMIT_BYTES);
+
+  constructor(folder: number, paths: readonly string[], cipher: Cipher) {
+    this.#folder = folder;
+    this.#paths = paths;
+    this.#cipher = cipher;
+  }
+
+  /** Null: not there, or other bytes. The bytes are good until the next call. */
+  read(
+    chunk: { readonly id: string; readonly length: number; readonly path: number; readonly at: number },
+  ): Uint8Array<ArrayBuffer> | null {
+    const fd = this.#opened(chunk.path);
+    if (fd === null || chunk.length > CHUNK_LIMIT_BYTES) return null;
+    const bytes = this.#buffer.subarray(0, chunk.length);
+    try {
+      if (readAt(fd, bytes, chunk.at) !== chunk.length) return null;
+    } catch (error) {
+      if (!isErrno(error, "EIO", "EISDIR", "ESTALE")) throw error;
+      return null; // a bad sector: the store has it
+    }
+    return idToText(this.#cipher.chunkId(bytes)) === chunk.id ? bytes : null;
+  }
+
+  #opened(path: number): number | null {
+    if (this.#at === path) return this.#fd;
+    this.#shut();
+    this.#at = path;
+    try {
+      const flags = OPEN.read | OPEN.nonBlocking | OPEN.noFollow;
+      const fd = openBeneath(this.#folder, bytesOf(this.#paths[path] ?? ""), flags);
+      this.#fd = fd;
+      if (statFd(fd).type !== "file") this.#shut();
+    } catch (error) {
+      // Whatever keeps us from it: then it comes from the store.
+      if (isErrno(error, ...UNREADABLE)) return null;
+      throw error;
+    }
+    return this.#fd;
+  }
+
+  #shut(): void {
+    if (this.#fd !== null) closeFd(this.#fd);
+    this.#fd = null;
+  }
+
+  [Symbol.dispose](): void {
+    this.#shut();
+  }
+}
+
+const UNREADABLE: readonly string[] = [
+  "ENOENT",
+  "ENOTDIR",
+  "ELOOP",
+  "EACCES",
+  "EPERM",
+  "EISDIR",
+  "ENXIO",
+  "EIO",
+  "ESTALE",
+  "ENAMETOOLONG",
+  "EXDEV",
+];

@@ -1,0 +1,267 @@
+/**
+ * Stages one files root: what an interrupted restore of the same left is read back, what the live folder still holds is
+ * copied, and the rest is fetched. Whatever comes from this machine counts only after its hash was checked, and is
+ * copied, never linked: the live tree's programs may go on with their files if the restore fails.
+ */
+
+import { AT_CWD, closeFd, isErrno, OPEN, openAt, pathBytes, showPath } from "../platform/libc_files.ts";
+import { byteText } from "./byte_text.ts";
+import type { ChunkTable } from "./chunk_table.ts";
+import type { BlobReading } from "./chunk_reader.ts";
+import { fetchRanges, planFetch, withReload } from "./chunk_fetcher.ts";
+import { disposeFormer } from "./dispose.ts";
+import { FormerStage } from "./former_stage.ts";
+import type { Pacer } from "./pacer.ts";
+import type { ReadingOptions } from "./root_reader.ts";
+import { needOf, requireSpace } from "./space.ts";
+import { runStageJob, type StageJob } from "./stage_job.ts";
+import type { StageRunner } from "./stage_runner.ts";
+import { type StagePart, TreeStager } from "./stage.ts";
+import type { FileWarning, ManifestEntry } from "./types.ts";
+
+export interface StageTarget {
+  readonly name: string;
+  readonly stage: string;
+  /** Stages of the same restore that were left unfinished, newest first: used up and deleted. */
+  readonly former?: readonly string[];
+  /** Folder that may hold content of the wanted tree, at the same paths; it is read, never changed. */
+  readonly live?: string;
+  /** Byte texts: only these paths with all below them. Left out: the whole root. */
+  readonly paths?: readonly string[];
+}
+
+export interface StageSurroundings {
+  readonly reading: ReadingOptions;
+  readonly pacer: Pacer;
+  readonly runner: StageRunner;
+  /** Requests to the store at one time; left out: as many as are useful. */
+  readonly inFlight?: number;
+  /** The chunks that the head knows by now; null: there is no head. Throws when the checkpoint is gone. */
+  readonly reload: () => Promise<ChunkTable | null>;
+}
+
+export interface RootStaged {
+  readonly warnings: readonly FileWarning[];
+  readonly bytesReused: number;
+}
+
+export async function stageRoot(
+  { name, stage, former = [], live }: StageTarget,
+  entries: readonly ManifestEntry[],
+  surroundings: StageSurroundings,
+): Promise<RootStaged> {
+  const { pacer } = surroundings;
+  const need = needOf(entries);
+  const parent = stage.slice(0, stage.lastIndexOf("/")) || "/";
+  // With a former stage it is not known yet how much of it is there already.
+  if (former.length === 0) requireSpace(parent, name, need);
+  using stager = new TreeStager({ root: name, target: stage });
+  const wanted = stager.begin(entries);
+  pacer.count(entries.length, holeBytes(entries));
+  let bytesReused = 0;
+  for (const path of former) bytesReused += await resumeFormer(stager, path, surroundings);
+  // What can be used has moved; the rest goes before anything is fetched, so that the disk holds the tree once.
+  for (const path of former) await disposeFormer(path);
+  if (former.length > 0) requireSpace(parent, name, { bytes: need.bytes - bytesReused, files: 0 });
+  const stageRun = new StageRun(stager, surroundings);
+  if (live !== undefined) bytesReused += await stageRun.copyFrom(live, entries, wanted);
+  await stageRun.fetch(wanted, usersOf(entries));
+  return { warnings: await stager.finish(), bytesReused };
+}
+
+/** Brings one verified chunk to where it belongs, in this thread. One that nobody wants, or wants no more, is ignored. */
+export function deliverChunk(
+  stager: TreeStager,
+  id: string,
+  bytes: Uint8Array<ArrayBuffer>,
+  reading: BlobReading,
+): void {
+  const part = stager.take([{ id, length: bytes.length }]);
+  const { chunks } = part;
+  const job = { ...jobPart(part), kind: "given", bytes, chunks } as const;
+  const rest = stager.settle(part, runStageJob(job, reading));
+  if (rest.files.length === 0) return;
+  stager.settle(rest, runStageJob({ ...jobPart(rest), kind: "complete" }, reading));
+}
+
+function holeBytes(entries: readonly ManifestEntry[]): number {
+  let sum = 0;
+  for (const { parts } of entries) for (const part of parts) if (part.kind === "hole") sum += part.length;
+  return sum;
+}
+
+/** Names of files that need a chunk, for errors; looked for only when something is wrong. */
+function usersOf(entries: readonly ManifestEntry[]): (id: string) => string {
+  return (id) =>
+    entries.filter(({ parts }) => parts.some((part) => part.kind === "chunk" && part.id === id))
+      .slice(0, 3).map(({ entry }) => showPath(entry.path)).join(", ");
+}
+
+async function resumeFormer(
+  stager: TreeStager,
+  path: string,
+  { pacer, reading }: StageSurroundings,
+): Promise<number> {
+  using former = FormerStage.open(path, reading.cipher);
+  if (former === null) return 0;
+  let reused = 0;
+  for (const bytes of stager.resume(former)) {
+    reused += bytes;
+    pacer.count(0, bytes);
+    const pause = pacer.turn();
+    if (pause !== null) await pause;
+  }
+  return reused;
+}
+
+type Wanted = ReadonlyMap<string, unknown>;
+
+/** One Worker's job from local files: a few megabytes, or so many small files. */
+const LOCAL_JOB_BYTES = 4 * 1024 * 1024;
+const LOCAL_JOB_FILES = 256;
+/** Jobs from local files at one time: they hold nothing but names. */
+const LOCAL_JOBS = 8;
+
+/** Chunks that may be in files of the live folder, as one job asks for them. */
+interface LocalBatch {
+  readonly paths: string[];
+  readonly chunks: {
+    readonly id: string;
+    readonly length: number;
+    readonly path: number;
+    readonly at: number;
+  }[];
+  bytes: number;
+}
+
+class StageRun {
+  readonly #stager: TreeStager;
+  readonly #surroundings: StageSurroundings;
+
+  constructor(stager: TreeStager, surroundings: StageSurroundings) {
+    this.#stager = stager;
+    this.#surroundings = surroundings;
+  }
+
+  /** Bytes that the live folder had. */
+  async copyFrom(live: string, entries: readonly ManifestEntry[], wanted: Wanted): Promise<number> {
+    const source = openIfPresent(live);
+    if (source === null) return 0;
+    let reused = 0;
+    try {
+      const batches = localBatches(entries, wanted);
+      const line = async () => {
+        for (const batch of batches) {
+          const bytes = await this.#copy(source, batch);
+          reused += bytes;
+        }
+      };
+      await allSettled(Array.from({ length: LOCAL_JOBS }, line));
+    } finally {
+      closeFd(source);
+    }
+    return reused;
+  }
+
+  async #copy(source: number, { paths, chunks }: LocalBatch): Promise<number> {
+    const part = this.#stager.take(chunks);
+    const places = new Map(chunks.map((chunk) => [chunk.id, chunk]));
+    const local = part.chunks.map((chunk) => {
+      const place = places.get(chunk.id);
+      return { ...chunk, path: place?.path ?? -1, at: place?.at ?? 0 };
+    });
+    if (local.length === 0) return 0;
+    return await this.#run(part, { ...jobPart(part), kind: "local", source, paths, chunks: local });
+  }
+
+  async #run(part: StagePart, job: StageJob): Promise<number> {
+    const { runner, pacer } = this.#surroundings;
+    const result = await runner.run(job);
+    pacer.count(0, result.bytes);
+    const rest = this.#stager.settle(part, result);
+    if (rest.files.length > 0) {
+      this.#stager.settle(rest, await runner.run({ ...jobPart(rest), kind: "complete" }));
+    }
+    const pause = pacer.turn();
+    if (pause !== null) await pause;
+    return result.bytes;
+  }
+
+  fetch(wanted: Wanted, users?: (id: string) => string): Promise<void> {
+    const { reading, reload } = this.#surroundings;
+    return withReload(reading.table, reload, (table) => this.#fetch(table, wanted, users));
+  }
+
+  async #fetch(table: ChunkTable, wanted: Wanted, usersOf?: (id: string) => string): Promise<void> {
+    const { reading, inFlight } = this.#surroundings;
+    const options = {
+      ...reading,
+      ...(inFlight === undefined ? {} : { inFlight }),
+      ...(usersOf === undefined ? {} : { usersOf }),
+    };
+    await fetchRanges(planFetch(table, [...wanted.keys()]), options, async (range) => {
+      const part = this.#stager.take(range.chunks);
+      const stored = new Map(range.chunks.map((chunk) => [chunk.id, chunk]));
+      const chunks = part.chunks.map((chunk) => {
+        const { flags = 0, offset = 0, storedLength = 0 } = stored.get(chunk.id) ?? {};
+        return { ...chunk, flags, at: offset, stored: storedLength };
+      });
+      const { start } = range;
+      const pack = range.pack.name;
+      const bytes = ownBuffer(range.bytes);
+      await this.#run(part, { ...jobPart(part), kind: "pack", pack, start, bytes, chunks });
+    });
+  }
+}
+
+function jobPart({ folder, owner, files }: StagePart): Pick<StagePart, "folder" | "owner" | "files"> {
+  return { folder, owner, files };
+}
+
+/** A transfer takes the whole buffer: a view of a larger one is copied before. */
+function ownBuffer(bytes: Uint8Array<ArrayBuffer>): Uint8Array<ArrayBuffer> {
+  return bytes.length === bytes.buffer.byteLength ? bytes : bytes.slice();
+}
+
+/** Waits for all, so that nothing runs on behind an error. */
+async function allSettled(lines: readonly Promise<void>[]): Promise<void> {
+  const results = await Promise.allSettled(lines);
+  const failed = results.find((result) => result.status === "rejected");
+  if (failed !== undefined) throw failed.reason;
+}
+
+function openIfPresent(folder: string): number | null {
+  try {
+    return openAt(AT_CWD, pathBytes(folder), OPEN.read | OPEN.directory);
+  } catch (error) {
+    if (isErrno(error, "ENOENT", "ENOTDIR", "EACCES")) return null;
+    throw error;
+  }
+}
+
+/** Each wanted chunk once, where the manifest says that the same path had it. */
+function* localBatches(entries: readonly ManifestEntry[], wanted: Wanted): Generator<LocalBatch> {
+  const asked = new Set<string>();
+  let batch: LocalBatch = { paths: [], chunks: [], bytes: 0 };
+  for (const { entry, parts } of entries) {
+    let at = 0;
+    let number = -1;
+    for (const part of parts) {
+      if (part.kind === "chunk" && wanted.has(part.id) && !asked.has(part.id)) {
+        asked.add(part.id);
+        if (number < 0) number = batch.paths.push(byteText(entry.path)) - 1;
+        batch.chunks.push({ id: part.id, length: part.length, path: number, at });
+        batch.bytes += part.length;
+      }
+      at += part.length;
+      if (batch.bytes < LOCAL_JOB_BYTES) continue;
+      yield batch;
+      batch = { paths: [], chunks: [], bytes: 0 };
+      number = -1;
+    }
+    if (batch.paths.length < LOCAL_JOB_FILES) continue;
+    yield batch;
+    batch = { paths: [], chunks: [], bytes: 0 };
+  }
+  if (batch.chunks.length > 0) yield batch;
+}
