@@ -23,8 +23,10 @@ export interface VerifierOptions {
   readonly record: (event: CatalogEvent) => void;
 }
 
-/** How often it is looked at whether one is due. */
+/** How often it is looked at whether one that is due can begin: one at a time. */
 const LOOK_MS = 60_000;
+/** Timers of the runtime end at 24 days, an interval may be longer. */
+const LONGEST_SLEEP_MS = 3_600_000;
 /** A start, and what follows it, comes first; databases' drills, too, which are due five minutes after it. */
 const FIRST_AFTER_MS = 15 * 60_000;
 /** Keys in the status: the first say enough. */
@@ -94,9 +96,10 @@ export class Verifier {
   async #schedule(signal: AbortSignal): Promise<void> {
     const { clock, settings } = this.#options;
     while (!signal.aborted) {
-      await clock.sleep(LOOK_MS, { signal }).catch(() => {});
+      const untilDueMs = Math.max(0, this.#dueMs - clock.monotonicMs());
+      const waitMs = this.#running ? LOOK_MS : untilDueMs;
+      await clock.sleep(Math.min(waitMs, settings.intervalMs, LONGEST_SLEEP_MS), { signal }).catch(() => {});
       if (signal.aborted || this.#running || clock.monotonicMs() < this.#dueMs) continue;
-      this.#dueMs = clock.monotonicMs() + settings.intervalMs;
       const level = settings.percent === 0 ? 2 : 3;
       try {
         await this.verify({ checkpoint: null, level, percent: settings.percent }, { signal });
@@ -104,6 +107,8 @@ export class Verifier {
         if (signal.aborted) return;
         logger.warn("verification could not be carried out", { error: asStateManagerError(error).message });
       }
+      // From its end on: one that takes longer than the interval is not followed by the next at once.
+      this.#dueMs = clock.monotonicMs() + settings.intervalMs;
     }
   }
 
