@@ -197,11 +197,13 @@ export class GcNode {
       }
       if ((yield* this.#head(term, { type: "take-over" })) === "gone") return;
     }
-    while (this.#term === term) {
+    for (let turn = 0; this.#term === term; turn++) {
       yield { type: "sleep", ms: world.chance.between(300, world.isStormy ? 2_500 : 3_500) };
       if (this.#term !== term) return;
-      if (world.chance.happens(0.55)) yield* this.#exclusively(term, this.#checkpoint(term));
-      else if (world.chance.happens(0.1)) yield* this.#pin(term);
+      // In calm they take turns, so that the end can be judged.
+      if (world.isStormy ? world.chance.happens(0.55) : turn % 2 === 0) {
+        yield* this.#exclusively(term, this.#checkpoint(term));
+      } else if (world.happens(0.1)) yield* this.#pin(term);
       else if (world.mutant.collectsBesideCheckpoint === true) this.#spawn(this.#prune(term));
       else yield* this.#exclusively(term, this.#prune(term));
       if (this.#isLost) return this.#end(term, "the head is another's");
@@ -431,7 +433,7 @@ export class GcNode {
       withinMs: 0,
       labels: [],
     };
-    const request = { unwanted: { kind: "by-rules", rules }, collect: !world.chance.happens(0.2) } as const;
+    const request = { unwanted: { kind: "by-rules", rules }, collect: !world.happens(0.2) } as const;
     let { state, effect } = stepPrune(initialPrune(request), { type: "begin" }, this.#now());
     while (effect.type !== "ended") {
       const event = yield* this.#perform(term, effect);
