@@ -210,6 +210,10 @@ testOnStores(
     const offline = ["--encryption-key-file", nextFile, ...store.args];
     const list = await runProgram(["checkpoint", "list", ...offline], { env: store.env });
     assert.match(list.stdout, /marker-comment/, list.stderr);
+    const check = await runProgram(["storage", "check", "--level", "3", ...offline], { env: store.env });
+    assert.equal(check.code, 0, check.stdout + check.stderr);
+    const blind = await runProgram(["storage", "check", ...store.args], { env: store.env });
+    assert.equal(blind.code, 78, blind.stdout + blind.stderr);
     const to = `${scratch.path}/rescued`;
     const rescued = await runProgram(["restore", "latest", "--to", to, ...offline], { env: store.env });
     assert.equal(rescued.code, 0, rescued.stderr);
