@@ -36,7 +36,7 @@ function check(path: string, bytes: Uint8Array): number {
   }
 }
 
-const FILES = 40;
+const FILES = 150;
 
 Deno.test("follower's every file is one commit of programs that never pause, without all pages but once", async () => {
   await using scene = await FollowedDatabase.make({

@@ -399,6 +399,7 @@ class CrashWalk {
     const done = await runProgram(args);
     assert.equal(done.code, 0, done.stderr);
     assert.equal(checkChain(to), this.#confirmed, "the chain, whole");
+    await Deno.remove(to);
     assert.equal(checkChain(this.#machine.database), this.#confirmed);
   }
 
