@@ -187,7 +187,7 @@ async function outlive(
 interface StoreFault {
   readonly name: string;
   readonly rules?: readonly ProxyFault[];
-  readonly outage?: "silent" | "refused" | "late";
+  readonly outage?: "silent" | "refused";
 }
 
 const ALWAYS = { count: Infinity } as const;
@@ -205,7 +205,11 @@ const FAULTS: readonly StoreFault[] = [
   },
   { name: "answers that are cut short", rules: [{ cutAfter: 30, ...ALWAYS }] },
   { name: "no answers, and work dropped", outage: "silent" },
-  { name: "no answers, and work done late", outage: "late" },
+  {
+    name: "connections that end before a put, which is done late",
+    // Later than it is asked for, so that it is sent again: whichever lands first, the other one is refused.
+    rules: [{ operation: "put", keyPrefix: `${PREFIX}/databases/`, lateMs: 4_000, ...ALWAYS }],
+  },
   { name: "no connections", outage: "refused" },
 ];
 

@@ -20,6 +20,8 @@ export interface ProxyFault extends FaultMatch<S3Operation> {
   readonly when?: "before" | "after";
   /** Waits before the request is passed on: a client that gave up meanwhile may still have its request done. */
   readonly delayMs?: number;
+  /** Ends the connection at once, and passes the request on so much later. */
+  readonly lateMs?: number;
   /** Waits before the answer is given. */
   readonly replyDelayMs?: number;
   /** Passes the request on twice; the second answer is given. */
@@ -196,6 +198,10 @@ export function startFaultProxy(target: string, { listedAgeMs = 0 }: ProxyOption
     const seen: SeenByProxy = { operation, key: subject, status: null };
     requests.push(seen);
     const fault = rules.strike(operation, subject) ?? {};
+    if (fault.lateMs !== undefined) {
+      void pause(fault.lateMs).then((whole) => whole ? pass(request, seen) : null);
+      return "reset";
+    }
     if (fault.delayMs !== undefined && !await pause(fault.delayMs)) return "reset";
     if (!await passable()) return "reset";
     const instead = fault.reset === true
