@@ -7,6 +7,7 @@
 import { buildInfo } from "../platform/build_info.ts";
 import { systemClock } from "../platform/clock.ts";
 import { asStateManagerError } from "../platform/errors.ts";
+import { promptFiles } from "../platform/local_files.ts";
 import { exitNow, openParentPipe, type ParentPipe } from "../platform/parent_pipe.ts";
 import { systemRandom } from "../platform/random.ts";
 import { keepAliveOnErrors } from "../platform/self.ts";
@@ -105,6 +106,7 @@ class FollowWork {
       dataFolder: request.dataFolder,
       compactions: new Places(COMPACTIONS),
       onEvent: (event) => this.fleet.event(event),
+      files: promptFiles,
     });
     this.fleet = new FollowFleet({
       parts,

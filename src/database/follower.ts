@@ -45,6 +45,8 @@ export class Follower {
   #state: FollowerState = "new";
   #connection: FollowerConnection | null = null;
   #way: Way | null = null;
+  /** The database's mode, when it was last looked at. */
+  #wal = false;
   /** The last of the calls, to come after. */
   #turn: Promise<unknown> = Promise.resolve();
   #failures = 0;
@@ -157,7 +159,7 @@ export class Follower {
       error: error === null ? null : { code: error.code, message: error.message, hint: error.hint ?? null },
       failures: this.#failures,
       warnings: this.#warnings(log),
-      journal: this.#way === null ? null : this.#connection?.header()?.wal ? "wal" : "rollback",
+      journal: this.#way === null ? null : this.#wal ? "wal" : "rollback",
       pageSize: this.#way?.by.pageSize ?? null,
       databasePages: this.#way?.by.databasePages ?? null,
       walBytes: log?.walBytes ?? 0,
@@ -250,6 +252,7 @@ export class Follower {
         hint: "name the database's file; an encrypted database cannot be followed",
       });
     }
+    this.#wal = header.wal;
     if (this.#options.journal === "snapshot") {
       connection.connect();
       return false;
@@ -258,6 +261,7 @@ export class Follower {
     if (this.#options.journal !== "convert") return false;
     connection.connect();
     if (!connection.convertToWal()) return false; // tried again at each sync
+    this.#wal = true;
     this.#context.wanted ??= "mode-changed"; // the change itself was written past any log
     return true;
   }
@@ -270,8 +274,9 @@ export class Follower {
     let reason: SnapshotReason | null = null;
     if (connection.replaced()) reason = "database-replaced";
     else if (way.kind === "log" && way.by.logReplaced()) reason = "log-replaced";
-    else if (this.#options.journal !== "snapshot") {
-      const wal = connection.header()?.wal === true;
+    else {
+      const wal = this.#wal = connection.header()?.wal === true;
+      if (this.#options.journal === "snapshot") return;
       if (wal !== (way.kind === "log")) reason = "mode-changed";
       else if (!wal && this.#options.journal === "convert") {
         connection.connect();

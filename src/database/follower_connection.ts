@@ -22,6 +22,7 @@ import {
 import { readWalHeader, type WalHeader } from "./wal_reader.ts";
 
 const HEADER_BYTES = 100;
+const MAGIC = new TextEncoder().encode("SQLite format 3\0");
 
 /** What the first page says. Source: https://sqlite.org/fileformat2.html#the_database_header */
 export interface DatabaseHeader {
@@ -111,7 +112,7 @@ export class FollowerConnection {
   header(): DatabaseHeader | null {
     const bytes = new Uint8Array(HEADER_BYTES);
     if (readAt(this.fd, bytes, 0) < HEADER_BYTES) return null;
-    if (new TextDecoder().decode(bytes.subarray(0, 16)) !== "SQLite format 3\0") return null;
+    if (!MAGIC.every((byte, at) => bytes[at] === byte)) return null;
     const view = new DataView(bytes.buffer);
     const stored = view.getUint16(16);
     const pageSize = stored === 1 ? 65536 : stored;

@@ -20,14 +20,23 @@ export function addToSum(
   bigEndian: boolean,
 ): void {
   if (bigEndian === LITTLE_ENDIAN_MACHINE) return addSwapped(sum, bytes, from, to, bigEndian);
-  const words = new Int32Array(bytes.buffer, bytes.byteOffset + from, (to - from) / 4);
+  const words = wordsOf(bytes.buffer);
+  const end = (bytes.byteOffset + to) / 4;
   let { sum1, sum2 } = sum;
-  for (let i = 0; i < words.length; i += 2) {
+  for (let i = (bytes.byteOffset + from) / 4; i < end; i += 2) {
     sum1 = (sum1 + (words[i] ?? 0) + sum2) | 0;
     sum2 = (sum2 + (words[i + 1] ?? 0) + sum1) | 0;
   }
   sum.sum1 = sum1 >>> 0;
   sum.sum2 = sum2 >>> 0;
+}
+
+/** Kept from one frame of a chunk to the next: a view costs more to make than its sum. */
+let lastWords = new Int32Array(0);
+
+function wordsOf(buffer: ArrayBuffer): Int32Array {
+  if (lastWords.buffer !== buffer) lastWords = new Int32Array(buffer, 0, Math.floor(buffer.byteLength / 4));
+  return lastWords;
 }
 
 function addSwapped(
