@@ -2,7 +2,7 @@
  * `deno task bench checkpoint`: checkpoints and restores of the same data on the same disk in one run, beside restic and
  * borg, on a folder and on MinIO. Each step is done once for each subject and round; the best of the rounds counts, and
  * who goes first changes. Ours is the time of POST /checkpoint to a running manager, theirs the whole command. They
- * encrypt; ours is told with and without.
+ * encrypt; ours is told with and without. All make checkpoints at the low priority that our archiver gives itself.
  *
  * Flags: --rounds 2, --store folder,minio, --set mixed,small,large (300 MB, 50,000 files, 2 GB), --only ours,encrypted,restic,borg.
  */

@@ -65,6 +65,9 @@ function minioEnv(minio: Minio | null): Record<string, string> {
 
 let runs = 0;
 
+/** Our archiver stands back behind other programs: so must they, or a busy machine would be busy for us alone. */
+const STANDING_BACK = ["nice", "-n", "15", "ionice", "-c", "2", "-n", "7"];
+
 export const ours = stateManager("ours", false);
 /** As the others do it. */
 export const encrypted = stateManager("encrypted", true);
@@ -127,11 +130,13 @@ export const restic: Subject = {
       RESTIC_CACHE_DIR: `${home}/cache`,
     };
     const run = (...args: string[]) => runMeasured(["restic", "--quiet", ...args], env);
+    const runBehind = (...args: string[]) =>
+      runMeasured([...STANDING_BACK, "restic", "--quiet", ...args], env);
     await Deno.mkdir(home, { recursive: true });
     await run("init");
     return {
       standingBytes: null,
-      checkpoint: () => run("backup", data),
+      checkpoint: () => runBehind("backup", data),
       restore: (to) => run("restore", "latest", "--target", to),
       storedBytes: () => minio === null ? folderBytes(`${home}/store`) : bucketBytes(minio, prefix),
       [Symbol.asyncDispose]: () => Promise.resolve(),
@@ -154,7 +159,10 @@ export const borg: Subject = {
     let n = 0;
     return {
       standingBytes: null,
-      checkpoint: () => runMeasured(["borg", "create", "--compression", "zstd,1", `::${++n}`, data], env),
+      checkpoint() {
+        const create = ["borg", "create", "--compression", "zstd,1", `::${++n}`, data];
+        return runMeasured([...STANDING_BACK, ...create], env);
+      },
       async restore(to) {
         await Deno.mkdir(to, { recursive: true });
         return await runMeasured(["borg", "extract", `::${n}`], env, to);

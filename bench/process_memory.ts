@@ -35,9 +35,9 @@ function residentBytes(pid: number): number {
 }
 
 export interface Memory {
-  /** Of the process itself. */
+  /** Of the process itself, and of what ran below it before. */
   readonly own: number;
-  /** Of all below it, together. */
+  /** Of all that came below it meanwhile, together. */
   readonly below: number;
 }
 
@@ -47,9 +47,11 @@ export async function watched<T>(
   work: () => Promise<T>,
 ): Promise<{ result: T; memory: Memory }> {
   let [own, below] = [0, 0];
+  const before = [pid, ...descendants(pid)];
+  const sum = (pids: readonly number[]) => pids.reduce((all, each) => all + residentBytes(each), 0);
   const look = () => {
-    own = Math.max(own, residentBytes(pid));
-    below = Math.max(below, descendants(pid).reduce((sum, each) => sum + residentBytes(each), 0));
+    own = Math.max(own, sum(before));
+    below = Math.max(below, sum(descendants(pid).filter((each) => !before.includes(each))));
   };
   const timer = setInterval(look, POLL_MS);
   try {
