@@ -185,6 +185,44 @@ Deno.test("delete takes one checkpoint off the list, and refuses the current one
   await scene.restoresAll();
 });
 
+Deno.test("prune by itself comes a while after the start, deletes an hour later, and never fails the checkpoint", async () => {
+  await using scene = new PruneScene(9);
+  await history(scene);
+  const pruner = scene.pruner();
+  const listed = () => scene.head.checkpoints.length;
+  await pruner.turn();
+  assert.equal(listed(), 5, "not at once");
+  scene.pass(HOUR_MS / 4);
+  const whole = scene.store;
+  scene.store = faulty(whole, {
+    clock: systemClock(),
+    rules: [{ operation: "list", error: "store-unreachable", count: Infinity }],
+  });
+  await pruner.turn();
+  scene.store = whole;
+  assert.deepEqual(
+    [listed(), scene.head.doomed],
+    [1, []],
+    "what goes left the list, what cannot be listed stays",
+  );
+  await pruner.turn();
+  assert.deepEqual(scene.head.doomed, [], "what failed is not tried again at once");
+  scene.write("z", FILE_BYTES);
+  await scene.checkpoint();
+  scene.pass(6 * HOUR_MS);
+  await pruner.turn();
+  assert.ok(scene.head.doomed.length > 0);
+  const there = (await scene.keys()).length;
+  scene.pass(HOUR_MS);
+  await pruner.turn();
+  assert.ok(
+    (await scene.keys()).length < there,
+    "the next checkpoint deletes what nobody can be reading any more",
+  );
+  assert.deepEqual(await scene.unnamed(), []);
+  await scene.restoresAll();
+});
+
 /** One more operation than a prune with everything in it needs. */
 const OPERATIONS_LIMIT = 200;
 
