@@ -15,6 +15,7 @@ import { systemRandom } from "../platform/random.ts";
 import { errorToWire } from "../platform/wire_error.ts";
 import { openWireStore, RateLimit, rateLimited } from "../storage/mod.ts";
 import {
+  type HoldLine,
   LINE_LIMIT_BYTES,
   PROTOCOL,
   type ReplyLine,
@@ -28,6 +29,7 @@ import { listFolder } from "./browse.ts";
 import { composeRestoreRoot } from "./compose.ts";
 import { createCheckpoint } from "./create.ts";
 import { diffCheckpoints } from "./diff.ts";
+import type { Hold, Released } from "./hold.ts";
 import { planRestore, stageCheckpoint } from "./restore.ts";
 import { sweepNames } from "./sweep.ts";
 import type { ArchiveProgress, FileWarning } from "./types.ts";
@@ -43,8 +45,9 @@ export async function archiverMain(): Promise<number> {
   await send({ type: "hello", protocol: PROTOCOL, build: buildInfo().build });
   const first = await pipe.lines.next();
   if (first.done === true) return 0; // the manager went away before it asked
+  const hold = new AskedHold(send);
   // Nobody is left to tell: end at once. Everything here is garbage until the manager commits it.
-  endWithParent(pipe).catch(() => exitNow(1));
+  listen(pipe, hold).catch(() => exitNow(1));
   try {
     const request: RequestLine = JSON.parse(first.value);
     if (request.protocol !== PROTOCOL) {
@@ -56,7 +59,7 @@ export async function archiverMain(): Promise<number> {
         },
       );
     }
-    const result = await runOperation(request, send);
+    const result = await runOperation(request, send, hold);
     await send({ type: "done", result });
   } catch (error) {
     await send({ type: "error", error: errorToWire(error) });
@@ -64,14 +67,47 @@ export async function archiverMain(): Promise<number> {
   return 0;
 }
 
-async function endWithParent(pipe: ParentPipe): Promise<void> {
-  while (!(await pipe.lines.next()).done);
+async function listen(pipe: ParentPipe, hold: AskedHold): Promise<void> {
+  for await (const text of pipe.lines) hold.told(JSON.parse(text));
   exitNow(0);
+}
+
+/** The hold that the manager has: asked for and given back by lines. Each wait ends at the latest with the manager. */
+class AskedHold implements Hold {
+  readonly #send: (line: ReplyLine) => Promise<void>;
+  readonly #held = Promise.withResolvers<void>();
+  readonly #released = Promise.withResolvers<Released>();
+  readonly #over = new AbortController();
+
+  constructor(send: (line: ReplyLine) => Promise<void>) {
+    this.#send = send;
+  }
+
+  get over(): AbortSignal {
+    return this.#over.signal;
+  }
+
+  async begin(): Promise<void> {
+    await this.#send({ type: "hold" });
+    await this.#held.promise;
+  }
+
+  async end(): Promise<Released> {
+    await this.#send({ type: "release" });
+    return await this.#released.promise;
+  }
+
+  told(line: HoldLine): void {
+    if (line.type === "held") this.#held.resolve();
+    else if (line.type === "over") this.#over.abort(new StateManagerError("timeout", "hold: it is over"));
+    else this.#released.resolve(line.released);
+  }
 }
 
 async function runOperation(
   line: RequestLine,
   send: (line: ReplyLine) => Promise<void>,
+  hold: Hold,
 ): Promise<Results[RequestLine["op"]]> {
   const clock = systemClock();
   const random = systemRandom();
@@ -106,6 +142,7 @@ async function runOperation(
           machine,
           scratchFolder,
           onCaptured,
+          ...(line.request.held === true ? { hold } : {}),
         });
         await removeIfPresent(scratchFolder);
         return { ...result, warnings: firstWarnings(result.warnings) };

@@ -12,6 +12,7 @@ import { storeToWire } from "../storage/mod.ts";
 import {
   type ArchiverRates,
   type ArchiverStore,
+  type HoldLine,
   LINE_LIMIT_BYTES,
   type Operation,
   PROTOCOL,
@@ -26,6 +27,7 @@ import type { Compression } from "./compression.ts";
 import type { ComposeRequest } from "./compose.ts";
 import type { CreateRequest, CreateResult, HeadFacts } from "./create.ts";
 import type { DiffRequest, DiffResult } from "./diff.ts";
+import type { Hold } from "./hold.ts";
 import { nextOrdinal } from "./head.ts";
 import type { Names } from "./prune_rules.ts";
 import type { PlanRequest, RestorePlan, StageResult } from "./restore.ts";
@@ -63,6 +65,8 @@ export interface ArchiverWork {
   readonly onProgress?: (progress: ArchiveProgress) => void;
   /** With the checkpoint's id, when its content is fixed. */
   readonly onCaptured?: (id: string) => void;
+  /** Makes the programs stand still; the caller sees to it that they go on, however the work ends. */
+  readonly hold?: Hold;
 }
 
 /** What the caller says of a new checkpoint; the head's part is taken from `head`. */
@@ -93,6 +97,7 @@ export class Archiver {
       compression,
       head: factsOf(request.head),
       devices: this.#devices,
+      held: work.hold !== undefined,
     };
     const result = await this.#run(
       { op: "create", request: full },
@@ -207,7 +212,7 @@ export class Archiver {
     onCaptured: () => void = () => {},
   ): Promise<Results[Op]> {
     const signals = [this.#closed.signal, ...(work.signal === undefined ? [] : [work.signal])];
-    const listeners = { onProgress: work.onProgress ?? (() => {}), onCaptured };
+    const listeners = { onProgress: work.onProgress ?? (() => {}), onCaptured, hold: work.hold };
     const run = runArchiver(this.#options, operation, AbortSignal.any(signals), listeners);
     const tracked = run.finally(() => this.#running.delete(tracked));
     this.#running.add(tracked);
@@ -219,16 +224,19 @@ export class Archiver {
 interface Listeners {
   readonly onProgress: (progress: ArchiveProgress) => void;
   readonly onCaptured: () => void;
+  readonly hold: Hold | undefined;
 }
 
 /** One child from its start to its end. */
 async function runArchiver(
   options: ArchiverOptions,
   operation: Operation,
-  signal: AbortSignal,
-  { onProgress, onCaptured }: Listeners,
+  outside: AbortSignal,
+  { onProgress, onCaptured, hold }: Listeners,
 ): Promise<unknown> {
-  signal.throwIfAborted();
+  outside.throwIfAborted();
+  const failed = new AbortController();
+  const signal = AbortSignal.any([outside, failed.signal]);
   const { store, cipher, dir, clock } = options;
   const request = (): readonly [RequestLine] => [{
     ...operation,
@@ -251,14 +259,39 @@ async function runArchiver(
     signal,
     life: life === undefined ? undefined : { ...life, env: { ...CHILD_ENV, ...life.env } },
   };
-  return await converse(child, async ({ replies }) => {
+  return await converse(child, async ({ replies, send }) => {
+    const holding = hold === undefined ? null : new Holding(hold, send, (error) => failed.abort(error));
     for await (const reply of replies(request)) {
       const line = reply as ReplyLine;
       if (line.type === "progress") onProgress(line.progress);
       else if (line.type === "captured") onCaptured();
+      else if (line.type === "hold") holding?.begin();
+      else if (line.type === "release") holding?.end();
       else if (line.type === "error") throw errorFromWire(line.error);
       else if (line.type === "done") return line.result;
     }
     return undefined; // not reached: the replies end by throwing
   });
+}
+
+/** Does what the child asks of a hold, beside the talk with it. */
+class Holding {
+  readonly #hold: Hold;
+  readonly #send: (line: HoldLine) => void;
+  readonly #fail: (error: unknown) => void;
+
+  constructor(hold: Hold, send: (line: HoldLine) => void, fail: (error: unknown) => void) {
+    this.#hold = hold;
+    this.#send = send;
+    this.#fail = fail;
+    hold.over.addEventListener("abort", () => send({ type: "over" }), { once: true });
+  }
+
+  begin(): void {
+    this.#hold.begin().then(() => this.#send({ type: "held" }), this.#fail);
+  }
+
+  end(): void {
+    this.#hold.end().then((released) => this.#send({ type: "released", released }), this.#fail);
+  }
 }

@@ -12,6 +12,7 @@ import type { FolderListing, FolderRequest } from "./browse.ts";
 import type { ComposeRequest } from "./compose.ts";
 import type { CreateRequest, CreateResult } from "./create.ts";
 import type { DiffRequest, DiffResult } from "./diff.ts";
+import type { Released } from "./hold.ts";
 import type { Names } from "./prune_rules.ts";
 import type { PlanRequest, RestorePlan, StageRequest, StageResult } from "./restore.ts";
 import type { SweepResult } from "./sweep.ts";
@@ -19,7 +20,7 @@ import type { ArchiveProgress, CheckpointRecord } from "./types.ts";
 import type { VerifyRequest, VerifyResult } from "./verify_types.ts";
 
 /** Grows when a line changes its meaning. */
-export const PROTOCOL = 2;
+export const PROTOCOL = 3;
 
 /** A request lists the indexes of a head, a result the warnings of a tree: megabytes, not more. */
 export const LINE_LIMIT_BYTES = 32 * 1024 * 1024;
@@ -69,9 +70,22 @@ export type RequestLine = Operation & {
   readonly scratchFolder: string;
 };
 
+/** After the request, while a hold is asked for and had. */
+export type HoldLine =
+  /** The programs stand still. */
+  | { readonly type: "held" }
+  /** They go on, before the content was told to be fixed. */
+  | { readonly type: "over" }
+  /** They go on, as was asked for. */
+  | { readonly type: "released"; readonly released: Released };
+
 export type ReplyLine =
   | { readonly type: "hello"; readonly protocol: number; readonly build: string }
   | { readonly type: "progress"; readonly progress: ArchiveProgress }
+  /** The programs should stand still now. */
+  | { readonly type: "hold" }
+  /** They may go on. */
+  | { readonly type: "release" }
   | { readonly type: "captured" }
   | { readonly type: "done"; readonly result: unknown }
   | { readonly type: "error"; readonly error: WireError };

@@ -5,10 +5,11 @@
  */
 
 import type { Clock } from "../platform/clock.ts";
-import { StateManagerError } from "../platform/errors.ts";
+import { isError, StateManagerError } from "../platform/errors.ts";
 import { ensureFolder } from "../platform/files.ts";
 import { type Random, ulid } from "../platform/random.ts";
 import type { ObjectStore } from "../storage/object_store.ts";
+import { CopyFolder } from "./captured_files.ts";
 import type { ChunkTable } from "./chunk_table.ts";
 import type { Cipher } from "./cipher.ts";
 import { ClaimTable } from "./claim_table.ts";
@@ -17,6 +18,8 @@ import type { Compression } from "./compression.ts";
 import { type ContentPool, LocalPool, WorkerPool } from "./content_pool.ts";
 import { idFromText, idToText, indexKey, rootKey, sha256Hex } from "./ids.ts";
 import { encodeIndexes } from "./index_format.ts";
+import { openRootFolder } from "./file_reader.ts";
+import type { Hold, Released } from "./hold.ts";
 import { type IndexRef, keepCopy, type LoadedIndexes, loadIndexes } from "./index_store.ts";
 import { ManifestWriter } from "./manifest.ts";
 import { Pacer } from "./pacer.ts";
@@ -62,6 +65,8 @@ export interface CreateRequest {
   readonly always: boolean;
   /** Device of each root at an earlier checkpoint, decimal; another one now is `source-missing`. */
   readonly devices: Readonly<Record<string, string>>;
+  /** The programs can be made to stand still: the archiver asks for it. */
+  readonly held?: boolean;
   /** Of chunks of files; the default is "auto". */
   readonly compression?: Compression;
 }
@@ -88,8 +93,9 @@ export interface CreateEnvironment {
   readonly machine: Machine;
   readonly signal: AbortSignal;
   readonly onProgress: (progress: ArchiveProgress) => void;
-  /** Everything was read; what follows only sends. */
+  /** The content is fixed: it was read, or with a hold copied. */
   readonly onCaptured?: () => void;
+  readonly hold?: Hold;
 }
 
 /** With this many live indexes the small ones are written anew as one, so that their number stays bounded. */
@@ -140,23 +146,29 @@ class Creation {
     const { head, always } = this.#request;
     const scans = `${this.#environment.cacheFolder}/scans`;
     await ensureFolder(scans, 0o700);
-    const readers = await this.#scan(scans);
-    const databases = { ...head.current?.databases, ...this.#request.databases };
+    const readers = await this.#open(scans);
+    this.#pacer.begin("scan", null);
+    for (const reader of readers) await reader.scan();
+    let databases = { ...head.current?.databases, ...this.#request.databases };
     // A database has a history of its own, commit by commit: by the clock alone it needs no checkpoint.
-    const samePlaces = this.#request.kind === "interval" || samePositions(databases, head.current);
-    const unchanged = readers.filter((reader) =>
-      sameSummary(reader.unchanged(), head.current, reader.root.name)
-    );
-    const wanted = samePlaces && !always;
-    if (unchanged.length === readers.length && sameNames(readers, head.current) && wanted) {
+    const mayOmit = () =>
+      !always && (this.#request.kind === "interval" || samePositions(databases, head.current));
+    let unchanged = this.#unchanged(readers);
+    const isWhole = unchanged.length === readers.length && sameNames(readers, head.current);
+    if (isWhole && mayOmit()) {
       this.#environment.onCaptured?.();
       return this.#nothingNew(readers);
     }
+    // Nothing changed while it was looked at: that is of one moment, too, and nobody need be held.
+    const hold = isWhole && Object.keys(databases).length === 0 ? undefined : this.#environment.hold;
+    const released = hold === undefined ? null : await this.#capture(readers, hold);
+    if (released !== null) databases = { ...databases, ...released.databases };
+    if (hold !== undefined) unchanged = this.#unchanged(readers);
     const carried = await this.#carriedItems(unchanged);
     const changed = readers.filter((reader) => carried[reader.root.name] === undefined);
     const items = { ...carried, ...await this.#readTrees(changed) };
-    this.#environment.onCaptured?.();
-    if (sameContent(items, head.current) && wanted) {
+    if (released === null) this.#environment.onCaptured?.();
+    if (sameContent(items, head.current) && mayOmit()) {
       await this.abandon(new StateManagerError("cancelled", "send packs: nothing changed"));
       await this.#saveCaches(changed, items);
       return this.#nothingNew(readers);
@@ -197,9 +209,53 @@ class Creation {
     }
   }
 
-  async #scan(scans: string): Promise<TreeReader[]> {
-    const { clock, madeBy } = this.#environment;
+  #unchanged(readers: readonly TreeReader[]): readonly TreeReader[] {
+    const { current } = this.#request.head;
+    return readers.filter((reader) => sameSummary(reader.unchanged(), current, reader.root.name));
+  }
+
+  /**
+   * Scans once more while the programs stand still, and copies what must be read. All that waits for the network or for a
+   * cache is done before. Null: there was no time or no room for it, all is read as with no hold.
+   */
+  async #capture(readers: readonly TreeReader[], hold: Hold): Promise<Released | null> {
+    await this.#openWriting();
     this.#pacer.begin("scan", null);
+    await hold.begin();
+    this.#warnings.length = 0; // what the first scan said this one says again
+    for (const reader of readers) await reader.scan();
+    let problem: string | null = null;
+    try {
+      for (const [i, reader] of readers.entries()) {
+        reader.plan();
+        await this.#copy(reader, `${this.#environment.scratchFolder}/copies-${i}`, hold.over);
+      }
+    } catch (error) {
+      if (!isError(error, "disk-full")) throw error;
+      problem = "the scratch folder has no room for copies of what changed";
+    }
+    const isFixed = problem === null && !hold.over.aborted;
+    if (isFixed) this.#environment.onCaptured?.();
+    const released = await hold.end();
+    const broken = problem ?? released.broken;
+    if (broken === null) return released;
+    const reason = `not of one moment, files were read while their programs ran: ${broken}`;
+    for (const { root } of readers) this.#warnings.push({ root: root.name, path: "", reason });
+    return isFixed ? { ...released, broken } : null;
+  }
+
+  async #copy(reader: TreeReader, folder: string, over: AbortSignal): Promise<void> {
+    await ensureFolder(folder, 0o700);
+    const copies = new CopyFolder(folder, openRootFolder(folder));
+    try {
+      await reader.capture(copies, over);
+    } finally {
+      copies.close();
+    }
+  }
+
+  async #open(scans: string): Promise<TreeReader[]> {
+    const { clock, madeBy } = this.#environment;
     const readers: TreeReader[] = [];
     for (const root of this.#request.roots) {
       const reader = new TreeReader({
@@ -218,13 +274,13 @@ class Creation {
         stored: (id) => this.#writing?.loaded.table.has(idFromText(id)) ?? false,
         expectedDevice: this.#request.devices[root.name] ?? null,
       });
-      await reader.scan();
       readers.push(reader);
     }
     return readers;
   }
 
-  async #open(): Promise<Writing> {
+  async #openWriting(): Promise<Writing> {
+    if (this.#writing !== null) return this.#writing;
     const { store, signal, cacheFolder } = this.#environment;
     const { token, head, compression = "auto" } = this.#request;
     const codec = await loadCodec();
@@ -262,7 +318,7 @@ class Creation {
   async #readTrees(readers: readonly TreeReader[]): Promise<Record<string, FilesItem>> {
     if (readers.length === 0) return {};
     this.#pacer.begin("read", readers.reduce((sum, reader) => sum + reader.bytes, 0));
-    const writing = await this.#open();
+    const writing = await this.#openWriting();
     const pool = this.#pool = this.#openPool(writing, readers.map((reader) => reader.plan()));
     // All databases first: programs mostly write a file before the row that names it.
     for (const reader of readers) await reader.readDatabases(pool);

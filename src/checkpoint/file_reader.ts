@@ -37,6 +37,7 @@ export interface OpenFile {
   /** The entry with size, times and attributes as they are now: this, not the scan's, belongs to what is read. */
   readonly entry: TreeEntry;
   readonly facts: ScanFacts;
+  readonly fd: number;
   /** Data and holes from 0 to `entry.size`, in order, without gaps. */
   extents(): Extent[];
   /** Fills `buffer` from `offset`; fewer bytes only at the end of the file. */
@@ -70,6 +71,7 @@ function openFile(fd: number, entry: TreeEntry, facts: ScanFacts): OpenFile {
   return {
     entry,
     facts,
+    fd,
     extents: () => extentsOf(fd, entry.size, facts.blocks),
     read: (offset, buffer) => readAt(fd, buffer, offset),
     changed() {

@@ -19,6 +19,7 @@ export { type CheckpointNotes, LABELS_LIMIT, notedRecord, withNotes } from "./ch
 export { type ChangeKind, diffCheckpoints, type DiffResult } from "./diff.ts";
 export { composeRestoreRoot } from "./compose.ts";
 export type { CreateResult } from "./create.ts";
+export type { Hold, Released } from "./hold.ts";
 export {
   type CheckpointTarget,
   findCheckpoint,

@@ -8,6 +8,7 @@ import { asStateManagerError, isError } from "../platform/errors.ts";
 import { removeIfPresent } from "../platform/files.ts";
 import { closeFd, isErrno, LibcError, type PathBytes, pathBytes, showPath } from "../platform/libc_files.ts";
 import { bytesOf, byteText } from "./byte_text.ts";
+import type { CopyFolder } from "./captured_files.ts";
 import type { ContentRange } from "./content_reader.ts";
 import { attributesOf, type FileOutcome, type ReadFacts, sizeOf } from "./content_job.ts";
 import type { ContentPool, JobAnswer } from "./content_pool.ts";
@@ -18,7 +19,7 @@ import type { ReadingNeed } from "./reading_plan.ts";
 import { type ScannedEntry, scanTree } from "./scan.ts";
 import type { ScanCache } from "./scan_cache.ts";
 import { snapshotDatabase } from "./sqlite_snapshot.ts";
-import type { ContentPart, FilesRoot, FilesSummary, FileWarning, ManifestEntry, TreeEntry } from "./types.ts";
+import type { FilesRoot, FilesSummary, FileWarning, ManifestEntry, TreeEntry } from "./types.ts";
 import { XattrReader } from "./xattrs.ts";
 
 export interface TreeReaderOptions {
@@ -43,6 +44,13 @@ interface Batched {
 
 type Content = ManifestEntry | Batched | Promise<ManifestEntry | null>;
 
+/** A file that was copied while its program stood still: where the copy is, and the file as it was then. */
+interface Captured {
+  readonly folder: string;
+  readonly path: PathBytes;
+  readonly now: ScannedEntry;
+}
+
 /** Name of the database copy in the scratch folder. */
 const COPY_NAME = "database";
 
@@ -54,6 +62,8 @@ export class TreeReader {
   readonly #contents = new Map<ScannedEntry, Content>();
   #toRead: ScannedEntry[] = [];
   #toCopy: ScannedEntry[] = [];
+  #need: ReadingNeed | null = null;
+  readonly #captured = new Map<ScannedEntry, Captured>();
   #bytes = 0;
   #bytesRead = 0;
 
@@ -82,7 +92,11 @@ export class TreeReader {
     return this.#bytesRead;
   }
 
+  /** Done again, it forgets what it saw before. */
   async scan(): Promise<void> {
+    this.#scanned = [];
+    this.#bytes = 0;
+    this.#need = null;
     const { root, cache, signal, pacer, warn, expectedDevice } = this.#options;
     const entries = scanTree(root, {
       signal,
@@ -100,8 +114,12 @@ export class TreeReader {
     }
   }
 
-  /** Finds out what must be read. */
+  /** Finds out what must be read; once for each scan. */
   plan(): ReadingNeed {
+    return this.#need ??= this.#plan();
+  }
+
+  #plan(): ReadingNeed {
     const groups = new Set<number>();
     let bytes = 0;
     for (const scanned of this.#scanned) {
@@ -119,6 +137,71 @@ export class TreeReader {
       (entry.sqlite === true ? this.#toCopy : this.#toRead).push(scanned);
     }
     return { bytes, files: this.#toRead.length + this.#toCopy.length };
+  }
+
+  /**
+   * Copies what `plan` says must be read, while the programs stand still. When `over` is aborted the rest is left: it is
+   * read later, as it is then. Rejects with `disk-full` where the copies have no room.
+   */
+  async capture(copies: CopyFolder, over: AbortSignal): Promise<void> {
+    const { clock, signal } = this.#options;
+    const still = { clock, signal: AbortSignal.any([signal, over]), still: true };
+    for (const scanned of this.#toCopy) {
+      await this.#orLater(over, async () => {
+        const { path } = scanned.entry;
+        const now = { ...scanned, entry: { ...scanned.entry, ...this.#xattrsOf(path) } };
+        const name = copies.newName();
+        await snapshotDatabase(joinPath(this.root.path, path), `${copies.path}/${name}`, still);
+        this.#captured.set(scanned, { folder: copies.path, path: pathBytes(name), now });
+      });
+    }
+    const folder = openRootFolder(this.root.path);
+    try {
+      for (const scanned of this.#toRead) {
+        if (over.aborted) return;
+        await this.#orLater(over, () => this.#captureFile(folder, scanned, copies, over));
+      }
+    } finally {
+      closeFd(folder);
+    }
+  }
+
+  async #captureFile(
+    folder: number,
+    scanned: ScannedEntry,
+    copies: CopyFolder,
+    over: AbortSignal,
+  ): Promise<void> {
+    const file = openForReading(folder, scanned.entry.path, this.#xattrs);
+    try {
+      const path = await copies.copy(file, () => {
+        over.throwIfAborted();
+        return this.#options.pacer.turn();
+      });
+      if (path === null) {
+        this.#warn(scanned.entry.path, "changed while its program should stand still: read later");
+        return;
+      }
+      const { sqlite: _raw, ...entry } = scanned.entry;
+      const now = { ...scanned, entry: { ...entry, ...file.entry }, facts: file.facts };
+      this.#captured.set(scanned, { folder: copies.path, path, now });
+    } finally {
+      file.close();
+    }
+  }
+
+  /** What cannot be copied now is tried again when it is read, and told then. */
+  async #orLater(over: AbortSignal, copy: () => Promise<void>): Promise<void> {
+    try {
+      await copy();
+    } catch (error) {
+      this.#options.signal.throwIfAborted();
+      if (!over.aborted && (!isError(error) || error.code === "disk-full")) throw error;
+    }
+  }
+
+  #placeOf(scanned: ScannedEntry): { readonly folder: string; readonly path: PathBytes } {
+    return this.#captured.get(scanned) ?? { folder: this.root.path, path: scanned.entry.path };
   }
 
   /** Reads the databases, each from a consistent copy. Before `begin`. */
@@ -139,9 +222,14 @@ export class TreeReader {
       read.catch(() => {}); // whoever takes the entries sees it
       this.#contents.set(scanned, read);
     }
-    for (const batch of readBatches(this.#toRead.filter((scanned) => !isSegmented(scanned)))) {
-      const { folder, sqlite } = { folder: this.root.path, sqlite: batch[0]?.entry.sqlite === true };
-      const paths = batch.map(({ entry }) => entry.path);
+    const small = this.#toRead.filter((scanned) => !isSegmented(scanned));
+    const live = small.filter((scanned) => !this.#captured.has(scanned));
+    const captured = small.filter((scanned) => this.#captured.has(scanned));
+    for (const batch of [...readBatches(live), ...readBatches(captured)]) {
+      const [first] = batch;
+      if (first === undefined) continue;
+      const { folder, sqlite } = { folder: this.#placeOf(first).folder, sqlite: first.entry.sqlite === true };
+      const paths = batch.map((scanned) => this.#placeOf(scanned).path);
       const answer = pool.read({ folder, sqlite, range: null, paths });
       answer.then(({ bytesRead }) => this.#bytesRead += bytesRead, () => {});
       for (const [index, scanned] of batch.entries()) this.#contents.set(scanned, { answer, index });
@@ -206,10 +294,11 @@ export class TreeReader {
   /** A file by itself, in segments where it is large; all of them must have seen one and the same state. */
   async #readSegmented(pool: ContentPool, scanned: ScannedEntry): Promise<ManifestEntry | null> {
     const sqlite = scanned.entry.sqlite === true;
-    let { size } = scanned.entry;
+    const { folder, path } = this.#placeOf(scanned);
+    let { size } = this.#captured.get(scanned)?.now.entry ?? scanned.entry;
     for (let attempt = 1;; attempt++) {
       const ranges = isSegmented(scanned) ? fileSegments(size, sqlite) : [null];
-      const answers = await this.#readRanges(pool, this.root.path, scanned.entry.path, sqlite, ranges);
+      const answers = await this.#readRanges(pool, folder, path, sqlite, ranges);
       const outcome = mergeSegments(ranges, answers);
       const again = outcome.kind === "read" && !outcome.settled && ranges.length > 1;
       if (!again || attempt === FUZZY_READS) return this.#taken(scanned, outcome);
@@ -242,13 +331,15 @@ export class TreeReader {
     }
     const { facts, parts, settled, problems } = outcome;
     for (const problem of problems) this.#warn(entry.path, problem);
-    if (settled && scanned.entry.sqlite !== true && sameAs(scanned, facts)) {
+    const captured = this.#captured.get(scanned);
+    if (settled && captured === undefined && scanned.entry.sqlite !== true && sameAs(scanned, facts)) {
       this.#options.cache.remember(scanned, parts);
       return { entry: scanned.entry, parts };
     }
-    const read = { ...entry, ...attributesOf(facts) };
+    const now = captured?.now ?? { ...scanned, entry: { ...entry, ...attributesOf(facts) }, facts };
+    const read = now.entry;
     if (settled) {
-      this.#options.cache.remember(scanned, parts, { ...scanned, entry: read, facts });
+      this.#options.cache.remember(scanned, parts, now);
       return { entry: read, parts };
     }
     this.#warn(entry.path, "changed while it was read: its content may mix states");
@@ -258,14 +349,14 @@ export class TreeReader {
   /** Null when no consistent copy could be made: the file is then read as it is, with a warning. */
   async #readDatabase(pool: ContentPool, scanned: ScannedEntry): Promise<ManifestEntry | null> {
     const { clock, scratchFolder, signal } = this.#options;
+    const captured = this.#captured.get(scanned);
+    if (captured !== undefined) return await this.#readCopy(pool, scanned, captured);
     const { path } = scanned.entry;
     const copy = `${scratchFolder}/${COPY_NAME}`;
     try {
-      const entry = { ...scanned.entry, ...this.#xattrsOf(path) };
+      const now = { ...scanned, entry: { ...scanned.entry, ...this.#xattrsOf(path) } };
       await snapshotDatabase(joinPath(this.root.path, path), copy, { clock, signal });
-      const parts = await this.#readCopy(pool, scanned);
-      this.#options.cache.remember(scanned, parts, { ...scanned, entry });
-      return { entry: { ...entry, size: sizeOf(parts) }, parts };
+      return await this.#readCopy(pool, scanned, { folder: scratchFolder, path: pathBytes(COPY_NAME), now });
     } catch (error) {
       signal.throwIfAborted();
       if (isError(error, "disk-full", "cancelled")) throw error;
@@ -290,13 +381,14 @@ export class TreeReader {
     }
   }
 
-  async #readCopy(pool: ContentPool, scanned: ScannedEntry): Promise<readonly ContentPart[]> {
-    const ranges = fileSegments(scanned.entry.size, true);
-    const name = pathBytes(COPY_NAME);
-    const answers = await this.#readRanges(pool, this.#options.scratchFolder, name, true, ranges);
-    const outcome = mergeSegments(ranges, answers);
+  async #readCopy(pool: ContentPool, scanned: ScannedEntry, copy: Captured): Promise<ManifestEntry> {
+    const { folder, path, now } = copy;
+    const ranges = fileSegments(now.entry.size, true);
+    const outcome = mergeSegments(ranges, await this.#readRanges(pool, folder, path, true, ranges));
     if (outcome.kind === "failed") throw new LibcError("read the copy", outcome.errno);
-    return outcome.parts;
+    const { parts } = outcome;
+    this.#options.cache.remember(scanned, parts, now);
+    return { entry: { ...now.entry, size: sizeOf(parts) }, parts };
   }
 
   #warn(path: PathBytes, reason: string): void {

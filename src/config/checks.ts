@@ -35,6 +35,28 @@ export function checkTogether(parsed: ParsedConfig, config: Config, context: Che
   checkServer(parsed, config, context);
   checkShutdown(parsed, config, context);
   checkEncryption(config, context);
+  checkConsistency(config, context);
+}
+
+/** Hooks that are never run, and a wish for hooks with none, are mistakes that would show too late. */
+function checkConsistency({ checkpoint }: Config, { problems }: CheckContext): void {
+  const { consistency, before, after } = checkpoint;
+  if (consistency === "hooks" && before === null && after === null) {
+    problems.push({
+      at: ["checkpoint", "consistency"],
+      detail: 'got "hooks" without a command, wanted checkpoint.before or checkpoint.after beside it',
+    });
+  }
+  if (consistency === "hooks") return;
+  for (const [name, command] of [["before", before], ["after", after]] as const) {
+    if (command === null) continue;
+    problems.push({
+      at: ["checkpoint", name],
+      detail: `got a command with consistency ${
+        JSON.stringify(consistency)
+      }, wanted "hooks": only then it is run`,
+    });
+  }
 }
 
 /** Who asks for encryption must not believe that it is everywhere. */

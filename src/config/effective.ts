@@ -27,6 +27,9 @@ const TIMEOUT_STOP_MS = 90_000;
 const RESTART_DELAY_MS = 1000;
 const RESTART_MAX_DELAY_MS = 30_000;
 const START_LIMIT = { burst: 10, intervalMs: 300_000 };
+/** A program that stands still longer than this is missed: clients give up. */
+const CAPTURE_LIMIT_MS = 5000;
+const HOOK_TIMEOUT_MS = 30_000;
 const CHECKPOINT_INTERVAL_MS = 300_000;
 const KEEP = { last: 10, hourly: 24, daily: 7, weekly: 5, monthly: 6 };
 /** Litestream's. */
@@ -193,6 +196,11 @@ function serverOf(parsed: ParsedConfig, tokens: readonly TokenConfig[], problems
   };
 }
 
+function hookOf(command: string | readonly string[] | undefined): readonly string[] | null {
+  if (command === undefined) return null;
+  return typeof command === "string" ? ["/bin/sh", "-c", command] : command;
+}
+
 function keepOf(parsed: NonNullable<ParsedConfig["checkpoint"]>["keep"]): KeepConfig {
   return {
     last: parsed?.last ?? KEEP.last,
@@ -233,6 +241,11 @@ export function effectiveConfig(parsed: ParsedConfig, surroundings: Surroundings
     checkpoint: {
       intervalMs: parsed.checkpoint?.interval ?? CHECKPOINT_INTERVAL_MS,
       onStop: parsed.checkpoint?.on_stop ?? true,
+      consistency: parsed.checkpoint?.consistency ?? "live",
+      captureLimitMs: parsed.checkpoint?.capture_limit ?? CAPTURE_LIMIT_MS,
+      before: hookOf(parsed.checkpoint?.before),
+      after: hookOf(parsed.checkpoint?.after),
+      hookTimeoutMs: parsed.checkpoint?.hook_timeout ?? HOOK_TIMEOUT_MS,
       verify: {
         intervalMs: parsed.checkpoint?.verify?.interval ?? DAY_MS,
         percent: parsed.checkpoint?.verify?.percent ?? VERIFY_PERCENT,

@@ -39,6 +39,7 @@ export function escapeText(text: string): string {
 
 /** Commands are passed on untouched. */
 function isCommand(path: KeyPath): boolean {
+  if (path.length === 2) return path[0] === "checkpoint" && (path[1] === "before" || path[1] === "after");
   return path.length === 3 && path[0] === "processes" && path[2] === "command";
 }
 

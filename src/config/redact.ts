@@ -108,6 +108,11 @@ export function redactedConfig(config: Config): Record<string, unknown> {
     checkpoint: present({
       interval: formatDuration(config.checkpoint.intervalMs),
       on_stop: config.checkpoint.onStop,
+      consistency: config.checkpoint.consistency,
+      capture_limit: formatDuration(config.checkpoint.captureLimitMs),
+      before: config.checkpoint.before,
+      after: config.checkpoint.after,
+      hook_timeout: formatDuration(config.checkpoint.hookTimeoutMs),
       verify: {
         interval: formatDuration(config.checkpoint.verify.intervalMs),
         percent: config.checkpoint.verify.percent,

@@ -6,7 +6,7 @@
 
 import * as v from "valibot";
 import { databaseSchema, MOST_DATABASES } from "./schema_database.ts";
-import { MOST_PROCESSES, processSchema } from "./schema_process.ts";
+import { hookSchema, MOST_PROCESSES, processSchema } from "./schema_process.ts";
 import {
   booleanSchema,
   choiceSchema,
@@ -193,8 +193,29 @@ const checkpointSchema = v.strictObject({
   keep: described("Keep", "Which checkpoints stay; what none of these rules wants is deleted.", keepSchema),
   consistency: described(
     "Consistency",
-    "Files are read while processes run. Default: live.",
-    choiceSchema(["live"]),
+    "live: files are read while processes run. freeze: processes are stopped (SIGSTOP) while what changed is copied. " +
+      "hooks: before and after are run around that. Default: live.",
+    choiceSchema(["live", "freeze", "hooks"]),
+  ),
+  capture_limit: described(
+    "Capture limit",
+    "Longest time that freeze or hooks may keep processes still; then they go on, and the rest is read live, with a warning. Default: 5s.",
+    durationSchema(100, 10 * 60 * SECOND_MS, "5s"),
+  ),
+  before: described(
+    "Before",
+    "With hooks: command that makes programs put their state on the disk and keep it still. A list, or a line for /bin/sh.",
+    hookSchema,
+  ),
+  after: described(
+    "After",
+    "With hooks: command that lets programs go on; always run once `before` was begun. A list, or a line for /bin/sh.",
+    hookSchema,
+  ),
+  hook_timeout: described(
+    "Hook timeout",
+    "Longest time for `before`, and for `after`. Default: 30s.",
+    durationSchema(100, 10 * 60 * SECOND_MS, "30s"),
   ),
   encryption_key_file: described(
     "Encryption key file",

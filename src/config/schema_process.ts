@@ -58,6 +58,15 @@ const environmentValue = v.pipe(
 
 const restartChoice = choiceSchema(["always", "on-failure", "no"]);
 
+/** Arguments as a list, or one text for /bin/sh. */
+export const hookSchema = v.union(
+  [
+    commandText,
+    v.pipe(v.array(argumentText), v.nonEmpty("a command"), v.maxLength(1000, "at most 1000 arguments")),
+  ],
+  "a list of texts, or a line for /bin/sh",
+);
+
 export const processSchema = v.strictObject({
   command: requiredKey(
     "Command",

@@ -85,6 +85,12 @@ export interface CheckpointConfig {
   /** 0: none by time. */
   readonly intervalMs: number;
   readonly onStop: boolean;
+  readonly consistency: "live" | "freeze" | "hooks";
+  readonly captureLimitMs: number;
+  /** argv, for "hooks"; null: none. */
+  readonly before: readonly string[] | null;
+  readonly after: readonly string[] | null;
+  readonly hookTimeoutMs: number;
   readonly verify: VerifyConfig;
   readonly keep: KeepConfig;
   /** How strongly files are compressed (src/checkpoint/compression.ts). */

@@ -36,9 +36,6 @@ export const UNAVAILABLE: readonly Unavailable[] = [
   { key: "processes.*.reload_signal", instead: "send the signal yourself" },
   { key: "processes.*.timeout_start", instead: "a process counts as started as soon as it runs" },
   { key: "checkpoint.schedule", instead: "use checkpoint.interval" },
-  { key: "checkpoint.consistency", except: ["live"], instead: "files are read live" },
-  { key: "checkpoint.before", instead: "make a checkpoint by POST /checkpoint when the program is quiet" },
-  { key: "checkpoint.after", instead: "make a checkpoint by POST /checkpoint when the program is quiet" },
   {
     key: "lease.mode",
     except: ["required", "none"],
@@ -51,7 +48,6 @@ export const UNAVAILABLE: readonly Unavailable[] = [
 
 /** Values that a mistyped one is not taken for: only these are "known, but not available". */
 const KNOWN_VALUES: Readonly<Record<string, readonly string[]>> = {
-  "checkpoint.consistency": ["freeze", "hooks"],
   "lease.mode": ["follow"],
 };
 

@@ -4,7 +4,7 @@
  * checkpoint has sent and not yet committed looks like garbage.
  */
 
-import type { Archiver, HeadSession } from "../checkpoint/mod.ts";
+import type { Archiver, HeadSession, Hold } from "../checkpoint/mod.ts";
 import type { CreateResult } from "../checkpoint/mod.ts";
 import type { CheckpointRecord } from "../checkpoint/types.ts";
 import type { Lease } from "../lease/mod.ts";
@@ -13,7 +13,7 @@ import type { Clock } from "../platform/clock.ts";
 import { asStateManagerError, StateManagerError } from "../platform/errors.ts";
 import type { Log } from "../platform/log.ts";
 import { type Random, ulid } from "../platform/random.ts";
-import type { CheckpointRequest, CheckpointResult, LongWork } from "./control.ts";
+import type { CheckpointInProgress, CheckpointRequest, CheckpointResult, LongWork } from "./control.ts";
 import { currentRecord } from "./lineage.ts";
 import { runTerm } from "./term.ts";
 import type { Positions } from "./term_machine.ts";
@@ -26,9 +26,13 @@ export interface CheckpointerOptions {
   readonly place: TermPlace;
   /** Where the databases stand, all of it durable: asked for before files are read. */
   readonly databases: (work: LongWork) => Promise<Positions>;
+  /** Keeps programs that run still while files are captured; null: nobody need be. */
+  readonly hold: (signal: AbortSignal) => (Hold & AsyncDisposable) | null;
   readonly clock: Clock;
   readonly random: Random;
   readonly log: Log;
+  /** The content is fixed, and local: only what is durable counts. */
+  readonly onCaptured: (checkpoint: CheckpointInProgress) => void;
   readonly onFinished: (result: CheckpointResult) => void;
 }
 
@@ -37,6 +41,7 @@ export class Checkpointer {
   #running: Promise<CheckpointResult> | null = null;
   #abort: AbortController | null = null;
   #prune: { readonly abort: AbortController; readonly ended: Promise<void> } | null = null;
+  #inProgress: CheckpointInProgress | null = null;
   #lastFinishedMs: number | null = null;
   #lastError: StateManagerError | null = null;
 
@@ -46,6 +51,11 @@ export class Checkpointer {
 
   get running(): boolean {
     return this.#running !== null;
+  }
+
+  /** The one that is under way. */
+  get inProgress(): CheckpointInProgress | null {
+    return this.#inProgress;
   }
 
   /** Wall time of the last one that ended well, an unchanged one included. */
@@ -145,6 +155,7 @@ export class Checkpointer {
       })
       .finally(() => {
         this.#running = null;
+        this.#inProgress = null;
         this.#abort = null;
       });
     this.#running = running;
@@ -166,8 +177,14 @@ export class Checkpointer {
       ...headSteps(head),
       "write-marker": ({ change }) => place.lineage.apply(change),
       upload: async () => {
+        const id = ulid(clock.wallMs(), random);
+        // All others are made while no program runs.
+        const runs = kind === "interval" || kind === "request";
+        await using hold = runs ? this.#options.hold(work.signal) : null;
+        this.#inProgress = { id, kind, state: "capturing" };
+        const onCaptured = () => this.#captured({ id, kind, state: "local" }, work);
         const result = await archiver.create({
-          id: ulid(clock.wallMs(), random),
+          id,
           kind,
           time: clock.wallMs(),
           comment: request.comment,
@@ -177,13 +194,19 @@ export class Checkpointer {
           roots: place.roots,
           databases: await databases(work),
           always: work.always ?? false,
-        }, work);
+        }, { ...work, onCaptured, ...(hold === null ? {} : { hold }) });
         made = result;
         const { record, indexes } = result;
         return { made: record === null ? null : { record, indexes } };
       },
     });
     return this.#told(kind, requireMade(made));
+  }
+
+  #captured(checkpoint: CheckpointInProgress, work: LongWork): void {
+    this.#inProgress = checkpoint;
+    this.#options.onCaptured(checkpoint);
+    work.onCaptured?.(checkpoint.id);
   }
 
   #told(kind: CheckpointRecord["kind"], made: CreateResult): CheckpointResult {

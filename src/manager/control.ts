@@ -61,6 +61,8 @@ export interface ManagerStatus {
     readonly last_finished: string | null;
     readonly last_error: string | null;
     readonly running: boolean;
+    /** Until it is durable; null: none is under way, or it has not begun to look at files. */
+    readonly in_progress: CheckpointInProgress | null;
     readonly next: string | null;
     readonly verify: VerifyStatus;
   };
@@ -157,6 +159,13 @@ export interface RestorePoints {
   readonly points: readonly RestorePoint[];
   /** Give as `afterTxid` for the next page; null on the last one. */
   readonly nextAfter: number | null;
+}
+
+/** capturing: its content is not fixed yet. local: it is, but not all of it is in the bucket. */
+export interface CheckpointInProgress {
+  readonly id: string;
+  readonly kind: CheckpointRecord["kind"];
+  readonly state: "capturing" | "local";
 }
 
 export interface CheckpointRequest {

@@ -275,6 +275,7 @@ export class Manager implements Control {
           last_finished: null,
           last_error: null,
           running: false,
+          in_progress: null,
           next: null,
           verify: { running: false, next: null, last: null },
         },

@@ -10,6 +10,7 @@ import {
   configuredKey,
   GC_GRACE_MS,
   HeadSession,
+  type Hold,
   openRepository,
   readHead,
   repositoryCipher,
@@ -29,7 +30,7 @@ import type { ObjectStore } from "../storage/object_store.ts";
 import { childWatches } from "../supervisor/mod.ts";
 import { Browser } from "./browser.ts";
 import { Checkpointer } from "./checkpointer.ts";
-import type { CheckpointResult, PruneResult } from "./control.ts";
+import type { CheckpointInProgress, CheckpointResult, PruneResult } from "./control.ts";
 import type { DataDir } from "./data_dir.ts";
 import { DatabaseStart, repairDatabases } from "./database_start.ts";
 import { Databases } from "./databases.ts";
@@ -71,6 +72,10 @@ export interface OpeningOptions {
   readonly guard: RunGuard;
   readonly leaseMemory: LeaseMemory;
   readonly yielded: boolean;
+  /** Keeps the programs still for a checkpoint that is made while they run. */
+  readonly hold: (databases: Databases, signal: AbortSignal) => (Hold & AsyncDisposable) | null;
+  /** Called for each checkpoint whose content is fixed. */
+  readonly onCaptured: (checkpoint: CheckpointInProgress) => void;
   /** Called for each checkpoint that became durable. */
   readonly onCheckpoint: (result: CheckpointResult) => void;
   /** Called after each prune that ended well. */
@@ -424,6 +429,8 @@ export async function openSession(options: OpeningOptions): Promise<Opened> {
       lease,
       place: { config, repo, lineage, roots },
       databases: ({ signal }) => databases.positions(signal),
+      hold: (signal) => options.hold(databases, signal),
+      onCaptured: options.onCaptured,
       clock,
       random,
       log: log("checkpoint"),

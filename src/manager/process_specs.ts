@@ -8,7 +8,7 @@ const WITHHELD = /^(AWS_|STATE_MANAGER_|BUCKET_NAME$)/;
 
 /** What a process inherits: the manager's environment less its own settings, plus what `env_from` names, plus `env`. */
 export function processEnvironment(
-  process: ProcessConfig,
+  process: Pick<ProcessConfig, "env" | "envFrom">,
   environment: Readonly<Record<string, string>>,
 ): Record<string, string> {
   const result: Record<string, string> = {};

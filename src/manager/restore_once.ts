@@ -71,6 +71,7 @@ export async function restoreOnce(
     onSuspended: () => {}, // every write asks for the lease: it may come back
     onRenewed: () => {},
     onAsked: () => {},
+    hold: () => null,
   });
   try {
     return await restoreIn(tenure, request, { ...work, signal: stop });

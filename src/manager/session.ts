@@ -23,10 +23,12 @@ import type {
 import { endUnsaved, releaseLease, shipLastState, StopBudget } from "./last_state.ts";
 import type { Opened } from "./opening.ts";
 import { tellProcessEvent } from "./process_events.ts";
+import type { Databases } from "./databases.ts";
 import { processSpecs } from "./process_specs.ts";
 import type { Pruner } from "./pruner.ts";
 import { sessionStatus } from "./session_status.ts";
 import type { Job, SessionEnd, SessionOptions, SessionStatus, Wakeup } from "./session_types.ts";
+import { holdFor, type ProgramHold } from "./program_hold.ts";
 import { Tenure } from "./tenure.ts";
 
 export type { SessionEnd, SessionOptions } from "./session_types.ts";
@@ -57,7 +59,16 @@ export class Session {
       onSuspended: (error) => this.#onSuspended(error),
       onRenewed: (told) => this.#onRenewed(told),
       onAsked: (by) => this.#onAsked(by),
+      hold: (databases, signal) => this.#hold(databases, signal),
     });
+  }
+
+  #hold(databases: Databases, signal: AbortSignal): ProgramHold | null {
+    const supervisor = this.#supervisor;
+    const { fenced } = this.#tenure;
+    const leaseKnown = () => this.#leaseKnown();
+    const parts = { ...this.#options, supervisor, stopping: this.#stop.signal, fenced, leaseKnown };
+    return holdFor(parts, databases, signal);
   }
 
   async run(): Promise<SessionEnd> {

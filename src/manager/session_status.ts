@@ -36,6 +36,7 @@ export function sessionStatus(parts: SessionParts): SessionStatus {
       last_finished: iso(checkpointer?.lastFinishedMs),
       last_error: checkpointer?.lastError?.message ?? null,
       running: checkpointer?.running ?? false,
+      in_progress: checkpointer?.inProgress ?? null,
       next: iso(nextCheckpointMs),
       verify: opened?.verifier.status() ?? { running: false, next: null, last: null },
     },

@@ -6,8 +6,10 @@
 
 import type { Asker, LeaseEvent, LeaseStatus } from "../lease/types.ts";
 import { StateManagerError } from "../platform/errors.ts";
-import type { CheckpointResult, ManagerState } from "./control.ts";
+import type { CheckpointInProgress, CheckpointResult, ManagerState } from "./control.ts";
+import type { Databases } from "./databases.ts";
 import { type Opened, openSession } from "./opening.ts";
+import type { ProgramHold } from "./program_hold.ts";
 import { pruneEvent } from "./pruner.ts";
 import { Restorer } from "./restorer.ts";
 import type { SessionOptions } from "./session_types.ts";
@@ -38,6 +40,8 @@ export interface TenureOptions extends
   /** The lease is proven ours; `told` settles when the guard knows until when. */
   readonly onRenewed: (told: Promise<void>) => void;
   readonly onAsked: (by: Asker) => void;
+  /** Keeps the programs still for a checkpoint that is made while they run; null: none runs, or none need be. */
+  readonly hold: (databases: Databases, signal: AbortSignal) => ProgramHold | null;
 }
 
 export class Tenure {
@@ -89,6 +93,7 @@ export class Tenure {
       onLease: (status) => this.#leaseStatus = status,
       fenceAtMs: () => this.#fenceAtMs,
       onDatabasesFenced: (error) => this.fence(error.message),
+      onCaptured: (checkpoint) => this.#recordCaptured(checkpoint),
       onCheckpoint: (result) => this.#recordCheckpoint(result),
       onPruned: (result) => options.record(pruneEvent(result)),
     });
@@ -159,12 +164,17 @@ export class Tenure {
     }
   }
 
+  #recordCaptured({ id, kind }: CheckpointInProgress): void {
+    const summary = `checkpoint (${kind}) is captured; it counts when it is durable`;
+    this.#options.record({ kind: "checkpoint", subject: id, summary, detail: { state: "local" } });
+  }
+
   #recordCheckpoint({ checkpoint, totals, warnings }: CheckpointResult): void {
     this.#options.record({
       kind: "checkpoint",
       subject: checkpoint.id,
       summary: `checkpoint ${checkpoint.n} (${checkpoint.kind}) is durable`,
-      detail: { ...totals, warnings: warnings.length },
+      detail: { ...totals, warnings: warnings.length, state: "durable" },
     });
   }
 }

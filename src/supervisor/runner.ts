@@ -117,11 +117,11 @@ export class ProcessRunner {
     if (this.#current !== null) this.#signal(this.#current, signal);
   }
 
-  /** True when everybody that belongs to it is stopped. */
-  get standsStill(): boolean {
+  /** True when the state of everybody that belongs to it is one of these, as /proc shows it. */
+  areAll(states: string): boolean {
     if (this.#current === null) return true;
     const { group, strays } = this.#look(this.#current);
-    return [...group, ...strays].every(({ state }) => state === "T" || state === "t");
+    return [...group, ...strays].every(({ state }) => states.includes(state));
   }
 
   lines(limit?: number): readonly OutputLine[] {

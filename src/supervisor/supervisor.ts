@@ -166,9 +166,12 @@ export class Supervisor {
     return this.#frozenBy.has(reason);
   }
 
-  /** True when nobody of the processes runs any more: STOP takes effect a little later than it is sent. */
-  get standsStill(): boolean {
-    return [...this.#runners.values()].every((runner) => runner.standsStill);
+  /**
+   * True when nobody of the processes runs any more: STOP takes effect a little later than it is sent. With `orWaiting`
+   * those count too who wait in the kernel: between vfork and exec of a stopped child, or for a disk.
+   */
+  standsStill({ orWaiting = false }: { readonly orWaiting?: boolean } = {}): boolean {
+    return [...this.#runners.values()].every((runner) => runner.areAll(orWaiting ? "TtD" : "Tt"));
   }
 
   /** Passes a signal on to the leaders that want it (`forwardSignals`). */

@@ -187,6 +187,29 @@ Deno.test("Supervisor.kill kills at once, and nothing starts after it", async ()
   await app.supervisor.outcome;
 });
 
+Deno.test("Supervisor frozen for two reasons goes on when both are taken back, and at once when it is to stop", async () => {
+  await using app = new Supervised(shellSpec("twice", "while :; do sleep 0.05; done"));
+  await app.start().untilState("twice", "running");
+  const { supervisor } = app;
+  supervisor.freeze("lease");
+  supervisor.freeze("checkpoint");
+  await until(() => supervisor.standsStill({ orWaiting: true }), "all stopped");
+  supervisor.thaw("checkpoint");
+  assert.equal(supervisor.isFrozenBy("checkpoint"), false);
+  assert.ok(supervisor.standsStill({ orWaiting: true }), "the lease is still in doubt");
+  supervisor.thaw("lease");
+  await until(() => !supervisor.standsStill({ orWaiting: true }), "all going on");
+  supervisor.freeze("checkpoint");
+  await until(() => supervisor.standsStill({ orWaiting: true }), "all stopped again");
+  await app.stop(5000);
+  assert.equal(supervisor.isFrozenBy("checkpoint"), false, "whoever captures files is told");
+  const [exit] = app.events.filter((event) => event.type === "exited");
+  assert.ok(
+    exit?.type === "exited" && exit.cause.kind === "signal" && exit.cause.signal === "SIGTERM",
+    "asked, not killed",
+  );
+});
+
 Deno.test("Supervisor.freeze stops all, strays too, and starts nothing until thaw", async () => {
   const script = `setsid sh -c "${DEAF}" & exec sleep 600`;
   await using app = new Supervised(

@@ -118,6 +118,7 @@ export function managerStatus(
       last_finished: null,
       last_error: null,
       running: false,
+      in_progress: null,
       next: null,
       verify: { running: false, next: null, last: null },
     },

@@ -98,6 +98,28 @@ Deno.test("a command is a list, or a text with shell", async () => {
   assert.deepEqual(config.processes["a"]?.command, ["/bin/sh", "-c", "x | y"]);
 });
 
+Deno.test("hooks of checkpoints need consistency hooks, and that needs one", async () => {
+  const none = await refused({ checkpoint: { consistency: "hooks" } });
+  assert.match(none["/checkpoint/consistency"] ?? "", /without a command/);
+  const idle = await refused({ checkpoint: { consistency: "freeze", before: "sync", after: ["x"] } });
+  assert.match(idle["/checkpoint/before"] ?? "", /wanted "hooks"/);
+  assert.match(idle["/checkpoint/after"] ?? "", /wanted "hooks"/);
+  for (const before of [[], "", [1], 5, {}]) {
+    const problems = await refused({ checkpoint: { consistency: "hooks", before } });
+    assert.ok(
+      Object.keys(problems).some((at) => at.startsWith("/checkpoint/before")),
+      JSON.stringify(before),
+    );
+  }
+  const { config } = await accepted({
+    checkpoint: { consistency: "hooks", before: 'echo "$HOME"', after: ["x", "${y}"], capture_limit: "2s" },
+  });
+  const { before, after, captureLimitMs, hookTimeoutMs } = config.checkpoint;
+  assert.deepEqual(before, ["/bin/sh", "-c", 'echo "$HOME"']);
+  assert.deepEqual(after, ["x", "${y}"], "commands are passed on untouched");
+  assert.deepEqual([captureLimitMs, hookTimeoutMs], [2000, 30_000]);
+});
+
 Deno.test("dependencies must exist and have no cycle", async () => {
   const cycle = await refused({
     processes: {
