@@ -1,7 +1,7 @@
 /** From configuration to what the supervisor runs: environments without the manager's secrets. */
 
 import type { Config, ProcessConfig } from "../config/types.ts";
-import type { ProcessSpec } from "../supervisor/types.ts";
+import { NO_PROBES, type ProcessSpec } from "../supervisor/mod.ts";
 
 /** Variables that hold the manager's own credentials and settings; a process gets one only by naming it. */
 const WITHHELD = /^(AWS_|STATE_MANAGER_|BUCKET_NAME$)/;
@@ -42,6 +42,8 @@ export function processSpecs(
       stopSignal: process.stopSignal,
       successExit: process.successExit,
       essential: process.essential,
+      probes: NO_PROBES,
+      timeoutStartMs: null,
       forwardSignals: process.forwardSignals,
       stdio: "pipe",
     }));

@@ -69,7 +69,7 @@ export function conditionOf(other: Machine, condition: Condition): "met" | "open
     case "starting":
     case "running":
       if (condition === "started") return other.leaderAlive ? "met" : "open";
-      if (condition === "ready") return other.state === "running" ? "met" : "open";
+      if (condition === "ready") return other.ready ? "met" : "open";
       return "open";
     case "completed":
       return condition === "ready" ? "never" : "met";

@@ -1,6 +1,6 @@
 /** What is known of one process, what can happen to it, and what the shell is to do. The rules are in states.ts. */
 
-import type { ExitCause, ProcessState } from "./types.ts";
+import type { ExitCause, ProcessState, RestartReason } from "./types.ts";
 
 /** All that is known of one process. Times are monotonic milliseconds; null where they do not apply. */
 export interface Machine {
@@ -12,8 +12,12 @@ export interface Machine {
   readonly incarnation: number;
   /** The leader of the current incarnation was spawned and its exit was not seen yet. */
   readonly leaderAlive: boolean;
+  /** It accepts work, by its probes, or by having lived long enough where it has none. */
+  readonly ready: boolean;
   /** We asked the current incarnation to end, so that its exit says nothing about its health. */
   readonly stopRequested: boolean;
+  /** Why a new incarnation follows as soon as nothing of this one is left; null: its exit decides what follows. */
+  readonly restartFor: RestartReason | null;
   /** No member of the group, and no descendant that left it, can run any more. */
   readonly groupGone: boolean;
   readonly outputEnded: boolean;
@@ -59,6 +63,12 @@ export interface EventFields {
   "output-ended": unknown;
   /** Time has passed; comes at `nextTickMs` or at any other moment. */
   "tick": unknown;
+  /** End it and start it anew. Where nothing runs, only who wants it to run all the same starts it (states.ts). */
+  "restart": { readonly reason: RestartReason; readonly detail: string | null };
+  /** A probe says that it accepts work; comes only where `awaitsReadiness(spec)`. */
+  "ready": unknown;
+  /** A probe says that it accepts none for now. It is left alone. */
+  "not-ready": unknown;
 }
 
 export type EventType = keyof EventFields;
@@ -93,7 +103,9 @@ export function newMachine(): Machine {
     fenced: false,
     incarnation: 0,
     leaderAlive: false,
+    ready: false,
     stopRequested: false,
+    restartFor: null,
     groupGone: true,
     outputEnded: true,
     exitReported: true,

@@ -9,6 +9,8 @@ export { Guard, startGuard } from "./guard_client.ts";
 export type { GuardOptions, GuardStatus } from "./guard_client.ts";
 export type { OutputLine } from "./lines.ts";
 export { exitCodeOfCause } from "./outcome.ts";
+export { NO_PROBES } from "./probe_types.ts";
+export type { ProbeCheck, ProbeSpec, ProcessProbes } from "./probe_types.ts";
 export { startReaper } from "./reaper.ts";
 export type { Reaper } from "./reaper.ts";
 export { describeCause } from "./restart.ts";
@@ -22,6 +24,7 @@ export type {
   ProcessState,
   ProcessStatus,
   RestartPolicy,
+  RestartReason,
   SupervisorEvent,
   SupervisorOutcome,
 } from "./types.ts";

@@ -1,7 +1,7 @@
 /** What an exit means and what follows it: success or failure, restart with a growing delay, or giving up. Pure. */
 
 import type { Machine } from "./machine.ts";
-import type { ExitCause, ProcessSpec } from "./types.ts";
+import type { ExitCause, ProcessSpec, RestartReason } from "./types.ts";
 
 /** A run at least this long was stable, and twice the last delay: else a slow crash loop would reset its own backoff. */
 export const STABLE_AFTER_MS = 10_000;
@@ -10,6 +10,16 @@ export const STABLE_AFTER_MS = 10_000;
 export function isSuccess(spec: ProcessSpec, cause: ExitCause): boolean {
   return cause.kind === "exit" && (cause.code === 0 || spec.successExit.includes(cause.code));
 }
+
+/** Restarts of what is unwell: failures, with backoff and limit. All others say nothing about its health. */
+const UNWELL: ReadonlySet<RestartReason> = new Set(["startup", "liveness", "watchdog", "memory"]);
+
+export function isFailure(reason: RestartReason | null): boolean {
+  return reason !== null && UNWELL.has(reason);
+}
+
+/** The failures so far count no more: somebody wants it to be tried anew. */
+export const COUNTERS_ANEW = { shortRuns: 0, lastDelayMs: 0, failureTimesMs: [] } as const;
 
 /** Everything of this incarnation is gone: what now? */
 export function decideNext(
@@ -22,22 +32,32 @@ export function decideNext(
   const ended = {
     ...machine,
     leaderAlive: false,
+    ready: false,
+    restartFor: null,
     startedAtMs: null,
     readyAtMs: null,
     killAtMs: null,
     drainUntilMs: null,
   };
-  if (machine.wanted === "down") return { ...ended, state: "stopped" };
-  if (machine.stopRequested) return { ...ended, state: "waiting" };
+  if (machine.wanted === "down") return { ...ended, state: "stopped", reason: null };
+  const unwell = isFailure(machine.restartFor);
+  if (!unwell && (machine.stopRequested || machine.restartFor !== null)) {
+    const anew = machine.restartFor === null || machine.restartFor === "schedule" ? {} : COUNTERS_ANEW;
+    return { ...ended, ...anew, state: "waiting", reason: null };
+  }
   const cause = machine.exit;
-  const success = cause !== null && isSuccess(spec, cause);
+  const success = !unwell && cause !== null && isSuccess(spec, cause);
   if (success && spec.restart !== "always") return { ...ended, state: "completed" };
   const windowStartMs = nowMs - spec.startLimit.intervalMs;
   const failureTimesMs = success
     ? machine.failureTimesMs
     : [...machine.failureTimesMs.filter((time) => time > windowStartMs), nowMs];
   const failed = { ...ended, failureTimesMs, state: "failed" } as const;
-  const why = cause === null ? "ended" : describeCause(cause);
+  const why = unwell && machine.reason !== null
+    ? machine.reason
+    : cause === null
+    ? "ended"
+    : describeCause(cause);
   if (permanent || (!success && spec.restart === "no")) return { ...failed, reason: why };
   const { burst, intervalMs } = spec.startLimit;
   if (burst > 0 && failureTimesMs.length >= burst) {

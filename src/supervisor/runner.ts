@@ -16,6 +16,7 @@ import type { Members, Unit } from "./members.ts";
 import { findMembers, UNIT_VARIABLE } from "./members.ts";
 import type { OutputPump } from "./output.ts";
 import { pumpOutput } from "./output.ts";
+import { isFailure } from "./restart.ts";
 import { transition } from "./states.ts";
 import { tagOf, type UnitWatch } from "./units.ts";
 import type { ExitCause, OutputHandler, ProcessSpec, ProcessStatus, SupervisorEvent } from "./types.ts";
@@ -317,18 +318,20 @@ export class ProcessRunner {
   }
 
   #reportExit(): void {
-    const { exit, incarnation, stopRequested, uptimeMs } = this.#machine;
+    const { exit, incarnation, stopRequested, restartFor, uptimeMs } = this.#machine;
     if (exit === null) return;
+    const requested = stopRequested && !isFailure(restartFor);
     const lastLines = this.#ring.last(LAST_LINES).map((line) => line.text);
     this.#lastExit = exit;
-    this.#lastLines = stopRequested ? [] : lastLines;
+    this.#lastLines = requested ? [] : lastLines;
     this.#options.onEvent({
       type: "exited",
       name: this.spec.name,
       pid: this.#lastPid,
       incarnation,
       cause: exit,
-      requested: stopRequested,
+      requested,
+      restartFor,
       uptimeMs: Math.round(uptimeMs),
       lastLines: this.#lastLines,
     });

@@ -7,8 +7,9 @@
 
 import type { Effect, EventType, Machine, MachineEvent, Moment, Step } from "./machine.ts";
 import { isEnded } from "./machine.ts";
-import { decideNext } from "./restart.ts";
-import type { ProcessSpec, ProcessState } from "./types.ts";
+import { awaitsReadiness } from "./probe_types.ts";
+import { COUNTERS_ANEW, decideNext, isFailure } from "./restart.ts";
+import type { ProcessSpec, ProcessState, RestartReason } from "./types.ts";
 
 /** Alive this long means ready where no probe says so: most that fail at start fail by then. */
 export const READY_AFTER_MS = 1_000;
@@ -44,15 +45,14 @@ const begin: Handler<"want-up"> = ({ machine }) =>
   machine.fenced ? to(machine, {}) : to(machine, {
     wanted: "up",
     state: "waiting",
-    shortRuns: 0,
-    lastDelayMs: 0,
-    failureTimesMs: [],
+    ...COUNTERS_ANEW,
     nextStartAtMs: null,
     reason: null,
   });
 
 /** Wanted again while the old incarnation still ends: it starts anew when that is over. */
-const beginAfter: Handler<"want-up"> = ({ machine }) => to(machine, machine.fenced ? {} : { wanted: "up" });
+const beginAfter: Handler<"want-up"> = ({ machine }) =>
+  to(machine, machine.fenced || machine.wanted === "up" ? {} : { wanted: "up", restartFor: null });
 
 const rest: Handler<"want-down"> = ({ machine }) =>
   to(machine, { wanted: "down", state: "stopped", nextStartAtMs: null, reason: null });
@@ -61,7 +61,7 @@ const unwant: Handler<"want-down"> = ({ machine }) => to(machine, { wanted: "dow
 
 const stop: Handler<"want-down"> = ({ spec, machine, event, nowMs }) => {
   const killAtMs = Math.min(nowMs + spec.timeoutStopMs, event.deadlineMs);
-  const change = { wanted: "down", stopRequested: true, killAtMs } as const;
+  const change = { wanted: "down", ready: false, stopRequested: true, readyAtMs: null, killAtMs } as const;
   // Between "spawn" and its answer there is nobody to signal yet: `spawned` sees that it is not wanted.
   if (!machine.leaderAlive) return to(machine, change);
   return killWhenDue(to(machine, { ...change, state: "stopping" }, "signal-group"), nowMs);
@@ -77,6 +77,47 @@ const shorten: Handler<"want-down"> = ({ spec, machine, event, nowMs }) => {
 const shortenDrain: Handler<"want-down"> = (input) =>
   input.machine.groupGone ? unwant(input) : shorten(input);
 
+// ---- restarting
+
+/** Who wants it to run, whatever became of it. A schedule or a probe has nothing to say where nothing runs. */
+const STARTS_WHAT_RESTS: ReadonlySet<RestartReason> = new Set(["person", "changed", "watch"]);
+
+/** A watch or a new definition does not start what a person stopped. */
+const restartAtRest: Handler<"restart"> = (input) => {
+  const { machine, event } = input;
+  if (!STARTS_WHAT_RESTS.has(event.reason)) return to(machine, {});
+  if (machine.wanted === "down" && event.reason !== "person") return to(machine, {});
+  return begin({ ...input, event: { type: "want-up" } });
+};
+
+const restartLive: Handler<"restart"> = ({ spec, machine, event, nowMs }) => {
+  // Between "spawn" and its answer there is nothing to restart: it is being started.
+  if (!machine.leaderAlive) return to(machine, {});
+  const change = {
+    state: "stopping",
+    ready: false,
+    stopRequested: true,
+    restartFor: event.reason,
+    readyAtMs: null,
+    killAtMs: nowMs + spec.timeoutStopMs,
+    reason: describeRestart(event),
+  } as const;
+  return killWhenDue(to(machine, change, "signal-group"), nowMs);
+};
+
+/** It ends already: a person's word takes the failure from it, another's changes nothing; nobody prolongs the stop. */
+const restartEnding: Handler<"restart"> = ({ machine, event }) =>
+  machine.fenced || !STARTS_WHAT_RESTS.has(event.reason) ||
+    (machine.wanted === "down" && event.reason !== "person")
+    ? to(machine, {})
+    : to(machine, { wanted: "up", restartFor: event.reason, reason: describeRestart(event) });
+
+function describeRestart({ reason, detail }: MachineEvent<"restart">): string | null {
+  if (reason === "person") return null;
+  const what = isFailure(reason) ? reason : `restart: ${reason}`;
+  return detail === null ? what : `${what}: ${detail}`;
+}
+
 // ---- fence
 
 const fenceAtRest: Handler<"fence"> = ({ machine }) =>
@@ -87,7 +128,14 @@ const fenceAtRest: Handler<"fence"> = ({ machine }) =>
   });
 
 const fenceLive: Handler<"fence"> = ({ machine, nowMs }) => {
-  const change = { wanted: "down", fenced: true, stopRequested: true, killAtMs: nowMs } as const;
+  const change = {
+    wanted: "down",
+    ready: false,
+    fenced: true,
+    stopRequested: true,
+    readyAtMs: null,
+    killAtMs: nowMs,
+  } as const;
   if (machine.state === "draining") {
     return machine.groupGone
       ? to(machine, { ...change, stopRequested: machine.stopRequested, killAtMs: null })
@@ -104,7 +152,9 @@ const spawn: Handler<"met"> = ({ machine }) =>
     state: "starting",
     incarnation: machine.incarnation + 1,
     leaderAlive: false,
+    ready: false,
     stopRequested: false,
+    restartFor: null,
     groupGone: false,
     outputEnded: false,
     exitReported: false,
@@ -120,9 +170,10 @@ const spawn: Handler<"met"> = ({ machine }) =>
 const skip: Handler<"unmeetable"> = ({ machine, event }) =>
   to(machine, { state: "skipped", reason: event.reason });
 
-const spawned: Handler<"spawned"> = ({ machine, nowMs }) => {
-  const change = { leaderAlive: true, startedAtMs: nowMs, readyAtMs: nowMs + READY_AFTER_MS };
-  if (machine.wanted === "up") return to(machine, change);
+const spawned: Handler<"spawned"> = ({ spec, machine, nowMs }) => {
+  const change = { leaderAlive: true, startedAtMs: nowMs };
+  const readyAtMs = awaitsReadiness(spec.probes) ? null : nowMs + READY_AFTER_MS;
+  if (machine.wanted === "up") return to(machine, { ...change, readyAtMs });
   return killWhenDue(to(machine, { ...change, state: "stopping" }, "signal-group"), nowMs);
 };
 
@@ -132,10 +183,16 @@ const spawnFailed: Handler<"spawn-failed"> = ({ spec, machine, event, nowMs, rol
   return { machine: decided, effects: ["report-exit"] };
 };
 
-const becomeReady: Handler<"tick"> = ({ machine, nowMs }) =>
+const readyByAge: Handler<"tick"> = ({ machine, nowMs }) =>
   machine.leaderAlive && machine.readyAtMs !== null && nowMs >= machine.readyAtMs
-    ? to(machine, { state: "running", readyAtMs: null })
+    ? to(machine, { state: "running", ready: true, readyAtMs: null })
     : to(machine, {});
+
+const ready: Handler<"ready"> = ({ machine }) =>
+  machine.leaderAlive ? to(machine, { state: "running", ready: true, readyAtMs: null }) : to(machine, {});
+
+/** Only the flag: what runs goes on, and so do those that waited for it. */
+const unready: Handler<"not-ready"> = ({ machine }) => to(machine, { ready: false });
 
 const retry: Handler<"tick"> = ({ machine, nowMs }) =>
   machine.nextStartAtMs !== null && nowMs >= machine.nextStartAtMs
@@ -156,6 +213,7 @@ const leaderExited: Handler<"leader-exited"> = (input) => {
     to(machine, {
       state: "draining",
       leaderAlive: false,
+      ready: false,
       exit: event.cause,
       uptimeMs: nowMs - (machine.startedAtMs ?? nowMs),
       groupGone: event.groupGone,
@@ -216,6 +274,9 @@ const row = (
   groupGone: Row["group-gone"],
   outputEnded: Row["output-ended"],
   tick: Row["tick"],
+  restart: Row["restart"],
+  ready: Row["ready"],
+  notReady: Row["not-ready"],
 ): Row => ({
   "want-up": up,
   "want-down": down,
@@ -228,22 +289,25 @@ const row = (
   "group-gone": groupGone,
   "output-ended": outputEnded,
   tick,
+  restart,
+  ready,
+  "not-ready": notReady,
 });
 
 const _ = same;
 
 // deno-fmt-ignore
 const TABLE: { readonly [S in ProcessState]: Row } = {
-  //              want-up     want-down     fence        met    unmeet. spawned  spawn-failed leader-exited group-gone output-ended tick
-  pending:   row(begin,      rest,         fenceAtRest, _,     _,      _,       _,           _,            _,         _,           _),
-  waiting:   row(_,          rest,         fenceAtRest, spawn, skip,   _,       _,           _,            _,         _,           _),
-  starting:  row(_,          stop,         fenceLive,   _,     _,      spawned, spawnFailed, leaderExited, _,         noteOutput,  becomeReady),
-  running:   row(_,          stop,         fenceLive,   _,     _,      _,       _,           leaderExited, _,         noteOutput,  _),
-  stopping:  row(beginAfter, shorten,      fenceLive,   _,     _,      _,       _,           leaderExited, _,         noteOutput,  killing),
-  draining:  row(beginAfter, shortenDrain, fenceLive,   _,     _,      _,       _,           _,            groupGone, outputEnded, drain),
-  backoff:   row(begin,      rest,         fenceAtRest, _,     _,      _,       _,           _,            _,         _,           retry),
-  stopped:   row(begin,      unwant,       fenceAtRest, _,     _,      _,       _,           _,            _,         _,           _),
-  completed: row(begin,      unwant,       fenceAtRest, _,     _,      _,       _,           _,            _,         _,           _),
-  failed:    row(begin,      unwant,       fenceAtRest, _,     _,      _,       _,           _,            _,         _,           _),
-  skipped:   row(begin,      unwant,       fenceAtRest, _,     _,      _,       _,           _,            _,         _,           _),
+  //              want-up     want-down     fence        met    unmeet. spawned  spawn-failed leader-exited group-gone output-ended tick        restart        ready  not-ready
+  pending:   row(begin,      rest,         fenceAtRest, _,     _,      _,       _,           _,            _,         _,           _,          restartAtRest, _,     _),
+  waiting:   row(_,          rest,         fenceAtRest, spawn, skip,   _,       _,           _,            _,         _,           _,          _,             _,     _),
+  starting:  row(_,          stop,         fenceLive,   _,     _,      spawned, spawnFailed, leaderExited, _,         noteOutput,  readyByAge, restartLive,   ready, _),
+  running:   row(_,          stop,         fenceLive,   _,     _,      _,       _,           leaderExited, _,         noteOutput,  _,          restartLive,   ready, unready),
+  stopping:  row(beginAfter, shorten,      fenceLive,   _,     _,      _,       _,           leaderExited, _,         noteOutput,  killing,    restartEnding, _,     _),
+  draining:  row(beginAfter, shortenDrain, fenceLive,   _,     _,      _,       _,           _,            groupGone, outputEnded, drain,      restartEnding, _,     _),
+  backoff:   row(begin,      rest,         fenceAtRest, _,     _,      _,       _,           _,            _,         _,           retry,      restartAtRest, _,     _),
+  stopped:   row(begin,      unwant,       fenceAtRest, _,     _,      _,       _,           _,            _,         _,           _,          restartAtRest, _,     _),
+  completed: row(begin,      unwant,       fenceAtRest, _,     _,      _,       _,           _,            _,         _,           _,          restartAtRest, _,     _),
+  failed:    row(begin,      unwant,       fenceAtRest, _,     _,      _,       _,           _,            _,         _,           _,          restartAtRest, _,     _),
+  skipped:   row(begin,      unwant,       fenceAtRest, _,     _,      _,       _,           _,            _,         _,           _,          restartAtRest, _,     _),
 };

@@ -18,6 +18,7 @@ import type {
   OutputHandler,
   ProcessSpec,
   ProcessStatus,
+  RestartReason,
   SupervisorEvent,
   SupervisorOutcome,
 } from "./types.ts";
@@ -203,12 +204,16 @@ export class Supervisor {
     await this.#until([runner], () => Infinity);
   }
 
-  /** A person restarts one process; the new incarnation starts when the old one is gone. */
-  restartProcess(name: string): void {
+  /**
+   * Ends one process and starts it anew when all of it is gone. The reason decides whether that counts as a failure, and
+   * whether it starts what does not run (states.ts). While frozen it is refused: a stop would have to wake it.
+   */
+  restartProcess(name: string, reason: RestartReason = "person", detail: string | null = null): void {
     this.#refuseWhileStopping(`restart ${name}`);
-    const runner = this.#runner(name);
-    if (isLive(runner.machine)) runner.dispatch({ type: "want-down", deadlineMs: Infinity });
-    runner.dispatch({ type: "want-up" });
+    if (this.#frozenBy.size > 0) {
+      throw new StateManagerError("wrong-state", `restart ${name}: the processes are frozen`);
+    }
+    this.#runner(name).dispatch({ type: "restart", reason, detail });
   }
 
   /** Sends a signal to the leader of one process. */

@@ -1,6 +1,7 @@
 /** Shapes of the supervisor: what to run, what is seen, and how it ended. Durations are milliseconds. */
 
 import type { StateManagerError } from "../platform/errors.ts";
+import type { ProcessProbes } from "./probe_types.ts";
 
 export type RestartPolicy = "always" | "on-failure" | "no";
 
@@ -24,6 +25,9 @@ export interface ProcessSpec {
   readonly successExit: readonly number[];
   /** When it fails for good, everything stops with its exit code. */
   readonly essential: boolean;
+  readonly probes: ProcessProbes;
+  /** Not ready this long after the spawn: it is restarted, as a failure. null: it may take as long as it likes. */
+  readonly timeoutStartMs: number | null;
   /** Signals that the manager passes on to this process when it gets them. */
   readonly forwardSignals: readonly Deno.Signal[];
   /** "pipe": captured by line into the ring and passed on. "inherit": the child owns our stdin, stdout and stderr. */
@@ -42,6 +46,17 @@ export type ProcessState =
   | "completed" // ended by itself, successfully, and is not to be restarted
   | "failed" // ended badly and is not to be restarted, or the start limit was hit
   | "skipped"; // a dependency's condition can never be met
+
+/** Why we end an incarnation that is to be followed by another one. */
+export type RestartReason =
+  | "person"
+  | "changed" // its definition
+  | "watch" // a file it depends on
+  | "schedule"
+  | "startup" // it did not become ready in time, or its startup probe failed
+  | "liveness"
+  | "watchdog"
+  | "memory";
 
 /** How one incarnation ended; a signal is never turned into a code here. */
 export type ExitCause =
@@ -76,7 +91,10 @@ export type SupervisorEvent =
     readonly pid: number | null;
     readonly incarnation: number;
     readonly cause: ExitCause;
+    /** We asked it to end, and not because it was unwell. */
     readonly requested: boolean;
+    /** Why we ended it to start it anew; null where it is not. */
+    readonly restartFor: RestartReason | null;
     readonly uptimeMs: number;
     readonly lastLines: readonly string[];
   }

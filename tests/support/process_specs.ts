@@ -1,5 +1,6 @@
 /** Process specs for supervisor tests: short delays, everything else as plain as can be. */
 
+import { NO_PROBES } from "../../src/supervisor/probe_types.ts";
 import type { ProcessSpec } from "../../src/supervisor/types.ts";
 
 export function processSpec(change: Partial<ProcessSpec> = {}): ProcessSpec {
@@ -17,6 +18,8 @@ export function processSpec(change: Partial<ProcessSpec> = {}): ProcessSpec {
     stopSignal: "SIGTERM",
     successExit: [],
     essential: true,
+    probes: NO_PROBES,
+    timeoutStartMs: null,
     forwardSignals: [],
     stdio: "pipe",
     ...change,

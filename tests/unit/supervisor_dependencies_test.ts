@@ -83,6 +83,12 @@ Deno.test("conditionOf tells met, open and never for each condition on each stat
     }],
     [{ state: "running", leaderAlive: true }, {
       started: "met",
+      ready: "open",
+      completed: "open",
+      succeeded: "open",
+    }],
+    [{ state: "running", leaderAlive: true, ready: true }, {
+      started: "met",
       ready: "met",
       completed: "open",
       succeeded: "open",

@@ -6,8 +6,10 @@ import type { Effect, Machine, MachineEvent } from "../../src/supervisor/machine
 import { isEnded, isLive, newMachine, nextTickMs } from "../../src/supervisor/machine.ts";
 import { restartDelayMs } from "../../src/supervisor/restart.ts";
 import { DRAIN_OUTPUT_MS, KILL_AGAIN_MS, READY_AFTER_MS, transition } from "../../src/supervisor/states.ts";
-import type { ExitCause, ProcessSpec, ProcessState } from "../../src/supervisor/types.ts";
+import { NO_PROBES, type ProbeSpec } from "../../src/supervisor/probe_types.ts";
+import type { ExitCause, ProcessSpec, ProcessState, RestartReason } from "../../src/supervisor/types.ts";
 import { processSpec } from "../support/process_specs.ts";
+import { say } from "../support/say.ts";
 
 const exit = (code: number): ExitCause => ({ kind: "exit", code });
 const signal = (name: string, number: number): ExitCause => ({
@@ -35,6 +37,9 @@ const EVENTS: {
   "group-gone": { type: "group-gone" },
   "output-ended": { type: "output-ended" },
   "tick": { type: "tick" },
+  "restart": { type: "restart", reason: "person", detail: null },
+  "ready": { type: "ready" },
+  "not-ready": { type: "not-ready" },
 };
 
 /** Drives a machine through events at given times. */
@@ -104,18 +109,18 @@ function machineIn(state: ProcessState): Machine {
 /** "=" where nothing changes, else the next state and effects. One line a state, one cell an event, in order of EVENTS. */
 // deno-fmt-ignore
 const EXPECTED: { readonly [S in ProcessState]: readonly string[] } = {
-  //          want-up    want-down    fence       met               unmeetable  spawned  spawn-failed           leader-exited                 group-gone  output-ended tick
-  pending:   ["waiting", "stopped",   "stopped",  "=",              "=",        "=",     "=",                   "=",                          "=",        "=",         "="],
-  waiting:   ["=",       "stopped",   "stopped",  "starting spawn", "skipped",  "=",     "=",                   "=",                          "=",        "=",         "="],
-  starting:  ["=",       "stopping signal-group", "stopping kill-group", "=", "=", "starting", "failed report-exit", "draining",             "=",        "starting",  "="],
-  running:   ["=",       "stopping signal-group", "stopping kill-group", "=", "=", "=",  "=",                   "draining",                   "=",        "running",   "="],
-  stopping:  ["stopping", "stopping", "stopping kill-group", "=",   "=",        "=",     "=",                   "draining",                   "=",        "stopping",  "="],
-  draining:  ["=",       "draining",  "draining", "=",              "=",        "=",     "=",                   "=",                          "draining", "backoff report-exit", "="],
-  backoff:   ["waiting", "stopped",   "stopped",  "=",              "=",        "=",     "=",                   "=",                          "=",        "=",         "="],
-  stopped:   ["waiting", "stopped",   "stopped",  "=",              "=",        "=",     "=",                   "=",                          "=",        "=",         "="],
-  completed: ["waiting", "completed", "completed", "=",             "=",        "=",     "=",                   "=",                          "=",        "=",         "="],
-  failed:    ["waiting", "failed",    "failed",   "=",              "=",        "=",     "=",                   "=",                          "=",        "=",         "="],
-  skipped:   ["waiting", "skipped",   "skipped",  "=",              "=",        "=",     "=",                   "=",                          "=",        "=",         "="],
+  //          want-up    want-down    fence       met               unmeetable  spawned  spawn-failed           leader-exited                 group-gone  output-ended tick restart    ready  not-ready
+  pending:   ["waiting", "stopped",   "stopped",  "=",              "=",        "=",     "=",                   "=",                          "=",        "=",         "=", "waiting", "=", "="],
+  waiting:   ["=",       "stopped",   "stopped",  "starting spawn", "skipped",  "=",     "=",                   "=",                          "=",        "=",         "=", "=", "=", "="],
+  starting:  ["=",       "stopping signal-group", "stopping kill-group", "=", "=", "starting", "failed report-exit", "draining",             "=",        "starting",  "=", "stopping signal-group", "running", "="],
+  running:   ["=",       "stopping signal-group", "stopping kill-group", "=", "=", "=",  "=",                   "draining",                   "=",        "running",   "=", "stopping signal-group", "=", "running"],
+  stopping:  ["stopping", "stopping", "stopping kill-group", "=",   "=",        "=",     "=",                   "draining",                   "=",        "stopping",  "=", "stopping", "=", "="],
+  draining:  ["=",       "draining",  "draining", "=",              "=",        "=",     "=",                   "=",                          "draining", "backoff report-exit", "=", "draining", "=", "="],
+  backoff:   ["waiting", "stopped",   "stopped",  "=",              "=",        "=",     "=",                   "=",                          "=",        "=",         "=", "waiting", "=", "="],
+  stopped:   ["waiting", "stopped",   "stopped",  "=",              "=",        "=",     "=",                   "=",                          "=",        "=",         "=", "waiting", "=", "="],
+  completed: ["waiting", "completed", "completed", "=",             "=",        "=",     "=",                   "=",                          "=",        "=",         "=", "waiting", "=", "="],
+  failed:    ["waiting", "failed",    "failed",   "=",              "=",        "=",     "=",                   "=",                          "=",        "=",         "=", "waiting", "=", "="],
+  skipped:   ["waiting", "skipped",   "skipped",  "=",              "=",        "=",     "=",                   "=",                          "=",        "=",         "=", "waiting", "=", "="],
 };
 
 Deno.test("transition gives the expected state and effects for every state with every event", () => {
@@ -317,7 +322,108 @@ Deno.test("transition starts anew after a restart asked while it stopped, whatev
   assert.equal(life.machine.restarts, 0);
 });
 
+const RESTART_REASONS: readonly RestartReason[] = [
+  "person",
+  "changed",
+  "watch",
+  "schedule",
+  "startup",
+  "liveness",
+  "watchdog",
+  "memory",
+];
+
+Deno.test("transition starts anew at once after a restart that is asked, and backs off after one for being unwell", () => {
+  for (const reason of RESTART_REASONS) {
+    const unwell = ["startup", "liveness", "watchdog", "memory"].includes(reason);
+    for (const restart of ["always", "on-failure", "no"] as const) {
+      const life = new Life(processSpec({ restart })).to("want-up", "met", "spawned");
+      life.to({ type: "restart", reason, detail: "HTTP 500" });
+      assert.deepEqual([life.machine.state, ...life.effects], ["stopping", "signal-group"]);
+      assert.equal(life.machine.killAtMs, 5_000);
+      life.to({ type: "leader-exited", cause: exit(0), groupGone: false }, "output-ended");
+      assert.equal(life.machine.state, "draining", "what it left behind is waited for");
+      life.to("group-gone");
+      const after = unwell ? restart === "no" ? "failed" : "backoff" : "waiting";
+      assert.equal(life.machine.state, after, `${reason}, restart: ${restart}`);
+      assert.equal(life.machine.failureTimesMs.length, unwell ? 1 : 0);
+      assert.equal(life.machine.reason, unwell ? `${reason}: HTTP 500` : null);
+    }
+  }
+});
+
+Deno.test("transition counts restarts for being unwell to the start limit", () => {
+  const life = new Life(processSpec({ restart: "always", startLimit: { burst: 3, intervalMs: 60_000 } }));
+  life.to("want-up");
+  for (let count = 0; count < 3; count++) {
+    life.to("met", "spawned", { type: "restart", reason: "liveness", detail: null });
+    life.to({ type: "leader-exited", cause: exit(0), groupGone: true }, "output-ended");
+    if (count < 2) life.at(life.machine.nextStartAtMs ?? 0).to("tick");
+  }
+  assert.equal(life.machine.state, "failed");
+  assert.equal(life.machine.reason, "liveness; failed 3 times within 60 s");
+});
+
+Deno.test("transition starts what rests only for who wants it to run", () => {
+  for (const reason of RESTART_REASONS) {
+    const event = { type: "restart", reason, detail: null } as const;
+    const inState = (state: ProcessState) => {
+      const life = new Life(processSpec({ restart: "on-failure" }));
+      life.machine = machineIn(state);
+      return life.to(event).machine.state;
+    };
+    const wants = ["person", "changed", "watch"].includes(reason);
+    assert.equal(inState("stopped"), reason === "person" ? "waiting" : "stopped", reason);
+    for (const state of ["backoff", "completed", "failed", "skipped"] as const) {
+      assert.equal(inState(state), wants ? "waiting" : state, `${reason} in ${state}`);
+    }
+  }
+});
+
+Deno.test("transition forgets a restart that is overtaken by a stop, and a failure that a person overrules", () => {
+  const spec = processSpec({ restart: "always" });
+  const liveness = { type: "restart", reason: "liveness", detail: "HTTP 500" } as const;
+  const stopped = new Life(spec).to("want-up", "met", "spawned", liveness, "want-down");
+  stopped.to("leader-exited", "output-ended");
+  assert.deepEqual([stopped.machine.state, stopped.machine.reason], ["stopped", null]);
+  const again = new Life(spec).to("want-up", "met", "spawned", liveness, "want-down", "want-up");
+  assert.equal(again.to("leader-exited", "output-ended").machine.state, "waiting");
+  const overruled = new Life(spec).to("want-up", "met", "spawned", liveness, "restart");
+  assert.equal(overruled.to("leader-exited", "output-ended").machine.state, "waiting");
+  const crashed = new Life(spec).to("want-up", "met", "spawned", "leader-exited", "restart");
+  assert.equal(crashed.to("output-ended").machine.state, "waiting", "no delay where a person restarts it");
+});
+
+Deno.test("transition becomes ready by its probes alone where it has some, and else by living", () => {
+  const probe: ProbeSpec = {
+    check: { kind: "tcp", host: "127.0.0.1", port: 1 },
+    initialDelayMs: 0,
+    periodMs: 10_000,
+    timeoutMs: 2_000,
+    failureThreshold: 3,
+    successThreshold: 1,
+  };
+  for (const name of ["startup", "readiness"] as const) {
+    const spec = processSpec({ probes: { ...NO_PROBES, [name]: probe } });
+    const life = new Life(spec).to("want-up", "met", "spawned");
+    assert.equal(nextTickMs(life.machine), null);
+    assert.equal(life.at(READY_AFTER_MS * 10).to("tick").machine.state, "starting");
+    assert.deepEqual([life.to("ready").machine.state, life.machine.ready], ["running", true]);
+    assert.deepEqual([life.to("not-ready").machine.state, life.machine.ready], ["running", false]);
+    assert.equal(life.to("ready").machine.ready, true);
+    assert.equal(life.to("want-down").machine.ready, false);
+  }
+  const alive = new Life(processSpec({ probes: { ...NO_PROBES, liveness: probe } }));
+  alive.to("want-up", "met", "spawned").at(READY_AFTER_MS).to("tick");
+  assert.deepEqual([alive.machine.state, alive.machine.ready], ["running", true]);
+});
+
 Deno.test("transition keeps its promises over random lives", () => {
+  const runs = 100_000;
+  let lived = 0;
+  let events = 0;
+  const seed = Date.now() % 2 ** 31;
+  say(`seed ${seed}`);
   const event = fc.oneof(
     {
       weight: 4,
@@ -343,10 +449,16 @@ Deno.test("transition keeps its promises over random lives", () => {
       groupGone,
     })),
     fc.constantFrom<MachineEvent>(EVENTS["group-gone"], EVENTS["output-ended"]),
+    fc.constantFrom<MachineEvent>(EVENTS.ready, EVENTS["not-ready"]),
+    fc.constantFrom(...RESTART_REASONS).map((reason): MachineEvent => ({
+      type: "restart",
+      reason,
+      detail: null,
+    })),
   );
   const plan = fc.array(
     fc.record({ event, waitMs: fc.nat(3_000), spawnFails: fc.nat(9) }),
-    { maxLength: 60 },
+    { maxLength: 40, size: "max" },
   );
   const policy = fc.constantFrom<ProcessSpec["restart"]>(
     "always",
@@ -366,10 +478,14 @@ Deno.test("transition keeps its promises over random lives", () => {
           restartMaxDelayMs: 4_000,
         });
         new World(spec, roll).live(steps);
+        lived++;
+        events += steps.length;
       },
     ),
-    { numRuns: 3_000 },
+    { numRuns: runs, seed },
   );
+  say(`${lived} lives of ${events} events`);
+  assert.ok(lived >= runs);
 });
 
 /** A machine and the world it believes in: one leader, its group, its pipes. */
@@ -379,7 +495,7 @@ class World {
   leader = false;
   group = false;
   output = false;
-  stopByMs: number | null = null;
+  stoppingSinceMs: number | null = null;
   fenced = false;
 
   constructor(readonly spec: ProcessSpec, readonly roll: number) {}
@@ -454,6 +570,8 @@ class World {
     });
     this.machine = step.machine;
     if (event.type === "want-down") assert.equal(this.machine.wanted, "down");
+    assert.ok(!this.machine.ready || this.machine.state === "running", `ready while ${this.machine.state}`);
+    this.checkStop();
     assert.equal(
       isLive(this.machine) || this.machine.groupGone,
       true,
@@ -463,6 +581,15 @@ class World {
       if (effect === "spawn") this.spawn(spawnFails);
       if (effect === "kill-group") this.kill();
     }
+  }
+
+  /** A stop, of whatever origin, has its end: a KILL is due at the latest after the timeout, in this world it ends it. */
+  checkStop(): void {
+    const { state, groupGone, killAtMs } = this.machine;
+    this.stoppingSinceMs = state === "stopping" ? this.stoppingSinceMs ?? this.nowMs : null;
+    if (this.stoppingSinceMs === null) return;
+    assert.ok(!groupGone && killAtMs !== null, "a stop without an end");
+    assert.ok(this.nowMs <= this.stoppingSinceMs + this.spec.timeoutStopMs + 1_000, "a stop beyond its end");
   }
 
   spawn(fails: boolean): void {
