@@ -434,6 +434,7 @@ export class GcNode {
       labels: [],
     };
     const request = { unwanted: { kind: "by-rules", rules }, collect: !world.happens(0.2) } as const;
+    const beganMs = world.nowMs;
     let { state, effect } = stepPrune(initialPrune(request), { type: "begin" }, this.#now());
     while (effect.type !== "ended") {
       const event = yield* this.#perform(term, effect);
@@ -441,6 +442,7 @@ export class GcNode {
       ({ state, effect } = stepPrune(state, event, this.#now()));
     }
     world.count(effect.failure === null ? "prune" : "prune that failed");
+    if (effect.failure === null && request.collect) world.collected(beganMs);
     world.tally["name released"] = (world.tally["name released"] ?? 0) + state.deleted.packs.length;
   }
 
