@@ -1,6 +1,6 @@
 /**
  * The command line: `main(argv)` gives the exit code and never throws. Children of this program (`__archive`,
- * `__database`, `__follow`, `__guard`) are told apart before anything else is loaded, since they start often and must
+ * `__database`, `__exec`, `__follow`, `__guard`) are told apart before anything else is loaded, since they start often and must
  * start fast.
  */
 
@@ -10,6 +10,10 @@ import type { Context, ExitCode } from "./context.ts";
 const READER_GONE = 141;
 
 export async function main(argv: readonly string[]): Promise<ExitCode> {
+  if (argv[0] === "__exec") {
+    const { execMain } = await import("../platform/exec_helper.ts");
+    return execMain(argv.slice(1));
+  }
   if (argv[0] === "__archive") {
     const { archiverMain } = await import("../checkpoint/mod.ts");
     return await archiverMain();

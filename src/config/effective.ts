@@ -59,6 +59,11 @@ export interface Effective {
   readonly warnings: string[];
 }
 
+function definedOf<T>(map: Readonly<Record<string, T | undefined>>): Record<string, T> {
+  const entries = Object.entries(map).filter((entry): entry is [string, T] => entry[1] !== undefined);
+  return Object.fromEntries(entries);
+}
+
 function processOf(parsed: ParsedProcess, all: ParsedConfig, lone: boolean): ProcessConfig {
   const restartDelayMs = parsed.restart_delay ?? all.supervisor?.restart_delay ?? RESTART_DELAY_MS;
   const restartMaxDelayMs = parsed.restart_max_delay ?? Math.max(RESTART_MAX_DELAY_MS, restartDelayMs);
@@ -71,6 +76,14 @@ function processOf(parsed: ParsedProcess, all: ParsedConfig, lone: boolean): Pro
     command: typeof command === "string" ? ["/bin/sh", "-c", command] : command,
     cwd: parsed.cwd ?? null,
     env: parsed.env ?? {},
+    envFiles: parsed.env_file ?? [],
+    execution: {
+      user: parsed.user ?? null,
+      group: parsed.group ?? null,
+      umask: parsed.umask ?? null,
+      nice: parsed.nice ?? null,
+      limits: definedOf(parsed.limits ?? {}),
+    },
     envFrom: parsed.env_from ?? [],
     dependsOn: parsed.depends_on ?? {},
     restart: parsed.restart ?? "always",

@@ -13,6 +13,7 @@ import {
   requiredKey,
   signalSchema,
 } from "./schema_values.ts";
+import { parseSize } from "./size.ts";
 
 /** What one manager can start, watch and show without becoming slow. */
 export const MOST_PROCESSES = 256;
@@ -67,6 +68,65 @@ export const hookSchema = v.union(
   "a list of texts, or a line for /bin/sh",
 );
 
+const envFilePath = pathSchema("a file");
+const envFilesSchema = v.pipe(
+  v.union(
+    [envFilePath, listSchema(envFilePath, 16, "a list of files")],
+    "an absolute path, or a list of them",
+  ),
+  v.transform((value): readonly string[] => typeof value === "string" ? [value] : value),
+);
+
+/** A name as useradd allows it, or a number; checked against /etc/passwd and /etc/group at each start. */
+function accountSchema(what: string) {
+  const wanted = `${what}: a name or a number`;
+  return v.pipe(
+    v.union([v.string(), v.pipe(v.number(), v.integer(wanted), v.minValue(0, wanted))], wanted),
+    v.transform(String),
+    v.regex(/^[A-Za-z0-9_][A-Za-z0-9_.-]{0,254}\$?$/, wanted),
+  );
+}
+
+const UMASK_WANTED = 'a mask in octal as a text, from "0000" to "0777"';
+const umaskSchema = v.pipe(
+  v.string(UMASK_WANTED),
+  v.regex(/^0?[0-7]{3}$/, UMASK_WANTED),
+  v.transform((text) => Number.parseInt(text, 8)),
+);
+
+function limitSchema(title: string, description: string, counts: "bytes" | "number") {
+  const wanted = counts === "bytes"
+    ? 'a size such as 64MiB, or "unlimited"'
+    : 'a whole number, or "unlimited"';
+  const most = Number.MAX_SAFE_INTEGER;
+  return described(
+    title,
+    description,
+    v.pipe(
+      v.union([v.string(wanted), v.number(wanted)], wanted),
+      v.rawTransform<string | number, number | null>(({ dataset, addIssue, NEVER }) => {
+        if (dataset.value === "unlimited") return null;
+        const value = counts === "bytes" || typeof dataset.value === "number"
+          ? parseSize(dataset.value)
+          : null;
+        if (value !== null && value <= most) return value;
+        addIssue({ message: wanted });
+        return NEVER;
+      }),
+    ),
+  );
+}
+
+const limitsSchema = v.strictObject({
+  nofile: limitSchema("Open files", "Highest number of open files.", "number"),
+  nproc: limitSchema("Processes", "Processes and threads of its user.", "number"),
+  cpu: limitSchema("CPU time", "Seconds of CPU time, then it is ended.", "number"),
+  core: limitSchema("Core file", "Size of a core file; 0: none.", "bytes"),
+  fsize: limitSchema("File size", "Size of a file that it writes.", "bytes"),
+  memlock: limitSchema("Locked memory", "Memory that it may lock.", "bytes"),
+  stack: limitSchema("Stack", "Size of its stack.", "bytes"),
+}, "an object");
+
 export const processSchema = v.strictObject({
   command: requiredKey(
     "Command",
@@ -97,6 +157,36 @@ export const processSchema = v.strictObject({
     "Variables from the manager",
     "Names of AWS_* and STATE_MANAGER_* variables that it gets.",
     listSchema(environmentName, 256, "a list of variable names"),
+  ),
+  env_file: described(
+    "Files of variables",
+    "File of NAME=value lines, or a list of them: read at each start, over the inherited variables, under `env`.",
+    envFilesSchema,
+  ),
+  user: described(
+    "User",
+    "Name or number of the user that it runs as, with all its groups. Default: the manager's.",
+    accountSchema("a user"),
+  ),
+  group: described(
+    "Group",
+    "Name or number of its group. Default: that of `user` in /etc/passwd.",
+    accountSchema("a group"),
+  ),
+  umask: described(
+    "File mode mask",
+    'Rights that files it makes never have, such as "0027". Default: the manager\'s.',
+    umaskSchema,
+  ),
+  nice: described(
+    "Niceness",
+    "From -20, first served, to 19, last. Below that of the manager only as root. Default: the manager's.",
+    integerSchema(-20, 19, "a niceness"),
+  ),
+  limits: described(
+    "Limits",
+    'Resource limits, soft and hard; a number or "unlimited". Default: those of the manager.',
+    limitsSchema,
   ),
   depends_on: described(
     "Depends on",

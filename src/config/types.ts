@@ -44,6 +44,16 @@ export interface ProcessConfig {
   readonly command: readonly string[];
   readonly cwd: string | null;
   readonly env: Readonly<Record<string, string>>;
+  /** Files of variables, read at each start, under `env`. */
+  readonly envFiles: readonly string[];
+  readonly execution: {
+    readonly user: string | null;
+    readonly group: string | null;
+    readonly umask: number | null;
+    readonly nice: number | null;
+    /** null: unlimited. */
+    readonly limits: Readonly<Record<string, number | null>>;
+  };
   /** Names of the manager's variables that this process gets; AWS_* and STATE_MANAGER_* only by naming them here. */
   readonly envFrom: readonly string[];
   readonly dependsOn: Readonly<Record<string, "started" | "ready" | "completed" | "succeeded">>;

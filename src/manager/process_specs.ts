@@ -6,9 +6,9 @@ import { NO_PROBES, type ProcessSpec } from "../supervisor/mod.ts";
 /** Variables that hold the manager's own credentials and settings; a process gets one only by naming it. */
 const WITHHELD = /^(AWS_|STATE_MANAGER_|BUCKET_NAME$)/;
 
-/** What a process inherits: the manager's environment less its own settings, plus what `env_from` names, plus `env`. */
+/** What a process inherits: the manager's environment less its own settings, plus what `env_from` names. */
 export function processEnvironment(
-  process: Pick<ProcessConfig, "env" | "envFrom">,
+  process: Pick<ProcessConfig, "envFrom">,
   environment: Readonly<Record<string, string>>,
 ): Record<string, string> {
   const result: Record<string, string> = {};
@@ -17,7 +17,7 @@ export function processEnvironment(
       result[name] = value;
     }
   }
-  return { ...result, ...process.env };
+  return result;
 }
 
 /** The specs of all processes that `stacks` names (or all, when it names the built-in stack). */
@@ -33,6 +33,9 @@ export function processSpecs(
       command: process.command,
       cwd: process.cwd,
       env: processEnvironment(process, environment),
+      envFiles: process.envFiles,
+      ownEnv: process.env,
+      execution: process.execution,
       dependsOn: process.dependsOn,
       restart: process.restart,
       restartDelayMs: process.restartDelayMs,

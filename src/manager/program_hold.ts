@@ -208,7 +208,7 @@ export function holdFor(parts: HoldParts, databases: Databases, signal: AbortSig
       runCommand({
         name: `checkpoint.${which}`,
         argv: checkpoint[which] ?? [],
-        env: processEnvironment({ env: {}, envFrom: [] }, environment),
+        env: processEnvironment({ envFrom: [] }, environment),
         limitMs: limit.limitMs,
         clock,
         output,

@@ -18,6 +18,7 @@ export { Supervisor } from "./supervisor.ts";
 export type { FreezeReason, SupervisorOptions } from "./supervisor.ts";
 export { Sweeper, systemSweep } from "./sweep.ts";
 export type {
+  Execution,
   ExitCause,
   OutputHandler,
   ProcessSpec,

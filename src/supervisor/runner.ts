@@ -11,6 +11,7 @@ import type { Random } from "../platform/random.ts";
 import type { OutputLine } from "./lines.ts";
 import { LineRing } from "./lines.ts";
 import type { Effect, Machine, MachineEvent } from "./machine.ts";
+import { launchOf } from "./launch.ts";
 import { isLive, newMachine, nextTickMs } from "./machine.ts";
 import type { Members, Unit } from "./members.ts";
 import { findMembers, UNIT_VARIABLE } from "./members.ts";
@@ -198,10 +199,11 @@ export class ProcessRunner {
     this.#survivors = [];
     let child: Child;
     try {
+      const { command, args, env } = launchOf(spec);
       child = spawnChild({
-        command: spec.command[0] ?? "",
-        args: spec.command.slice(1),
-        env: { ...spec.env, [UNIT_VARIABLE]: tag },
+        command,
+        args,
+        env: { ...env, [UNIT_VARIABLE]: tag },
         clearEnv: true,
         stdin: spec.stdio === "pipe" ? "null" : "inherit",
         stdout: stdio,

@@ -5,14 +5,30 @@ import type { ProcessProbes } from "./probe_types.ts";
 
 export type RestartPolicy = "always" | "on-failure" | "no";
 
+/** As whom and within which bounds it runs. Where all is null and empty it runs as the manager does. */
+export interface Execution {
+  /** Names or numbers. */
+  readonly user: string | null;
+  readonly group: string | null;
+  readonly umask: number | null;
+  readonly nice: number | null;
+  /** By the names that `ulimit` and systemd know ("nofile"); null: unlimited. */
+  readonly limits: Readonly<Record<string, number | null>>;
+}
+
 /** One process to run. Everything is resolved: no defaults are applied below this line. */
 export interface ProcessSpec {
   readonly name: string;
   /** argv; never empty. A shell command line is already ["/bin/sh", "-c", line]. */
   readonly command: readonly string[];
   readonly cwd: string | null;
-  /** The whole environment of the child; nothing is inherited beyond it. */
+  /** The environment of the child, under what comes next; nothing is inherited beyond these three. */
   readonly env: Readonly<Record<string, string>>;
+  /** Files of variables, read at each start; they come over `env`. */
+  readonly envFiles: readonly string[];
+  /** Comes over `envFiles`. */
+  readonly ownEnv: Readonly<Record<string, string>>;
+  readonly execution: Execution;
   readonly dependsOn: Readonly<Record<string, "started" | "ready" | "completed" | "succeeded">>;
   readonly restart: RestartPolicy;
   readonly restartDelayMs: number;
