@@ -16,7 +16,8 @@ async function linesOf(script: string, change: Parameters<typeof shellSpec>[2]):
 }
 
 Deno.test({
-  name: "Process with a user has its uid, gid, groups, HOME and USER, no other, and no privilege left",
+  name:
+    "Process with a user has its uid, gid, groups, HOME and USER, no other, and no privilege left [needs root]",
   ignore: !isRoot,
   fn: async () => {
     const execution = { ...PLAIN, user: "daemon" };
@@ -33,7 +34,7 @@ Deno.test({
 });
 
 Deno.test({
-  name: "Process with a number and a group has these alone",
+  name: "Process with a number and a group has these alone [needs root]",
   ignore: !isRoot,
   fn: async () => {
     const execution = { ...PLAIN, user: "4242", group: "daemon" };
@@ -111,7 +112,8 @@ Deno.test("env_file is read at each start, over what is inherited and under env,
 
 Deno.test({
   name:
-    "Manager without privileges says that it cannot start a process as somebody else, and starts one as itself",
+    "Manager without privileges says that it cannot start a process as somebody else, and starts one as itself [needs root]",
+  // From source it would need a cache of packages of its own.
   ignore: !isRoot || binaryPath === null,
   fn: async () => {
     using scratch = scratchFolder();
@@ -120,6 +122,7 @@ Deno.test({
       const config = {
         storage: { directory: `${scratch.path}/store` },
         lease: { mode: "none" },
+        server: { listen: "127.0.0.1:0" },
         processes: { app: { command: ["id", "-u"], user, group: user, umask: "0077", restart: "no" } },
       };
       const file = `${scratch.path}/config.json`;
@@ -129,12 +132,11 @@ Deno.test({
         file,
         "--data-dir",
         `${scratch.path}/data-${user}`,
-        "--once",
       ]);
       const run = await new Deno.Command("setpriv", {
         args: ["--reuid=4242", "--regid=4242", "--clear-groups", ...command],
         clearEnv: true,
-        env: { PATH: "/usr/bin:/bin", HOME: scratch.path, STATE_MANAGER_SERVER_LISTEN: "127.0.0.1:0" },
+        env: { PATH: "/usr/bin:/bin", HOME: scratch.path },
       }).output();
       const text = new TextDecoder().decode(run.stdout) + new TextDecoder().decode(run.stderr);
       assert.equal(run.code, code, text);
