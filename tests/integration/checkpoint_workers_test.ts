@@ -109,26 +109,48 @@ Deno.test("a large file that changes while threads read it is taken with a warni
   assert.ok((await Deno.stat(`${path}/log`)).size >= 140_000_000);
 });
 
+/** Ids in pairs that differ in their last byte only, so that each pair begins its search in one slot. */
+function twinIds(count: number): Uint8Array[] {
+  return Array.from({ length: count }, (_, i) => {
+    const id = sha256(new TextEncoder().encode(`chunk ${i >> 1}`));
+    if (i % 2 === 1) id[id.length - 1] = (id[id.length - 1] ?? 0) ^ 1;
+    return id;
+  });
+}
+
 Deno.test("claims: of all threads exactly one gets each chunk", async () => {
-  const ids = Array.from({ length: 20_000 }, (_, i) => sha256(new TextEncoder().encode(`chunk ${i}`)));
-  const table = ClaimTable.forChunks(ids.length);
+  const ids = twinIds(20_000);
+  // Two threads may not meet in one table; in one of many they do.
+  const tables = Array.from({ length: 16 }, () => ClaimTable.forChunks(ids.length));
+  const threads = 3;
+  // All begin each table at one moment: a thread that starts later would find everything claimed.
+  const gate = new Int32Array(new SharedArrayBuffer(4));
   const script = `
     import { ClaimTable } from "${new URL("../../src/checkpoint/claim_table.ts", import.meta.url)}";
-    onmessage = ({ data: { shared, ids } }) => {
-      const table = new ClaimTable(shared);
-      postMessage(ids.map((id, i) => table.claim(id) ? i : -1).filter((i) => i >= 0));
+    onmessage = ({ data: { tables, ids, gate } }) => {
+      postMessage(tables.map((shared, round) => {
+        const table = new ClaimTable(shared);
+        Atomics.add(gate, 0, 1);
+        while (Atomics.load(gate, 0) < ${threads} * (round + 1));
+        return Int32Array.from(ids.keys()).filter((i) => table.claim(ids[i]));
+      }));
     };`;
   const url = URL.createObjectURL(new Blob([script], { type: "text/javascript" }));
-  const workers = [1, 2, 3].map(() => new Worker(url, { type: "module" }));
+  const workers = Array.from({ length: threads }, () => new Worker(url, { type: "module" }));
   try {
     const claimed = await Promise.all(workers.map((worker) =>
-      new Promise<number[]>((resolve) => {
+      new Promise<Int32Array[]>((resolve) => {
         worker.onmessage = ({ data }) => resolve(data);
-        worker.postMessage({ shared: table.shared, ids });
+        worker.postMessage({ tables: tables.map(({ shared }) => shared), ids, gate });
       })
     ));
-    assert.deepEqual(claimed.flat().toSorted((a, b) => a - b), ids.map((_, i) => i));
-    assert.ok(ids.every((id) => !table.claim(id)));
+    for (const [round, table] of tables.entries()) {
+      const winners = new Uint8Array(ids.length);
+      for (const rounds of claimed) for (const i of rounds[round] ?? []) winners[i] = (winners[i] ?? 0) + 1;
+      const wrong = winners.findIndex((count) => count !== 1);
+      assert.equal(wrong, -1, `chunk ${wrong} has ${winners[wrong]} claimers in round ${round}`);
+      assert.equal(ids.findIndex((id) => table.claim(id)), -1, "all are taken");
+    }
   } finally {
     for (const worker of workers) worker.terminate();
     URL.revokeObjectURL(url);
