@@ -6,6 +6,7 @@ export const CATALOG_KINDS = [
   "checkpoint",
   "process-start",
   "process-exit",
+  "process-ready",
   "lease-term",
   "restore",
   "verify",

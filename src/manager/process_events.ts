@@ -19,6 +19,13 @@ export function tellProcessEvent(event: SupervisorEvent, record: (event: Catalog
     if (event.requested) logger.info(summary, fields);
     else logger.warn(summary, { ...fields, last_lines: event.lastLines });
   }
+  if (event.type === "readiness") {
+    const summary = `${event.name} is ${event.ready ? "ready" : "not ready"}`;
+    record({ kind: "process-ready", subject: event.name, summary, detail: { ...event } });
+    const fields = event.reason === null ? {} : { reason: event.reason };
+    if (event.ready) logger.info(summary, fields);
+    else logger.warn(summary, fields);
+  }
   if (event.type === "state" && event.reason !== null) {
     logger.warn(`${event.name} is ${event.state}`, { reason: event.reason });
   }

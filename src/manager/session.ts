@@ -457,8 +457,8 @@ export class Session {
   readiness(): HealthCheck[] {
     return (this.#supervisor?.status() ?? []).map((process) => ({
       name: `process ${process.name}`,
-      ok: process.state === "running" || process.state === "completed",
-      detail: process.state,
+      ok: process.ready || process.state === "completed",
+      detail: process.probeFailure === null ? process.state : `${process.state}; ${process.probeFailure}`,
     }));
   }
 

@@ -5,6 +5,7 @@
 
 import { StateManagerError } from "./errors.ts";
 import { withFileLimitOfChildren } from "./libc_process.ts";
+import { spawnNotifyChild } from "./notify_child.ts";
 
 export type ChildStdio = "piped" | "null" | "inherit";
 
@@ -22,6 +23,8 @@ export interface SpawnOptions {
   readonly stderr?: ChildStdio;
   /** setsid: own session and own group, whose id is the child's pid. */
   readonly detached?: boolean;
+  /** The child gets descriptor 3 to tell us something on (notify_child.ts); `stdin` is not to be "piped" then. */
+  readonly notify?: boolean;
 }
 
 /** How a child ended. With a signal, `code` is 128 + its number. */
@@ -38,6 +41,8 @@ export interface Child {
   readonly stdin: WritableStream<Uint8Array<ArrayBufferLike>> | null;
   readonly stdout: ReadableStream<Uint8Array<ArrayBuffer>> | null;
   readonly stderr: ReadableStream<Uint8Array<ArrayBuffer>> | null;
+  /** What it writes to descriptor 3; must be read to its end or cancelled. Null unless asked for. */
+  readonly notify: ReadableStream<Uint8Array<ArrayBuffer>> | null;
   /** Signals this process alone. One that already ended is no error. */
   kill(signal: Deno.Signal): void;
 }
@@ -103,6 +108,15 @@ export function spawnChild(options: SpawnOptions): Child {
   const stdin = options.stdin ?? "null";
   const stdout = options.stdout ?? "null";
   const stderr = options.stderr ?? "null";
+  if (options.notify === true) {
+    const child = withFileLimitOfChildren(() => spawnNotifyChild(options));
+    if (child !== null) {
+      const { pid } = child;
+      own.add(pid);
+      const status = child.status.finally(() => own.delete(pid));
+      return { ...child, status, stdin: null, kill: (signal) => void sendSignal(pid, signal) };
+    }
+  }
   let process: Deno.ChildProcess;
   try {
     const command = new Deno.Command(options.command, {
@@ -121,12 +135,19 @@ export function spawnChild(options: SpawnOptions): Child {
   }
   const { pid } = process;
   own.add(pid);
+  if (options.notify === true) {
+    // What failed a moment ago, such as a shortage, went away: the next attempt will have the descriptor.
+    sendSignal(pid, "SIGKILL");
+    process.status.finally(() => own.delete(pid));
+    throw new SpawnError(`start ${options.command}: failed, then did not`, 126, false, undefined);
+  }
   return {
     pid,
     status: process.status.then(({ code, signal }) => ({ code, signal })).finally(() => own.delete(pid)),
     stdin: stdin === "piped" ? process.stdin : null,
     stdout: stdout === "piped" ? process.stdout : null,
     stderr: stderr === "piped" ? process.stderr : null,
+    notify: null,
     kill: (signal) => void sendSignal(pid, signal),
   };
 }

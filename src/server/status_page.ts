@@ -130,7 +130,11 @@ function processTable(processes: readonly ProcessStatus[]): Part | string {
           html`
             <tr>
               <td>${process.name}</td>
-              <td>${process.state}${process.reason === null
+              <td>${process.state}${process.state === "running" && !process.ready
+                ? ", not ready"
+                : ""}${process.probeFailure === null
+                ? ""
+                : html`<br><small>${process.probeFailure}</small>`}${process.reason === null
                 ? ""
                 : html`<br><small>${process.reason}</small>`}</td>
               <td>${process.wanted}</td>

@@ -51,6 +51,8 @@ export function processView(process: ProcessStatus): View {
     name: process.name,
     wanted: process.wanted,
     state: process.state,
+    ready: process.ready,
+    probe_failure: process.probeFailure,
     pid: process.pid,
     started: timeView(process.startedMs),
     restarts: process.restarts,

@@ -19,6 +19,8 @@ export interface CommandOptions {
   readonly argv: readonly string[];
   /** All of its environment, but for the tag. */
   readonly env: Readonly<Record<string, string>>;
+  /** Folder that it runs in. Default: ours. */
+  readonly cwd?: string | null;
   readonly limitMs: number;
   readonly clock: Clock;
   readonly output: OutputHandler;
@@ -45,6 +47,7 @@ export async function runCommand(options: CommandOptions): Promise<void> {
     stdout: "piped",
     stderr: "piped",
     detached: true,
+    ...(options.cwd === undefined || options.cwd === null ? {} : { cwd: options.cwd }),
   });
   watch.started(child.pid);
   const unit: Unit = {

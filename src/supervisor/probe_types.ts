@@ -4,14 +4,16 @@
 export type ProbeCheck =
   | {
     readonly kind: "http";
-    /** http: or https:, with host and port. */
-    readonly url: string;
+    readonly host: string;
+    readonly port: number;
+    /** With the query, as it stands in the request line. */
+    readonly path: string;
     readonly headers: Readonly<Record<string, string>>;
   }
   | { readonly kind: "tcp"; readonly host: string; readonly port: number }
   | { readonly kind: "exec"; readonly command: readonly string[] }
-  /** A line of its output; once seen it holds for this incarnation. */
-  | { readonly kind: "log"; readonly matches: (line: string) => boolean }
+  /** A line of its output that holds these pieces in this order; once seen it holds for this incarnation. */
+  | { readonly kind: "log"; readonly pieces: readonly string[] }
   /** The process tells by itself, on a descriptor that it inherits. `watchdogMs`: it must do so at least that often. */
   | { readonly kind: "notify"; readonly watchdogMs: number | null };
 
@@ -37,4 +39,29 @@ export const NO_PROBES: ProcessProbes = { startup: null, readiness: null, livene
 /** True where a probe says when it is ready; else having lived for a while counts. */
 export function awaitsReadiness(probes: ProcessProbes): boolean {
   return probes.startup !== null || probes.readiness !== null;
+}
+
+/** Environment variables of the two conventions for telling that one is ready and alive. */
+export const NOTIFY_VARIABLE = "NOTIFY_FD";
+/** systemd's: the longest time between two heartbeats, in microseconds. */
+export const WATCHDOG_VARIABLE = "WATCHDOG_USEC";
+
+/** What a process that is to tell us something finds in its environment; null where none of its probes listens. */
+export function notifyVariables(
+  probes: ProcessProbes,
+  descriptor: number,
+): Readonly<Record<string, string>> | null {
+  const checks = [probes.startup, probes.readiness, probes.liveness].flatMap((probe) => probe?.check ?? []);
+  const notify = checks.filter((check) => check.kind === "notify");
+  if (notify.length === 0) return null;
+  const watchdogMs = notify.find((check) => check.watchdogMs !== null)?.watchdogMs ?? null;
+  return {
+    [NOTIFY_VARIABLE]: String(descriptor),
+    ...(watchdogMs === null ? {} : { [WATCHDOG_VARIABLE]: String(watchdogMs * 1_000) }),
+  };
+}
+
+/** True where a probe asks, listens or waits for anything. */
+export function hasProbes({ startup, readiness, liveness }: ProcessProbes): boolean {
+  return startup !== null || readiness !== null || liveness !== null;
 }

@@ -33,7 +33,6 @@ export function decideNext(
     ...machine,
     leaderAlive: false,
     ready: false,
-    restartFor: null,
     startedAtMs: null,
     readyAtMs: null,
     killAtMs: null,

@@ -6,6 +6,7 @@
 import type { Child } from "../platform/child_process.ts";
 import { sendGroupSignal, sendSignal, spawnChild, SpawnError } from "../platform/child_process.ts";
 import type { Clock } from "../platform/clock.ts";
+import { NOTIFY_DESCRIPTOR } from "../platform/notify_child.ts";
 import { readProcess, readProcesses, readStartVariable } from "../platform/proc.ts";
 import type { Random } from "../platform/random.ts";
 import type { OutputLine } from "./lines.ts";
@@ -18,8 +19,10 @@ import { findMembers, UNIT_VARIABLE } from "./members.ts";
 import type { OutputPump } from "./output.ts";
 import { pumpOutput } from "./output.ts";
 import { isFailure } from "./restart.ts";
+import { awaitsReadiness, hasProbes, notifyVariables } from "./probe_types.ts";
+import { Prober } from "./prober.ts";
 import { transition } from "./states.ts";
-import { tagOf, type UnitWatch } from "./units.ts";
+import { childWatches, tagOf, type UnitWatch } from "./units.ts";
 import type { ExitCause, OutputHandler, ProcessSpec, ProcessStatus, SupervisorEvent } from "./types.ts";
 
 /** Looks at a group that ends: soon at first, since most end in milliseconds, then rarely, since a look costs. */
@@ -69,6 +72,8 @@ export class ProcessRunner {
   #lastExit: ExitCause | null = null;
   #lastPid: number | null = null;
   #lastLines: readonly string[] = [];
+  /** Of the incarnation that runs, or ran last; null where it has no probes. */
+  #prober: Prober | null = null;
   #survivors: readonly string[] = [];
   #idleWaiters: (() => void)[] = [];
 
@@ -117,6 +122,8 @@ export class ProcessRunner {
   /** STOP or CONT to all that belongs to the incarnation. */
   signalAll(signal: "SIGSTOP" | "SIGCONT"): void {
     if (this.#current !== null) this.#signal(this.#current, signal);
+    if (signal === "SIGSTOP") this.#prober?.freeze();
+    else this.#prober?.thaw();
   }
 
   /** True when the state of everybody that belongs to it is one of these, as /proc shows it. */
@@ -141,6 +148,8 @@ export class ProcessRunner {
       name: this.spec.name,
       wanted: machine.wanted,
       state: machine.state,
+      ready: machine.ready,
+      probeFailure: machine.leaderAlive ? this.#prober?.failure ?? null : null,
       pid: machine.leaderAlive ? this.#lastPid : null,
       startedMs: this.#startedWallMs,
       restarts: machine.restarts,
@@ -158,9 +167,15 @@ export class ProcessRunner {
     const { machine, effects } = transition(this.spec, before, event, moment);
     this.#machine = machine;
     for (const effect of effects) this.#execute(effect);
+    if (machine.state !== "starting" && machine.state !== "running") this.#prober?.stop();
     if (machine.groupGone && this.#current !== null) {
+      this.#prober?.close();
       this.#options.units.forget(this.#current.unit.groupId);
       this.#current = null;
+    }
+    if (machine.ready !== before.ready && machine.state === "running" && awaitsReadiness(this.spec.probes)) {
+      const reason = machine.ready ? null : this.#prober?.failure ?? null;
+      onEvent({ type: "readiness", name: this.spec.name, ready: machine.ready, reason });
     }
     if (machine.state === before.state && machine.reason === before.reason) return;
     onEvent({ type: "state", name: this.spec.name, state: machine.state, reason: machine.reason });
@@ -197,17 +212,19 @@ export class ProcessRunner {
     const stdio = spec.stdio === "pipe" ? "piped" : "inherit";
     this.#lastPid = null;
     this.#survivors = [];
+    const notify = notifyVariables(spec.probes, NOTIFY_DESCRIPTOR);
     let child: Child;
     try {
       const { command, args, env } = launchOf(spec);
       child = spawnChild({
         command,
         args,
-        env: { ...env, [UNIT_VARIABLE]: tag },
+        env: { ...env, ...notify, [UNIT_VARIABLE]: tag },
         clearEnv: true,
         stdin: spec.stdio === "pipe" ? "null" : "inherit",
         stdout: stdio,
         stderr: stdio,
+        notify: notify !== null,
         detached: true, // its own group, whose id is its pid: what a stop waits for
         ...(spec.cwd === null ? {} : { cwd: spec.cwd }),
       });
@@ -227,11 +244,13 @@ export class ProcessRunner {
       killReported: false,
     };
     this.#current = current;
+    this.#startProber(current);
     this.#pumps = this.#startPumps(child);
     this.#lastPid = pid;
     this.#startedWallMs = clock.wallMs();
     onEvent({ type: "started", name: spec.name, pid, incarnation });
     this.dispatch({ type: "spawned" });
+    this.#prober?.start();
     const ifCurrent = (event: () => MachineEvent) => {
       // A late end of an older incarnation's pipes must not count for the new one.
       if (this.#machine.incarnation === incarnation) this.dispatch(event());
@@ -248,9 +267,32 @@ export class ProcessRunner {
     );
   }
 
+  #startProber({ child, unit }: Incarnation): void {
+    const { spec } = this;
+    const { clock, units, runId } = this.#options;
+    this.#prober?.close();
+    this.#prober = null;
+    if (!hasProbes(spec.probes)) return;
+    const { name, cwd } = spec;
+    const launch = (command: readonly string[]) => launchOf({ ...spec, command });
+    const watch = childWatches({ name: `${name}:probe-${this.#machine.incarnation}`, runId, units });
+    const prober: Prober = new Prober({
+      spec,
+      clock,
+      context: { name, cwd, launch, clock, watch },
+      onVerdict: (verdict) => {
+        // An older incarnation's probes say nothing about this one.
+        if (this.#current?.unit === unit && this.#prober === prober) this.dispatch(verdict);
+      },
+    });
+    this.#prober = prober;
+    if (child.notify !== null) void prober.listen(child.notify);
+  }
+
   #startPumps(child: Child): OutputPump[] {
     const { clock, output } = this.#options;
     const { name } = this.spec;
+    const prober = this.#prober;
     const pumps: OutputPump[] = [];
     for (const stream of ["stdout", "stderr"] as const) {
       const source = child[stream];
@@ -258,6 +300,7 @@ export class ProcessRunner {
       pumps.push(pumpOutput(source, clock, ({ text, partial }) => {
         this.#ring.push({ stream, text, partial, wallMs: clock.wallMs() });
         output({ name, stream, text, partial });
+        prober?.line(text);
       }));
     }
     return pumps;

@@ -84,6 +84,10 @@ export interface ProcessStatus {
   readonly name: string;
   readonly wanted: "up" | "down";
   readonly state: ProcessState;
+  /** It accepts work: by its probes, or running for a second where it has none. */
+  readonly ready: boolean;
+  /** The last failure of a probe that has not succeeded since, such as "readiness: HTTP 503". */
+  readonly probeFailure: string | null;
   readonly pid: number | null;
   /** Wall time in milliseconds of the last start; null before the first. */
   readonly startedMs: number | null;
@@ -118,6 +122,12 @@ export type SupervisorEvent =
     readonly type: "state";
     readonly name: string;
     readonly state: ProcessState;
+    readonly reason: string | null;
+  }
+  | {
+    readonly type: "readiness";
+    readonly name: string;
+    readonly ready: boolean;
     readonly reason: string | null;
   }
   | { readonly type: "killed-group"; readonly name: string; readonly pids: readonly number[] };

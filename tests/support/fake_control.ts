@@ -98,6 +98,8 @@ export function managerStatus(
       name: "web",
       wanted: "up",
       state: "running",
+      ready: true,
+      probeFailure: null,
       pid: 43,
       startedMs: NOW_MS,
       restarts: 1,

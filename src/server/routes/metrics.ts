@@ -79,6 +79,15 @@ function metricsOf(status: ManagerStatus, nowMs: number): Metric[] {
       })),
     },
     {
+      name: "process_ready",
+      type: "gauge",
+      help: "1 while the process accepts work, by its probes or by running for a second where it has none",
+      samples: status.processes.map(({ name, ready }) => ({
+        labels: { process: name },
+        value: ready ? 1 : 0,
+      })),
+    },
+    {
       name: "process_restarts_total",
       type: "counter",
       help: "Restarts since the manager's start",
