@@ -36,10 +36,13 @@ import { affectedSqlite, keepAliveOnErrors, machineName } from "../platform/self
 import { type HandledSignal, installSignals } from "../platform/signals.ts";
 import { standardError, standardOutput } from "../platform/standard_output.ts";
 import { createApp, type RunningServer, startServer } from "../server/mod.ts";
-import { endEverything, startReaper } from "../supervisor/mod.ts";
+import { CrashFiles, endEverything, ProcessLogs, startReaper } from "../supervisor/mod.ts";
+import { passThrough } from "./pass_through.ts";
 
 /** Longest wait for requests under way at the end: the budget is spent by then. */
 const SERVER_STOP_MS = 200;
+/** Longest wait for the programs' log files at the end. */
+const LOGS_CLOSE_MS = 500;
 /** Longest wait for our own output at the end. */
 const FLUSH_MS = 500;
 /** PID 1 gives what is left of others this long between TERM and KILL. */
@@ -63,6 +66,7 @@ class SignalDesk {
   #manager: Manager | null = null;
   readonly #stopAsked = new AbortController();
   onChild: () => void = () => {};
+  onReopen: () => void = () => {};
 
   /** Aborted by the first signal that asks for a stop. */
   get stopAsked(): AbortSignal {
@@ -74,6 +78,7 @@ class SignalDesk {
     if (STOP_SIGNALS.includes(signal)) {
       this.#stopAsked.abort(new StateManagerError("cancelled", `start: ended by ${signal}`));
     }
+    if (signal === "SIGUSR1") this.onReopen();
     if (this.#manager === null) {
       this.#early.push(signal);
       return;
@@ -176,6 +181,7 @@ async function serve(
   configureLog(loaded.log);
   const warnings = startWarnings();
   for (const warning of [...warnings, ...loaded.warnings]) logger.warn(warning);
+  const { logs, crashes } = openLogs(dir, clock, random);
   const manager = new Manager({
     dir,
     loaded,
@@ -190,17 +196,44 @@ async function serve(
     setupToken: await setupToken(loaded, dir, random),
     openCatalog: (config) =>
       openCatalog({ path: config.catalog.path ?? dir.catalog, clock, log: log("catalog") }),
-    output: mode === "run" ? passOn : passOnNamed,
+    logs,
+    crashes,
     warnings,
   });
   signals.attach(manager);
+  signals.onReopen = () => logs.reopen();
   const app = createApp({ control: manager, clock, random, log: log("http") });
   const server = await listen(loaded, dir, app, clock);
   try {
     return await manager.run();
   } finally {
-    await server.stop(SERVER_STOP_MS);
+    await Promise.all([
+      server.stop(SERVER_STOP_MS),
+      logs.close(LOGS_CLOSE_MS),
+      crashes.flush(clock, LOGS_CLOSE_MS),
+    ]);
   }
+}
+
+function openLogs(dir: DataDir, clock: Clock, random: Random): { logs: ProcessLogs; crashes: CrashFiles } {
+  const told = log("logs");
+  const logs = new ProcessLogs({
+    clock,
+    random,
+    passOn: passThrough(),
+    onTrouble(name, path, error) {
+      if (error === null) told.info(`the log file of ${name} is written again`, { path });
+      else {told.warn(`the log file of ${name} cannot be written: lines are dropped and counted`, {
+          path,
+          error,
+        });}
+    },
+  });
+  const crashes = new CrashFiles(
+    dir.crashes,
+    (error) => told.warn("a crash file was not written", { error }),
+  );
+  return { logs, crashes };
 }
 
 async function listen(
@@ -253,30 +286,4 @@ function startWarnings(): string[] {
   return [
     `the built-in SQLite ${version} has the WAL-reset bug (3.7.0 to 3.51.2): build with a newer runtime when you can`,
   ];
-}
-
-type Line = Parameters<ConstructorParameters<typeof Manager>[0]["output"]>[0];
-
-const newline = new TextEncoder().encode("\n");
-
-function joined(...parts: readonly Uint8Array[]): Uint8Array {
-  const whole = new Uint8Array(parts.reduce((sum, part) => sum + part.length, 0));
-  let at = 0;
-  for (const part of parts) {
-    whole.set(part, at);
-    at += part.length;
-  }
-  return whole;
-}
-
-/** `run`: the program's output is ours, as it is. */
-function passOn(line: Line): void {
-  const sink = line.stream === "stdout" ? standardOutput() : standardError();
-  sink.write(line.partial ? line.text : joined(line.text, newline));
-}
-
-/** Several programs share our output: each line says whose it is. */
-function passOnNamed(line: Line): void {
-  const sink = line.stream === "stdout" ? standardOutput() : standardError();
-  sink.write(joined(new TextEncoder().encode(`${line.name} | `), line.text, newline));
 }

@@ -28,6 +28,7 @@ function leaseMarginMs(ttlMs: number): number {
 
 export function checkTogether(parsed: ParsedConfig, config: Config, context: CheckContext): void {
   checkProcesses(parsed, config, context);
+  checkLogFiles(config, context);
   checkDependencies(config, context.problems);
   checkFiles(config, context);
   checkDatabases(config, context);
@@ -69,6 +70,21 @@ function checkEncryption({ checkpoint, databases }: Config, { warnings, configur
     }) are NOT ` +
       "encrypted in the store; whoever can read it reads them",
   );
+}
+
+/** Two writers of one file would rotate it under each other. */
+function checkLogFiles({ processes }: Config, { problems }: CheckContext): void {
+  const owners = new Map<string, string>();
+  for (const [name, { logs: { path } }] of Object.entries(processes)) {
+    if (path === null || path.startsWith("/dev/")) continue;
+    const owner = owners.get(path);
+    owners.set(path, owner ?? name);
+    if (owner === undefined) continue;
+    problems.push({
+      at: ["processes", name, "logs", "path"],
+      detail: `got the file that ${owner} writes, wanted one of its own`,
+    });
+  }
 }
 
 function checkProcesses(parsed: ParsedConfig, config: Config, { problems }: CheckContext): void {

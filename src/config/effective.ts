@@ -6,6 +6,7 @@ import { checkTogether } from "./checks.ts";
 import { parseListen } from "./listen.ts";
 import type { Problem } from "./problems.ts";
 import type { ParsedConfig } from "./schema.ts";
+import type { ParsedLogs } from "./schema_logs.ts";
 import type { ParsedProcess } from "./schema_process.ts";
 import { resolveStacks } from "./stacks.ts";
 import type {
@@ -14,6 +15,7 @@ import type {
   FilesConfig,
   KeepConfig,
   LeaseConfig,
+  LogsConfig,
   ProcessConfig,
   ServerConfig,
   StorageConfig,
@@ -37,6 +39,8 @@ const SYNC_INTERVAL_MS = 1000;
 const DAY_MS = 86_400_000;
 /** Of all packs each day: every one is read in fifty days, at the price of so many downloads. */
 const VERIFY_PERCENT = 2;
+/** A week of a quiet program, fifty megabytes of any. */
+const LOG_FILES = { maxSizeBytes: 10 * 1024 * 1024, maxFiles: 5 };
 const LEASE_TTL_MS = 30_000;
 const LEASE_RENEW_MS = 8000;
 const DEFAULT_REGION = "us-east-1";
@@ -95,6 +99,22 @@ function processOf(parsed: ParsedProcess, all: ParsedConfig, lone: boolean): Pro
     successExit: parsed.success_exit ?? [],
     essential: parsed.essential ?? lone,
     forwardSignals: parsed.forward_signals ?? [],
+    logs: logsOf(parsed.logs ?? {}),
+  };
+}
+
+function logsOf(parsed: ParsedLogs): LogsConfig {
+  const { path = null, max_size: size = LOG_FILES.maxSizeBytes, rate_limit: rate } = parsed;
+  return {
+    path,
+    maxSizeBytes: size === 0 ? Infinity : size,
+    maxFiles: parsed.max_files ?? LOG_FILES.maxFiles,
+    policy: parsed.policy ?? "block",
+    rateLimit: rate === undefined
+      ? null
+      : { linesPerSecond: rate.lines_per_second, burst: rate.burst ?? 10 * rate.lines_per_second },
+    passThrough: parsed.pass_through ?? path === null,
+    format: parsed.format ?? null,
   };
 }
 

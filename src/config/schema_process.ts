@@ -1,6 +1,7 @@
 /** The part of the schema that says what one process is. */
 
 import * as v from "valibot";
+import { logsSchema } from "./schema_logs.ts";
 import {
   booleanSchema,
   choiceSchema,
@@ -238,6 +239,7 @@ export const processSchema = v.strictObject({
       "a list of signals",
     ),
   ),
+  logs: described("Logs", "What becomes of its output.", logsSchema),
 }, "an object");
 
 export type ParsedProcess = v.InferOutput<typeof processSchema>;

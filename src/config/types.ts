@@ -66,6 +66,21 @@ export interface ProcessConfig {
   readonly successExit: readonly number[];
   readonly essential: boolean;
   readonly forwardSignals: readonly Deno.Signal[];
+  readonly logs: LogsConfig;
+}
+
+export interface LogsConfig {
+  /** null: no file. */
+  readonly path: string | null;
+  /** Infinity: never rotated. */
+  readonly maxSizeBytes: number;
+  /** In all, the one that is written among them. */
+  readonly maxFiles: number;
+  readonly policy: "block" | "drop";
+  readonly rateLimit: { readonly linesPerSecond: number; readonly burst: number } | null;
+  readonly passThrough: boolean;
+  /** null: as the command wants it. */
+  readonly format: "plain" | "prefix" | "json" | null;
 }
 
 export interface FilesConfig {

@@ -26,10 +26,6 @@ export const UNAVAILABLE: readonly Unavailable[] = [
   { key: "processes.*.schedule", instead: "run a scheduler such as cron as a process" },
   { key: "processes.*.watch", instead: "restart the manager after a change" },
   { key: "processes.*.memory_limit", instead: "limit the container's memory" },
-  {
-    key: "processes.*.logs",
-    instead: "output goes to the manager's own, with the process's name before each line",
-  },
   { key: "processes.*.reload_signal", instead: "send the signal yourself" },
   { key: "processes.*.timeout_start", instead: "a process counts as started as soon as it runs" },
   { key: "checkpoint.schedule", instead: "use checkpoint.interval" },

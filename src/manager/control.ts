@@ -15,6 +15,7 @@ import type { TokenConfig } from "../config/types.ts";
 import type { FollowedStatus } from "../database/mod.ts";
 import type { LeaseStatus } from "../lease/types.ts";
 import type { Secret } from "../platform/secret.ts";
+import type { CrashFiles, ProcessLogs } from "../supervisor/mod.ts";
 import type { ProcessStatus } from "../supervisor/types.ts";
 
 export type ManagerState =
@@ -289,4 +290,7 @@ export interface Control {
     readonly ready: readonly HealthCheck[];
   };
   access(): AccessRules;
+  /** Output of the processes: what is kept, and what comes. */
+  readonly logs: ProcessLogs;
+  readonly crashes: CrashFiles;
 }

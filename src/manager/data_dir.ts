@@ -27,6 +27,7 @@ export interface DataDir {
   readonly cache: string;
   readonly scratch: string;
   readonly stale: string;
+  readonly crashes: string;
   readonly catalog: string;
   readonly socket: string;
 }
@@ -49,6 +50,7 @@ export function dataDirAt(path: string): DataDir {
     cache: at("cache"),
     scratch: at("scratch"),
     stale: at("stale"),
+    crashes: at("crashes"),
     catalog: at("catalog.db"),
     socket: at("control.sock"),
   };

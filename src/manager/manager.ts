@@ -37,6 +37,7 @@ import { type DataDir, hasYielded, isReleased, setReleased, setYielded } from ".
 import { probeConfiguredStore } from "./opening.ts";
 import type { RunGuard } from "./run_guard.ts";
 import { Session, type SessionEnd } from "./session.ts";
+import type { CrashFiles, ProcessLogs } from "../supervisor/mod.ts";
 
 export interface ManagerOptions {
   readonly dir: DataDir;
@@ -58,14 +59,8 @@ export interface ManagerOptions {
   readonly setupToken: Secret | null;
   /** Given once the first programs run: the catalog must not delay them. */
   readonly openCatalog: (config: Config) => Catalog;
-  readonly output: (
-    line: {
-      name: string;
-      stream: "stdout" | "stderr";
-      text: Uint8Array;
-      partial: boolean;
-    },
-  ) => void;
+  readonly logs: ProcessLogs;
+  readonly crashes: CrashFiles;
   readonly warnings: readonly string[];
 }
 
@@ -248,6 +243,14 @@ export class Manager implements Control {
   }
 
   // ---- Control
+
+  get logs(): ProcessLogs {
+    return this.#options.logs;
+  }
+
+  get crashes(): CrashFiles {
+    return this.#options.crashes;
+  }
 
   status(): ManagerStatus {
     const { clock, pid, warnings } = this.#options;

@@ -1,7 +1,7 @@
 /** From configuration to what the supervisor runs: environments without the manager's secrets. */
 
 import type { Config, ProcessConfig } from "../config/types.ts";
-import { NO_PROBES, type ProcessSpec } from "../supervisor/mod.ts";
+import { type LogFormat, type LogSpec, NO_PROBES, type ProcessSpec } from "../supervisor/mod.ts";
 
 /** Variables that hold the manager's own credentials and settings; a process gets one only by naming it. */
 const WITHHELD = /^(AWS_|STATE_MANAGER_|BUCKET_NAME$)/;
@@ -18,6 +18,11 @@ export function processEnvironment(
     }
   }
   return result;
+}
+
+/** What becomes of the output of a process; `standard` is the form of what is passed on where none is configured. */
+export function logSpec({ logs }: ProcessConfig, standard: LogFormat): LogSpec {
+  return { ...logs, format: logs.format ?? standard };
 }
 
 /** The specs of all processes that `stacks` names (or all, when it names the built-in stack). */

@@ -9,7 +9,7 @@ import type { CheckpointConfig, Config } from "../config/types.ts";
 import type { Clock } from "../platform/clock.ts";
 import { asStateManagerError, StateManagerError } from "../platform/errors.ts";
 import { type Log, log } from "../platform/log.ts";
-import { childWatches, type OutputHandler, runCommand, type Supervisor } from "../supervisor/mod.ts";
+import { childWatches, type ProcessLogs, runCommand, type Supervisor } from "../supervisor/mod.ts";
 import type { Databases } from "./databases.ts";
 import { processEnvironment } from "./process_specs.ts";
 import type { RunGuard } from "./run_guard.ts";
@@ -184,7 +184,7 @@ export interface HoldParts
   extends Omit<ProgramHoldOptions, "config" | "supervisor" | "run" | "databases" | "log" | "signal"> {
   readonly config: Config;
   readonly environment: Readonly<Record<string, string>>;
-  readonly output: OutputHandler;
+  readonly logs: ProcessLogs;
   readonly guard: RunGuard;
   readonly supervisor: Supervisor | null;
   /** The lease is lost: nothing of ours may run. */
@@ -193,7 +193,7 @@ export interface HoldParts
 
 /** The hold that the configuration wants for a checkpoint of programs that run; null: none. */
 export function holdFor(parts: HoldParts, databases: Databases, signal: AbortSignal): ProgramHold | null {
-  const { config, environment, output, guard, supervisor, fenced, clock } = parts;
+  const { config, environment, logs, guard, supervisor, fenced, clock } = parts;
   const { checkpoint } = config;
   if (checkpoint.consistency === "live" || supervisor === null) return null;
   const watches = childWatches({ name: "hook", runId: guard.runId, units: guard.units });
@@ -211,7 +211,7 @@ export function holdFor(parts: HoldParts, databases: Databases, signal: AbortSig
         env: processEnvironment({ envFrom: [] }, environment),
         limitMs: limit.limitMs,
         clock,
-        output,
+        output: logs.take,
         watch: watches(),
         signal: AbortSignal.any([limit.signal, fenced]),
       }),

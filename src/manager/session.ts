@@ -20,11 +20,12 @@ import type {
   RestoreRequest,
   RestoreResult,
 } from "./control.ts";
+import { crashReport } from "./crash_reports.ts";
 import { endUnsaved, releaseLease, shipLastState, StopBudget } from "./last_state.ts";
 import type { Opened } from "./opening.ts";
 import { tellProcessEvent } from "./process_events.ts";
 import type { Databases } from "./databases.ts";
-import { processSpecs } from "./process_specs.ts";
+import { logSpec, processSpecs } from "./process_specs.ts";
 import type { Pruner } from "./pruner.ts";
 import { sessionStatus } from "./session_status.ts";
 import type { Job, SessionEnd, SessionOptions, SessionStatus, Wakeup } from "./session_types.ts";
@@ -139,15 +140,25 @@ export class Session {
 
   #startPrograms(): void {
     this.#setState("starting", null);
-    const specs = processSpecs(this.#options.config, this.#options.environment);
+    const { config, environment, clock, logs, crashes } = this.#options;
+    const specs = processSpecs(config, environment);
+    const standard = this.#options.mode === "run" ? "plain" : "prefix";
+    for (const { name } of specs) {
+      const process = config.processes[name];
+      if (process !== undefined) logs.configure(name, logSpec(process, standard));
+    }
     const supervisor = new Supervisor({
       specs,
       clock: this.#options.clock,
       random: this.#options.random,
-      output: this.#options.output,
+      output: logs.take,
       runId: this.#options.guard.runId,
       units: this.#options.guard.units,
-      onEvent: (event) => tellProcessEvent(event, this.#options.record),
+      onEvent: (event) => {
+        tellProcessEvent(event, this.#options.record);
+        const report = crashReport(event, specs, clock.wallMs(), (name, limit) => logs.last(name, limit));
+        if (report !== null) crashes.add(report);
+      },
     });
     this.#supervisor = supervisor;
     // The end of those that a restore stopped is not the end of these. Stops, jobs and fences are kept elsewhere too.

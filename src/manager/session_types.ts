@@ -7,6 +7,7 @@ import type { Asker, LeaseMemory, LeaseStatus } from "../lease/types.ts";
 import type { Clock } from "../platform/clock.ts";
 import type { StateManagerError } from "../platform/errors.ts";
 import type { Random } from "../platform/random.ts";
+import type { CrashFiles, ProcessLogs } from "../supervisor/mod.ts";
 import type { ProcessStatus, SupervisorOutcome } from "../supervisor/types.ts";
 import type { LongWork, ManagerState, ManagerStatus, RestoreRequest, RestoreResult } from "./control.ts";
 import type { DataDir } from "./data_dir.ts";
@@ -34,14 +35,8 @@ export interface SessionOptions {
   readonly hostname: string;
   readonly pid: number;
   readonly guard: RunGuard;
-  readonly output: (
-    line: {
-      name: string;
-      stream: "stdout" | "stderr";
-      text: Uint8Array;
-      partial: boolean;
-    },
-  ) => void;
+  readonly logs: ProcessLogs;
+  readonly crashes: CrashFiles;
   readonly onState: (state: ManagerState, reason: string | null) => void;
   readonly onProgramsStarted: () => void;
   readonly record: (event: CatalogEvent) => void;

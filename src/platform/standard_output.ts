@@ -11,6 +11,12 @@ export interface OutputSink {
   write(bytes: Uint8Array): void;
   /** Resolves when everything accepted is written, or after at most `deadlineMs`. For the way out. */
   flush(deadlineMs: number): Promise<void>;
+  /**
+   * For a source that can wait: null while there is room, else a promise that resolves when there is again, or when the
+   * reader has taken nothing for so long that it counts as stalled. Then there is "room" until it reads on: lines are
+   * dropped instead of making everybody wait for ever. Never rejects.
+   */
+  room(): Promise<void> | null;
   /** Lines that were dropped since the start. */
   readonly droppedLines: number;
   /** Makes the line that stands where lines were dropped; the default is plain text. */
@@ -21,14 +27,23 @@ export interface OutputSink {
 export interface OutputDevice {
   /** Bytes taken without blocking (0: full just now), or "gone" when nobody will ever read again. */
   tryWrite(bytes: Uint8Array): number | "gone";
+  /** Longest write that it takes at once or not at all; default PIPE_BUF. */
+  readonly writeLimitBytes?: number;
 }
 
 /** Log lines of a minute or so while a collector restarts; more would only delay the notice that lines are lost. */
 const QUEUE_LIMIT_BYTES = 1 << 20;
+/** Part of the queue from which on sources that can wait are asked to: what others log still finds room. */
+const WAIT_FROM_SHARE = 0.25;
 /** PIPE_BUF: a pipe that polls writable takes this much at once, and a non-blocking write of it is all or nothing. */
 const WRITE_LIMIT_BYTES = 4096;
-/** While the reader stalls we look again this often: soon enough to drain 64 KiB pipes at a useful rate. */
-const RETRY_INTERVAL_MS = 20;
+/** A pipe's usual size: more is never taken at once. Only where a write cannot block. */
+const LONG_WRITE_BYTES = 64 * 1024;
+/** A reader that reads empties the pipe in less than a millisecond; one that stalls is looked at less and less often. */
+const FIRST_RETRY_MS = 1;
+const LONGEST_RETRY_MS = 20;
+/** A reader that takes nothing for so long is not slow but stuck (a dead log driver): programs wait for it no more. */
+const STALLED_AFTER_MS = 5_000;
 /** During the flush at exit each millisecond counts. */
 const FLUSH_INTERVAL_MS = 5;
 
@@ -53,6 +68,13 @@ export function boundedOutput(
   let dropped = 0;
   let gone = false;
   let timer: ReturnType<typeof setTimeout> | undefined;
+  let retryMs = FIRST_RETRY_MS;
+  /** When the device last took something, or had nothing to take. */
+  let progressMs = 0;
+  let waiters: (() => void)[] = [];
+  const writeLimit = device.writeLimitBytes ?? WRITE_LIMIT_BYTES;
+  const waitFromBytes = limits.queueBytes * WAIT_FROM_SHARE;
+  const isStalled = () => gone || performance.now() - progressMs > STALLED_AFTER_MS;
   let describe = (lines: number) =>
     `state-manager: ${lines} lines dropped, the reader of this output stalled\n`;
 
@@ -76,7 +98,7 @@ export function boundedOutput(
   /** Writes what the device takes now; true when nothing is left. */
   function drain(): boolean {
     for (let head = queue[0]; head !== undefined; head = queue[0]) {
-      const taken = device.tryWrite(head.subarray(0, WRITE_LIMIT_BYTES));
+      const taken = device.tryWrite(head.subarray(0, writeLimit));
       if (taken === "gone") {
         gone = true;
         for (const bytes of queue) drop(lineCount(bytes));
@@ -85,6 +107,8 @@ export function boundedOutput(
         return true;
       }
       if (taken === 0) return false;
+      retryMs = FIRST_RETRY_MS;
+      progressMs = performance.now();
       queuedBytes -= taken;
       if (taken === head.length) queue.shift();
       else queue[0] = head.subarray(taken);
@@ -98,8 +122,17 @@ export function boundedOutput(
     timer = setTimeout(() => {
       timer = undefined;
       if (!drain()) drainLater();
-    }, RETRY_INTERVAL_MS);
+      letGoOn();
+    }, retryMs);
+    retryMs = Math.min(retryMs * 2, LONGEST_RETRY_MS);
     Deno.unrefTimer(timer);
+  }
+
+  function letGoOn(): void {
+    if (waiters.length === 0 || (queuedBytes > waitFromBytes && !isStalled())) return;
+    const woken = waiters;
+    waiters = [];
+    for (const wake of woken) wake();
   }
 
   return {
@@ -113,8 +146,13 @@ export function boundedOutput(
       if (bytes.length === 0) return;
       if (gone || queuedBytes + bytes.length > limits.queueBytes) return drop(lineCount(bytes));
       reportDrops();
+      if (queue.length === 0) progressMs = performance.now();
       push(bytes);
       if (timer === undefined && !drain()) drainLater();
+    },
+    room() {
+      if (queuedBytes <= waitFromBytes || isStalled()) return null;
+      return new Promise((resolve) => waiters.push(resolve));
     },
     async flush(deadlineMs) {
       const end = performance.now() + deadlineMs;
@@ -152,6 +190,14 @@ function reopen(
   }
 }
 
+function isFile(fd: number): boolean {
+  try {
+    return Deno.statSync(`/proc/self/fd/${fd}`).isFile;
+  } catch {
+    return false;
+  }
+}
+
 /** The kernel's side of descriptor 1 or 2. */
 function descriptor(fd: number, stream: { writeSync(bytes: Uint8Array): number }): OutputDevice {
   let libc;
@@ -166,10 +212,13 @@ function descriptor(fd: number, stream: { writeSync(bytes: Uint8Array): number }
     return { tryWrite: (bytes) => stream.writeSync(bytes) };
   }
   const { poll, write, open } = libc;
-  const target = reopen(fd, open) ?? fd;
+  const own = reopen(fd, open);
+  const target = own ?? fd;
   const pollfd = new Uint8Array(8);
   const view = new DataView(pollfd.buffer);
   return {
+    // A file never blocks as a pipe does: it polls writable always.
+    writeLimitBytes: own !== undefined || isFile(fd) ? LONG_WRITE_BYTES : WRITE_LIMIT_BYTES,
     tryWrite(bytes) {
       view.setInt32(0, target, true);
       view.setInt16(4, POLLOUT, true);

@@ -76,11 +76,16 @@ export function systemTerminal(): Terminal {
     err: (text) => writeAll(Deno.stderr, text),
     canAsk: Deno.stdin.isTerminal() && errIsTerminal,
     errIsTerminal: errIsTerminal && Deno.env.get("TERM") !== "dumb",
-    outHasColor: Deno.stdout.isTerminal() && !Deno.noColor && Deno.env.get("TERM") !== "dumb",
+    outHasColor: outputHasColor(),
     async ask(question) {
       writeAll(Deno.stderr, question);
       return await readLine();
     },
     readAll: readStandardInput,
   };
+}
+
+/** True when standard output may carry colours. */
+export function outputHasColor(): boolean {
+  return Deno.stdout.isTerminal() && !Deno.noColor && Deno.env.get("TERM") !== "dumb";
 }

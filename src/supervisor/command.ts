@@ -59,7 +59,7 @@ export async function runCommand(options: CommandOptions): Promise<void> {
   const pumps = (["stdout", "stderr"] as const).flatMap((stream) => {
     const source = child[stream];
     if (source === null) return [];
-    return [pumpOutput(source, clock, (piece) => options.output({ name, stream, ...piece }))];
+    return [pumpOutput({ source, stream, clock, take: (batch) => options.output(name, batch) })];
   });
   const timer = new AbortController();
   const ended = child.status.then(({ code, signal: by }): ExitCause =>

@@ -1,8 +1,10 @@
-/** Reads one pipe of a process to its end, always: a program that writes is never blocked by us, nor we by it. */
+/**
+ * Reads one pipe of a process to its end. Whoever takes the output may ask for a pause, and then the program waits in
+ * its own write, as it would with any full pipe; the manager never waits.
+ */
 
 import type { Clock } from "../platform/clock.ts";
-import type { OutputPiece } from "./lines.ts";
-import { LineSplitter } from "./lines.ts";
+import { LineSplitter, type OutputBatch, type OutputStream } from "./lines.ts";
 
 /** One read takes at most what a Linux pipe holds by default. */
 const READ_BYTES = 64 * 1024;
@@ -17,14 +19,26 @@ export interface OutputPump {
   close(): void;
 }
 
-export function pumpOutput(
-  stream: ReadableStream<Uint8Array<ArrayBuffer>>,
-  clock: Clock,
-  emit: (piece: OutputPiece) => void,
-): OutputPump {
-  const reader = stream.getReader({ mode: "byob" });
-  const splitter = new LineSplitter(emit);
-  const closed = new AbortController();
+/** Takes what was read; a promise: read on when it resolves. Neither throws nor rejects. */
+export type TakeOutput = (batch: OutputBatch) => Promise<void> | null;
+
+export interface PumpOptions {
+  readonly source: ReadableStream<Uint8Array<ArrayBuffer>>;
+  readonly stream: OutputStream;
+  readonly clock: Clock;
+  readonly take: TakeOutput;
+}
+
+export function pumpOutput({ source, stream, clock, take }: PumpOptions): OutputPump {
+  const reader = source.getReader({ mode: "byob" });
+  const idle = new AbortController();
+  let asked: () => Promise<void> | null = () => null;
+  let resume = () => {};
+  let closed = false;
+  const splitter = new LineSplitter(stream, () => clock.wallMs(), (batch) => {
+    const pause = take(batch);
+    asked = () => pause;
+  });
   let lastByteMs = 0;
   let idleTimerRuns = false;
 
@@ -34,7 +48,7 @@ export function pumpOutput(
       while (splitter.pendingBytes > 0) {
         const waitMs = lastByteMs + IDLE_FLUSH_MS - clock.monotonicMs();
         if (waitMs <= 0) splitter.flush();
-        else await clock.sleep(waitMs, { signal: closed.signal });
+        else await clock.sleep(waitMs, { signal: idle.signal });
       }
     } catch {
       // Closed: the reader below flushes the rest.
@@ -51,19 +65,31 @@ export function pumpOutput(
         if (done || value === undefined) break;
         splitter.push(value);
         buffer = value.buffer;
-        if (splitter.pendingBytes === 0) continue;
-        lastByteMs = clock.monotonicMs();
-        if (!idleTimerRuns) void flushWhenIdle();
+        if (splitter.pendingBytes > 0) {
+          lastByteMs = clock.monotonicMs();
+          if (!idleTimerRuns) void flushWhenIdle();
+        }
+        const pause = asked();
+        if (pause === null || closed) continue;
+        // Not Promise.race: its reactions would pile up on a promise that lives as long as the pipe.
+        await new Promise<void>((resolve) => {
+          resume = resolve;
+          pause.then(resolve);
+        });
       }
     } catch {
       // A pipe that cannot be read any more is at its end.
     }
     splitter.flush();
-    closed.abort();
+    idle.abort();
   };
 
   return {
     ended: read(),
-    close: () => void reader.cancel().catch(() => {}),
+    close() {
+      closed = true;
+      resume();
+      reader.cancel().catch(() => {});
+    },
   };
 }

@@ -2,6 +2,7 @@
 
 import type { Clock } from "../platform/clock.ts";
 import { askLine, tryConnect } from "../platform/tcp.ts";
+import { piecesOf } from "./lines.ts";
 import { runCommand } from "./command.ts";
 import type { Launch } from "./launch.ts";
 import type { ProbeCheck, ProbeSpec } from "./probe_types.ts";
@@ -97,8 +98,11 @@ async function checkCommand(
       cwd,
       limitMs,
       clock,
-      output: ({ text }) => {
-        if (text.length > 0) lastLine = decoder.decode(text.subarray(0, LINE_LIMIT_CHARS));
+      output: (_name, batch) => {
+        for (const { text } of piecesOf(batch)) {
+          if (text.length > 0) lastLine = decoder.decode(text.subarray(0, LINE_LIMIT_CHARS));
+        }
+        return null;
       },
       watch: watch(),
       signal,

@@ -4,7 +4,7 @@
  */
 
 import type { Clock } from "../platform/clock.ts";
-import { LineSplitter } from "./lines.ts";
+import { LineSplitter, piecesOf } from "./lines.ts";
 import { type CheckContext, LINE_LIMIT_CHARS, lineMatches, runCheck } from "./probe_checks.ts";
 import type { ProbeEffect, ProbeEvent, ProbeName, ProbesState } from "./probe_rules.ts";
 import { newProbes, nextProbeTickMs, stepProbes } from "./probe_rules.ts";
@@ -51,6 +51,11 @@ export class Prober {
     this.#armTimer();
   }
 
+  /** True while a probe waits for a line: else none need be shown to it. */
+  get awaitsLines(): boolean {
+    return this.#awaited.size > 0 && !this.#stopped;
+  }
+
   /** A piece of output. */
   line(text: Uint8Array): void {
     if (this.#awaited.size === 0 || this.#stopped) return;
@@ -66,9 +71,11 @@ export class Prober {
   async listen(stream: ReadableStream<Uint8Array<ArrayBuffer>>): Promise<void> {
     const reader = stream.getReader();
     this.#reader = reader;
-    const splitter = new LineSplitter(({ text, partial }) => {
-      const what = partial ? null : meaningOf(this.#decoder.decode(text));
-      if (what !== null) this.#feed({ type: "told", what });
+    const splitter = new LineSplitter("stdout", () => 0, (batch) => {
+      for (const { text, partial } of piecesOf(batch)) {
+        const what = partial ? null : meaningOf(this.#decoder.decode(text));
+        if (what !== null) this.#feed({ type: "told", what });
+      }
     });
     try {
       for (let next = await reader.read(); !next.done; next = await reader.read()) splitter.push(next.value);

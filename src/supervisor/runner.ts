@@ -9,8 +9,9 @@ import type { Clock } from "../platform/clock.ts";
 import { NOTIFY_DESCRIPTOR } from "../platform/notify_child.ts";
 import { readProcess, readProcesses, readStartVariable } from "../platform/proc.ts";
 import type { Random } from "../platform/random.ts";
-import type { OutputLine } from "./lines.ts";
-import { LineRing } from "./lines.ts";
+import type { OutputLine } from "./line_ring.ts";
+import { LineRing } from "./line_ring.ts";
+import { type OutputBatch, piecesOf } from "./lines.ts";
 import type { Effect, Machine, MachineEvent } from "./machine.ts";
 import { launchOf } from "./launch.ts";
 import { isLive, newMachine, nextTickMs } from "./machine.ts";
@@ -297,11 +298,15 @@ export class ProcessRunner {
     for (const stream of ["stdout", "stderr"] as const) {
       const source = child[stream];
       if (source === null) continue;
-      pumps.push(pumpOutput(source, clock, ({ text, partial }) => {
-        this.#ring.push({ stream, text, partial, wallMs: clock.wallMs() });
-        output({ name, stream, text, partial });
-        prober?.line(text);
-      }));
+      const take = (batch: OutputBatch) => {
+        this.#ring.push(batch);
+        const pause = output(name, batch);
+        if (prober?.awaitsLines) {
+          for (const { text } of piecesOf(batch)) prober.line(text);
+        }
+        return pause;
+      };
+      pumps.push(pumpOutput({ source, stream, clock, take }));
     }
     return pumps;
   }

@@ -9,7 +9,7 @@ import { StateManagerError } from "../platform/errors.ts";
 import type { Random } from "../platform/random.ts";
 import { randomHex } from "../platform/random.ts";
 import { conditionOf, orderOf } from "./dependencies.ts";
-import type { OutputLine } from "./lines.ts";
+import type { OutputLine } from "./line_ring.ts";
 import { isLive } from "./machine.ts";
 import { outcomeOf } from "./outcome.ts";
 import { ProcessRunner } from "./runner.ts";

@@ -1,6 +1,7 @@
 /** Shapes of the supervisor: what to run, what is seen, and how it ended. Durations are milliseconds. */
 
 import type { StateManagerError } from "../platform/errors.ts";
+import type { OutputBatch } from "./lines.ts";
 import type { ProcessProbes } from "./probe_types.ts";
 
 export type RestartPolicy = "always" | "on-failure" | "no";
@@ -132,14 +133,11 @@ export type SupervisorEvent =
   }
   | { readonly type: "killed-group"; readonly name: string; readonly pids: readonly number[] };
 
-/** Hears every piece of output, in order per stream. Must neither block nor throw: the pipes wait for nobody. */
-export type OutputHandler = (line: {
-  readonly name: string;
-  readonly stream: "stdout" | "stderr";
-  readonly text: Uint8Array<ArrayBuffer>;
-  /** True when no newline ended it: it goes on in the next piece of this stream, or broke off. */
-  readonly partial: boolean;
-}) => void;
+/**
+ * Hears all output, in order per stream. Must neither block nor throw. A promise asks for a pause: that stream is read on
+ * when it resolves, and the program waits in its own write meanwhile.
+ */
+export type OutputHandler = (name: string, batch: OutputBatch) => Promise<void> | null;
 
 /** How everything together ended. */
 export interface SupervisorOutcome {

@@ -2,7 +2,7 @@
 
 import assert from "node:assert/strict";
 import { spawnChild } from "../../src/platform/child_process.ts";
-import { RING_LIMIT_BYTES } from "../../src/supervisor/lines.ts";
+import { RING_LIMIT_BYTES } from "../../src/supervisor/line_ring.ts";
 import { processSpec, shellSpec } from "../support/process_specs.ts";
 import { Supervised, until } from "../support/supervised.ts";
 

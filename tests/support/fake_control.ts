@@ -10,6 +10,8 @@ import type {
   PruneResult,
   RestoreResult,
 } from "../../src/manager/control.ts";
+import { CrashFiles } from "../../src/supervisor/mod.ts";
+import { quietLogs } from "./process_logs.ts";
 import { type Log } from "../../src/platform/log.ts";
 
 export const NOW_MS = Date.UTC(2026, 0, 31, 12);
@@ -238,6 +240,8 @@ export function fakeControl(change: Partial<Control> = {}): Control {
       started: [{ name: "api", ok: true, detail: "" }],
       ready: [{ name: "state", ok: false, detail: "waiting for host-7" }],
     }),
+    logs: quietLogs(),
+    crashes: new CrashFiles("/nonexistent/crashes", () => {}),
     access: () => ({ tokens: [], setupToken: null, behindTlsProxy: false }),
     ...change,
   };

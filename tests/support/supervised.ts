@@ -6,7 +6,8 @@ import type { ProcessInfo } from "../../src/platform/proc.ts";
 import { isAlive, readProcesses, readStartVariable } from "../../src/platform/proc.ts";
 import { systemRandom } from "../../src/platform/random.ts";
 import { Supervisor } from "../../src/supervisor/mod.ts";
-import type { OutputHandler, ProcessSpec, ProcessStatus, SupervisorEvent } from "../../src/supervisor/mod.ts";
+import { piecesOf } from "../../src/supervisor/lines.ts";
+import type { ProcessSpec, ProcessStatus, SupervisorEvent } from "../../src/supervisor/mod.ts";
 
 /** No condition here takes longer on a loaded machine; a test that waits this long has failed. */
 const PATIENCE_MS = 20_000;
@@ -28,7 +29,12 @@ export async function until(
 export class Supervised implements AsyncDisposable {
   readonly clock = clock;
   readonly events: SupervisorEvent[] = [];
-  readonly output: Parameters<OutputHandler>[0][] = [];
+  readonly output: {
+    readonly name: string;
+    readonly stream: string;
+    readonly text: Uint8Array;
+    readonly partial: boolean;
+  }[] = [];
   readonly supervisor: Supervisor;
 
   constructor(...specs: ProcessSpec[]) {
@@ -36,7 +42,12 @@ export class Supervised implements AsyncDisposable {
       specs,
       clock: this.clock,
       random: systemRandom(),
-      output: (line) => this.output.push(line),
+      output: (name, batch) => {
+        for (const { text, partial } of piecesOf(batch)) {
+          this.output.push({ name, stream: batch.stream, text, partial });
+        }
+        return null;
+      },
       onEvent: (event) => this.events.push(event),
     });
   }

@@ -14,6 +14,7 @@ function textSink(): TextSink {
   let text = "";
   return {
     droppedLines: 0,
+    room: () => null,
     write: (bytes) => void (text += new TextDecoder().decode(bytes)),
     flush: () => Promise.resolve(),
     describeDrops: () => {},

@@ -76,3 +76,20 @@ Deno.test("output counts everything as dropped once the reader is gone", async (
   output.write(bytes("three\n"));
   assert.equal(output.droppedLines, 3);
 });
+
+Deno.test("output asks who can wait to wait while the reader is slow, and no more once it is stuck", async () => {
+  const device = fakeDevice(0);
+  const output = boundedOutput(device, { queueBytes: 400 });
+  assert.equal(output.room(), null);
+  output.write(bytes("x".repeat(100) + "\n"));
+  const room = output.room();
+  assert.ok(room);
+  device.room = Infinity;
+  const alive = setInterval(() => {}, 1000); // the queue's own timer keeps no process alive
+  await room;
+  clearInterval(alive);
+  assert.equal(output.room(), null);
+  device.gone = true;
+  output.write(bytes("y".repeat(200) + "\n"));
+  assert.equal(output.room(), null);
+});

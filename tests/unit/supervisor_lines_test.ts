@@ -2,27 +2,41 @@
 
 import assert from "node:assert/strict";
 import fc from "fast-check";
+import { LineRing, linesOf, RING_LIMIT_BYTES, RING_LIMIT_LINES } from "../../src/supervisor/line_ring.ts";
 import {
+  firstOf,
   LINE_LIMIT_BYTES,
-  LineRing,
   LineSplitter,
-  RING_LIMIT_BYTES,
-  RING_LIMIT_LINES,
+  noteOf,
+  type OutputBatch,
+  type OutputPiece,
+  piecesOf,
+  withoutFirst,
 } from "../../src/supervisor/lines.ts";
 
 const encoder = new TextEncoder();
 const decoder = new TextDecoder();
 
-function split(
-  chunks: readonly Uint8Array[],
-): { text: string; partial: boolean }[] {
-  const pieces: { text: string; partial: boolean }[] = [];
-  const splitter = new LineSplitter(({ text, partial }) =>
-    pieces.push({ text: decoder.decode(text), partial })
-  );
+function batchesOf(chunks: readonly Uint8Array[]): OutputBatch[] {
+  const batches: OutputBatch[] = [];
+  const splitter = new LineSplitter("stdout", () => 1, (batch) => batches.push(batch));
   for (const chunk of chunks) splitter.push(chunk);
   splitter.flush();
-  return pieces;
+  return batches;
+}
+
+function split(chunks: readonly Uint8Array[]): { text: string; partial: boolean }[] {
+  return batchesOf(chunks).flatMap((batch) => [...piecesOf(batch)]).map(({ text, partial }) => ({
+    text: decoder.decode(text),
+    partial,
+  }));
+}
+
+/** One batch a line. */
+function lineBatch(text: string): OutputBatch {
+  const [batch] = batchesOf([encoder.encode(text + "\n")]);
+  assert.ok(batch);
+  return batch;
 }
 
 Deno.test("LineSplitter cuts at newlines, trims \\r\\n and marks what has no newline", () => {
@@ -79,43 +93,89 @@ Deno.test("LineSplitter says the same however the bytes arrive, and loses none",
   );
 });
 
+Deno.test("LineSplitter keeps every byte as it came, whatever it is, and numbers the pieces of a line", () => {
+  const seeds = fc.uint8Array({ maxLength: 300 }).map((bytes) => bytes.map((byte) => byte < 40 ? 10 : byte));
+  fc.assert(fc.property(fc.array(seeds, { maxLength: 5 }), (chunks) => {
+    const batches = batchesOf(chunks);
+    const joined = batches.flatMap((batch) => [...batch.bytes]);
+    assert.deepEqual(joined, chunks.flatMap((chunk) => [...chunk]));
+    for (const batch of batches) assert.equal(batch.ends.at(-1), batch.bytes.length);
+  }));
+  const long = encoder.encode("x".repeat(3 * LINE_LIMIT_BYTES) + "\nnext\n");
+  const chunks = [0, 1, 2, 3, 4].map((part) =>
+    long.subarray(part * 10_000, part === 4 ? undefined : part * 10_000 + 10_000)
+  );
+  const parts = batchesOf(chunks).flatMap((batch) => [...piecesOf(batch)]).map((
+    { part, partial },
+  ) => [part, partial]);
+  assert.deepEqual(parts, [[0, true], [1, true], [2, false], [0, false]]);
+});
+
+Deno.test("LineSplitter never cuts a character of UTF-8 at the limit", () => {
+  for (let shift = 0; shift < 4; shift++) {
+    const text = "a".repeat(shift) + "😀".repeat(2 * LINE_LIMIT_BYTES / 4);
+    const pieces = split([encoder.encode(text + "\n")]);
+    assert.equal(pieces.map((piece) => piece.text).join(""), text);
+    for (const piece of pieces) assert.ok(encoder.encode(piece.text).length <= LINE_LIMIT_BYTES);
+  }
+  const noUtf8 = new Uint8Array(2 * LINE_LIMIT_BYTES).fill(0x80);
+  assert.equal(batchesOf([noUtf8]).flatMap((batch) => [...batch.ends]).length, 2);
+});
+
+Deno.test("batches can be cut at any piece without losing its part number", () => {
+  const bytes = encoder.encode("one\n" + "y".repeat(2 * LINE_LIMIT_BYTES + 5) + "\nlast\n");
+  const [batch] = batchesOf([bytes]);
+  assert.ok(batch);
+  const all = [...piecesOf(batch)];
+  for (let count = 1; count < all.length; count++) {
+    const both: OutputPiece[] = [...piecesOf(firstOf(batch, count)), ...piecesOf(withoutFirst(batch, count))];
+    assert.deepEqual(both, all);
+    assert.deepEqual([...piecesOf(batch, count)], all.slice(count));
+  }
+});
+
 Deno.test("LineSplitter gives copies: the caller may reuse its buffer", () => {
-  const kept: Uint8Array[] = [];
-  const splitter = new LineSplitter(({ text }) => kept.push(text));
+  const kept: OutputBatch[] = [];
+  const splitter = new LineSplitter("stdout", () => 1, (batch) => kept.push(batch));
   const buffer = encoder.encode("first\n");
   splitter.push(buffer);
   buffer.fill(120);
   splitter.push(encoder.encode("other\n"));
-  assert.deepEqual(kept.map((text) => decoder.decode(text)), [
-    "first",
-    "other",
-  ]);
+  assert.deepEqual(kept.map(({ bytes }) => decoder.decode(bytes)), ["first\n", "other\n"]);
 });
 
 Deno.test("LineRing keeps the last lines within both limits, numbered without gaps", () => {
   const ring = new LineRing();
-  const push = (text: string) =>
-    ring.push({
-      text: encoder.encode(text),
-      partial: false,
-      stream: "stdout",
-      wallMs: 1,
-    });
-  for (let i = 1; i <= RING_LIMIT_LINES + 5; i++) push(`${i}`);
+  for (let i = 1; i <= RING_LIMIT_LINES + 5; i++) ring.push(lineBatch(`${i}`));
   const lines = ring.last();
   assert.equal(lines.length, RING_LIMIT_LINES);
-  assert.deepEqual(
-    lines.map((line) => line.sequence),
-    lines.map((line) => Number(line.text)),
-  );
+  assert.deepEqual(lines.map((line) => line.sequence), lines.map((line) => Number(line.text)));
   assert.deepEqual(ring.last(2).map((line) => line.text), [
     `${RING_LIMIT_LINES + 4}`,
     `${RING_LIMIT_LINES + 5}`,
   ]);
+  assert.deepEqual(ring.last(0), []);
 
-  const long = "y".repeat(LINE_LIMIT_BYTES);
-  for (let i = 0; i < 40; i++) push(long);
+  const long = "y".repeat(LINE_LIMIT_BYTES - 1);
+  for (let i = 0; i < 40; i++) ring.push(lineBatch(long));
   const kept = ring.last();
   assert.equal(kept.length, RING_LIMIT_BYTES / LINE_LIMIT_BYTES);
   assert.equal(kept.at(-1)?.sequence, RING_LIMIT_LINES + 45);
+});
+
+Deno.test("LineRing forgets the first lines of a batch and keeps the others", () => {
+  const ring = new LineRing();
+  const [batch] = batchesOf([encoder.encode(Array.from({ length: 1500 }, (_, i) => `${i + 1}\n`).join(""))]);
+  assert.ok(batch);
+  ring.push(batch);
+  ring.push(noteOf("remark", 1));
+  assert.equal(ring.last().length, RING_LIMIT_LINES);
+  assert.equal(ring.last()[0]?.text, "502");
+  assert.equal(ring.firstSequence, 502);
+  assert.deepEqual(ring.after(1498).flatMap((each) => linesOf(each, 1498)).map((line) => line.text), [
+    "1499",
+    "1500",
+    "state-manager: remark",
+  ]);
+  assert.equal(ring.after(1501).length, 0);
 });

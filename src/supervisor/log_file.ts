@@ -1,0 +1,275 @@
+/**
+ * The log file of one process. Writes are asynchronous and joined, so a slow disk never holds the manager up; what waits
+ * for it is bounded. With the policy `block` the program waits in its own write when the disk is slow, with `drop` lines
+ * are dropped. A disk that refuses (full, gone) never makes a program wait: lines are dropped until it takes some again.
+ * Where lines are missing the file says how many.
+ */
+
+import type { AppendFile, AppendFiles } from "../platform/append_file.ts";
+import type { Clock } from "../platform/clock.ts";
+import type { OutputBatch } from "./lines.ts";
+import { rotateAway } from "./log_rotation.ts";
+
+export interface LogFileOptions {
+  /** Absolute. */
+  readonly path: string;
+  readonly maxSizeBytes: number;
+  readonly maxFiles: number;
+  readonly policy: "block" | "drop";
+  readonly files: AppendFiles;
+  readonly clock: Clock;
+  /** Told once when writing begins to fail, and with null when it works again. */
+  readonly onTrouble: (error: Error | null) => void;
+}
+
+/** What waits for the disk: half a second of a very talkative program, little enough for a hundred of them. */
+const QUEUE_LIMIT_BYTES = 1 << 20;
+/** From here on a program that can wait is asked to. */
+const WAIT_FROM_BYTES = 256 * 1024;
+/** Joined into one write: a call on another thread costs as much as copying this. */
+const WRITE_BYTES = 256 * 1024;
+/** After a write that failed. */
+const RETRY_AFTER_MS = 1_000;
+/** A line without end is cut where the file has this many times its size. */
+const LONGEST_LINE_FILES = 2;
+/** Readable by the group: log shippers run as other users. */
+const FILE_MODE = 0o640;
+const FOLDER_MODE = 0o750;
+
+const NEWLINE = 10;
+
+/** What waits to be written. */
+interface Entry {
+  readonly bytes: Uint8Array;
+  /** How many lines are missing if this is not written; for the record of a gap those that it tells of. */
+  readonly lines: number;
+  readonly isGap: boolean;
+}
+
+const LINE_END: Entry = { bytes: Uint8Array.of(NEWLINE), lines: 0, isGap: false };
+const encoder = new TextEncoder();
+
+export class LogFile {
+  readonly #options: LogFileOptions;
+  #queue: Entry[] = [];
+  #queuedBytes = 0;
+  /** Stream of the line that is under way in the queue's end; null: none is. */
+  #openLine: OutputBatch["stream"] | null = null;
+  /** Lines that were dropped since the last one that was kept, and why. */
+  #dropped = 0;
+  #why = "";
+  #file: AppendFile | null = null;
+  #sizeBytes: number | null = null;
+  /** False while the file ends in the middle of a line. */
+  #atLineStart = true;
+  #failedAtMs = -Infinity;
+  #failing = false;
+  #rotationFailedAtMs = -Infinity;
+  #mustReopen = false;
+  #working = false;
+  #closed = false;
+  #waiters: (() => void)[] = [];
+  #idle: (() => void)[] = [];
+
+  constructor(options: LogFileOptions) {
+    this.#options = options;
+  }
+
+  /** Takes a batch; a promise where the program should wait. Never throws, the promise never rejects. */
+  push(batch: OutputBatch): Promise<void> | null {
+    const { clock, policy } = this.#options;
+    if (this.#closed) return null;
+    if (this.#failing && clock.monotonicMs() < this.#failedAtMs + RETRY_AFTER_MS) {
+      this.#drop(batch.ends.length, this.#why);
+      return null;
+    }
+    if (this.#queuedBytes + batch.bytes.length > QUEUE_LIMIT_BYTES) {
+      this.#drop(batch.ends.length, "the disk is slow");
+      return null;
+    }
+    if (this.#dropped > 0) this.#enqueueGap();
+    // Another stream's line, or the first of a new incarnation, does not go on with what another left open.
+    if (this.#openLine !== null && (this.#openLine !== batch.stream || batch.firstPart === 0)) {
+      this.#enqueue(LINE_END);
+    }
+    this.#enqueue({ bytes: batch.bytes, lines: batch.ends.length, isGap: false });
+    this.#openLine = batch.bytes.at(-1) === NEWLINE ? null : batch.stream;
+    if (!this.#working) void this.#work();
+    if (policy === "drop" || this.#failing || this.#queuedBytes <= WAIT_FROM_BYTES) return null;
+    return new Promise((resolve) => this.#waiters.push(resolve));
+  }
+
+  /** Opens the file anew by its name with the next write: somebody moved it away. */
+  reopen(): void {
+    this.#mustReopen = true;
+    this.#failedAtMs = -Infinity;
+  }
+
+  /** Writes what waits, at most `limitMs`, and closes. */
+  async close(limitMs: number): Promise<void> {
+    const { clock } = this.#options;
+    this.#closed = true;
+    if (this.#dropped > 0) this.#enqueueGap();
+    if (this.#queuedBytes > 0 && !this.#working) void this.#work();
+    if (this.#working) {
+      const done = new AbortController();
+      const idle = new Promise<void>((resolve) => this.#idle.push(resolve));
+      await Promise.race([idle, clock.sleep(limitMs, { signal: done.signal }).catch(() => {})]);
+      done.abort();
+    }
+    if (!this.#working) this.#shut(); // else the write that hangs still needs it; the process ends soon
+  }
+
+  #enqueue(entry: Entry): void {
+    this.#queue.push(entry);
+    this.#queuedBytes += entry.bytes.length;
+  }
+
+  #drop(lines: number, why: string): void {
+    this.#dropped += lines;
+    this.#why = why;
+  }
+
+  #enqueueGap(): void {
+    if (this.#openLine !== null) this.#enqueue(LINE_END);
+    this.#openLine = null;
+    const bytes = encoder.encode(`state-manager: ${this.#dropped} lines dropped: ${this.#why}\n`);
+    this.#enqueue({ bytes, lines: this.#dropped, isGap: true });
+    this.#dropped = 0;
+  }
+
+  /** The next write: entries joined, the record of a gap by itself. */
+  #take(): Entry {
+    const [first = LINE_END] = this.#queue;
+    let length = first.bytes.length;
+    let count = 1;
+    for (; !first.isGap && count < this.#queue.length; count++) {
+      const next = this.#queue[count];
+      if (next === undefined || next.isGap || length + next.bytes.length > WRITE_BYTES) break;
+      length += next.bytes.length;
+    }
+    const entries = this.#queue.splice(0, count);
+    if (entries.length === 1) return first;
+    const bytes = new Uint8Array(length);
+    let at = 0;
+    let lines = 0;
+    for (const entry of entries) {
+      bytes.set(entry.bytes, at);
+      at += entry.bytes.length;
+      lines += entry.lines;
+    }
+    return { bytes, lines, isGap: false };
+  }
+
+  async #work(): Promise<void> {
+    this.#working = true;
+    while (this.#queue.length > 0) {
+      const { bytes, lines, isGap } = this.#take();
+      let written = 0;
+      try {
+        while (written < bytes.length) written += await this.#writeSome(bytes.subarray(written));
+        this.#recovered();
+      } catch (error) {
+        this.#failed(error, isGap || written === 0 ? lines : linesIn(bytes.subarray(written)));
+      }
+      this.#queuedBytes -= bytes.length;
+      if (this.#queuedBytes <= WAIT_FROM_BYTES / 2) {
+        for (const wake of this.#waiters.splice(0)) wake();
+      }
+    }
+    this.#working = false;
+    for (const resolve of this.#idle.splice(0)) resolve();
+  }
+
+  async #writeSome(bytes: Uint8Array): Promise<number> {
+    const { clock } = this.#options;
+    if (this.#mustReopen) this.#shut();
+    if (this.#file === null) await this.#open();
+    let room = this.#roomFor(bytes);
+    if (room === 0) {
+      if (clock.monotonicMs() >= this.#rotationFailedAtMs + RETRY_AFTER_MS) await this.#rotate();
+      room = this.#roomFor(bytes) || bytes.length;
+    }
+    const count = await this.#file?.write(bytes.subarray(0, room)) ?? 0;
+    if (count === 0) throw new Error("the write took nothing");
+    if (this.#sizeBytes !== null) this.#sizeBytes += count;
+    this.#atLineStart = bytes[count - 1] === NEWLINE;
+    return count;
+  }
+
+  /** How many of the bytes go into this file: whole lines where that can be; 0: rotate first. */
+  #roomFor(bytes: Uint8Array): number {
+    const size = this.#sizeBytes;
+    const { maxSizeBytes } = this.#options;
+    if (size === null || size + bytes.length <= maxSizeBytes) return bytes.length;
+    const room = maxSizeBytes - size;
+    const cut = room > 0 ? bytes.lastIndexOf(NEWLINE, room - 1) + 1 : 0;
+    if (cut > 0) return cut;
+    const most = LONGEST_LINE_FILES * maxSizeBytes - size;
+    if (size > 0 && (this.#atLineStart || most <= 0)) return 0;
+    const end = bytes.indexOf(NEWLINE) + 1;
+    return Math.min(end > 0 ? end : bytes.length, most);
+  }
+
+  async #open(): Promise<void> {
+    const { files, path } = this.#options;
+    await files.makeFolder(path.slice(0, path.lastIndexOf("/")) || "/", FOLDER_MODE);
+    this.#file = await files.open(path, FILE_MODE);
+    this.#sizeBytes = this.#file.sizeBytes;
+  }
+
+  /** If it fails the same file is written on: lines are worth more than its size. */
+  async #rotate(): Promise<void> {
+    const { path, files, clock, onTrouble } = this.#options;
+    this.#shut();
+    try {
+      await rotateAway(path, this.#options, files);
+    } catch (error) {
+      this.#rotationFailedAtMs = clock.monotonicMs();
+      onTrouble(error instanceof Error ? error : new Error(String(error)));
+    }
+    await this.#open();
+  }
+
+  #shut(): void {
+    this.#mustReopen = false;
+    this.#file?.[Symbol.dispose]();
+    this.#file = null;
+  }
+
+  #recovered(): void {
+    if (!this.#failing) return;
+    this.#failing = false;
+    this.#options.onTrouble(null);
+  }
+
+  #failed(error: unknown, lostLines: number): void {
+    const { clock, onTrouble } = this.#options;
+    const trouble = error instanceof Error ? error : new Error(String(error));
+    this.#drop(lostLines, reasonOf(trouble));
+    for (const { bytes, lines } of this.#queue.splice(0)) {
+      this.#dropped += lines;
+      this.#queuedBytes -= bytes.length;
+    }
+    if (!this.#failing) onTrouble(trouble);
+    this.#failing = true;
+    this.#failedAtMs = clock.monotonicMs();
+    this.#openLine = this.#atLineStart ? null : "note";
+    try {
+      this.#shut(); // opened anew next time: its disk may have been replaced
+    } catch {
+      this.#file = null;
+    }
+  }
+}
+
+function linesIn(bytes: Uint8Array): number {
+  let lines = 0;
+  for (let at = bytes.indexOf(NEWLINE); at >= 0; at = bytes.indexOf(NEWLINE, at + 1)) lines++;
+  return Math.max(1, lines);
+}
+
+/** "No space left on device", without the number. */
+function reasonOf(error: Error): string {
+  return error.message.replace(/ ?\(os error \d+\).*$/s, "").replaceAll("\n", " ");
+}

@@ -1,0 +1,177 @@
+/**
+ * The output of all processes, in one place that outlives restarts, restores and supervisors: the last lines in memory,
+ * the log files, those who follow, and what is passed on. Whoever takes lines slowly costs a bounded queue of his own and
+ * makes nobody wait; only a process's own log file and the manager's output may ask a program to pause, for a while.
+ */
+
+import { type AppendFiles, systemAppendFiles } from "../platform/append_file.ts";
+import type { Clock } from "../platform/clock.ts";
+import { LineRing, type NumberedBatch, type OutputLine } from "./line_ring.ts";
+import { firstOf, noteOf, type OutputBatch } from "./lines.ts";
+import { LogFile } from "./log_file.ts";
+import { LogFollower } from "./log_follower.ts";
+import type { LogFormat } from "./log_format.ts";
+import { type Random, randomHex } from "../platform/random.ts";
+import { LineBudget, type RateLimit } from "./rate_limit.ts";
+
+/** What is to become of the output of one process. */
+export interface LogSpec {
+  /** Absolute; null: no file. */
+  readonly path: string | null;
+  readonly maxSizeBytes: number;
+  /** In all, the one that is written among them. */
+  readonly maxFiles: number;
+  /** block: the program waits while the disk or the reader of our output is slow. drop: lines are dropped. */
+  readonly policy: "block" | "drop";
+  readonly rateLimit: RateLimit | null;
+  /** Also to the manager's own output. */
+  readonly passThrough: boolean;
+  readonly format: LogFormat;
+}
+
+/** Takes what goes to the manager's own output; a promise while that is full. Must neither block nor throw. */
+export type PassOn = (name: string, numbered: NumberedBatch, format: LogFormat) => Promise<void> | null;
+
+export interface ProcessLogsOptions {
+  readonly clock: Clock;
+  readonly passOn: PassOn;
+  readonly random: Random;
+  readonly files?: AppendFiles;
+  /** Told when the log file of a process cannot be written, and with null when it can again. */
+  readonly onTrouble: (name: string, path: string, error: Error | null) => void;
+}
+
+interface Entry {
+  spec: LogSpec;
+  readonly ring: LineRing;
+  readonly followers: Set<LogFollower>;
+  file: LogFile | null;
+  budget: LineBudget | null;
+  suppressed: number;
+  /** When the last summary of suppressed lines was written. */
+  toldAtMs: number;
+}
+
+/** Names that somebody may follow before their first line; a configuration has fewer. */
+const MOST_NAMES = 1024;
+/** A program far above its limit gets a summary this often. */
+const SUMMARY_EVERY_MS = 1_000;
+/** Longest wait for the file that a changed configuration no longer names. */
+const CLOSE_MS = 2_000;
+
+export class ProcessLogs {
+  readonly #options: ProcessLogsOptions;
+  readonly #entries = new Map<string, Entry>();
+  /** The numbers of lines begin anew with each manager: this says which one counted. */
+  readonly runId: string;
+
+  constructor(options: ProcessLogsOptions) {
+    this.#options = options;
+    this.runId = randomHex(options.random, 4);
+  }
+
+  /** Says what becomes of the output of `name` from now on; a file that stays the same stays open. */
+  configure(name: string, spec: LogSpec): void {
+    const entry = this.#entry(name);
+    const before = entry.spec;
+    entry.spec = spec;
+    const { clock } = this.#options;
+    entry.budget = spec.rateLimit === null ? null : new LineBudget(spec.rateLimit, clock.monotonicMs());
+    const sameFile = before.path === spec.path && before.maxSizeBytes === spec.maxSizeBytes &&
+      before.maxFiles === spec.maxFiles && before.policy === spec.policy;
+    if (sameFile && (entry.file !== null || spec.path === null)) return;
+    void entry.file?.close(CLOSE_MS);
+    entry.file = spec.path === null ? null : new LogFile({
+      ...spec,
+      path: spec.path,
+      clock,
+      files: this.#options.files ?? systemAppendFiles,
+      onTrouble: (error) => this.#options.onTrouble(name, spec.path ?? "", error),
+    });
+  }
+
+  /** As the supervisor's `OutputHandler`. */
+  readonly take = (name: string, batch: OutputBatch): Promise<void> | null => {
+    const entry = this.#entry(name);
+    if (entry.budget === null) return this.#spread(name, entry, batch);
+    const nowMs = this.#options.clock.monotonicMs();
+    if (nowMs >= entry.toldAtMs + SUMMARY_EVERY_MS) this.#tellSuppressed(name, entry);
+    const count = entry.budget.take(batch.ends.length, nowMs);
+    entry.suppressed += batch.ends.length - count;
+    return count === 0 ? null : this.#spread(name, entry, firstOf(batch, count));
+  };
+
+  /** The last lines of a process, oldest first; empty for one that never said anything. */
+  last(name: string, limit?: number): OutputLine[] {
+    return this.#entries.get(name)?.ring.last(limit) ?? [];
+  }
+
+  has(name: string): boolean {
+    return this.#entries.has(name);
+  }
+
+  /** Everything of `name` that is kept after the number `after`, and then what comes. The caller closes it. */
+  follow(name: string, after: number): LogFollower {
+    const { ring, followers } = this.#entry(name);
+    const follower = new LogFollower(ring.after(after), () => followers.delete(follower));
+    followers.add(follower);
+    return follower;
+  }
+
+  /** Log files are opened anew by their names: somebody moved them away. */
+  reopen(): void {
+    for (const { file } of this.#entries.values()) file?.reopen();
+  }
+
+  /** Writes what waits, at most `limitMs`; nothing is taken into files afterwards. */
+  async close(limitMs: number): Promise<void> {
+    await Promise.all([...this.#entries].map(async ([name, entry]) => {
+      this.#tellSuppressed(name, entry);
+      await entry.file?.close(limitMs);
+      for (const follower of [...entry.followers]) follower.close();
+    }));
+  }
+
+  #entry(name: string): Entry {
+    const known = this.#entries.get(name);
+    if (known !== undefined) return known;
+    const entry: Entry = {
+      spec: {
+        path: null,
+        maxSizeBytes: 0,
+        maxFiles: 1,
+        policy: "drop",
+        rateLimit: null,
+        passThrough: true,
+        format: "prefix",
+      },
+      ring: new LineRing(),
+      followers: new Set(),
+      file: null,
+      budget: null,
+      suppressed: 0,
+      toldAtMs: -Infinity,
+    };
+    if (this.#entries.size < MOST_NAMES) this.#entries.set(name, entry);
+    return entry;
+  }
+
+  #tellSuppressed(name: string, entry: Entry): void {
+    if (entry.suppressed === 0) return;
+    const text = `${entry.suppressed} lines of ${name} suppressed by logs.rate_limit`;
+    entry.suppressed = 0;
+    entry.toldAtMs = this.#options.clock.monotonicMs();
+    this.#spread(name, entry, noteOf(text, this.#options.clock.wallMs()));
+  }
+
+  #spread(name: string, entry: Entry, batch: OutputBatch): Promise<void> | null {
+    const { spec } = entry;
+    const numbered = entry.ring.push(batch);
+    for (const follower of entry.followers) follower.push(numbered);
+    const disk = entry.file?.push(batch) ?? null;
+    const reader = spec.passThrough ? this.#options.passOn(name, numbered, spec.format) : null;
+    if (spec.policy === "drop") return null;
+    if (disk === null || reader === null) return disk ?? reader;
+    return Promise.all([disk, reader]).then(() => {});
+  }
+}
