@@ -104,6 +104,13 @@ function checkProcesses(parsed: ParsedConfig, config: Config, { problems }: Chec
     if (Array.isArray(process.command) && process.command[0] === "") {
       problems.push({ at: [...at, "command", "0"], detail: "got an empty text, wanted a program" });
     }
+    const { memoryLimit } = effective;
+    if (memoryLimit !== null && memoryLimit.warnBytes > memoryLimit.maxBytes) {
+      problems.push({
+        at: [...at, "memory_limit", "warn"],
+        detail: "got more than max, wanted at most as much",
+      });
+    }
     const { restartDelayMs, restartMaxDelayMs, startLimit: { burst, intervalMs } } = effective;
     if (restartDelayMs > restartMaxDelayMs) {
       problems.push({

@@ -29,6 +29,9 @@ const TIMEOUT_STOP_MS = 90_000;
 const RESTART_DELAY_MS = 1000;
 const RESTART_MAX_DELAY_MS = 30_000;
 const START_LIMIT = { burst: 10, intervalMs: 300_000 };
+/** A peak is over sooner, a leak is not. */
+const MEMORY_FOR_MS = 15_000;
+const MEMORY_WARN_PART = 0.9;
 /** A program that stands still longer than this is missed: clients give up. */
 const CAPTURE_LIMIT_MS = 5000;
 const HOOK_TIMEOUT_MS = 30_000;
@@ -68,6 +71,12 @@ function definedOf<T>(map: Readonly<Record<string, T | undefined>>): Record<stri
   return Object.fromEntries(entries);
 }
 
+function memoryLimitOf(parsed: ParsedProcess["memory_limit"]): ProcessConfig["memoryLimit"] {
+  if (parsed === undefined || parsed.max === 0) return null;
+  const { max, warn, for: forMs = MEMORY_FOR_MS } = parsed;
+  return { maxBytes: max, warnBytes: warn ?? Math.floor(max * MEMORY_WARN_PART), forMs };
+}
+
 function processOf(parsed: ParsedProcess, all: ParsedConfig, lone: boolean): ProcessConfig {
   const restartDelayMs = parsed.restart_delay ?? all.supervisor?.restart_delay ?? RESTART_DELAY_MS;
   const restartMaxDelayMs = parsed.restart_max_delay ?? Math.max(RESTART_MAX_DELAY_MS, restartDelayMs);
@@ -89,6 +98,7 @@ function processOf(parsed: ParsedProcess, all: ParsedConfig, lone: boolean): Pro
       limits: definedOf(parsed.limits ?? {}),
     },
     envFrom: parsed.env_from ?? [],
+    memoryLimit: memoryLimitOf(parsed.memory_limit),
     dependsOn: parsed.depends_on ?? {},
     restart: parsed.restart ?? "always",
     restartDelayMs,

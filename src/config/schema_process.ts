@@ -13,6 +13,7 @@ import {
   pathSchema,
   requiredKey,
   signalSchema,
+  sizeSchema,
 } from "./schema_values.ts";
 import { parseSize } from "./size.ts";
 
@@ -128,6 +129,29 @@ const limitsSchema = v.strictObject({
   stack: limitSchema("Stack", "Size of its stack.", "bytes"),
 }, "an object");
 
+const MEMORY_LEAST = 1_048_576;
+const memoryLimitSchema = v.pipe(
+  v.union([
+    sizeSchema(MEMORY_LEAST, "512MiB"),
+    v.strictObject({
+      max: requiredKey(
+        "Most memory",
+        "Above it for so long, and it is restarted.",
+        sizeSchema(MEMORY_LEAST, "512MiB"),
+      ),
+      warn: described(
+        "Warning",
+        "From here on there is a warning. Default: 90 % of max.",
+        sizeSchema(MEMORY_LEAST, "450MiB"),
+      ),
+      for: described("For", "So long without a break. Default: 15s.", durationSchema(0, DAY_MS, "15s")),
+    }, "an object"),
+  ], "a size such as 512MiB, or an object with max, warn and for"),
+  v.transform((value): { max: number; warn?: number | undefined; for?: number | undefined } =>
+    typeof value === "number" ? { max: value } : value
+  ),
+);
+
 export const processSchema = v.strictObject({
   command: requiredKey(
     "Command",
@@ -188,6 +212,11 @@ export const processSchema = v.strictObject({
     "Limits",
     'Resource limits, soft and hard; a number or "unlimited". Default: those of the manager.',
     limitsSchema,
+  ),
+  memory_limit: described(
+    "Memory limit",
+    "Memory of all its processes together: above it for 15 s it is restarted. A size, or {max, warn, for}.",
+    memoryLimitSchema,
   ),
   depends_on: described(
     "Depends on",

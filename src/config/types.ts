@@ -56,6 +56,12 @@ export interface ProcessConfig {
   };
   /** Names of the manager's variables that this process gets; AWS_* and STATE_MANAGER_* only by naming them here. */
   readonly envFrom: readonly string[];
+  /** Null: none. */
+  readonly memoryLimit: {
+    readonly warnBytes: number;
+    readonly maxBytes: number;
+    readonly forMs: number;
+  } | null;
   readonly dependsOn: Readonly<Record<string, "started" | "ready" | "completed" | "succeeded">>;
   readonly restart: "always" | "on-failure" | "no";
   readonly restartDelayMs: number;

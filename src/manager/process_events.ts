@@ -26,6 +26,10 @@ export function tellProcessEvent(event: SupervisorEvent, record: (event: Catalog
     if (event.ready) logger.info(summary, fields);
     else logger.warn(summary, fields);
   }
+  if (event.type === "memory") {
+    const summary = `${event.name} nears its memory_limit`;
+    logger.warn(summary, { memory_bytes: event.bytes, limit_bytes: event.limitBytes });
+  }
   if (event.type === "state" && event.reason !== null) {
     logger.warn(`${event.name} is ${event.state}`, { reason: event.reason });
   }

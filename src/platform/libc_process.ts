@@ -19,6 +19,7 @@ function openLibc() {
       prctl: { parameters: ["i32", "u64", "u64", "u64", "u64"], result: "i32" },
       waitpid: { parameters: ["i32", "buffer", "i32"], result: "i32" },
       prlimit: { parameters: ["i32", "i32", "buffer", "buffer"], result: "i32" },
+      getpagesize: { parameters: [], result: "i32" },
       signal: { parameters: ["i32", "usize"], result: "usize" },
     }).symbols;
   } catch {
@@ -46,6 +47,11 @@ export function ignoreSignals(): void {
 export function reapChild(pid: number): boolean {
   if (!Number.isInteger(pid) || pid <= 1) return false;
   return libc()?.waitpid(pid, new Uint8Array(4), WNOHANG) === pid;
+}
+
+/** Of memory; what most machines have where libc cannot tell. */
+export function pageSizeBytes(): number {
+  return libc()?.getpagesize() ?? 4096;
 }
 
 interface FileLimit {

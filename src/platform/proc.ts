@@ -1,5 +1,7 @@
 /** Reads /proc: who lives, in which group, under whom. A process may vanish between any two reads: that is no error. */
 
+import { pageSizeBytes } from "./libc_process.ts";
+
 /** One line of /proc/<pid>/stat, as far as a supervisor needs it. */
 export interface ProcessInfo {
   readonly pid: number;
@@ -30,6 +32,59 @@ export function parseStat(text: string): ProcessInfo | null {
     startTicks: Number(fields[19]),
   };
   return Number.isInteger(info.pid) && Number.isInteger(info.startTicks) ? info : null;
+}
+
+/** One process with what it uses. */
+export interface ProcessUse extends ProcessInfo {
+  readonly residentBytes: number;
+  /** Its own, and its children's that it has waited for. */
+  readonly cpuSeconds: number;
+}
+
+/** Of Linux for user space, whatever the kernel's own. */
+const TICKS_PER_SECOND = 100;
+
+export function parseUse(text: string, pageBytes: number): ProcessUse | null {
+  const info = parseStat(text);
+  if (info === null) return null;
+  const fields = text.slice(text.lastIndexOf(")") + 2).split(" ");
+  const ticks = [11, 12, 13, 14].reduce((sum, index) => sum + Number(fields[index]), 0);
+  return {
+    ...info,
+    residentBytes: Number(fields[21]) * pageBytes,
+    cpuSeconds: ticks / TICKS_PER_SECOND,
+  };
+}
+
+/** All who can still run, with what they use. */
+export function readProcessUses(): ProcessUse[] {
+  const pageBytes = pageSizeBytes();
+  const uses: ProcessUse[] = [];
+  for (const entry of Deno.readDirSync("/proc")) {
+    const first = entry.name.charCodeAt(0);
+    if (first < 0x31 || first > 0x39) continue;
+    try {
+      const use = parseUse(Deno.readTextFileSync(`/proc/${entry.name}/stat`), pageBytes);
+      if (use !== null && isAlive(use)) uses.push(use);
+    } catch {
+      // gone meanwhile
+    }
+  }
+  return uses;
+}
+
+/** Memory of these together, what they share counted once; null when one that lives cannot be read (not ours). */
+export async function readProportionalBytes(pids: readonly number[]): Promise<number | null> {
+  let bytes = 0;
+  for (const pid of pids) {
+    try {
+      const text = await Deno.readTextFile(`/proc/${pid}/smaps_rollup`);
+      bytes += Number(/^Pss:\s+(\d+) kB$/m.exec(text)?.[1] ?? 0) * 1024;
+    } catch {
+      if (readProcess(pid) !== null) return null;
+    }
+  }
+  return bytes;
 }
 
 export function ownPid(): number {

@@ -60,6 +60,11 @@ export function processView(process: ProcessStatus): View {
     next_start: timeView(process.nextStartMs),
     reason: process.reason,
     last_lines: process.lastLines,
+    use: process.use === null ? null : {
+      memory_bytes: process.use.memoryBytes,
+      cpu_seconds: process.use.cpuSeconds,
+      processes: process.use.processes,
+    },
   };
 }
 

@@ -24,7 +24,15 @@ import { awaitsReadiness, hasProbes, notifyVariables } from "./probe_types.ts";
 import { Prober } from "./prober.ts";
 import { transition } from "./states.ts";
 import { childWatches, tagOf, type UnitWatch } from "./units.ts";
-import type { ExitCause, OutputHandler, ProcessSpec, ProcessStatus, SupervisorEvent } from "./types.ts";
+import type {
+  ExitCause,
+  OutputHandler,
+  ProcessSpec,
+  ProcessStatus,
+  ProcessUsage,
+  RestartReason,
+  SupervisorEvent,
+} from "./types.ts";
 
 /** Looks at a group that ends: soon at first, since most end in milliseconds, then rarely, since a look costs. */
 const WATCH_FIRST_MS = 5;
@@ -71,6 +79,7 @@ export class ProcessRunner {
   #timer: AbortController | null = null;
   #startedWallMs: number | null = null;
   #lastExit: ExitCause | null = null;
+  #endedFor: RestartReason | null = null;
   #lastPid: number | null = null;
   #lastLines: readonly string[] = [];
   /** Of the incarnation that runs, or ran last; null where it has no probes. */
@@ -138,7 +147,12 @@ export class ProcessRunner {
     return this.#ring.last(limit);
   }
 
-  status(): ProcessStatus {
+  /** What runs now; null while nothing of it does. */
+  get unit(): Unit | null {
+    return this.#current?.unit ?? null;
+  }
+
+  status(use: ProcessUsage | null = null): ProcessStatus {
     const machine = this.#machine;
     const { clock } = this.#options;
     const nextStartMs = machine.nextStartAtMs === null
@@ -158,6 +172,7 @@ export class ProcessRunner {
       nextStartMs,
       reason: blocked ? `killed, but still there: ${this.#survivors.join(", ")}` : machine.reason,
       lastLines: this.#lastLines,
+      use,
     };
   }
 
@@ -167,6 +182,8 @@ export class ProcessRunner {
     const moment = { nowMs: clock.monotonicMs(), roll: random.float() };
     const { machine, effects } = transition(this.spec, before, event, moment);
     this.#machine = machine;
+    // The step that ends an incarnation forgets why it was ended; its report comes after it.
+    this.#endedFor = machine.restartFor ?? before.restartFor;
     for (const effect of effects) this.#execute(effect);
     if (machine.state !== "starting" && machine.state !== "running") this.#prober?.stop();
     if (machine.groupGone && this.#current !== null) {
@@ -368,7 +385,8 @@ export class ProcessRunner {
   }
 
   #reportExit(): void {
-    const { exit, incarnation, stopRequested, restartFor, uptimeMs } = this.#machine;
+    const { exit, incarnation, stopRequested, uptimeMs } = this.#machine;
+    const restartFor = this.#endedFor;
     if (exit === null) return;
     const requested = stopRequested && !isFailure(restartFor);
     const lastLines = this.#ring.last(LAST_LINES).map((line) => line.text);

@@ -11,6 +11,7 @@ import { randomHex } from "../platform/random.ts";
 import { conditionOf, orderOf } from "./dependencies.ts";
 import type { OutputLine } from "./line_ring.ts";
 import { isLive } from "./machine.ts";
+import { Measuring } from "./measuring.ts";
 import { outcomeOf } from "./outcome.ts";
 import { ProcessRunner } from "./runner.ts";
 import type { UnitWatch } from "./units.ts";
@@ -56,6 +57,7 @@ export class Supervisor {
   readonly #specs: readonly ProcessSpec[];
   readonly #levels: readonly (readonly string[])[];
   readonly #runners: ReadonlyMap<string, ProcessRunner>;
+  readonly #measuring: Measuring;
   readonly #outcome = Promise.withResolvers<SupervisorOutcome>();
   /** Nothing is started while set: start() has not come yet, or the lease is in doubt. */
   #held = true;
@@ -83,6 +85,22 @@ export class Supervisor {
         new ProcessRunner({ spec, clock, random, runId, units, output, onEvent, onChange }),
       ]),
     );
+    this.#measuring = new Measuring({
+      clock,
+      onEvent,
+      all: () =>
+        [...this.#runners.values()].map((runner) => {
+          const { spec, unit, machine: { incarnation } } = runner;
+          return { spec, unit, incarnation };
+        }),
+      restart: (name, detail) => this.#restartFor(name, "memory", detail),
+    });
+  }
+
+  /** What a watch of ours wants: nothing is done where it may not be. */
+  #restartFor(name: string, reason: RestartReason, detail: string): void {
+    if (this.#stopping !== null || this.#fenced || this.#frozenBy.size > 0) return;
+    this.#runner(name).dispatch({ type: "restart", reason, detail });
   }
 
   /**
@@ -101,6 +119,7 @@ export class Supervisor {
     for (const runner of this.#runners.values()) runner.dispatch({ type: "want-up" });
     this.#held = false;
     this.#evaluate();
+    this.#measuring.start();
   }
 
   /**
@@ -183,7 +202,12 @@ export class Supervisor {
   }
 
   status(): readonly ProcessStatus[] {
-    return [...this.#runners.values()].map((runner) => runner.status());
+    return [...this.#runners.values()].map((runner) => {
+      const figures = this.#measuring.figuresOf(runner.unit?.tag);
+      if (figures === null) return runner.status();
+      const { memoryBytes, cpuSeconds, processes } = figures;
+      return runner.status({ memoryBytes, cpuSeconds, processes });
+    });
   }
 
   /** The last lines of a process, oldest first, at most 1000. */
@@ -284,6 +308,7 @@ export class Supervisor {
   }
 
   #finishStop(): void {
+    this.#measuring.stop();
     this.#stopped = true;
     this.#checkOutcome();
     // Nothing was ever started, or something cannot be killed: whoever waits must not wait for ever.

@@ -2,6 +2,7 @@
 
 import type { StateManagerError } from "../platform/errors.ts";
 import type { OutputBatch } from "./lines.ts";
+import type { MemoryLimit } from "./memory_rules.ts";
 import type { ProcessProbes } from "./probe_types.ts";
 
 export type RestartPolicy = "always" | "on-failure" | "no";
@@ -45,6 +46,8 @@ export interface ProcessSpec {
   readonly probes: ProcessProbes;
   /** Not ready this long after the spawn: it is restarted, as a failure. null: it may take as long as it likes. */
   readonly timeoutStartMs: number | null;
+  /** Memory of all its members; null: no limit. */
+  readonly memoryLimit: MemoryLimit | null;
   /** Signals that the manager passes on to this process when it gets them. */
   readonly forwardSignals: readonly Deno.Signal[];
   /** "pipe": captured by line into the ring and passed on. "inherit": the child owns our stdin, stdout and stderr. */
@@ -101,6 +104,15 @@ export interface ProcessStatus {
   readonly reason: string | null;
   /** The last lines of output, oldest first, kept when it failed. */
   readonly lastLines: readonly string[];
+  /** Of the whole incarnation, a few seconds old at most; null while nothing of it runs. */
+  readonly use: ProcessUsage | null;
+}
+
+export interface ProcessUsage {
+  /** Resident; what several of its processes share counts for each. */
+  readonly memoryBytes: number;
+  readonly cpuSeconds: number;
+  readonly processes: number;
 }
 
 /** Facts for the catalog, the log and the status; in order. */
@@ -130,6 +142,13 @@ export type SupervisorEvent =
     readonly name: string;
     readonly ready: boolean;
     readonly reason: string | null;
+  }
+  /** It nears the limit of its memory. */
+  | {
+    readonly type: "memory";
+    readonly name: string;
+    readonly bytes: number;
+    readonly limitBytes: number;
   }
   | { readonly type: "killed-group"; readonly name: string; readonly pids: readonly number[] };
 

@@ -34,6 +34,23 @@ Deno.test({
 });
 
 Deno.test({
+  name: "Exec helper gives every supplementary group, and takes the manager's own away [needs root]",
+  ignore: !isRoot,
+  fn: async () => {
+    const plan = {
+      identity: { uid: 4242, gid: 7, groups: [7, 8, 44] },
+      umask: null,
+      nice: null,
+      limits: {},
+      env: {},
+    };
+    const [command = "", ...args] = programCommand(["__exec", JSON.stringify(plan), "id", "-G"]);
+    const output = await new Deno.Command("setpriv", { args: ["--groups=0,20", command, ...args] }).output();
+    assert.equal(new TextDecoder().decode(output.stdout), "7 8 44\n");
+  },
+});
+
+Deno.test({
   name: "Process with a number and a group has these alone [needs root]",
   ignore: !isRoot,
   fn: async () => {

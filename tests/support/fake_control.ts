@@ -107,6 +107,7 @@ export function managerStatus(
       restarts: 1,
       lastExit: { kind: "signal", signal: "SIGKILL", number: 9 },
       nextStartMs: null,
+      use: { memoryBytes: 52_428_800, cpuSeconds: 1.5, processes: 2 },
       reason: null,
       lastLines: [],
     }],

@@ -23,6 +23,7 @@ export function processSpec(change: Partial<ProcessSpec> = {}): ProcessSpec {
     essential: true,
     probes: NO_PROBES,
     timeoutStartMs: null,
+    memoryLimit: null,
     forwardSignals: [],
     stdio: "pipe",
     ...change,

@@ -9,6 +9,7 @@ import type {
   VerifySummary,
 } from "../../manager/control.ts";
 import type { Clock } from "../../platform/clock.ts";
+import type { ProcessUsage } from "../../supervisor/types.ts";
 import type { ServerEnv } from "../env.ts";
 
 const STATES: readonly ManagerState[] = [
@@ -93,8 +94,37 @@ function metricsOf(status: ManagerStatus, nowMs: number): Metric[] {
       help: "Restarts since the manager's start",
       samples: status.processes.map(({ name, restarts }) => ({ labels: { process: name }, value: restarts })),
     },
+    ...useMetrics(status.processes),
     ...verifyMetrics(checkpoint.verify.last),
     ...databaseMetrics(databases),
+  ];
+}
+
+/** Of those that run. */
+function useMetrics(processes: ManagerStatus["processes"]): Metric[] {
+  const samples = (value: (use: ProcessUsage) => number) =>
+    processes.flatMap(({ name, use }) =>
+      use === null ? [] : [{ labels: { process: name }, value: value(use) }]
+    );
+  return [
+    {
+      name: "process_memory_bytes",
+      type: "gauge",
+      help: "Resident memory of all processes of its group and of those that left it",
+      samples: samples(({ memoryBytes }) => memoryBytes),
+    },
+    {
+      name: "process_cpu_seconds_total",
+      type: "counter",
+      help: "CPU time of its current incarnation",
+      samples: samples(({ cpuSeconds }) => cpuSeconds),
+    },
+    {
+      name: "process_members",
+      type: "gauge",
+      help: "Processes of its group and those that left it",
+      samples: samples(({ processes }) => processes),
+    },
   ];
 }
 
