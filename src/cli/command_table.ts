@@ -52,6 +52,11 @@ const CLIENT: readonly OptionSpec[] = [
   QUIET,
 ];
 
+const WAIT: OptionSpec = {
+  flags: "--wait <duration>",
+  text: "longest wait for the end (default: the process's timeout_stop)",
+};
+
 const STORE: readonly OptionSpec[] = [
   { flags: "--directory <dir>", text: "a folder as the store" },
   { flags: "--bucket <name>", text: "bucket of an S3-compatible store" },
@@ -192,6 +197,38 @@ export const COMMANDS: readonly CommandSpec[] = [
     text: "list the processes",
     options: CLIENT,
     load: async () => (await import("./ps.ts")).listProcesses,
+  },
+  {
+    name: "start",
+    text: "start processes",
+    arguments: "<name...>",
+    options: CLIENT,
+    examples: ["start web"],
+    load: async () => (await import("./processes.ts")).processAction("start"),
+  },
+  {
+    name: "stop",
+    text: "stop processes and all that they started; they stay down until they are started",
+    arguments: "<name...>",
+    options: [WAIT, ...CLIENT],
+    examples: ["stop web worker"],
+    load: async () => (await import("./processes.ts")).processAction("stop"),
+  },
+  {
+    name: "restart",
+    text: "stop processes, then start them again",
+    arguments: "<name...>",
+    options: [WAIT, ...CLIENT],
+    examples: ["restart web"],
+    load: async () => (await import("./processes.ts")).processAction("restart"),
+  },
+  {
+    name: "signal",
+    text: "send a signal to a process (default: its reload_signal)",
+    arguments: "<name> [signal]",
+    options: [{ flags: "--group", text: "to all of it, not to its leader alone" }, ...CLIENT],
+    examples: ["signal web HUP"],
+    load: async () => (await import("./processes.ts")).signalProcess,
   },
   {
     name: "checkpoint create",
@@ -428,6 +465,17 @@ export const COMMANDS: readonly CommandSpec[] = [
     arguments: "<file>",
     options: CLIENT,
     load: async () => (await import("./config.ts")).applyConfiguration,
+  },
+  {
+    name: "config reload",
+    text: "read the configuration again and take over what concerns processes",
+    options: [
+      { flags: "--dry-run", text: "say what would be done" },
+      { flags: "--restart", text: "restart processes whose command, environment, … changed" },
+      ...CLIENT,
+    ],
+    examples: ["config reload --dry-run", "config reload --restart"],
+    load: async () => (await import("./config.ts")).reloadConfiguration,
   },
   {
     name: "healthcheck",

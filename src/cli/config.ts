@@ -1,10 +1,10 @@
-/** `state-manager config check|show|schema|apply`. */
+/** `state-manager config check|show|schema|apply|reload`. */
 
 import { configuredKey } from "../checkpoint/mod.ts";
 import { configJsonSchemaText, loadConfig } from "../config/mod.ts";
 import { StateManagerError } from "../platform/errors.ts";
 import { readTextIfPresent } from "../platform/files.ts";
-import { openClient } from "./client.ts";
+import { type JsonObject, openClient } from "./client.ts";
 import { type Context, type ExitCode, type Options, say, usageError } from "./context.ts";
 import { findDataDirOf } from "./data_dir.ts";
 import { configFlags } from "./flags.ts";
@@ -12,6 +12,9 @@ import { json, printable } from "./text.ts";
 
 /** As large as the API takes. */
 const MAX_CONFIG_BYTES = 1024 * 1024;
+
+/** A reload waits until no files are captured and no restore is under way; the manager has its own limit. */
+const NO_LIMIT = null;
 
 /** Throws every problem at once (exit 78). Nothing is started, nothing is asked of the store. */
 export async function checkConfiguration(
@@ -50,6 +53,36 @@ export async function showConfiguration(context: Context, options: Options): Pro
 export function printSchema(context: Context): Promise<ExitCode> {
   context.terminal.out(configJsonSchemaText().trimEnd() + "\n");
   return Promise.resolve(0);
+}
+
+export async function reloadConfiguration(context: Context, options: Options): Promise<ExitCode> {
+  using client = await openClient(context, options);
+  const body = { dry_run: options.flag("dryRun"), restart: options.flag("restart") };
+  const plan = await client.post("/config/reload", body, NO_LIMIT);
+  context.terminal.out(options.flag("json") ? json(plan) : planText(plan));
+  return 0;
+}
+
+function planText(plan: JsonObject): string {
+  const names = (key: string) => (Array.isArray(plan[key]) ? plan[key] : []).map(String);
+  const lines: string[] = [];
+  const would = plan["dry_run"] === true ? "would be " : "";
+  for (const name of names("added")) lines.push(`${name}: ${would}started`);
+  for (const name of names("removed")) lines.push(`${name}: ${would}stopped`);
+  const restarted = new Set(names("restarted"));
+  const changed: readonly JsonObject[] = Array.isArray(plan["changed"]) ? plan["changed"] : [];
+  for (const { name, live, next_start: start } of changed) {
+    const keys = (value: unknown) => Array.isArray(value) ? value.join(", ") : "";
+    if (keys(live) !== "") lines.push(`${name}: ${keys(live)} ${would}changed at once`);
+    if (keys(start) !== "" && !restarted.has(String(name))) {
+      lines.push(`${name}: ${keys(start)} from its next start on (restart ${name})`);
+    }
+  }
+  for (const name of restarted) lines.push(`${name}: ${would}restarted`);
+  for (const name of names("signalled")) lines.push(`${name}: told to reload`);
+  for (const key of names("needs_manager_restart")) lines.push(`${key}: needs a restart of the manager`);
+  for (const warning of names("warnings")) lines.push(`warning: ${printable(warning)}`);
+  return lines.length === 0 ? "nothing changed\n" : `${lines.join("\n")}\n`;
 }
 
 export async function applyConfiguration(

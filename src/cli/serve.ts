@@ -185,6 +185,7 @@ async function serve(
   const manager = new Manager({
     dir,
     loaded,
+    reread: ({ showValues }) => loadConfig({ ...surroundings, showValues }),
     configure: (body, probe) => configure(body, surroundings, clock, probe),
     mode,
     clock,

@@ -107,8 +107,10 @@ function processOf(parsed: ParsedProcess, all: ParsedConfig, lone: boolean): Pro
     timeoutStopMs: parsed.timeout_stop ?? all.supervisor?.timeout_stop ?? TIMEOUT_STOP_MS,
     stopSignal: parsed.stop_signal ?? "SIGTERM",
     successExit: parsed.success_exit ?? [],
+    noRestartOn: parsed.no_restart_on ?? [],
     essential: parsed.essential ?? lone,
     forwardSignals: parsed.forward_signals ?? [],
+    reloadSignal: parsed.reload_signal ?? null,
     logs: logsOf(parsed.logs ?? {}),
   };
 }

@@ -42,6 +42,8 @@ export interface LoadOptions {
   readonly folder: string;
   /** Default: the machine's. */
   readonly access?: FileAccess;
+  /** Whether messages may show what is in the file. Default: true. */
+  readonly showValues?: boolean;
 }
 
 export interface LoadedConfig {
@@ -240,7 +242,13 @@ export async function loadConfig(options: LoadOptions): Promise<LoadedConfig> {
       warnings.push(`${path} can be read by everybody: chmod 600 it`);
     }
   }
-  const document = { value: parsed.value, source: path, expand: true, showValues: true, action };
+  const document = {
+    value: parsed.value,
+    source: path,
+    expand: true,
+    showValues: options.showValues ?? true,
+    action,
+  };
   // With a file that is no JSON all else would only be said to be missing.
   if (text !== null && parsed.value === undefined) throw configError(action, detailsOf(problems, {}));
   const loaded = await assemble(document, options, path, parsed.value ?? null, problems);

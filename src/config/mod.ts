@@ -13,6 +13,8 @@ export { defaultDataDir, findConfigFile, findDataDir, type Place } from "./locat
 export { persistConfig } from "./persist.ts";
 export { describeProblems } from "./problems.ts";
 export { redactedConfig } from "./redact.ts";
+export { otherStacks, withProcessesOf } from "./reload.ts";
+export { durationSchema, signalSchema } from "./schema_values.ts";
 export { formatSize, parseSize } from "./size.ts";
 export type {
   CheckpointConfig,

@@ -56,8 +56,10 @@ function process(config: ProcessConfig): Record<string, unknown> {
     timeout_stop: formatDuration(config.timeoutStopMs),
     stop_signal: config.stopSignal,
     success_exit: config.successExit,
+    no_restart_on: config.noRestartOn,
     essential: config.essential,
     forward_signals: config.forwardSignals,
+    reload_signal: config.reloadSignal,
   });
 }
 

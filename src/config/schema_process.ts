@@ -59,6 +59,14 @@ const environmentValue = v.pipe(
   v.check((text) => !text.includes("\0"), "a text without NUL"),
 );
 
+/** How a process can end: a code, or the signal that ended it. */
+function endSchema(least: number) {
+  return v.union(
+    [integerSchema(least, 255, "an exit code"), signalSchema("a signal", ["SIGSTOP", "SIGCONT", "SIGCHLD"])],
+    `an exit code from ${least} to 255, or a signal's name such as SIGTERM`,
+  );
+}
+
 const restartChoice = choiceSchema(["always", "on-failure", "no"]);
 
 /** Arguments as a list, or one text for /bin/sh. */
@@ -250,9 +258,14 @@ export const processSchema = v.strictObject({
     signalSchema("the stop signal", ["SIGSTOP", "SIGCONT", "SIGCHLD"]),
   ),
   success_exit: described(
-    "Successful exit codes",
-    "Exit codes besides 0 that are no failure.",
-    listSchema(integerSchema(1, 255, "an exit code"), 255, "a list of exit codes"),
+    "Successful ends",
+    "Exit codes besides 0, and signals by name, that are no failure; 143 and SIGTERM are two different ends.",
+    listSchema(endSchema(1), 300, "a list of exit codes and signals"),
+  ),
+  no_restart_on: described(
+    "Last ends",
+    "Exit codes and signals after which it is not restarted, whatever `restart` says.",
+    listSchema(endSchema(0), 300, "a list of exit codes and signals"),
   ),
   essential: described(
     "Essential",
@@ -269,6 +282,11 @@ export const processSchema = v.strictObject({
     ),
   ),
   logs: described("Logs", "What becomes of its output.", logsSchema),
+  reload_signal: described(
+    "Reload signal",
+    "Makes it read its own configuration again; sent when the manager reloads.",
+    signalSchema("the reload signal", ["SIGKILL", "SIGSTOP", "SIGCONT", "SIGCHLD"]),
+  ),
 }, "an object");
 
 export type ParsedProcess = v.InferOutput<typeof processSchema>;

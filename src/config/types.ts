@@ -69,9 +69,12 @@ export interface ProcessConfig {
   readonly startLimit: { readonly burst: number; readonly intervalMs: number };
   readonly timeoutStopMs: number;
   readonly stopSignal: Deno.Signal;
-  readonly successExit: readonly number[];
+  /** Exit codes and names of signals. */
+  readonly successExit: readonly (number | Deno.Signal)[];
+  readonly noRestartOn: readonly (number | Deno.Signal)[];
   readonly essential: boolean;
   readonly forwardSignals: readonly Deno.Signal[];
+  readonly reloadSignal: Deno.Signal | null;
   readonly logs: LogsConfig;
 }
 

@@ -25,7 +25,6 @@ export const UNAVAILABLE: readonly Unavailable[] = [
   { key: "processes.*.probes", instead: RESTART_INSTEAD },
   { key: "processes.*.schedule", instead: "run a scheduler such as cron as a process" },
   { key: "processes.*.watch", instead: "restart the manager after a change" },
-  { key: "processes.*.reload_signal", instead: "send the signal yourself" },
   { key: "processes.*.timeout_start", instead: "a process counts as started as soon as it runs" },
   { key: "checkpoint.schedule", instead: "use checkpoint.interval" },
   {

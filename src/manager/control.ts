@@ -17,6 +17,7 @@ import type { LeaseStatus } from "../lease/types.ts";
 import type { Secret } from "../platform/secret.ts";
 import type { CrashFiles, ProcessLogs } from "../supervisor/mod.ts";
 import type { ProcessStatus } from "../supervisor/types.ts";
+import type { ProcessControl } from "./process_control.ts";
 
 export type ManagerState =
   | "unconfigured"
@@ -254,7 +255,7 @@ export interface AccessRules {
   readonly behindTlsProxy: boolean;
 }
 
-export interface Control {
+export interface Control extends ProcessControl {
   status(): ManagerStatus;
   /** Redacted, in the contract's snake_case; null while unconfigured. */
   configuration(): Record<string, unknown> | null;

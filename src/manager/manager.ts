@@ -14,6 +14,7 @@ import type { Clock } from "../platform/clock.ts";
 import { asStateManagerError, StateManagerError } from "../platform/errors.ts";
 import { log } from "../platform/log.ts";
 import { type Random, randomHex } from "../platform/random.ts";
+import type { ProcessStatus } from "../supervisor/types.ts";
 import type { Secret } from "../platform/secret.ts";
 import type {
   AccessRules,
@@ -35,6 +36,9 @@ import type {
 } from "./control.ts";
 import { type DataDir, hasYielded, isReleased, setReleased, setYielded } from "./data_dir.ts";
 import { probeConfiguredStore } from "./opening.ts";
+import type { ReloadResult, ReloadWish, SignalWish } from "./process_control.ts";
+import { logSpec, processSpecs } from "./process_specs.ts";
+import { Reloader } from "./reloader.ts";
 import type { RunGuard } from "./run_guard.ts";
 import { Session, type SessionEnd } from "./session.ts";
 import type { CrashFiles, ProcessLogs } from "../supervisor/mod.ts";
@@ -43,6 +47,8 @@ export interface ManagerOptions {
   readonly dir: DataDir;
   /** What the start found; null config: unconfigured. */
   readonly loaded: LoadedConfig;
+  /** Reads the configuration again, as a start does. `showValues`: whether messages may show what is in the file. */
+  readonly reread: (options: { readonly showValues: boolean }) => Promise<LoadedConfig>;
   /** Validates a body for `POST /config` and keeps it; returns what is then in force. */
   readonly configure: (
     body: unknown,
@@ -95,6 +101,10 @@ export class Manager implements Control {
   readonly #early: CatalogEvent[] = [];
   #stopSignals: string[] = [];
   #wake = gate();
+  readonly #stopAsked = new AbortController();
+  /** Names of processes that a person stopped: down until a person starts them, whatever else begins anew. */
+  readonly #heldDown = new Set<string>();
+  readonly #reloader: Reloader;
   #released = false;
   #yielded = false;
   #ended = false;
@@ -106,6 +116,18 @@ export class Manager implements Control {
     this.#startedMonotonicMs = options.clock.monotonicMs();
     this.#loaded = options.loaded;
     this.#setupToken = options.setupToken;
+    this.#reloader = new Reloader({
+      clock: options.clock,
+      read: options.reread,
+      inForce: () => this.#loaded,
+      takeOver: (loaded) => {
+        this.#loaded = loaded;
+        this.#configureLogs();
+      },
+      supervisor: () => this.#session?.programsIfAny ?? null,
+      record: (event) => this.#record(event),
+      ended: this.#stopAsked.signal,
+    });
   }
 
   get holder(): string {
@@ -157,6 +179,9 @@ export class Manager implements Control {
       ...this.#options,
       config,
       environment: this.#loaded.environment,
+      specs: () => processSpecs(this.#loaded.config ?? config, this.#loaded.environment),
+      configureLogs: () => this.#configureLogs(),
+      heldDown: this.#heldDown,
       credentials: () => this.#loaded.currentCredentials(),
       holder: this.#holder,
       onState: (state, reason) => this.#setState(state, reason),
@@ -211,6 +236,13 @@ export class Manager implements Control {
     });
   }
 
+  #configureLogs(): void {
+    const standard = this.#options.mode === "run" ? "plain" : "prefix";
+    for (const [name, process] of Object.entries(this.#loaded.config?.processes ?? {})) {
+      this.#options.logs.configure(name, logSpec(process, standard));
+    }
+  }
+
   async #nextWake(): Promise<void> {
     await this.#wake.promise;
     this.#wake = gate();
@@ -232,14 +264,17 @@ export class Manager implements Control {
   /** First: stop in order. Second: no grace for the programs, but still flush. Third: the caller exits at once. */
   requestStop(signal: string): number {
     this.#stopSignals.push(signal);
+    this.#stopAsked.abort(new StateManagerError("cancelled", "the manager is being stopped"));
     if (this.#stopSignals.length === 1) this.#session?.requestStop();
     if (this.#stopSignals.length === 2) this.#session?.hurry();
     this.#wake.open();
     return this.#stopSignals.length;
   }
 
+  /** Passed on to those that ask for it. HUP is the manager's own, too, but in the place of a command (`run`). */
   forward(signal: Deno.Signal): void {
     this.#session?.forward(signal);
+    if (signal === "SIGHUP" && this.#options.mode === "server") void this.#reloader.hangUp();
   }
 
   // ---- Control
@@ -381,6 +416,35 @@ export class Manager implements Control {
     work: LongWork = {},
   ): Promise<RestoreResult> {
     return await this.#running("restore").restore(request, work);
+  }
+
+  async startProcess(name: string): Promise<ProcessStatus> {
+    const programs = this.#running("start").programs("start");
+    programs.startProcess(name);
+    return await Promise.resolve(programs.processStatus(name));
+  }
+
+  async stopProcess(name: string, { waitMs }: { readonly waitMs: number | null }): Promise<ProcessStatus> {
+    const programs = this.#running("stop").programs("stop");
+    await programs.stopProcess(name, waitMs === null ? {} : { waitMs });
+    return programs.processStatus(name);
+  }
+
+  async restartProcess(name: string, { waitMs }: { readonly waitMs: number | null }): Promise<ProcessStatus> {
+    const programs = this.#running("restart").programs("restart");
+    programs.restartProcess(name);
+    await programs.restarted(name, waitMs === null ? {} : { waitMs });
+    return programs.processStatus(name);
+  }
+
+  async signalProcess(name: string, { signal, to }: SignalWish): Promise<ProcessStatus> {
+    const programs = this.#running("signal").programs("signal");
+    programs.signalProcess(name, signal, to);
+    return await Promise.resolve(programs.processStatus(name));
+  }
+
+  async reload(wish: ReloadWish): Promise<ReloadResult> {
+    return await this.#reloader.reload(wish);
   }
 
   async syncDatabase(name: string, signal?: AbortSignal): Promise<{ readonly txid: number }> {

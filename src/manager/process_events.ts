@@ -30,6 +30,13 @@ export function tellProcessEvent(event: SupervisorEvent, record: (event: Catalog
     const summary = `${event.name} nears its memory_limit`;
     logger.warn(summary, { memory_bytes: event.bytes, limit_bytes: event.limitBytes });
   }
+  if (event.type === "blocked") {
+    const who = event.blockers.map(({ pid, name, state, wchan }) =>
+      `${pid} (${name}, ${state}${wchan === null ? "" : `, ${wchan}`})`
+    );
+    const killed = event.killInMs === null ? {} : { killed_in_ms: event.killInMs };
+    logger.warn(`${event.name} is slow to stop: waiting for ${who.join(", ") || "its output"}`, killed);
+  }
   if (event.type === "state" && event.reason !== null) {
     logger.warn(`${event.name} is ${event.state}`, { reason: event.reason });
   }

@@ -50,10 +50,12 @@ export function processSpecs(
       timeoutStopMs: process.timeoutStopMs,
       stopSignal: process.stopSignal,
       successExit: process.successExit,
+      noRestartOn: process.noRestartOn,
       essential: process.essential,
       probes: NO_PROBES,
       timeoutStartMs: null,
       forwardSignals: process.forwardSignals,
+      reloadSignal: process.reloadSignal,
       stdio: "pipe",
     }));
 }

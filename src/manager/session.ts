@@ -25,7 +25,6 @@ import { endUnsaved, releaseLease, shipLastState, StopBudget } from "./last_stat
 import type { Opened } from "./opening.ts";
 import { tellProcessEvent } from "./process_events.ts";
 import type { Databases } from "./databases.ts";
-import { logSpec, processSpecs } from "./process_specs.ts";
 import type { Pruner } from "./pruner.ts";
 import { sessionStatus } from "./session_status.ts";
 import type { Job, SessionEnd, SessionOptions, SessionStatus, Wakeup } from "./session_types.ts";
@@ -140,15 +139,11 @@ export class Session {
 
   #startPrograms(): void {
     this.#setState("starting", null);
-    const { config, environment, clock, logs, crashes } = this.#options;
-    const specs = processSpecs(config, environment);
-    const standard = this.#options.mode === "run" ? "plain" : "prefix";
-    for (const { name } of specs) {
-      const process = config.processes[name];
-      if (process !== undefined) logs.configure(name, logSpec(process, standard));
-    }
+    const { clock, logs, crashes } = this.#options;
+    this.#options.configureLogs();
     const supervisor = new Supervisor({
-      specs,
+      specs: this.#options.specs(),
+      heldDown: this.#options.heldDown,
       clock: this.#options.clock,
       random: this.#options.random,
       output: logs.take,
@@ -156,7 +151,12 @@ export class Session {
       units: this.#options.guard.units,
       onEvent: (event) => {
         tellProcessEvent(event, this.#options.record);
-        const report = crashReport(event, specs, clock.wallMs(), (name, limit) => logs.last(name, limit));
+        const report = crashReport(
+          event,
+          this.#options.specs(),
+          clock.wallMs(),
+          (name, limit) => logs.last(name, limit),
+        );
         if (report !== null) crashes.add(report);
       },
     });
@@ -167,9 +167,7 @@ export class Session {
     this.#need().lease.assertHeld();
     supervisor.start();
     this.#need().verifier.start();
-    if (specs.length > 0) {
-      supervisor.outcome.then((outcome) => this.#wake.resolve({ kind: "outcome", outcome }));
-    }
+    supervisor.outcome.then((outcome) => this.#wake.resolve({ kind: "outcome", outcome }));
     this.#setState("running", null);
     this.#options.onProgramsStarted();
   }
@@ -428,6 +426,25 @@ export class Session {
   #needRunning(action: string): void {
     if (this.#state === "running") return;
     throw new StateManagerError("wrong-state", `${action}: the state is ${this.#state}, wanted running`, {
+      hint: "wait until it is running, then ask again",
+    });
+  }
+
+  /** The programs while they run. `action` is what is asked of them. */
+  programs(action: string): Supervisor {
+    this.#needRunning(action);
+    assert(this.#supervisor !== null, "a running session has a supervisor");
+    return this.#supervisor;
+  }
+
+  /** The programs that run; null: none do, the next start asks for the specs. `busy`: they are on their way. */
+  get programsIfAny(): Supervisor | null {
+    if (this.#state === "running") return this.#supervisor;
+    if (this.#state === "waiting" || this.#state === "restoring") return null;
+    const code = this.#state === "fenced" || this.#state === "failed" || this.#stop.signal.aborted
+      ? "wrong-state"
+      : "busy";
+    throw new StateManagerError(code, `reload: the state is ${this.#state}`, {
       hint: "wait until it is running, then ask again",
     });
   }

@@ -8,7 +8,7 @@ import type { Clock } from "../platform/clock.ts";
 import type { StateManagerError } from "../platform/errors.ts";
 import type { Random } from "../platform/random.ts";
 import type { CrashFiles, ProcessLogs } from "../supervisor/mod.ts";
-import type { ProcessStatus, SupervisorOutcome } from "../supervisor/types.ts";
+import type { ProcessSpec, ProcessStatus, SupervisorOutcome } from "../supervisor/types.ts";
 import type { LongWork, ManagerState, ManagerStatus, RestoreRequest, RestoreResult } from "./control.ts";
 import type { DataDir } from "./data_dir.ts";
 import type { RunGuard } from "./run_guard.ts";
@@ -25,6 +25,12 @@ export type SessionEnd =
 
 export interface SessionOptions {
   readonly config: Config;
+  /** The processes as a start takes them: a reload may have changed them since. */
+  readonly specs: () => readonly ProcessSpec[];
+  /** Tells `logs` what becomes of their output. */
+  readonly configureLogs: () => void;
+  /** Names of processes that a person stopped. */
+  readonly heldDown: Set<string>;
   readonly dir: DataDir;
   readonly mode: "run" | "server";
   readonly clock: Clock;

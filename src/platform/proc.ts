@@ -157,3 +157,13 @@ export function readBootId(): string | null {
     return null;
   }
 }
+
+/** Function of the kernel that `pid` sleeps in; null where it runs or this is not told (needs the right to trace it). */
+export function readWaitChannel(pid: number): string | null {
+  try {
+    const text = Deno.readTextFileSync(`/proc/${pid}/wchan`).trim();
+    return text === "" || text === "0" ? null : text;
+  } catch {
+    return null;
+  }
+}

@@ -15,6 +15,7 @@ import { addDatabaseRoutes } from "./routes/databases.ts";
 import { addHealthRoutes } from "./routes/health.ts";
 import { addHistoryRoutes } from "./routes/history.ts";
 import { addMetricsRoute } from "./routes/metrics.ts";
+import { addProcessRoutes } from "./routes/processes.ts";
 import { addStatusRoutes } from "./routes/status.ts";
 import { addVerifyRoutes } from "./routes/verify.ts";
 import { securityHeaders } from "./security_headers.ts";
@@ -45,6 +46,7 @@ export function createApp({ control, clock, random, log }: AppOptions): App {
   addVerifyRoutes(app, { control, clock, log });
   addHistoryRoutes(app, { control, clock });
   addDatabaseRoutes(app, { control });
+  addProcessRoutes(app, { control, clock });
   addMetricsRoute(app, { control, clock });
   addMethodNotAllowed(app);
   return app;

@@ -4,6 +4,7 @@
  */
 
 import * as v from "valibot";
+import { durationSchema, signalSchema as signalNameSchema } from "../config/mod.ts";
 import { LABELS_LIMIT, parseCheckpointReference } from "../checkpoint/mod.ts";
 
 /** Room for a sentence or two; the comment is in every listing. */
@@ -142,6 +143,21 @@ export const verifySchema = object({
     v.pipe(v.number(PERCENT_TEXT), v.minValue(0, PERCENT_TEXT), v.maxValue(100, PERCENT_TEXT)),
   ),
 });
+
+/** Longest wait for the end of a process in one answer: as long as `timeout_stop` can be. */
+const LONGEST_WAIT_MS = 24 * 3600 * 1000;
+
+/** `wait`: how long an answer may take; what was asked for goes on after it. */
+export const waitSchema = object({
+  wait: v.optional(durationSchema(0, LONGEST_WAIT_MS, "30s")),
+});
+
+export const signalSchema = object({
+  signal: v.optional(signalNameSchema("must be a signal", ["SIGCHLD"])),
+  to: v.optional(v.picklist(["leader", "group"], "must be leader or group"), "leader"),
+});
+
+export const reloadSchema = object({ dry_run: v.optional(flag, false), restart: v.optional(flag, false) });
 
 export const pruneSchema = object({ dry_run: v.optional(flag, false) });
 

@@ -10,6 +10,7 @@ import type {
   PruneResult,
   RestoreResult,
 } from "../manager/control.ts";
+import type { ReloadResult } from "../manager/process_control.ts";
 import type { ExitCause, ProcessStatus } from "../supervisor/types.ts";
 
 /** A JSON object on its way out. */
@@ -55,7 +56,15 @@ export function processView(process: ProcessStatus): View {
     probe_failure: process.probeFailure,
     pid: process.pid,
     started: timeView(process.startedMs),
+    uptime_seconds: process.uptimeMs === null ? null : process.uptimeMs / 1000,
     restarts: process.restarts,
+    stopped_by_request: process.stoppedByRequest,
+    changed: process.changed,
+    waiting_for: process.waitingFor.map(({ name, condition, state }) => ({ name, condition, state })),
+    stop: process.stop === null ? null : {
+      blockers: process.stop.blockers.map(({ pid, name, state, wchan }) => ({ pid, name, state, wchan })),
+      kill: timeView(process.stop.killMs),
+    },
     last_exit: process.lastExit === null ? null : exitView(process.lastExit),
     next_start: timeView(process.nextStartMs),
     reason: process.reason,
@@ -65,6 +74,20 @@ export function processView(process: ProcessStatus): View {
       cpu_seconds: process.use.cpuSeconds,
       processes: process.use.processes,
     },
+  };
+}
+
+export function reloadView(result: ReloadResult): View {
+  return {
+    dry_run: result.dryRun,
+    added: result.added,
+    removed: result.removed,
+    changed: result.changed.map(({ name, live, start }) => ({ name, live, next_start: start })),
+    unchanged: result.unchanged,
+    restarted: result.restarted,
+    signalled: result.signalled,
+    needs_manager_restart: result.needsManagerRestart,
+    warnings: result.warnings,
   };
 }
 

@@ -24,18 +24,22 @@ export type { ProbeCheck, ProbeSpec, ProcessProbes } from "./probe_types.ts";
 export { startReaper } from "./reaper.ts";
 export type { Reaper } from "./reaper.ts";
 export { describeCause, isSuccess } from "./restart.ts";
+export { isSame, specChanges } from "./spec_changes.ts";
+export type { SpecChanges } from "./spec_changes.ts";
 export { Supervisor } from "./supervisor.ts";
 export type { FreezeReason, SupervisorOptions } from "./supervisor.ts";
 export { Sweeper, systemSweep } from "./sweep.ts";
 export type {
   Execution,
   ExitCause,
+  ExitMark,
   OutputHandler,
   ProcessSpec,
   ProcessState,
   ProcessStatus,
   RestartPolicy,
   RestartReason,
+  StopBlocker,
   SupervisorEvent,
   SupervisorOutcome,
 } from "./types.ts";

@@ -1,14 +1,20 @@
 /** What an exit means and what follows it: success or failure, restart with a growing delay, or giving up. Pure. */
 
 import type { Machine } from "./machine.ts";
-import type { ExitCause, ProcessSpec, RestartReason } from "./types.ts";
+import type { ExitCause, ExitMark, ProcessSpec, RestartReason } from "./types.ts";
 
 /** A run at least this long was stable, and twice the last delay: else a slow crash loop would reset its own backoff. */
 export const STABLE_AFTER_MS = 10_000;
 
-/** Exit 0 and what the configuration names. A signal is never success, not even one that looks like ours. */
+/** Exit 0 and what the configuration names. A signal is success only by its name, not even one that looks like ours. */
 export function isSuccess(spec: ProcessSpec, cause: ExitCause): boolean {
-  return cause.kind === "exit" && (cause.code === 0 || spec.successExit.includes(cause.code));
+  return (cause.kind === "exit" && cause.code === 0) || isMarked(spec.successExit, cause);
+}
+
+/** A code never stands for a signal: 143 is a program that caught SIGTERM and ended by itself. */
+function isMarked(marks: readonly ExitMark[], cause: ExitCause): boolean {
+  if (cause.kind === "exit") return marks.includes(cause.code);
+  return cause.kind === "signal" && marks.some((mark) => mark === cause.signal);
 }
 
 /** Restarts of what is unwell: failures, with backoff and limit. All others say nothing about its health. */
@@ -46,7 +52,9 @@ export function decideNext(
   }
   const cause = machine.exit;
   const success = !unwell && cause !== null && isSuccess(spec, cause);
-  if (success && spec.restart !== "always") return { ...ended, state: "completed" };
+  // What ended since we ended it for being unwell says nothing by its code.
+  const isLast = !unwell && cause !== null && isMarked(spec.noRestartOn, cause);
+  if (success && (isLast || spec.restart !== "always")) return { ...ended, state: "completed" };
   const windowStartMs = nowMs - spec.startLimit.intervalMs;
   const failureTimesMs = success
     ? machine.failureTimesMs
@@ -57,6 +65,7 @@ export function decideNext(
     : cause === null
     ? "ended"
     : describeCause(cause);
+  if (isLast) return { ...failed, reason: `${why}, which is named in no_restart_on` };
   if (permanent || (!success && spec.restart === "no")) return { ...failed, reason: why };
   const { burst, intervalMs } = spec.startLimit;
   if (burst > 0 && failureTimesMs.length >= burst) {

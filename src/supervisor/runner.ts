@@ -7,7 +7,7 @@ import type { Child } from "../platform/child_process.ts";
 import { sendGroupSignal, sendSignal, spawnChild, SpawnError } from "../platform/child_process.ts";
 import type { Clock } from "../platform/clock.ts";
 import { NOTIFY_DESCRIPTOR } from "../platform/notify_child.ts";
-import { readProcess, readProcesses, readStartVariable } from "../platform/proc.ts";
+import { readProcess, readProcesses, readStartVariable, readWaitChannel } from "../platform/proc.ts";
 import type { Random } from "../platform/random.ts";
 import type { OutputLine } from "./line_ring.ts";
 import { LineRing } from "./line_ring.ts";
@@ -22,15 +22,18 @@ import { pumpOutput } from "./output.ts";
 import { isFailure } from "./restart.ts";
 import { awaitsReadiness, hasProbes, notifyVariables } from "./probe_types.ts";
 import { Prober } from "./prober.ts";
+import { specChanges } from "./spec_changes.ts";
 import { transition } from "./states.ts";
 import { childWatches, tagOf, type UnitWatch } from "./units.ts";
 import type {
   ExitCause,
   OutputHandler,
   ProcessSpec,
+  ProcessState,
   ProcessStatus,
   ProcessUsage,
   RestartReason,
+  StopBlocker,
   SupervisorEvent,
 } from "./types.ts";
 
@@ -41,6 +44,11 @@ const WATCH_LONGEST_MS = 200;
 const LAST_LINES = 20;
 /** Exit code where the status was lost (somebody else reaped our child): a failure, and no code of a program's own. */
 const STATUS_LOST_CODE = 255;
+/** Those that a stop waits for, as told: the first that an operator can do something about. */
+const NAMED_BLOCKERS = 20;
+/** A stop that takes this long is told in the log, again after twice the time and so on. */
+const TELL_BLOCKED_AFTER_MS = 2_000;
+const TELL_BLOCKED_LONGEST_MS = 60_000;
 /** Pids named in a reason; more would bury the message. */
 const NAMED_SURVIVORS = 5;
 
@@ -66,8 +74,11 @@ interface Incarnation {
 }
 
 export class ProcessRunner {
-  readonly spec: ProcessSpec;
   readonly #options: RunnerOptions;
+  /** What counts now; a reload changes it. */
+  #spec: ProcessSpec;
+  /** What the last incarnation was spawned by. */
+  #spawnedBy: ProcessSpec | null = null;
   readonly #ring = new LineRing();
   readonly #queue: MachineEvent[] = [];
   #machine: Machine = newMachine();
@@ -77,6 +88,7 @@ export class ProcessRunner {
   /** Pipes of the last incarnation; a daemon that left may hold them longer than its group lived. */
   #pumps: readonly OutputPump[] = [];
   #timer: AbortController | null = null;
+  #blockedTimer: AbortController | null = null;
   #startedWallMs: number | null = null;
   #lastExit: ExitCause | null = null;
   #endedFor: RestartReason | null = null;
@@ -88,8 +100,22 @@ export class ProcessRunner {
   #idleWaiters: (() => void)[] = [];
 
   constructor(options: RunnerOptions) {
-    this.spec = options.spec;
+    this.#spec = options.spec;
     this.#options = options;
+  }
+
+  get spec(): ProcessSpec {
+    return this.#spec;
+  }
+
+  /** Takes over a new definition: rules count at once, what concerns the spawn from the next one on. */
+  redefine(spec: ProcessSpec): void {
+    this.#spec = spec;
+  }
+
+  /** Keys of the definition that differ from what the last incarnation was spawned by. */
+  get changed(): readonly string[] {
+    return this.#spawnedBy === null ? [] : specChanges(this.#spawnedBy, this.#spec).start;
   }
 
   get machine(): Machine {
@@ -112,6 +138,7 @@ export class ProcessRunner {
       this.#handling = false;
     }
     this.#armTimer();
+    this.#watchForBlocked();
     if (!isLive(this.#machine)) {
       for (const resolve of this.#idleWaiters.splice(0)) resolve();
     }
@@ -152,12 +179,34 @@ export class ProcessRunner {
     return this.#current?.unit ?? null;
   }
 
-  status(use: ProcessUsage | null = null): ProcessStatus {
+  /** Signals the leader, or all that belongs to the incarnation; false where nobody is there. */
+  signal(signal: Deno.Signal, to: "leader" | "group"): boolean {
+    if (this.#current === null || (to === "leader" && !this.#machine.leaderAlive)) return false;
+    if (to === "group") this.#signal(this.#current, signal);
+    else this.#current.child.kill(signal);
+    return true;
+  }
+
+  /** Everybody whom the end of this incarnation waits for. */
+  blockers(): readonly StopBlocker[] {
+    if (this.#current === null) return [];
+    const { group, strays } = this.#look(this.#current);
+    return [...group, ...strays].slice(0, NAMED_BLOCKERS).map(({ pid, name, state }) => ({
+      pid,
+      name,
+      state,
+      wchan: readWaitChannel(pid),
+    }));
+  }
+
+  /** All but what only the supervisor knows. */
+  status(use: ProcessUsage | null = null): Omit<ProcessStatus, "waitingFor" | "stoppedByRequest"> {
     const machine = this.#machine;
     const { clock } = this.#options;
-    const nextStartMs = machine.nextStartAtMs === null
-      ? null
-      : Math.round(clock.wallMs() + machine.nextStartAtMs - clock.monotonicMs());
+    const wallOf = (atMs: number | null) =>
+      atMs === null ? null : Math.round(clock.wallMs() + atMs - clock.monotonicMs());
+    const nextStartMs = wallOf(machine.nextStartAtMs);
+    const ending = isEnding(machine.state) && !machine.groupGone;
     const blocked = this.#survivors.length > 0 && isLive(machine);
     return {
       name: this.spec.name,
@@ -167,7 +216,12 @@ export class ProcessRunner {
       probeFailure: machine.leaderAlive ? this.#prober?.failure ?? null : null,
       pid: machine.leaderAlive ? this.#lastPid : null,
       startedMs: this.#startedWallMs,
+      uptimeMs: machine.startedAtMs === null || !machine.leaderAlive
+        ? null
+        : Math.round(clock.monotonicMs() - machine.startedAtMs),
       restarts: machine.restarts,
+      changed: this.changed,
+      stop: ending ? { blockers: this.blockers(), killMs: wallOf(machine.killAtMs) } : null,
       lastExit: this.#lastExit,
       nextStartMs,
       reason: blocked ? `killed, but still there: ${this.#survivors.join(", ")}` : machine.reason,
@@ -176,11 +230,16 @@ export class ProcessRunner {
     };
   }
 
+  /** What counts for the incarnation that is there: its probes are those that it was spawned with. */
+  #rules(): ProcessSpec {
+    return this.#spawnedBy === null ? this.#spec : { ...this.#spec, probes: this.#spawnedBy.probes };
+  }
+
   #step(event: MachineEvent): void {
     const { clock, random, onEvent } = this.#options;
     const before = this.#machine;
     const moment = { nowMs: clock.monotonicMs(), roll: random.float() };
-    const { machine, effects } = transition(this.spec, before, event, moment);
+    const { machine, effects } = transition(this.#rules(), before, event, moment);
     this.#machine = machine;
     // The step that ends an incarnation forgets why it was ended; its report comes after it.
     this.#endedFor = machine.restartFor ?? before.restartFor;
@@ -231,6 +290,7 @@ export class ProcessRunner {
     this.#lastPid = null;
     this.#survivors = [];
     const notify = notifyVariables(spec.probes, NOTIFY_DESCRIPTOR);
+    this.#spawnedBy = spec;
     let child: Child;
     try {
       const { command, args, env } = launchOf(spec);
@@ -405,6 +465,36 @@ export class ProcessRunner {
     });
   }
 
+  /** As long as an incarnation ends, the log says now and then who is in the way. */
+  #watchForBlocked(): void {
+    if (!isEnding(this.#machine.state) || this.#machine.groupGone) {
+      this.#blockedTimer?.abort();
+      this.#blockedTimer = null;
+    } else if (this.#blockedTimer === null) {
+      this.#blockedTimer = new AbortController();
+      void this.#tellBlocked(this.#blockedTimer.signal);
+    }
+  }
+
+  async #tellBlocked(signal: AbortSignal): Promise<void> {
+    const { clock, onEvent } = this.#options;
+    for (
+      let waitMs = TELL_BLOCKED_AFTER_MS;
+      !signal.aborted;
+      waitMs = Math.min(2 * waitMs, TELL_BLOCKED_LONGEST_MS)
+    ) {
+      await clock.sleep(waitMs, { signal }).catch(() => {});
+      if (signal.aborted) return;
+      const { killAtMs } = this.#machine;
+      onEvent({
+        type: "blocked",
+        name: this.spec.name,
+        blockers: this.blockers(),
+        killInMs: killAtMs === null ? null : Math.max(0, Math.round(killAtMs - clock.monotonicMs())),
+      });
+    }
+  }
+
   #armTimer(): void {
     this.#timer?.abort();
     this.#timer = null;
@@ -418,4 +508,8 @@ export class ProcessRunner {
       () => {}, // re-armed
     );
   }
+}
+
+function isEnding(state: ProcessState): boolean {
+  return state === "stopping" || state === "draining";
 }

@@ -45,6 +45,8 @@ export interface SupervisorOptions {
   readonly runId?: string;
   /** Hears of every incarnation in the turn that spawned it, and when nothing of it is left. */
   readonly units?: UnitWatch;
+  /** Names of those that a person stopped; kept up to date here, so that the next supervisor leaves them down, too. */
+  readonly heldDown?: Set<string>;
 }
 
 /** lease: it is in doubt. checkpoint: files are being captured. */
@@ -52,11 +54,18 @@ export type FreezeReason = "lease" | "checkpoint";
 
 const NOBODY_WATCHES: UnitWatch = { watch: () => {}, forget: () => {} };
 
+/** A stop of a single process: its own `timeoutStopMs` is the only limit. */
+const DOWN = { type: "want-down", deadlineMs: Infinity } as const;
+
 export class Supervisor {
   readonly #clock: Clock;
-  readonly #specs: readonly ProcessSpec[];
-  readonly #levels: readonly (readonly string[])[];
-  readonly #runners: ReadonlyMap<string, ProcessRunner>;
+  readonly #newRunner: (spec: ProcessSpec) => ProcessRunner;
+  #levels: readonly (readonly string[])[];
+  readonly #runners: Map<string, ProcessRunner>;
+  /** Not defined any more; forgotten when nothing of them is left. */
+  readonly #retiring = new Set<string>();
+  /** Stopped by a person: not started by anybody else. */
+  readonly #heldDown: Set<string>;
   readonly #measuring: Measuring;
   readonly #outcome = Promise.withResolvers<SupervisorOutcome>();
   /** Nothing is started while set: start() has not come yet, or the lease is in doubt. */
@@ -74,17 +83,14 @@ export class Supervisor {
   /** Throws config-invalid where `dependsOn` has a circle or an unknown name. */
   constructor(options: SupervisorOptions) {
     this.#clock = options.clock;
-    this.#specs = options.specs;
+    this.#heldDown = options.heldDown ?? new Set();
     this.#levels = orderOf(options.specs);
     const { runId = randomHex(options.random, 8), units = NOBODY_WATCHES } = options;
     const onChange = () => this.#evaluate();
     const { clock, random, output, onEvent } = options;
-    this.#runners = new Map(
-      options.specs.map((spec) => [
-        spec.name,
-        new ProcessRunner({ spec, clock, random, runId, units, output, onEvent, onChange }),
-      ]),
-    );
+    this.#newRunner = (spec) =>
+      new ProcessRunner({ spec, clock, random, runId, units, output, onEvent, onChange });
+    this.#runners = new Map(options.specs.map((spec) => [spec.name, this.#newRunner(spec)]));
     this.#measuring = new Measuring({
       clock,
       onEvent,
@@ -111,12 +117,14 @@ export class Supervisor {
     return this.#outcome.promise;
   }
 
-  /** Wants all processes up; each starts when its dependencies allow. */
+  /** Wants all processes up but those that a person stopped; each starts when its dependencies allow. */
   start(): void {
     if (this.#started || this.#stopping !== null || this.#fenced) return;
     this.#started = true;
     // All are wanted before the first is looked at, else a dependency that comes later would count as not wanted.
-    for (const runner of this.#runners.values()) runner.dispatch({ type: "want-up" });
+    for (const [name, runner] of this.#runners) {
+      runner.dispatch(this.#heldDown.has(name) ? DOWN : { type: "want-up" });
+    }
     this.#held = false;
     this.#evaluate();
     this.#measuring.start();
@@ -202,12 +210,21 @@ export class Supervisor {
   }
 
   status(): readonly ProcessStatus[] {
-    return [...this.#runners.values()].map((runner) => {
-      const figures = this.#measuring.figuresOf(runner.unit?.tag);
-      if (figures === null) return runner.status();
-      const { memoryBytes, cpuSeconds, processes } = figures;
-      return runner.status({ memoryBytes, cpuSeconds, processes });
-    });
+    return [...this.#runners.keys()].map((name) => this.processStatus(name));
+  }
+
+  /** `not-found` where there is none of that name. */
+  processStatus(name: string): ProcessStatus {
+    const runner = this.#runner(name);
+    const figures = this.#measuring.figuresOf(runner.unit?.tag);
+    const use = figures === null
+      ? null
+      : { memoryBytes: figures.memoryBytes, cpuSeconds: figures.cpuSeconds, processes: figures.processes };
+    return {
+      ...runner.status(use),
+      stoppedByRequest: this.#heldDown.has(name),
+      waitingFor: runner.machine.state === "waiting" ? this.#openConditions(runner) : [],
+    };
   }
 
   /** The last lines of a process, oldest first, at most 1000. */
@@ -215,17 +232,31 @@ export class Supervisor {
     return this.#runner(name).lines(limit);
   }
 
-  /** A person starts one process: counters start anew. Its dependencies still count. */
+  /**
+   * A person starts one process: counters start anew. Its dependencies still count. Those that were skipped since it was
+   * not to be had get their chance again.
+   */
   startProcess(name: string): void {
     this.#refuseWhileStopping(`start ${name}`);
-    this.#runner(name).dispatch({ type: "want-up" });
+    const runner = this.#runner(name);
+    this.#refuseRetiring(name, "start");
+    this.#heldDown.delete(name);
+    runner.dispatch({ type: "want-up" });
+    this.#retrySkipped(name);
   }
 
-  /** A person stops one process; resolves when it and its group are gone. Those that depend on it are left alone. */
-  async stopProcess(name: string): Promise<void> {
+  /**
+   * A person stops one process: it stays down until a person starts it, and its end is no failure, essential or not.
+   * Resolves when it and its group are gone, at the latest after `waitMs` (default: its `timeoutStopMs` and what a KILL
+   * takes): then its status names who is left. Those that depend on it are left alone.
+   */
+  async stopProcess(name: string, options: { readonly waitMs?: number } = {}): Promise<void> {
+    this.#refuseWhileStopping(`stop ${name}`);
+    this.#refuseWhileFrozen(`stop ${name}`);
     const runner = this.#runner(name);
-    runner.dispatch({ type: "want-down", deadlineMs: Infinity });
-    await this.#until([runner], () => Infinity);
+    this.#heldDown.add(name);
+    runner.dispatch(DOWN);
+    await this.#gone(runner, options.waitMs);
   }
 
   /**
@@ -234,15 +265,101 @@ export class Supervisor {
    */
   restartProcess(name: string, reason: RestartReason = "person", detail: string | null = null): void {
     this.#refuseWhileStopping(`restart ${name}`);
-    if (this.#frozenBy.size > 0) {
-      throw new StateManagerError("wrong-state", `restart ${name}: the processes are frozen`);
+    this.#refuseWhileFrozen(`restart ${name}`);
+    const runner = this.#runner(name);
+    if (reason === "person") {
+      this.#refuseRetiring(name, "restart");
+      this.#heldDown.delete(name);
     }
-    this.#runner(name).dispatch({ type: "restart", reason, detail });
+    runner.dispatch({ type: "restart", reason, detail });
+    if (reason === "person") this.#retrySkipped(name);
   }
 
-  /** Sends a signal to the leader of one process. */
-  signalProcess(name: string, signal: Deno.Signal): void {
-    this.#runner(name).forward(signal);
+  /** Resolves when the old incarnation of a process that restarts is gone, or after `waitMs` as `stopProcess` has it. */
+  async restarted(name: string, options: { readonly waitMs?: number } = {}): Promise<void> {
+    await this.#gone(this.#runner(name), options.waitMs);
+  }
+
+  /** Sends a signal to the leader or to all of one process; `null`: its reload signal. What it does is its own affair. */
+  signalProcess(name: string, signal: Deno.Signal | null, to: "leader" | "group" = "leader"): void {
+    this.#refuseWhileFrozen(`signal ${name}`);
+    const runner = this.#runner(name);
+    const chosen = signal ?? runner.spec.reloadSignal;
+    if (chosen === null) {
+      throw new StateManagerError(
+        "invalid-request",
+        `signal ${name}: no signal is named, and it has no reload_signal`,
+        {
+          hint: "name one, such as SIGHUP",
+        },
+      );
+    }
+    if (runner.signal(chosen, to)) return;
+    throw new StateManagerError(
+      "wrong-state",
+      `signal ${name}: it is ${runner.machine.state}, wanted a running one`,
+    );
+  }
+
+  /**
+   * Takes over new definitions: what is new is started, what is not defined any more is stopped and forgotten, rules count
+   * at once, and what concerns the spawn counts from the next start on, which comes now where `restart` is set (their
+   * names are returned). Throws before anything is changed.
+   */
+  redefine(specs: readonly ProcessSpec[], options: { readonly restart: boolean }): readonly string[] {
+    this.#refuseWhileStopping("reload");
+    this.#refuseWhileFrozen("reload");
+    orderOf(specs);
+    this.#evaluating = true; // nothing is started, forgotten or told as over before all is in its place
+    let restarted: readonly string[];
+    try {
+      restarted = this.#takeOver(specs, options);
+    } finally {
+      this.#evaluating = false;
+    }
+    this.#evaluate();
+    return restarted;
+  }
+
+  #takeOver(specs: readonly ProcessSpec[], options: { readonly restart: boolean }): readonly string[] {
+    const defined = new Set(specs.map(({ name }) => name));
+    for (const [name, runner] of this.#runners) {
+      if (defined.has(name)) continue;
+      this.#retiring.add(name);
+      this.#heldDown.delete(name);
+      // It ends already as far as the order of stops goes: nobody can be its dependent any more.
+      runner.redefine({ ...runner.spec, dependsOn: {} });
+    }
+    const fresh: ProcessRunner[] = [];
+    for (const spec of specs) {
+      const known = this.#runners.get(spec.name);
+      const runner = known ?? this.#newRunner(spec);
+      known?.redefine(spec);
+      // One that was dropped a moment ago and may still be ending is taken up again: never two of a name.
+      if (known === undefined || this.#retiring.delete(spec.name)) fresh.push(runner);
+      this.#runners.set(spec.name, runner);
+    }
+    this.#levels = orderOf([...this.#runners.values()].map((runner) => runner.spec));
+    for (const name of this.#retiring) this.#runner(name).dispatch(DOWN);
+    if (this.#started) { for (const runner of fresh) runner.dispatch({ type: "want-up" }); }
+    if (!options.restart) return [];
+    const stale = [...this.#runners.values()].filter((runner) =>
+      runner.changed.length > 0 && !fresh.includes(runner) && !this.#retiring.has(runner.spec.name) &&
+      !this.#heldDown.has(runner.spec.name)
+    );
+    for (const runner of stale) {
+      runner.dispatch({ type: "restart", reason: "changed", detail: runner.changed.join(", ") });
+    }
+    return stale.map((runner) => runner.spec.name);
+  }
+
+  /** Sends each running process that has one its reload signal. Returns their names. */
+  sendReloadSignals(): readonly string[] {
+    return [...this.#runners].flatMap(([name, { spec, machine }]) => {
+      // One that only starts reads its configuration anyway, and may not have its handler yet.
+      if (spec.reloadSignal === null || machine.state !== "running" || this.#retiring.has(name)) return [];
+      return this.#runner(name).signal(spec.reloadSignal, "leader") ? [name] : [];
+    });
   }
 
   #runner(name: string): ProcessRunner {
@@ -251,6 +368,37 @@ export class Supervisor {
     throw new StateManagerError("not-found", `find process ${name}: there is none of that name`, {
       hint: `known: ${[...this.#runners.keys()].join(", ")}`,
     });
+  }
+
+  #refuseWhileFrozen(action: string): void {
+    if (this.#frozenBy.size === 0) return;
+    throw new StateManagerError(
+      "busy",
+      `${action}: the processes are frozen by a ${[...this.#frozenBy].join(", ")}`,
+      {
+        hint: "they go on when the files are captured, or when the lease is proven ours: try again then",
+      },
+    );
+  }
+
+  #refuseRetiring(name: string, action: string): void {
+    if (!this.#retiring.has(name)) return;
+    throw new StateManagerError("wrong-state", `${action} ${name}: it is not in the configuration any more`);
+  }
+
+  /** Whoever was skipped since `name`, or one that needed it, was not to be had waits for it again. */
+  #retrySkipped(name: string): void {
+    for (const [other, runner] of this.#runners) {
+      if (runner.machine.state !== "skipped" || !Object.hasOwn(runner.spec.dependsOn, name)) continue;
+      runner.dispatch({ type: "want-up" });
+      this.#retrySkipped(other);
+    }
+  }
+
+  #gone(runner: ProcessRunner, waitMs?: number): Promise<void> {
+    const giveUpMs = this.#clock.monotonicMs() +
+      (waitMs ?? runner.spec.timeoutStopMs + UNKILLABLE_AFTER_MS);
+    return this.#until([runner], () => giveUpMs);
   }
 
   #refuseWhileStopping(action: string): void {
@@ -266,6 +414,11 @@ export class Supervisor {
       while (this.#evaluateOnce()) { /* one start may allow the next */ }
     } finally {
       this.#evaluating = false;
+    }
+    for (const name of this.#retiring) {
+      if (isLive(this.#runner(name).machine)) continue;
+      this.#retiring.delete(name);
+      this.#runners.delete(name);
     }
     this.#checkOutcome();
   }
@@ -285,24 +438,30 @@ export class Supervisor {
   }
 
   #tryStart(runner: ProcessRunner): boolean {
-    let open = false;
-    for (const [name, condition] of Object.entries(runner.spec.dependsOn)) {
-      const verdict = conditionOf(this.#runner(name).machine, condition);
-      if (verdict === "never") {
-        const reason = `${name} is ${this.#runner(name).machine.state}, ${condition} was wanted`;
-        runner.dispatch({ type: "unmeetable", reason });
-        return true;
-      }
-      if (verdict === "open") open = true;
+    for (const { name, condition, state, verdict } of this.#openConditions(runner)) {
+      if (verdict !== "never") continue;
+      runner.dispatch({ type: "unmeetable", reason: `${name} is ${state}, ${condition} was wanted` });
+      return true;
     }
-    if (open) return false;
+    if (this.#openConditions(runner).length > 0) return false;
     runner.dispatch({ type: "met" });
     return true;
   }
 
+  /** The conditions that are not met. What a person stopped may be started again by a person: it is waited for. */
+  #openConditions(runner: ProcessRunner) {
+    return Object.entries(runner.spec.dependsOn).flatMap(([name, condition]) => {
+      const { machine } = this.#runner(name);
+      const verdict = conditionOf(machine, condition);
+      if (verdict === "met") return [];
+      const isHeld = verdict === "never" && this.#heldDown.has(name);
+      return [{ name, condition, state: machine.state, verdict: isHeld ? "open" as const : verdict }];
+    });
+  }
+
   #checkOutcome(): void {
     if (!this.#started || this.#runners.size === 0) return;
-    const ends = this.#specs.map((spec) => ({ spec, machine: this.#runner(spec.name).machine }));
+    const ends = [...this.#runners.values()].map(({ spec, machine }) => ({ spec, machine }));
     const outcome = outcomeOf(ends, this.#stopped);
     if (outcome !== null) this.#outcome.resolve(outcome);
   }
@@ -323,7 +482,7 @@ export class Supervisor {
     let levelsBelow = this.#levels.length;
     for (const names of this.#levels.toReversed()) {
       levelsBelow--;
-      const runners = names.map((name) => this.#runner(name));
+      const runners = names.flatMap((name) => this.#runners.get(name) ?? []); // one may have been retired
       const deadlineMs = this.#levelDeadlineMs(levelsBelow);
       for (const runner of runners) runner.dispatch({ type: "want-down", deadlineMs });
       await this.#until(runners, () => this.#stopByMs + UNKILLABLE_AFTER_MS);

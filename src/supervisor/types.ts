@@ -39,8 +39,10 @@ export interface ProcessSpec {
   readonly timeoutStopMs: number;
   /** Signal name, e.g. "SIGTERM". */
   readonly stopSignal: Deno.Signal;
-  /** Exit codes that count as success besides 0. */
-  readonly successExit: readonly number[];
+  /** What counts as success besides exit code 0. */
+  readonly successExit: readonly ExitMark[];
+  /** After such an end it is not restarted, whatever the policy says. */
+  readonly noRestartOn: readonly ExitMark[];
   /** When it fails for good, everything stops with its exit code. */
   readonly essential: boolean;
   readonly probes: ProcessProbes;
@@ -50,9 +52,14 @@ export interface ProcessSpec {
   readonly memoryLimit: MemoryLimit | null;
   /** Signals that the manager passes on to this process when it gets them. */
   readonly forwardSignals: readonly Deno.Signal[];
+  /** Makes it read its own configuration again; null: it has no such signal. */
+  readonly reloadSignal: Deno.Signal | null;
   /** "pipe": captured by line into the ring and passed on. "inherit": the child owns our stdin, stdout and stderr. */
   readonly stdio: "pipe" | "inherit";
 }
+
+/** An exit code, or the name of the signal that ended it: 143 and SIGTERM are two different ends. */
+export type ExitMark = number | Deno.Signal;
 
 export type ProcessState =
   | "pending" // not wanted yet, or never started
@@ -84,6 +91,16 @@ export type ExitCause =
   | { readonly kind: "signal"; readonly signal: string; readonly number: number }
   | { readonly kind: "spawn-error"; readonly error: string; readonly code: 126 | 127 };
 
+/** One of those that a stop waits for. */
+export interface StopBlocker {
+  readonly pid: number;
+  readonly name: string;
+  /** As in /proc: S sleeping, D in the kernel and not to be killed, T stopped, … */
+  readonly state: string;
+  /** Function of the kernel that it sleeps in; null where that is not told. */
+  readonly wchan: string | null;
+}
+
 export interface ProcessStatus {
   readonly name: string;
   readonly wanted: "up" | "down";
@@ -95,11 +112,25 @@ export interface ProcessStatus {
   readonly pid: number | null;
   /** Wall time in milliseconds of the last start; null before the first. */
   readonly startedMs: number | null;
+  /** How long this incarnation has run; null while none does. */
+  readonly uptimeMs: number | null;
   /** Restarts by policy since the manager started. */
   readonly restarts: number;
   readonly lastExit: ExitCause | null;
   /** Wall time in milliseconds of the next start while in backoff. */
   readonly nextStartMs: number | null;
+  /** A person stopped it: it stays down until a person starts it. */
+  readonly stoppedByRequest: boolean;
+  /** Keys of the configuration that were changed by a reload and count from its next start on. */
+  readonly changed: readonly string[];
+  /** What it waits for before it starts; empty but in state waiting. */
+  readonly waitingFor: readonly {
+    readonly name: string;
+    readonly condition: string;
+    readonly state: ProcessState;
+  }[];
+  /** While it is being stopped: who is left, at most twenty, and when (wall time) all of it is killed. */
+  readonly stop: { readonly blockers: readonly StopBlocker[]; readonly killMs: number | null } | null;
   /** Why it is failed, skipped or slow to stop (pids that still live); null when nothing is wrong. */
   readonly reason: string | null;
   /** The last lines of output, oldest first, kept when it failed. */
@@ -149,6 +180,13 @@ export type SupervisorEvent =
     readonly name: string;
     readonly bytes: number;
     readonly limitBytes: number;
+  }
+  /** A stop that takes long: said again after growing pauses. */
+  | {
+    readonly type: "blocked";
+    readonly name: string;
+    readonly blockers: readonly StopBlocker[];
+    readonly killInMs: number | null;
   }
   | { readonly type: "killed-group"; readonly name: string; readonly pids: readonly number[] };
 

@@ -12,6 +12,8 @@ import type {
 } from "../../src/manager/control.ts";
 import { CrashFiles } from "../../src/supervisor/mod.ts";
 import { quietLogs } from "./process_logs.ts";
+import type { ReloadResult } from "../../src/manager/process_control.ts";
+import type { ProcessStatus } from "../../src/supervisor/types.ts";
 import { type Log } from "../../src/platform/log.ts";
 
 export const NOW_MS = Date.UTC(2026, 0, 31, 12);
@@ -73,6 +75,45 @@ export function databaseInfo(change: Partial<DatabaseInfo> = {}): DatabaseInfo {
   };
 }
 
+export function processStatus(change: Partial<ProcessStatus> = {}): ProcessStatus {
+  return {
+    name: "web",
+    wanted: "up",
+    state: "running",
+    ready: true,
+    probeFailure: null,
+    pid: 43,
+    startedMs: NOW_MS,
+    uptimeMs: 61_500,
+    restarts: 1,
+    stoppedByRequest: false,
+    changed: [],
+    waitingFor: [],
+    stop: null,
+    lastExit: { kind: "signal", signal: "SIGKILL", number: 9 },
+    nextStartMs: null,
+    use: { memoryBytes: 52_428_800, cpuSeconds: 1.5, processes: 2 },
+    reason: null,
+    lastLines: [],
+    ...change,
+  };
+}
+
+export function reloadResult(change: Partial<ReloadResult> = {}): ReloadResult {
+  return {
+    dryRun: false,
+    added: ["worker"],
+    removed: ["old"],
+    changed: [{ name: "web", live: ["restart_delay"], start: ["command"] }],
+    unchanged: ["db"],
+    restarted: [],
+    signalled: [],
+    needsManagerRestart: ["checkpoint.interval"],
+    warnings: [],
+    ...change,
+  };
+}
+
 export function managerStatus(
   change: Partial<ManagerStatus> = {},
 ): ManagerStatus {
@@ -96,21 +137,7 @@ export function managerStatus(
       heldBy: null,
       lastError: null,
     },
-    processes: [{
-      name: "web",
-      wanted: "up",
-      state: "running",
-      ready: true,
-      probeFailure: null,
-      pid: 43,
-      startedMs: NOW_MS,
-      restarts: 1,
-      lastExit: { kind: "signal", signal: "SIGKILL", number: 9 },
-      nextStartMs: null,
-      use: { memoryBytes: 52_428_800, cpuSeconds: 1.5, processes: 2 },
-      reason: null,
-      lastLines: [],
-    }],
+    processes: [processStatus()],
     files: [{
       name: "app",
       path: "/srv/app",
@@ -232,6 +259,12 @@ export function fakeControl(change: Partial<Control> = {}): Control {
     diffCheckpoints: () => Promise.resolve(diffResult()),
     prune: ({ dryRun }) => Promise.resolve(pruneResult({ dryRun })),
     restore: () => Promise.resolve(restoreResult()),
+    startProcess: () => Promise.resolve(processStatus()),
+    stopProcess: () =>
+      Promise.resolve(processStatus({ state: "stopped", pid: null, stoppedByRequest: true })),
+    restartProcess: () => Promise.resolve(processStatus({ pid: 44 })),
+    signalProcess: () => Promise.resolve(processStatus()),
+    reload: ({ dryRun }) => Promise.resolve(reloadResult({ dryRun })),
     syncDatabase: () => Promise.resolve({ txid: 12 }),
     restorePoints: () => Promise.resolve({ points: [{ txid: 1, timeMs: NOW_MS }], nextAfter: null }),
     releaseLease: () => Promise.resolve(managerStatus({ state: "released" })),

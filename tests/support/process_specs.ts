@@ -20,11 +20,13 @@ export function processSpec(change: Partial<ProcessSpec> = {}): ProcessSpec {
     timeoutStopMs: 5_000,
     stopSignal: "SIGTERM",
     successExit: [],
+    noRestartOn: [],
     essential: true,
     probes: NO_PROBES,
     timeoutStartMs: null,
     memoryLimit: null,
     forwardSignals: [],
+    reloadSignal: null,
     stdio: "pipe",
     ...change,
   };

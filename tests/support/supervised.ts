@@ -5,7 +5,7 @@ import { systemClock } from "../../src/platform/clock.ts";
 import type { ProcessInfo } from "../../src/platform/proc.ts";
 import { isAlive, readProcesses, readStartVariable } from "../../src/platform/proc.ts";
 import { systemRandom } from "../../src/platform/random.ts";
-import { Supervisor } from "../../src/supervisor/mod.ts";
+import { Supervisor, type SupervisorOptions } from "../../src/supervisor/mod.ts";
 import { piecesOf } from "../../src/supervisor/lines.ts";
 import type { ProcessSpec, ProcessStatus, SupervisorEvent } from "../../src/supervisor/mod.ts";
 
@@ -37,8 +37,11 @@ export class Supervised implements AsyncDisposable {
   }[] = [];
   readonly supervisor: Supervisor;
 
-  constructor(...specs: ProcessSpec[]) {
+  /** Options of the supervisor may come before the specs. */
+  constructor(...given: (ProcessSpec | Pick<SupervisorOptions, "heldDown">)[]) {
+    const specs = given.filter((each): each is ProcessSpec => "command" in each);
     this.supervisor = new Supervisor({
+      ...given.find((each) => "heldDown" in each),
       specs,
       clock: this.clock,
       random: systemRandom(),

@@ -1,4 +1,4 @@
-/** `GET /`, `/config`, `/lease`, `/processes`, and the two lease requests: what is, in a snapshot. */
+/** `GET /`, `/config`, `/lease`, and the two lease requests: what is, in a snapshot. */
 
 import type { Hono } from "hono";
 import { accepts } from "hono/accepts";
@@ -9,9 +9,9 @@ import { type Random, randomHex } from "../../platform/random.ts";
 import { readBody, readJson } from "../body.ts";
 import type { ServerEnv } from "../env.ts";
 import { jsonResponse } from "../long_work.ts";
-import { nothingSchema } from "../schemas.ts";
+import { nothingSchema, reloadSchema } from "../schemas.ts";
 import { statusPage } from "../status_page.ts";
-import { leaseView, processView, statusView } from "../views.ts";
+import { leaseView, reloadView, statusView } from "../views.ts";
 
 export interface StatusRoutes {
   readonly control: Control;
@@ -68,6 +68,11 @@ export function addStatusRoutes(
     });
   });
 
+  app.post("/config/reload", async function reload(c) {
+    const { dry_run: dryRun, restart } = await readBody(c, reloadSchema, clock);
+    return jsonResponse({ status: 200, body: reloadView(await control.reload({ dryRun, restart })) });
+  });
+
   app.get("/lease", function showLease() {
     const { lease } = control.status();
     if (lease === null) {
@@ -96,26 +101,5 @@ export function addStatusRoutes(
       status: 200,
       body: statusView(await control.acquireLease()),
     });
-  });
-
-  app.get("/processes", function listProcesses() {
-    return jsonResponse({
-      status: 200,
-      body: { processes: control.status().processes.map(processView) },
-    });
-  });
-
-  app.get("/processes/:name", function showProcess(c) {
-    const found = control.status().processes.find(({ name }) => name === c.req.param("name"));
-    if (found === undefined) {
-      throw new StateManagerError(
-        "not-found",
-        "show the process: no process has this name",
-        {
-          hint: "GET /processes lists them",
-        },
-      );
-    }
-    return jsonResponse({ status: 200, body: processView(found) });
   });
 }
