@@ -3,12 +3,11 @@
  * goes through JSON unharmed, whatever the bytes are. It is not for people: `showPath` is.
  */
 
+import { Buffer } from "node:buffer";
 import type { PathBytes } from "../platform/libc_files.ts";
 
 export function byteText(bytes: PathBytes): string {
-  let text = "";
-  for (let i = 0; i < bytes.length; i++) text += String.fromCharCode(bytes[i] ?? 0);
-  return text;
+  return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength).toString("latin1");
 }
 
 export function bytesOf(text: string): PathBytes {

@@ -8,6 +8,8 @@ import { FLAG_SEALED, FLAG_ZSTD } from "./pack.ts";
 export interface BlobReading {
   readonly codec: Codec;
   readonly cipher: Cipher;
+  /** Where chunks are unpacked; left out: each has memory of its own. */
+  readonly scratch?: Uint8Array;
 }
 
 /** One chunk as the index describes it. */
@@ -21,7 +23,7 @@ export interface StoredChunk {
 }
 
 /**
- * The plain bytes of the blob `stored`. `data-damaged` that names pack and offset and ends with `users`, for example
+ * The plain bytes of the blob `stored`, good until the next one where there is a `scratch`. `data-damaged` that names pack and offset and ends with `users`, for example
  * ", needed by a, b", unless they are exactly the chunk.
  */
 export function readChunk(
@@ -45,7 +47,7 @@ export function readChunk(
 
 /** The plain bytes of what lies at `chunk`; whether they are the chunk's is for its id to say. */
 function unpackBlob(
-  { codec, cipher }: BlobReading,
+  { codec, cipher, scratch }: BlobReading,
   stored: Uint8Array,
   chunk: StoredChunk,
   place: string,
@@ -57,5 +59,6 @@ function unpackBlob(
     );
   }
   const bytes = cipher.openBlob({ pack: chunk.pack, offset: chunk.offset }, stored);
-  return decodeBytes(codec, { bytes, compressed: (chunk.flags & FLAG_ZSTD) !== 0 }, chunk.length, place);
+  const compressed = (chunk.flags & FLAG_ZSTD) !== 0;
+  return decodeBytes(codec, { bytes, compressed }, chunk.length, place, scratch);
 }

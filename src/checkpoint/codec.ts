@@ -4,6 +4,7 @@
  * Decompression never gives more than the declared length, whatever the frame says.
  */
 
+import { Buffer } from "node:buffer";
 import * as zlib from "node:zlib";
 import { StateManagerError } from "../platform/errors.ts";
 
@@ -24,13 +25,18 @@ export interface Codec {
   readonly engine: "native" | "wasm";
   /** `level` of zstd, 1 to 19; the default is `FAST_LEVEL`. */
   compress(plain: Uint8Array, level?: number): Uint8Array;
-  /** Exactly `length` bytes, else it throws. */
-  decompress(frame: Uint8Array, length: number): Uint8Array;
+  /**
+   * Exactly `length` bytes, else it throws. In `into`, where it is given and large enough: good until that is used
+   * again, and not a word of what lies behind them.
+   */
+  decompress(frame: Uint8Array, length: number, into?: Uint8Array): Uint8Array;
 }
 
-/** The inside of the runtime's compressor, as far as it is the same in all versions that have one. */
-interface RawCompressor {
+/** The inside of the runtime's (de)compressor, as far as it is the same in all versions that have one. */
+interface RawStream {
   readonly _handle?: {
+    /** Begins anew: whatever was left of the last frame is forgotten. */
+    reset?(): void;
     writeSync?(
       flush: number,
       input: Uint8Array,
@@ -45,7 +51,7 @@ interface RawCompressor {
   readonly _writeState?: Uint32Array;
 }
 
-/** Plain bytes up to here go through a compressor that is kept; what zstd may make of them fits `frameBuffer`. */
+/** Plain bytes up to here go through contexts that are kept: beyond, their making is a small part of the work. */
 const KEPT_LIMIT_BYTES = 1024 * 1024;
 
 function levelOption(level: number) {
@@ -57,14 +63,14 @@ function levelOption(level: number) {
  * runtime has another inside, or the frame did not come out whole; the public call does it then.
  */
 class KeptCompressors {
-  readonly #compressors = new Map<number, RawCompressor>();
+  readonly #compressors = new Map<number, RawStream>();
   readonly #frame = new Uint8Array(KEPT_LIMIT_BYTES + 16 * 1024);
 
   compress(plain: Uint8Array, level: number): Uint8Array | null {
     if (plain.length > KEPT_LIMIT_BYTES) return null;
     let compressor = this.#compressors.get(level);
     if (compressor === undefined) {
-      compressor = zlib.createZstdCompress(levelOption(level)) as unknown as RawCompressor;
+      compressor = zlib.createZstdCompress(levelOption(level)) as unknown as RawStream;
       this.#compressors.set(level, compressor);
     }
     const { _handle: handle, _writeState: left } = compressor;
@@ -75,6 +81,46 @@ class KeptCompressors {
     if (outputLeft > 0 && inputLeft === 0) return frame.slice(0, frame.length - outputLeft);
     this.#compressors.delete(level); // what it still holds must not begin the next frame
     return null;
+  }
+}
+
+/**
+ * Decompresses with one kept context: making one costs five times what a small frame does. Null where the runtime has
+ * another inside, or this is anything but one frame of exactly `length` bytes; the public call says then what it is.
+ */
+class KeptDecompressor {
+  readonly #stream = zlib.createZstdDecompress() as unknown as RawStream;
+
+  decompress(frame: Uint8Array, length: number, into?: Uint8Array): Uint8Array | null {
+    const { _handle: handle, _writeState: left } = this.#stream;
+    if (handle?.reset === undefined || handle.writeSync === undefined || left === undefined) return null;
+    if (length > KEPT_LIMIT_BYTES) return null;
+    const plain = into !== undefined && into.length >= length ? into : new Uint8Array(length);
+    try {
+      handle.reset();
+      handle.writeSync(zlib.constants.ZSTD_e_end, frame, 0, frame.length, plain, 0, length);
+    } catch {
+      return null; // no frame: the public call has the better message
+    }
+    const [outputLeft, inputLeft] = left;
+    return outputLeft === 0 && inputLeft === 0 ? plain.subarray(0, length) : null;
+  }
+}
+
+/** Undefined where a kept context does not give what the public call gives, damaged frames between good ones included. */
+function keptDecompressor(): KeptDecompressor | undefined {
+  try {
+    const kept = new KeptDecompressor();
+    for (const length of [1, 1000, 70_000]) {
+      const plain = new Uint8Array(length).fill(length % 251);
+      const frame = zlib.zstdCompressSync(plain, levelOption(FAST_LEVEL));
+      const cut = kept.decompress(frame.subarray(0, frame.length - 1), length + 1);
+      const whole = kept.decompress(frame, length);
+      if (cut !== null || whole === null || !Buffer.from(plain).equals(whole)) return undefined;
+    }
+    return kept;
+  } catch {
+    return undefined;
   }
 }
 
@@ -95,11 +141,14 @@ function keptCompressors(): KeptCompressors | undefined {
 
 function nativeCodec(): Codec | undefined {
   const kept = keptCompressors();
+  const keptInverse = keptDecompressor();
   const codec: Codec = {
     engine: "native",
     compress: (plain, level = FAST_LEVEL) =>
       kept?.compress(plain, level) ?? zlib.zstdCompressSync(plain, levelOption(level)),
-    decompress: (frame, length) => zlib.zstdDecompressSync(frame, { maxOutputLength: Math.max(1, length) }),
+    decompress: (frame, length, into) =>
+      keptInverse?.decompress(frame, length, into) ??
+        zlib.zstdDecompressSync(frame, { maxOutputLength: Math.max(1, length) }),
   };
   try {
     // Some versions export the names and throw at the call; only a call tells.
@@ -168,16 +217,17 @@ export function encodeBytes(
   return { bytes: frame, compressed: true };
 }
 
-/** The plain bytes; `data-damaged` that names `object` unless they are exactly `length` long. */
+/** The plain bytes, unpacked to `into` where that is given; `data-damaged` that names `object` unless they are exactly `length` long. */
 export function decodeBytes(
   codec: Codec,
   stored: EncodedBytes,
   length: number,
   object: string,
+  into?: Uint8Array,
 ): Uint8Array {
   let plain: Uint8Array;
   try {
-    plain = stored.compressed ? codec.decompress(stored.bytes, length) : stored.bytes;
+    plain = stored.compressed ? codec.decompress(stored.bytes, length, into) : stored.bytes;
   } catch (error) {
     throw damaged(object, `not a zstd frame of ${length} bytes`, error);
   }

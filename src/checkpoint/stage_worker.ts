@@ -4,13 +4,16 @@ import { systemRandom } from "../platform/random.ts";
 import { serveJobs } from "../platform/worker_pool.ts";
 import { type Cipher, openCipher } from "./cipher.ts";
 import { loadCodec } from "./codec.ts";
+import { CHUNK_LIMIT_BYTES } from "./pack.ts";
 import { runStageJob, type StageJobResult } from "./stage_job.ts";
 import type { StageMessage } from "./stage_runner.ts";
 
 /** A Worker serves one restore, so one repository. */
 let cipher: Cipher | undefined;
+/** A chunk is written before the next one is unpacked. */
+const scratch = new Uint8Array(CHUNK_LIMIT_BYTES);
 
 serveJobs<StageMessage, StageJobResult>(async ({ job, key }) => {
   cipher ??= openCipher(key, systemRandom());
-  return { result: runStageJob(job, { codec: await loadCodec(), cipher }) };
+  return { result: runStageJob(job, { codec: await loadCodec(), cipher, scratch }) };
 });

@@ -506,6 +506,10 @@ export function setModeAt(dirFd: number, path: PathBytes, mode: number): void {
   check(libc().symbols.fchmodat(dirFd, name, mode, 0), "set mode of", path);
 }
 
+/** Two struct timespec. One for all calls: a restore makes very many. */
+const times = new Uint8Array(32);
+const timesView = new DataView(times.buffer);
+
 function timesOf(mtimeNs: bigint): Uint8Array<ArrayBuffer> {
   let seconds = mtimeNs / 1_000_000_000n;
   let rest = mtimeNs % 1_000_000_000n;
@@ -513,7 +517,11 @@ function timesOf(mtimeNs: bigint): Uint8Array<ArrayBuffer> {
     rest += 1_000_000_000n;
     seconds -= 1n;
   }
-  return new Uint8Array(new BigInt64Array([seconds, rest, seconds, rest]).buffer);
+  for (const at of [0, 16]) {
+    timesView.setBigInt64(at, seconds, true);
+    timesView.setBigInt64(at + 8, rest, true);
+  }
+  return times;
 }
 
 /** Sets access and modification time of the name itself. */

@@ -72,3 +72,22 @@ Deno.test("codec refuses a frame that unpacks to more than declared, without mak
     );
   }
 });
+
+for (const engine of ["native", "wasm"] as const) {
+  Deno.test(`codec ${engine} reads a good frame right after any damaged one, into memory that is used again`, () => {
+    const codec = codecs[engine];
+    const plain = new TextEncoder().encode("first line\n".repeat(400));
+    const next = crypto.getRandomValues(new Uint8Array(5000)).fill(7, 1000, 4000);
+    const frame = new Uint8Array(codec.compress(plain));
+    const good = { bytes: new Uint8Array(codec.compress(next)), compressed: true };
+    const into = new Uint8Array(8000);
+    fc.assert(fc.property(damagedCopies(frame), (bytes) => {
+      refuses(() => void decodeBytes(codec, { bytes, compressed: true }, plain.length, "object", into));
+      const decoded = decodeBytes(codec, good, next.length, "object", into);
+      assert.ok(decoded.length === next.length && decoded.every((byte, i) => byte === next[i]));
+    }));
+    const longer = new Uint8Array(codec.compress(new Uint8Array(9000)));
+    const decoded = decodeBytes(codec, { bytes: longer, compressed: true }, 9000, "object", into);
+    assert.ok(decoded.length === 9000 && decoded.every((byte) => byte === 0));
+  });
+}
