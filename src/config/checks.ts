@@ -1,5 +1,6 @@
 /** Rules that need more than one key: what is impossible is a problem, what is only unwise is a warning. */
 
+import { checkProbes } from "./probes.ts";
 import { formatDuration } from "./duration.ts";
 import { backoffSpanMs } from "./backoff.ts";
 import { isLoopback } from "./listen.ts";
@@ -111,6 +112,7 @@ function checkProcesses(parsed: ParsedConfig, config: Config, { problems }: Chec
         detail: "got more than max, wanted at most as much",
       });
     }
+    checkProbes(process, at, problems);
     const { restartDelayMs, restartMaxDelayMs, startLimit: { burst, intervalMs } } = effective;
     if (restartDelayMs > restartMaxDelayMs) {
       problems.push({

@@ -7,6 +7,7 @@ import { parseListen } from "./listen.ts";
 import type { Problem } from "./problems.ts";
 import type { ParsedConfig } from "./schema.ts";
 import type { ParsedLogs } from "./schema_logs.ts";
+import { probesOf, timeoutStartOf } from "./probes.ts";
 import type { ParsedProcess } from "./schema_process.ts";
 import { resolveStacks } from "./stacks.ts";
 import type {
@@ -85,6 +86,7 @@ function processOf(parsed: ParsedProcess, all: ParsedConfig, lone: boolean): Pro
   const span = backoffSpanMs(restartDelayMs, restartMaxDelayMs, burst);
   const intervalMs = parsed.start_limit?.interval ?? Math.max(START_LIMIT.intervalMs, Math.ceil(1.5 * span));
   const { command } = parsed;
+  const probes = probesOf(parsed.probes);
   return {
     command: typeof command === "string" ? ["/bin/sh", "-c", command] : command,
     cwd: parsed.cwd ?? null,
@@ -109,6 +111,8 @@ function processOf(parsed: ParsedProcess, all: ParsedConfig, lone: boolean): Pro
     successExit: parsed.success_exit ?? [],
     noRestartOn: parsed.no_restart_on ?? [],
     essential: parsed.essential ?? lone,
+    probes,
+    timeoutStartMs: timeoutStartOf(parsed.timeout_start, probes),
     forwardSignals: parsed.forward_signals ?? [],
     reloadSignal: parsed.reload_signal ?? null,
     logs: logsOf(parsed.logs ?? {}),

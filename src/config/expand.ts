@@ -40,7 +40,9 @@ export function escapeText(text: string): string {
 /** Commands are passed on untouched. */
 function isCommand(path: KeyPath): boolean {
   if (path.length === 2) return path[0] === "checkpoint" && (path[1] === "before" || path[1] === "after");
-  return path.length === 3 && path[0] === "processes" && path[2] === "command";
+  if (path[0] !== "processes") return false;
+  return (path.length === 3 && path[2] === "command") ||
+    (path.length === 6 && path[2] === "probes" && path[4] === "exec" && path[5] === "command");
 }
 
 function mapTexts(value: unknown, path: KeyPath, change: (text: string, path: KeyPath) => string): unknown {

@@ -117,7 +117,9 @@ function isSecret(path: KeyPath): boolean {
 export function isHidden(path: KeyPath): boolean {
   if (isSecret(path)) return true;
   const [section, , key] = path;
-  return (section === "processes" && (key === "env" || key === "command")) ||
+  const inProbe = section === "processes" && key === "probes" &&
+    (path[4] === "exec" || path[5] === "headers");
+  return inProbe || (section === "processes" && (key === "env" || key === "command")) ||
     (section === "databases" && (key === "auth_token" || key === "sync_url")) ||
     (section === "server" && path[1] === "tokens") || (section === "storage" && path[1] === "endpoint");
 }

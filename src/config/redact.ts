@@ -1,6 +1,7 @@
 /** The configuration in force, in the file's names and units, with every secret as "***". What `GET /config` shows. */
 
 import { formatDuration } from "./duration.ts";
+import { shownProbes } from "./probes.ts";
 import { formatSize } from "./size.ts";
 import type {
   Config,
@@ -58,6 +59,8 @@ function process(config: ProcessConfig): Record<string, unknown> {
     success_exit: config.successExit,
     no_restart_on: config.noRestartOn,
     essential: config.essential,
+    probes: shownProbes(config.probes, REDACTED),
+    timeout_start: config.timeoutStartMs === null ? null : formatDuration(config.timeoutStartMs),
     forward_signals: config.forwardSignals,
     reload_signal: config.reloadSignal,
   });

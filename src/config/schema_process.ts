@@ -2,6 +2,7 @@
 
 import * as v from "valibot";
 import { logsSchema } from "./schema_logs.ts";
+import { probesSchema } from "./schema_probes.ts";
 import {
   booleanSchema,
   choiceSchema,
@@ -271,6 +272,16 @@ export const processSchema = v.strictObject({
     "Essential",
     "When it fails for good, everything stops with its exit code. Default: true for a lone process.",
     booleanSchema,
+  ),
+  probes: described(
+    "Probes",
+    "Whether it started, accepts work and is well. Default: none; running for 1s is ready.",
+    probesSchema,
+  ),
+  timeout_start: described(
+    "Start timeout",
+    "Not ready after this, it is restarted as a failure; 0: no limit. Default: 60s with a startup or readiness probe.",
+    durationSchema(0, DAY_MS, "60s"),
   ),
   forward_signals: described(
     "Forwarded signals",

@@ -73,6 +73,9 @@ export interface ProcessConfig {
   readonly successExit: readonly (number | Deno.Signal)[];
   readonly noRestartOn: readonly (number | Deno.Signal)[];
   readonly essential: boolean;
+  readonly probes: ProbesConfig;
+  /** Time to become ready; null: no limit. */
+  readonly timeoutStartMs: number | null;
   readonly forwardSignals: readonly Deno.Signal[];
   readonly reloadSignal: Deno.Signal | null;
   readonly logs: LogsConfig;
@@ -91,6 +94,36 @@ export interface LogsConfig {
   /** null: as the command wants it. */
   readonly format: "plain" | "prefix" | "json" | null;
 }
+
+/** null: none. */
+export interface ProbesConfig {
+  readonly startup: ProbeConfig | null;
+  readonly readiness: ProbeConfig | null;
+  readonly liveness: ProbeConfig | null;
+}
+
+export interface ProbeConfig {
+  readonly check: ProbeCheckConfig;
+  readonly initialDelayMs: number;
+  readonly periodMs: number;
+  readonly timeoutMs: number;
+  readonly failureThreshold: number;
+  readonly successThreshold: number;
+}
+
+export type ProbeCheckConfig =
+  | {
+    readonly kind: "http";
+    readonly host: string;
+    readonly port: number;
+    readonly path: string;
+    readonly headers: Readonly<Record<string, string>>;
+  }
+  | { readonly kind: "tcp"; readonly host: string; readonly port: number }
+  | { readonly kind: "exec"; readonly command: readonly string[] }
+  /** A line that holds these, one after the other. */
+  | { readonly kind: "log"; readonly pieces: readonly string[] }
+  | { readonly kind: "notify"; readonly watchdogMs: number | null };
 
 export interface FilesConfig {
   readonly path: string;

@@ -14,7 +14,6 @@ interface Unavailable {
   readonly instead: string;
 }
 
-const RESTART_INSTEAD = "let the program end when it is unwell; it is restarted";
 const EMBEDDED_INSTEAD =
   "open the remote primary from the program itself; only local databases are replicated";
 
@@ -22,10 +21,8 @@ export const UNAVAILABLE: readonly Unavailable[] = [
   { key: "databases.*.sync_url", instead: EMBEDDED_INSTEAD },
   { key: "databases.*.auth_token", instead: EMBEDDED_INSTEAD },
   { key: "mounts", instead: "mount it before the manager starts, or run the mount as a process" },
-  { key: "processes.*.probes", instead: RESTART_INSTEAD },
   { key: "processes.*.schedule", instead: "run a scheduler such as cron as a process" },
   { key: "processes.*.watch", instead: "restart the manager after a change" },
-  { key: "processes.*.timeout_start", instead: "a process counts as started as soon as it runs" },
   { key: "checkpoint.schedule", instead: "use checkpoint.interval" },
   {
     key: "lease.mode",

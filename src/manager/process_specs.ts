@@ -1,7 +1,7 @@
 /** From configuration to what the supervisor runs: environments without the manager's secrets. */
 
 import type { Config, ProcessConfig } from "../config/types.ts";
-import { type LogFormat, type LogSpec, NO_PROBES, type ProcessSpec } from "../supervisor/mod.ts";
+import type { LogFormat, LogSpec, ProcessSpec } from "../supervisor/mod.ts";
 
 /** Variables that hold the manager's own credentials and settings; a process gets one only by naming it. */
 const WITHHELD = /^(AWS_|STATE_MANAGER_|BUCKET_NAME$)/;
@@ -52,8 +52,8 @@ export function processSpecs(
       successExit: process.successExit,
       noRestartOn: process.noRestartOn,
       essential: process.essential,
-      probes: NO_PROBES,
-      timeoutStartMs: null,
+      probes: process.probes,
+      timeoutStartMs: process.timeoutStartMs,
       forwardSignals: process.forwardSignals,
       reloadSignal: process.reloadSignal,
       stdio: "pipe",
