@@ -35,14 +35,17 @@ export class Measuring {
   readonly #ended = new AbortController();
   #figures: ReadonlyMap<string, Figures> = new Map();
   #measuredAtMs = -Infinity;
+  #watching = false;
 
   constructor(options: MeasuringOptions) {
     this.#options = options;
   }
 
-  /** Watches the limits from now on, where there are any. */
+  /** Watches the limits from now on, where there are any; again after definitions changed. */
   start(): void {
-    if (this.#options.all().some(({ spec }) => spec.memoryLimit !== null)) void this.#watch();
+    if (this.#watching || this.#options.all().every(({ spec }) => spec.memoryLimit === null)) return;
+    this.#watching = true;
+    void this.#watch();
   }
 
   stop(): void {

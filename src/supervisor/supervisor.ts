@@ -318,6 +318,7 @@ export class Supervisor {
       this.#evaluating = false;
     }
     this.#evaluate();
+    if (this.#started) this.#measuring.start();
     return restarted;
   }
 

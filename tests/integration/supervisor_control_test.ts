@@ -157,3 +157,76 @@ Deno.test("one-shots: completed and succeeded let others start, a failed one is 
     Deno.removeSync(marker);
   }
 });
+
+Deno.test("new definitions: rules count at once, commands from the next start on, the rest is started or stopped", async () => {
+  const before = [sleeper("web"), sleeper("old"), sleeper("same"), sleeper("down")];
+  await using all = new Supervised(...before).start();
+  for (const name of ["web", "old", "same", "down"]) await all.untilState(name, "running");
+  await all.supervisor.stopProcess("down");
+  const pids = () => Object.fromEntries(all.supervisor.status().map(({ name, pid }) => [name, pid]));
+  const first = pids();
+  const after = [
+    sleeper("web", { command: ["sleep", "200000"], timeoutStopMs: 1234 }),
+    sleeper("same"),
+    sleeper("down", { command: ["sleep", "200000"] }),
+    sleeper("new", { dependsOn: { web: "started" } }),
+  ];
+  assert.deepEqual(all.supervisor.redefine(after, { restart: false }), []);
+  await all.untilState("new", "running");
+  await until(() => all.alive("old").length === 0, "old to end");
+  await until(() => all.supervisor.status().length === 4, "old to be forgotten");
+  assert.equal(pids()["web"], first["web"], "not restarted unasked");
+  assert.deepEqual(all.status("web").changed, ["command"]);
+  assert.deepEqual(all.status("same").changed, []);
+  // Asked for now, though the definition is the same as the last time.
+  assert.deepEqual(all.supervisor.redefine(after, { restart: true }), ["web"]);
+  await until(() => pids()["web"] !== first["web"] && all.status("web").state === "running", "web anew");
+  assert.deepEqual(all.status("web").changed, []);
+  assert.equal(pids()["same"], first["same"]);
+  assert.equal(all.status("down").state, "stopped", "what a person stopped stays down");
+  // Back to what it was spawned by: nothing to restart for.
+  all.supervisor.redefine([sleeper("web", { cwd: "/" }), ...after.slice(1)], { restart: false });
+  assert.deepEqual(all.status("web").changed, ["command", "cwd"]);
+  all.supervisor.redefine(after, { restart: false });
+  assert.deepEqual(all.status("web").changed, []);
+  await all.stop(5_000);
+  for (const name of ["web", "same", "new"]) assert.deepEqual(all.alive(name), []);
+});
+
+Deno.test("one that is taken away and given back while it ends is one process, never two", async () => {
+  const script = 'trap "sleep 0.3; exit 0" TERM; echo up; while :; do sleep 0.02; done';
+  const web = shellSpec("web", script, { restart: "always", essential: false });
+  await using all = new Supervised(web, sleeper("other")).start();
+  await all.untilLine("web", "up");
+  const { pid } = all.status("web");
+  all.supervisor.redefine([sleeper("other")], { restart: false });
+  assert.equal(all.status("web").state, "stopping");
+  assert.throws(() => all.supervisor.startProcess("web"), (error) => isError(error, "wrong-state"));
+  all.supervisor.redefine([web, sleeper("other")], { restart: false });
+  assert.equal(all.status("web").pid, pid, "the old one still ends");
+  await until(() => all.status("web").pid !== pid && all.status("web").pid !== null, "the new one");
+  assert.equal(new Set(all.alive("web").map((info) => info.groupId)).size, 1);
+});
+
+Deno.test("definitions that cannot be are refused before anything changes; waiting ones may be taken away", async () => {
+  await using all = new Supervised(
+    sleeper("web", { dependsOn: { never: "ready" } }),
+    sleeper("more", { dependsOn: { never: "ready" } }),
+    sleeper("never", { dependsOn: { gate: "completed" } }),
+    sleeper("gate"),
+  ).start();
+  await all.untilState("gate", "running");
+  const circle = [
+    sleeper("gate", { dependsOn: { web: "started" } }),
+    sleeper("web", { dependsOn: { gate: "started" } }),
+  ];
+  assert.throws(
+    () => all.supervisor.redefine(circle, { restart: true }),
+    (error) => isError(error, "config-invalid"),
+  );
+  assert.equal(all.supervisor.status().length, 4);
+  // All three wait: none of them may slip through and start on its way out.
+  all.supervisor.redefine([sleeper("gate")], { restart: true });
+  assert.deepEqual(all.supervisor.status().map(({ name }) => name), ["gate"]);
+  assert.deepEqual(all.names("started"), ["gate"]);
+});
