@@ -98,6 +98,36 @@ export class ManagerClient implements Disposable {
     throw this.#unreachable("it ended the stream before the work was done", undefined);
   }
 
+  /** Lines of JSON as they come; ends with the stream. Throws where the manager falls silent. */
+  async *lines(path: string): AsyncGenerator<JsonObject> {
+    const silence = new AbortController();
+    let timer = setTimeout(() => silence.abort(), SILENCE_TIMEOUT_MS);
+    try {
+      const response = await this.#fetch(path, {
+        headers: { accept: "application/x-ndjson" },
+        signal: silence.signal,
+      });
+      if (!response.ok) throw await problemOf(response);
+      for await (const event of eventsOf(response)) {
+        clearTimeout(timer);
+        timer = setTimeout(() => silence.abort(), SILENCE_TIMEOUT_MS);
+        yield event;
+      }
+    } catch (error) {
+      throw isError(error) ? error : this.#unreachable("it fell silent", error);
+    } finally {
+      clearTimeout(timer);
+      silence.abort();
+    }
+  }
+
+  async text(path: string): Promise<string> {
+    const signal = AbortSignal.timeout(ANSWER_TIMEOUT_MS);
+    const response = await this.#fetch(path, { headers: { accept: "text/plain" }, signal });
+    if (!response.ok) throw await problemOf(response);
+    return await response.text();
+  }
+
   async #json<T>(path: string, init: RequestInit, timeoutMs: number | null): Promise<T> {
     const response = await this.#fetch(path, {
       ...init,

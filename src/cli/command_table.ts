@@ -231,6 +231,30 @@ export const COMMANDS: readonly CommandSpec[] = [
     load: async () => (await import("./processes.ts")).signalProcess,
   },
   {
+    name: "logs",
+    text: "show what processes said (all of them, or those named), and with -f what they say",
+    arguments: "[names...]",
+    options: [
+      { flags: "-f, --follow", text: "go on until interrupted" },
+      { flags: "-n, --tail <lines>", text: "only so many of the last lines of each" },
+      { flags: "--since <time>", text: "only lines since this time (RFC 3339), or this long ago (10m)" },
+      { flags: "--stream <name>", text: "only this one", choices: ["stdout", "stderr", "note"] },
+      { flags: "--text <text>", text: "only lines that hold this text" },
+      { flags: "-t, --timestamps", text: "the time before each line" },
+      ...CLIENT,
+    ],
+    examples: ["logs -f web", "logs --since 10m --stream stderr"],
+    load: async () => (await import("./logs.ts")).showLogs,
+  },
+  {
+    name: "crashes",
+    text: "list the unexpected ends of a process, or show what it said before one",
+    arguments: "<name> [id]",
+    options: CLIENT,
+    examples: ["crashes web", "crashes web latest"],
+    load: async () => (await import("./crashes.ts")).showCrashes,
+  },
+  {
     name: "checkpoint create",
     text: "make a checkpoint and wait until it is durable",
     options: [

@@ -14,6 +14,7 @@ import { addCheckpointRoutes } from "./routes/checkpoints.ts";
 import { addDatabaseRoutes } from "./routes/databases.ts";
 import { addHealthRoutes } from "./routes/health.ts";
 import { addHistoryRoutes } from "./routes/history.ts";
+import { addLogRoutes } from "./routes/logs.ts";
 import { addMetricsRoute } from "./routes/metrics.ts";
 import { addProcessRoutes } from "./routes/processes.ts";
 import { addStatusRoutes } from "./routes/status.ts";
@@ -47,6 +48,7 @@ export function createApp({ control, clock, random, log }: AppOptions): App {
   addHistoryRoutes(app, { control, clock });
   addDatabaseRoutes(app, { control });
   addProcessRoutes(app, { control, clock });
+  addLogRoutes(app, { control, clock });
   addMetricsRoute(app, { control, clock });
   addMethodNotAllowed(app);
   return app;

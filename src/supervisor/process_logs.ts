@@ -106,6 +106,12 @@ export class ProcessLogs {
     return this.#entries.get(name)?.ring.last(limit) ?? [];
   }
 
+  /** Numbers of the oldest and the newest line that are kept; the oldest is one more than the newest where none is. */
+  numbers(name: string): { readonly first: number; readonly last: number } {
+    const { ring } = this.#entry(name);
+    return { first: ring.firstSequence, last: ring.sequence };
+  }
+
   has(name: string): boolean {
     return this.#entries.has(name);
   }
