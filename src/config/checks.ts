@@ -43,6 +43,12 @@ export function checkTogether(parsed: ParsedConfig, config: Config, context: Che
 /** Hooks that are never run, and a wish for hooks with none, are mistakes that would show too late. */
 function checkConsistency({ checkpoint }: Config, { problems }: CheckContext): void {
   const { consistency, before, after } = checkpoint;
+  if (checkpoint.schedule !== null && checkpoint.intervalMs > 0) {
+    problems.push({
+      at: ["checkpoint", "schedule"],
+      detail: "got both interval and schedule, wanted one of them",
+    });
+  }
   if (consistency === "hooks" && before === null && after === null) {
     problems.push({
       at: ["checkpoint", "consistency"],

@@ -100,9 +100,11 @@ function processOf(parsed: ParsedProcess, all: ParsedConfig, lone: boolean): Pro
       limits: definedOf(parsed.limits ?? {}),
     },
     envFrom: parsed.env_from ?? [],
+    schedule: parsed.schedule ?? null,
     memoryLimit: memoryLimitOf(parsed.memory_limit),
     dependsOn: parsed.depends_on ?? {},
-    restart: parsed.restart ?? "always",
+    // With a schedule it is a job by default: cron does not start again what ended, and goes on when one failed.
+    restart: parsed.restart ?? (parsed.schedule === undefined ? "always" : "no"),
     restartDelayMs,
     restartMaxDelayMs,
     startLimit: { burst, intervalMs },
@@ -110,7 +112,8 @@ function processOf(parsed: ParsedProcess, all: ParsedConfig, lone: boolean): Pro
     stopSignal: parsed.stop_signal ?? "SIGTERM",
     successExit: parsed.success_exit ?? [],
     noRestartOn: parsed.no_restart_on ?? [],
-    essential: parsed.essential ?? lone,
+    essential: parsed.essential ??
+      (lone && (parsed.schedule === undefined || parsed.restart === "always")),
     probes,
     timeoutStartMs: timeoutStartOf(parsed.timeout_start, probes),
     forwardSignals: parsed.forward_signals ?? [],
@@ -288,7 +291,9 @@ export function effectiveConfig(parsed: ParsedConfig, surroundings: Surroundings
     files,
     databases: databasesOf(parsed),
     checkpoint: {
-      intervalMs: parsed.checkpoint?.interval ?? CHECKPOINT_INTERVAL_MS,
+      intervalMs: parsed.checkpoint?.interval ??
+        (parsed.checkpoint?.schedule === undefined ? CHECKPOINT_INTERVAL_MS : 0),
+      schedule: parsed.checkpoint?.schedule ?? null,
       onStop: parsed.checkpoint?.on_stop ?? true,
       consistency: parsed.checkpoint?.consistency ?? "live",
       captureLimitMs: parsed.checkpoint?.capture_limit ?? CAPTURE_LIMIT_MS,

@@ -18,6 +18,7 @@ import {
   nameSchema,
   pathSchema,
   requiredKey,
+  scheduleSchema,
   secretSchema,
   sizeSchema,
   textSchema,
@@ -153,6 +154,11 @@ const checkpointSchema = v.strictObject({
     "Interval",
     "Time between two checkpoints; 0: none by time. Nothing changed: nothing is written. Default: 5m.",
     durationSchema(0, 30 * DAY_MS, "5m"),
+  ),
+  schedule: described(
+    "Schedule",
+    "Cron expression, or {cron, time_zone}, instead of the interval. Default: none.",
+    scheduleSchema,
   ),
   on_stop: described("On stop", "Make one when everything has stopped. Default: true.", booleanSchema),
   verify: described(

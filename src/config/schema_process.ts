@@ -13,6 +13,7 @@ import {
   mapSchema,
   pathSchema,
   requiredKey,
+  scheduleSchema,
   signalSchema,
   sizeSchema,
 } from "./schema_values.ts";
@@ -222,6 +223,11 @@ export const processSchema = v.strictObject({
     'Resource limits, soft and hard; a number or "unlimited". Default: those of the manager.',
     limitsSchema,
   ),
+  schedule: described(
+    "Schedule",
+    "Cron expression, or {cron, time_zone}: it is started at these times, or with restart: always restarted.",
+    scheduleSchema,
+  ),
   memory_limit: described(
     "Memory limit",
     "Memory of all its processes together: above it for 15 s it is restarted. A size, or {max, warn, for}.",
@@ -232,7 +238,11 @@ export const processSchema = v.strictObject({
     "Other processes, and what must be true of each before this one starts.",
     mapSchema(choiceSchema(["started", "ready", "completed", "succeeded"]), MOST_PROCESSES, "an object"),
   ),
-  restart: described("Restart", "When to start it again after it ended. Default: always.", restartChoice),
+  restart: described(
+    "Restart",
+    "When to start it again after it ended. Default: always, with `schedule` no.",
+    restartChoice,
+  ),
   restart_delay: described(
     "Restart delay",
     "Wait before the first restart; doubles with each failure. Default: that of `supervisor`.",
@@ -270,7 +280,7 @@ export const processSchema = v.strictObject({
   ),
   essential: described(
     "Essential",
-    "When it fails for good, everything stops with its exit code. Default: true for a lone process.",
+    "When it fails for good, everything stops with its exit code. Default: true for a lone process without `schedule`.",
     booleanSchema,
   ),
   probes: described(

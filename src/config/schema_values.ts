@@ -4,6 +4,7 @@
  */
 
 import * as v from "valibot";
+import { type CronSpec, parseCron } from "../platform/cron.ts";
 import { Secret } from "../platform/secret.ts";
 import { formatSize, parseSize } from "./size.ts";
 import { DURATION_PATTERN, formatDuration, parseDuration } from "./duration.ts";
@@ -163,6 +164,42 @@ export function mapSchema<const Item extends v.GenericSchema>(item: Item, most: 
     v.check((map) => Object.keys(map).length <= most, `at most ${most} entries`),
   );
 }
+
+const CRON_WANTED = 'five cron fields such as "0 3 * * *", six with seconds first, or "@daily"';
+
+/** A cron expression in UTC, or one with its time zone; it must come at some time. */
+export const scheduleSchema = v.pipe(
+  v.union(
+    [
+      v.string(CRON_WANTED),
+      v.strictObject({
+        cron: requiredKey("Cron", "The expression.", v.string(CRON_WANTED)),
+        time_zone: described(
+          "Time zone",
+          "IANA name such as Europe/Berlin. Default: UTC.",
+          v.string("a time zone"),
+        ),
+      }, "an object"),
+    ],
+    "a cron expression, or an object with cron and time_zone",
+  ),
+  v.rawTransform<string | { cron: string; time_zone?: string | undefined }, CronSpec>(
+    ({ dataset: { value }, addIssue, NEVER }) => {
+      const spec = typeof value === "string"
+        ? { cron: value, timeZone: "UTC" }
+        : { cron: value.cron, timeZone: value.time_zone ?? "UTC" };
+      const next = parseCron(spec);
+      if (next !== null && next(Date.UTC(2000, 0, 1)) !== null) return spec;
+      const message = parseCron({ ...spec, timeZone: "UTC" }) === null
+        ? CRON_WANTED
+        : next === null
+        ? "a time zone by its IANA name, such as Europe/Berlin"
+        : "an expression that comes at some time";
+      addIssue({ message });
+      return NEVER;
+    },
+  ),
+);
 
 /** One of `values`, with the list in the message. */
 export function choiceSchema<const Values extends readonly string[]>(values: Values) {

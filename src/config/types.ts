@@ -1,6 +1,7 @@
 /** The effective configuration: parsed, defaults applied, units resolved. The keys are the contract's in camelCase. */
 
 import type { Secret } from "../platform/secret.ts";
+import type { CronSpec } from "../platform/cron.ts";
 import type { LogLevel } from "../platform/log.ts";
 
 export interface Config {
@@ -56,6 +57,8 @@ export interface ProcessConfig {
   };
   /** Names of the manager's variables that this process gets; AWS_* and STATE_MANAGER_* only by naming them here. */
   readonly envFrom: readonly string[];
+  /** Null: none. */
+  readonly schedule: CronSpec | null;
   /** Null: none. */
   readonly memoryLimit: {
     readonly warnBytes: number;
@@ -151,6 +154,8 @@ export interface DatabaseConfig {
 export interface CheckpointConfig {
   /** 0: none by time. */
   readonly intervalMs: number;
+  /** Instead of the interval; null: none. */
+  readonly schedule: CronSpec | null;
   readonly onStop: boolean;
   readonly consistency: "live" | "freeze" | "hooks";
   readonly captureLimitMs: number;

@@ -21,9 +21,7 @@ export const UNAVAILABLE: readonly Unavailable[] = [
   { key: "databases.*.sync_url", instead: EMBEDDED_INSTEAD },
   { key: "databases.*.auth_token", instead: EMBEDDED_INSTEAD },
   { key: "mounts", instead: "mount it before the manager starts, or run the mount as a process" },
-  { key: "processes.*.schedule", instead: "run a scheduler such as cron as a process" },
   { key: "processes.*.watch", instead: "restart the manager after a change" },
-  { key: "checkpoint.schedule", instead: "use checkpoint.interval" },
   {
     key: "lease.mode",
     except: ["required", "none"],

@@ -1,6 +1,7 @@
 /** Checkpoints by interval: the next one is due `intervalMs` after the last ended, sooner after one that failed. */
 
 import type { Clock } from "../platform/clock.ts";
+import { type CronSpec, parseCron, sleepUntilWall } from "../platform/cron.ts";
 import { asStateManagerError } from "../platform/errors.ts";
 import type { Log } from "../platform/log.ts";
 import type { Checkpointer } from "./checkpointer.ts";
@@ -11,6 +12,8 @@ export interface CheckpointLoopOptions {
   readonly afterwards: () => void;
   /** 0: only the first one after a start, where asked for. */
   readonly intervalMs: number;
+  /** Instead of the interval; null: none. */
+  readonly schedule: CronSpec | null;
   readonly clock: Clock;
   readonly log: Log;
 }
@@ -47,19 +50,27 @@ export class CheckpointLoop {
   }
 
   async #run(soon: boolean, signal: AbortSignal): Promise<void> {
-    const { clock, intervalMs, log } = this.#options;
-    let waitMs = soon ? 0 : intervalMs;
+    const { clock, intervalMs, schedule, log } = this.#options;
+    const next = schedule === null ? null : parseCron(schedule);
+    /** Until the next one that is due: of the wall clock where there is a schedule. */
+    const due = () => {
+      const nowMs = clock.wallMs();
+      return next === null ? intervalMs : Math.max(0, (next(nowMs) ?? Infinity) - nowMs);
+    };
+    const hasTimes = next !== null || intervalMs > 0;
+    let waitMs = soon ? 0 : due();
     let retryMs = FIRST_RETRY_MS;
-    if (!soon && intervalMs === 0) return;
+    if (!soon && !hasTimes) return;
     while (true) {
       this.#nextWallMs = clock.wallMs() + waitMs;
-      await clock.sleep(waitMs, { signal });
+      if (next === null) await clock.sleep(waitMs, { signal });
+      else await sleepUntilWall(clock, this.#nextWallMs, signal);
       this.#nextWallMs = null;
       const failure = await this.#once();
       if (signal.aborted) return;
       if (failure === null) {
-        if (intervalMs === 0) return;
-        waitMs = intervalMs;
+        if (!hasTimes) return;
+        waitMs = due();
         retryMs = FIRST_RETRY_MS;
       } else {
         log.error("checkpoint failed, it is tried again", {
@@ -67,7 +78,7 @@ export class CheckpointLoop {
           code: failure.code,
           hint: failure.hint,
         });
-        waitMs = Math.min(retryMs, intervalMs || retryMs);
+        waitMs = Math.min(retryMs, hasTimes ? due() : retryMs);
         retryMs = Math.min(retryMs * 2, 300_000);
       }
     }

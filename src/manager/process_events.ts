@@ -26,6 +26,11 @@ export function tellProcessEvent(event: SupervisorEvent, record: (event: Catalog
     if (event.ready) logger.info(summary, fields);
     else logger.warn(summary, fields);
   }
+  if (event.type === "skipped-tick") {
+    logger.warn(`${event.name} is not started by its schedule: the run before is not over`, {
+      state: event.state,
+    });
+  }
   if (event.type === "memory") {
     const summary = `${event.name} nears its memory_limit`;
     logger.warn(summary, { memory_bytes: event.bytes, limit_bytes: event.limitBytes });

@@ -41,6 +41,7 @@ export function processSpecs(
       envFiles: process.envFiles,
       ownEnv: process.env,
       execution: process.execution,
+      schedule: process.schedule,
       memoryLimit: process.memoryLimit,
       dependsOn: process.dependsOn,
       restart: process.restart,

@@ -89,6 +89,7 @@ export class Session {
     this.#loop = new CheckpointLoop({
       checkpointer,
       intervalMs: this.#options.config.checkpoint.intervalMs,
+      schedule: this.#options.config.checkpoint.schedule,
       clock: this.#options.clock,
       log: logger,
       afterwards: () => void this.#tenure.opened?.pruner.turn(),

@@ -10,6 +10,11 @@ export interface ProcessEnd {
   readonly machine: Machine;
 }
 
+/** A scheduled process that is no service: each tick starts one run of it. */
+export function isJob({ schedule, restart }: Pick<ProcessSpec, "schedule" | "restart">): boolean {
+  return schedule !== null && restart !== "always";
+}
+
 /** As a shell says it: the code, 128 + signal, 127 not found, 126 could not be run. */
 export function exitCodeOfCause(cause: ExitCause): number {
   return cause.kind === "signal" ? 128 + cause.number : cause.code;
@@ -24,7 +29,11 @@ export function outcomeOf(ends: readonly ProcessEnd[], stopRequested: boolean): 
     spec.essential && (machine.state === "failed" || machine.state === "skipped")
   );
   if (fallen !== undefined) return failureOf(fallen);
-  if (ends.some(({ machine }) => isLive(machine) || !isEnded(machine))) return null;
+  // A job that only waits for its next tick is nothing to wait for; jobs alone are there for their ticks.
+  if (!stopRequested && ends.every(({ spec }) => isJob(spec))) return null;
+  const isOver = ({ spec, machine }: ProcessEnd) =>
+    isEnded(machine) || (isJob(spec) && (machine.state === "waiting" || machine.state === "pending"));
+  if (ends.some((end) => isLive(end.machine) || !isOver(end))) return null;
   // A process that a person stopped waits to be started again: that is no end.
   if (!stopRequested && ends.some(({ machine }) => machine.state === "stopped")) return null;
   const lone = ends.length === 1 ? ends[0]?.machine.exit : undefined;

@@ -17,6 +17,7 @@ const FIELDS: Readonly<Record<Exclude<keyof ProcessSpec, "name">, readonly [key:
   // A probe of the running incarnation has its own failures and successes so far, which are those of the old rules.
   probes: ["probes", "start"],
   timeoutStartMs: ["timeout_start", "live"],
+  schedule: ["schedule", "live"],
   memoryLimit: ["memory_limit", "live"],
   dependsOn: ["depends_on", "live"],
   restart: ["restart", "live"],

@@ -10,10 +10,11 @@ import type { Random } from "../platform/random.ts";
 import { randomHex } from "../platform/random.ts";
 import { conditionOf, orderOf } from "./dependencies.ts";
 import type { OutputLine } from "./line_ring.ts";
-import { isLive } from "./machine.ts";
+import { isEnded, isLive } from "./machine.ts";
 import { Measuring } from "./measuring.ts";
-import { outcomeOf } from "./outcome.ts";
+import { isJob, outcomeOf } from "./outcome.ts";
 import { ProcessRunner } from "./runner.ts";
+import { Scheduler } from "./scheduler.ts";
 import type { UnitWatch } from "./units.ts";
 import type {
   OutputHandler,
@@ -67,6 +68,10 @@ export class Supervisor {
   /** Stopped by a person: not started by anybody else. */
   readonly #heldDown: Set<string>;
   readonly #measuring: Measuring;
+  readonly #scheduler: Scheduler;
+  readonly #onEvent: (event: SupervisorEvent) => void;
+  /** Jobs whose tick came, or that a person wants to run, until that run is over. */
+  readonly #due = new Set<string>();
   readonly #outcome = Promise.withResolvers<SupervisorOutcome>();
   /** Nothing is started while set: start() has not come yet, or the lease is in doubt. */
   #held = true;
@@ -91,6 +96,11 @@ export class Supervisor {
     this.#newRunner = (spec) =>
       new ProcessRunner({ spec, clock, random, runId, units, output, onEvent, onChange });
     this.#runners = new Map(options.specs.map((spec) => [spec.name, this.#newRunner(spec)]));
+    this.#onEvent = onEvent;
+    this.#scheduler = new Scheduler({
+      clock,
+      onTick: (name) => this.#tick(name),
+    });
     this.#measuring = new Measuring({
       clock,
       onEvent,
@@ -101,6 +111,20 @@ export class Supervisor {
         }),
       restart: (name, detail) => this.#restartFor(name, "memory", detail),
     });
+  }
+
+  /** A service is restarted where it runs; a job is started where it rests and nobody stopped it. */
+  #tick(name: string): void {
+    const runner = this.#runner(name);
+    if (!isJob(runner.spec)) return this.#restartFor(name, "schedule", "its time has come");
+    const { state, wanted } = runner.machine;
+    if (this.#stopping !== null || this.#fenced || wanted === "down") return;
+    if (this.#due.has(name) && !isEnded(runner.machine)) {
+      return this.#onEvent({ type: "skipped-tick", name, state });
+    }
+    this.#due.add(name);
+    if (state === "waiting") this.#evaluate();
+    else runner.dispatch({ type: "want-up" });
   }
 
   /** What a watch of ours wants: nothing is done where it may not be. */
@@ -127,7 +151,20 @@ export class Supervisor {
     }
     this.#held = false;
     this.#evaluate();
+    this.#armWatches();
+  }
+
+  /** What looks at the processes besides us, after their definitions. */
+  #armWatches(): void {
+    if (!this.#started) return;
     this.#measuring.start();
+    this.#scheduler.schedule(
+      new Map(
+        [...this.#runners].flatMap(([name, { spec: { schedule } }]) =>
+          schedule === null || this.#retiring.has(name) ? [] : [[name, schedule]]
+        ),
+      ),
+    );
   }
 
   /**
@@ -220,8 +257,11 @@ export class Supervisor {
     const use = figures === null
       ? null
       : { memoryBytes: figures.memoryBytes, cpuSeconds: figures.cpuSeconds, processes: figures.processes };
+    const status = runner.status(use);
+    const tickMs = status.wanted === "up" ? this.#scheduler.nextWallMs(name) : null;
     return {
-      ...runner.status(use),
+      ...status,
+      nextStartMs: status.nextStartMs ?? tickMs,
       stoppedByRequest: this.#heldDown.has(name),
       waitingFor: runner.machine.state === "waiting" ? this.#openConditions(runner) : [],
     };
@@ -241,6 +281,7 @@ export class Supervisor {
     const runner = this.#runner(name);
     this.#refuseRetiring(name, "start");
     this.#heldDown.delete(name);
+    this.#due.add(name);
     runner.dispatch({ type: "want-up" });
     this.#retrySkipped(name);
   }
@@ -270,6 +311,7 @@ export class Supervisor {
     if (reason === "person") {
       this.#refuseRetiring(name, "restart");
       this.#heldDown.delete(name);
+      this.#due.add(name);
     }
     runner.dispatch({ type: "restart", reason, detail });
     if (reason === "person") this.#retrySkipped(name);
@@ -317,8 +359,8 @@ export class Supervisor {
     } finally {
       this.#evaluating = false;
     }
+    this.#armWatches();
     this.#evaluate();
-    if (this.#started) this.#measuring.start();
     return restarted;
   }
 
@@ -428,6 +470,7 @@ export class Supervisor {
     let changed = false;
     for (const runner of this.#runners.values()) {
       const { state } = runner.machine;
+      if (isEnded(runner.machine)) this.#due.delete(runner.spec.name);
       if (this.#stopping !== null && (state === "waiting" || state === "backoff")) {
         runner.dispatch({ type: "want-down", deadlineMs: this.#stopByMs });
         changed = true;
@@ -439,6 +482,7 @@ export class Supervisor {
   }
 
   #tryStart(runner: ProcessRunner): boolean {
+    if (isJob(runner.spec) && !this.#due.has(runner.spec.name)) return false;
     for (const { name, condition, state, verdict } of this.#openConditions(runner)) {
       if (verdict !== "never") continue;
       runner.dispatch({ type: "unmeetable", reason: `${name} is ${state}, ${condition} was wanted` });
@@ -469,6 +513,7 @@ export class Supervisor {
 
   #finishStop(): void {
     this.#measuring.stop();
+    this.#scheduler.stop();
     this.#stopped = true;
     this.#checkOutcome();
     // Nothing was ever started, or something cannot be killed: whoever waits must not wait for ever.
@@ -476,6 +521,7 @@ export class Supervisor {
   }
 
   async #stopLevels(): Promise<void> {
+    this.#scheduler.stop();
     await Promise.resolve(); // so that #stopping is set when the first event comes back
     // All of them at once: what is stopped first may need what is stopped last.
     for (const reason of [...this.#frozenBy]) this.thaw(reason);

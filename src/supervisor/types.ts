@@ -2,6 +2,7 @@
 
 import type { StateManagerError } from "../platform/errors.ts";
 import type { OutputBatch } from "./lines.ts";
+import type { CronSpec } from "../platform/cron.ts";
 import type { MemoryLimit } from "./memory_rules.ts";
 import type { ProcessProbes } from "./probe_types.ts";
 
@@ -48,6 +49,8 @@ export interface ProcessSpec {
   readonly probes: ProcessProbes;
   /** Not ready this long after the spawn: it is restarted, as a failure. null: it may take as long as it likes. */
   readonly timeoutStartMs: number | null;
+  /** When it is started, or with `restart: "always"` restarted; null: no such times (isJob in outcome.ts). */
+  readonly schedule: CronSpec | null;
   /** Memory of all its members; null: no limit. */
   readonly memoryLimit: MemoryLimit | null;
   /** Signals that the manager passes on to this process when it gets them. */
@@ -117,7 +120,7 @@ export interface ProcessStatus {
   /** Restarts by policy since the manager started. */
   readonly restarts: number;
   readonly lastExit: ExitCause | null;
-  /** Wall time in milliseconds of the next start while in backoff. */
+  /** Wall time in milliseconds of the next start, in backoff or by schedule. */
   readonly nextStartMs: number | null;
   /** A person stopped it: it stays down until a person starts it. */
   readonly stoppedByRequest: boolean;
@@ -174,6 +177,8 @@ export type SupervisorEvent =
     readonly ready: boolean;
     readonly reason: string | null;
   }
+  /** Its run before is not over. */
+  | { readonly type: "skipped-tick"; readonly name: string; readonly state: ProcessState }
   /** It nears the limit of its memory. */
   | {
     readonly type: "memory";

@@ -24,6 +24,7 @@ export function processSpec(change: Partial<ProcessSpec> = {}): ProcessSpec {
     essential: true,
     probes: NO_PROBES,
     timeoutStartMs: null,
+    schedule: null,
     memoryLimit: null,
     forwardSignals: [],
     reloadSignal: null,
