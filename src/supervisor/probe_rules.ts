@@ -6,7 +6,7 @@
  */
 
 import type { ProbeSpec, ProcessProbes } from "./probe_types.ts";
-import { awaitsReadiness } from "./probe_types.ts";
+import { awaitsReadiness, NO_PROBES } from "./probe_types.ts";
 import type { RestartReason } from "./types.ts";
 
 export type ProbeName = keyof ProcessProbes;
@@ -105,6 +105,42 @@ export function newProbes(probes: ProcessProbes, timeoutStartMs: number | null, 
   if (probes.startup !== null) return planned(schedule(state, "startup", nowMs), nowMs);
   const { state: opened } = openGate({ state, effects: [] }, nowMs);
   return planned(opened, nowMs);
+}
+
+/**
+ * Other probes for an incarnation that runs: what was ready stays so until they say otherwise, and what has started is
+ * not asked again whether it has. A line or a word that came before still counts where the probe is the same.
+ */
+export function otherProbes(
+  before: ProbesState | null,
+  rules: { readonly probes: ProcessProbes; readonly timeoutStartMs: number | null },
+  seen: { readonly ready: boolean; readonly wasReady: boolean },
+  nowMs: number,
+): ProbeStep {
+  const { probes, timeoutStartMs } = rules;
+  const hasStarted = before !== null && before.started && before.probes.startup !== null;
+  const fresh: ProbesState = {
+    ...newProbes(NO_PROBES, null, nowMs),
+    probes,
+    runs: before?.runs ?? 0,
+    ones: { startup: IDLE, readiness: saidBefore(before, probes), liveness: IDLE },
+    started: false,
+    startByMs: timeoutStartMs === null || !awaitsReadiness(probes) ? null : nowMs + timeoutStartMs,
+  };
+  if (probes.startup !== null && !seen.wasReady && !hasStarted) {
+    return { state: planned(schedule(fresh, "startup", nowMs), nowMs), effects: [] };
+  }
+  const running = seen.wasReady ? { ...fresh, ...seen, startByMs: null } : fresh;
+  const { state, effects } = openGate({ state: running, effects: [] }, nowMs);
+  const armedState = planned(seen.wasReady ? armed(state, nowMs) : state, nowMs);
+  const readyNow = !awaitsReadiness(probes) && !seen.ready;
+  return { state: armedState, effects: readyNow ? [...effects, { type: "ready" }] : effects };
+}
+
+function saidBefore(before: ProbesState | null, { readiness }: ProcessProbes): One {
+  const isSameWord = before !== null && readiness !== null && isPassive(readiness) &&
+    JSON.stringify(readiness.check) === JSON.stringify(before.probes.readiness?.check);
+  return isSameWord ? before.ones.readiness : IDLE;
 }
 
 /** When the next "tick" is due; null: never. */

@@ -65,3 +65,8 @@ export function notifyVariables(
 export function hasProbes({ startup, readiness, liveness }: ProcessProbes): boolean {
   return startup !== null || readiness !== null || liveness !== null;
 }
+
+/** True where a process finds the same in its environment for both: then one may follow the other while it runs. */
+export function isToldAlike(one: ProcessProbes, other: ProcessProbes): boolean {
+  return JSON.stringify(notifyVariables(one, 0)) === JSON.stringify(notifyVariables(other, 0));
+}

@@ -7,10 +7,12 @@ import type { Clock } from "../platform/clock.ts";
 import { LineSplitter, piecesOf } from "./lines.ts";
 import { type CheckContext, LINE_LIMIT_CHARS, lineMatches, runCheck } from "./probe_checks.ts";
 import type { ProbeEffect, ProbeEvent, ProbeName, ProbesState } from "./probe_rules.ts";
-import { newProbes, nextProbeTickMs, stepProbes } from "./probe_rules.ts";
+import { newProbes, nextProbeTickMs, otherProbes, stepProbes } from "./probe_rules.ts";
 import type { ProcessSpec } from "./types.ts";
 
 export type ProbeVerdict = Extract<ProbeEffect, { type: "ready" | "not-ready" | "restart" }>;
+
+export type ProbeRules = Pick<ProcessSpec, "probes" | "timeoutStartMs">;
 
 export interface ProberOptions {
   readonly spec: ProcessSpec;
@@ -35,9 +37,26 @@ export class Prober {
     this.#options = options;
     const { spec, clock } = options;
     this.#state = newProbes(spec.probes, spec.timeoutStartMs, clock.monotonicMs());
+    this.#awaitLines();
+  }
+
+  /** Other probes from now on; `seen`: what is known of the process. */
+  redefine(rules: ProbeRules, seen: { readonly ready: boolean; readonly wasReady: boolean }): void {
+    if (this.#stopped) return;
+    this.#take({ type: "abort" });
+    const { state, effects } = otherProbes(this.#state, rules, seen, this.#options.clock.monotonicMs());
+    this.#state = state;
+    this.#awaitLines();
+    for (const effect of effects) this.#take(effect);
+    this.#armTimer();
+  }
+
+  #awaitLines(): void {
+    const { probes, ones } = this.#state;
+    this.#awaited.clear();
     for (const name of ["startup", "readiness"] as const) {
-      const check = spec.probes[name]?.check;
-      if (check?.kind === "log") this.#awaited.set(name, check.pieces);
+      const check = probes[name]?.check;
+      if (check?.kind === "log" && ones[name].successes === 0) this.#awaited.set(name, check.pieces);
     }
   }
 
@@ -106,17 +125,18 @@ export class Prober {
 
   #feed(event: ProbeEvent): void {
     if (this.#stopped) return;
-    const { clock, onVerdict } = this.#options;
-    const { state, effects } = stepProbes(this.#state, event, clock.monotonicMs());
+    const { state, effects } = stepProbes(this.#state, event, this.#options.clock.monotonicMs());
     this.#state = state;
-    for (const effect of effects) {
-      if (effect.type === "run") void this.#run(effect);
-      else if (effect.type === "abort") {
-        this.#runs.abort();
-        this.#runs = new AbortController();
-      } else onVerdict(effect);
-    }
+    for (const effect of effects) this.#take(effect);
     if (!this.#stopped) this.#armTimer();
+  }
+
+  #take(effect: ProbeEffect): void {
+    if (effect.type === "run") void this.#run(effect);
+    else if (effect.type === "abort") {
+      this.#runs.abort();
+      this.#runs = new AbortController();
+    } else this.#options.onVerdict(effect);
   }
 
   async #run({ probe, run, spec }: ProbeEffect & { type: "run" }): Promise<void> {

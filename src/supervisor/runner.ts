@@ -20,9 +20,10 @@ import { findMembers, UNIT_VARIABLE } from "./members.ts";
 import type { OutputPump } from "./output.ts";
 import { pumpOutput } from "./output.ts";
 import { isFailure } from "./restart.ts";
-import { awaitsReadiness, hasProbes, notifyVariables } from "./probe_types.ts";
+import type { ProcessProbes } from "./probe_types.ts";
+import { awaitsReadiness, hasProbes, isToldAlike, NO_PROBES, notifyVariables } from "./probe_types.ts";
 import { Prober } from "./prober.ts";
-import { specChanges } from "./spec_changes.ts";
+import { isSame, specChanges } from "./spec_changes.ts";
 import { transition } from "./states.ts";
 import { childWatches, tagOf, type UnitWatch } from "./units.ts";
 import type {
@@ -96,6 +97,8 @@ export class ProcessRunner {
   #lastLines: readonly string[] = [];
   /** Of the incarnation that runs, or ran last; null where it has no probes. */
   #prober: Prober | null = null;
+  /** Those in force. */
+  #probes: ProcessProbes = NO_PROBES;
   #survivors: readonly string[] = [];
   #idleWaiters: (() => void)[] = [];
 
@@ -110,7 +113,22 @@ export class ProcessRunner {
 
   /** Takes over a new definition: rules count at once, what concerns the spawn from the next one on. */
   redefine(spec: ProcessSpec): void {
+    const before = this.#spec;
     this.#spec = spec;
+    if (!isSame(before.probes, spec.probes) || before.timeoutStartMs !== spec.timeoutStartMs) {
+      this.#redefineProbes();
+    }
+  }
+
+  /** Other probes for what runs, but where they need a descriptor that it was not given: then from its next start on. */
+  #redefineProbes(): void {
+    const { state, ready } = this.#machine;
+    const current = this.#current;
+    if (current === null || (state !== "starting" && state !== "running")) return;
+    if (!isToldAlike(this.#probes, this.#spec.probes)) return;
+    this.#probes = this.#spec.probes;
+    if (this.#prober === null) this.#startProber(current);
+    this.#prober?.redefine(this.#spec, { ready, wasReady: state === "running" });
   }
 
   /** Keys of the definition that differ from what the last incarnation was spawned by. */
@@ -154,6 +172,11 @@ export class ProcessRunner {
   /** Passes a signal to the leader alone. */
   forward(signal: Deno.Signal): void {
     if (this.#machine.leaderAlive) this.#current?.child.kill(signal);
+  }
+
+  /** Everything is being stopped: what a probe sees from now on is no fault of the process's. */
+  endProbes(): void {
+    this.#prober?.stop();
   }
 
   /** STOP or CONT to all that belongs to the incarnation. */
@@ -230,9 +253,9 @@ export class ProcessRunner {
     };
   }
 
-  /** What counts for the incarnation that is there: its probes are those that it was spawned with. */
+  /** What counts for the incarnation that is there. */
   #rules(): ProcessSpec {
-    return this.#spawnedBy === null ? this.#spec : { ...this.#spec, probes: this.#spawnedBy.probes };
+    return { ...this.#spec, probes: this.#probes };
   }
 
   #step(event: MachineEvent): void {
@@ -250,7 +273,7 @@ export class ProcessRunner {
       this.#options.units.forget(this.#current.unit.groupId);
       this.#current = null;
     }
-    if (machine.ready !== before.ready && machine.state === "running" && awaitsReadiness(this.spec.probes)) {
+    if (machine.ready !== before.ready && machine.state === "running" && awaitsReadiness(this.#probes)) {
       const reason = machine.ready ? null : this.#prober?.failure ?? null;
       onEvent({ type: "readiness", name: this.spec.name, ready: machine.ready, reason });
     }
@@ -291,6 +314,7 @@ export class ProcessRunner {
     this.#survivors = [];
     const notify = notifyVariables(spec.probes, NOTIFY_DESCRIPTOR);
     this.#spawnedBy = spec;
+    this.#probes = spec.probes;
     let child: Child;
     try {
       const { command, args, env } = launchOf(spec);
@@ -370,7 +394,6 @@ export class ProcessRunner {
   #startPumps(child: Child): OutputPump[] {
     const { clock, output } = this.#options;
     const { name } = this.spec;
-    const prober = this.#prober;
     const pumps: OutputPump[] = [];
     for (const stream of ["stdout", "stderr"] as const) {
       const source = child[stream];
@@ -378,6 +401,8 @@ export class ProcessRunner {
       const take = (batch: OutputBatch) => {
         this.#ring.push(batch);
         const pause = output(name, batch);
+        // A late line of an older incarnation says nothing about this one.
+        const prober = this.#current?.child === child ? this.#prober : null;
         if (prober?.awaitsLines) {
           for (const { text } of piecesOf(batch)) prober.line(text);
         }

@@ -1,5 +1,6 @@
 /** What a new definition of a process changes: at once, or from its next start on. Pure. */
 
+import { isToldAlike } from "./probe_types.ts";
 import type { Execution, ProcessSpec } from "./types.ts";
 
 /** live: a rule that is looked up when it is needed. start: given to the incarnation when it was spawned. */
@@ -14,8 +15,7 @@ const FIELDS: Readonly<Record<Exclude<keyof ProcessSpec, "name">, readonly [key:
   envFiles: ["env_file", "start"],
   execution: ["execution", "start"], // told by its own keys
   stdio: ["stdio", "start"],
-  // A probe of the running incarnation has its own failures and successes so far, which are those of the old rules.
-  probes: ["probes", "start"],
+  probes: ["probes", "live"], // but where they need a descriptor or another interval of heartbeats
   timeoutStartMs: ["timeout_start", "live"],
   schedule: ["schedule", "live"],
   memoryLimit: ["memory_limit", "live"],
@@ -48,7 +48,8 @@ export function specChanges(before: ProcessSpec, after: ProcessSpec): SpecChange
     const name = field as keyof typeof FIELDS;
     if (isSame(before[name], after[name])) continue;
     const keys = name === "execution" ? executionKeys(before.execution, after.execution) : [key];
-    for (const each of keys) (kind === "live" ? live : start).add(each);
+    const isLive = kind === "live" && (name !== "probes" || isToldAlike(before.probes, after.probes));
+    for (const each of keys) (isLive ? live : start).add(each);
   }
   return { live: [...live], start: [...start] };
 }

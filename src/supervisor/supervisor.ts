@@ -525,6 +525,7 @@ export class Supervisor {
     await Promise.resolve(); // so that #stopping is set when the first event comes back
     // All of them at once: what is stopped first may need what is stopped last.
     for (const reason of [...this.#frozenBy]) this.thaw(reason);
+    for (const runner of this.#runners.values()) runner.endProbes();
     this.#evaluate(); // what waits or backs off is dropped now, also in the levels below
     let levelsBelow = this.#levels.length;
     for (const names of this.#levels.toReversed()) {

@@ -284,3 +284,23 @@ Deno.test("Supervisor restarts a process whose heartbeat stops, and not one that
   assert.equal(app.status("beats").state, "running");
   assert.deepEqual([app.status("beats").restarts, restartsOf(app, "beats")], [0, []]);
 });
+
+Deno.test("Supervisor takes over other probes while the process runs, but a descriptor only at its next start", async () => {
+  await using server = answering(() => new Response("no", { status: 500 }));
+  const spec = shellSpec("app", "sleep 1000", { restart: "always" });
+  await using app = new Supervised(spec);
+  app.start();
+  await app.untilState("app", "running");
+  const { pid } = app.status("app");
+  const failing = { ...NO_PROBES, readiness: probe(http(server.port)) };
+  app.supervisor.redefine([{ ...spec, probes: failing }], { restart: false });
+  await until(() => !app.status("app").ready, "the new probe to fail");
+  assert.deepEqual([app.status("app").pid, app.status("app").changed], [pid, []]);
+  app.supervisor.redefine([spec], { restart: false });
+  assert.deepEqual([app.status("app").ready, app.status("app").probeFailure], [true, null]);
+  app.supervisor.redefine([{ ...spec, probes: { ...NO_PROBES, readiness: probe(NOTIFY) } }], {
+    restart: false,
+  });
+  assert.deepEqual([app.status("app").ready, app.status("app").changed], [true, ["probes"]]);
+  assert.equal(app.status("app").pid, pid);
+});

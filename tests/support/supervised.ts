@@ -4,7 +4,7 @@ import assert from "node:assert/strict";
 import { systemClock } from "../../src/platform/clock.ts";
 import type { ProcessInfo } from "../../src/platform/proc.ts";
 import { isAlive, readProcesses, readStartVariable } from "../../src/platform/proc.ts";
-import { systemRandom } from "../../src/platform/random.ts";
+import { randomHex, systemRandom } from "../../src/platform/random.ts";
 import { Supervisor, type SupervisorOptions } from "../../src/supervisor/mod.ts";
 import { piecesOf } from "../../src/supervisor/lines.ts";
 import type { ProcessSpec, ProcessStatus, SupervisorEvent } from "../../src/supervisor/mod.ts";
@@ -28,6 +28,8 @@ export async function until(
 
 export class Supervised implements AsyncDisposable {
   readonly clock = clock;
+  /** Of this supervisor alone: others' tests may run on the same machine. */
+  readonly runId = randomHex(systemRandom(), 8);
   readonly events: SupervisorEvent[] = [];
   readonly output: {
     readonly name: string;
@@ -45,6 +47,7 @@ export class Supervised implements AsyncDisposable {
       specs,
       clock: this.clock,
       random: systemRandom(),
+      runId: this.runId,
       output: (name, batch) => {
         for (const { text, partial } of piecesOf(batch)) {
           this.output.push({ name, stream: batch.stream, text, partial });
@@ -92,7 +95,10 @@ export class Supervised implements AsyncDisposable {
   /** What still runs of the process `name`, by the tag of its environment. */
   alive(name: string): ProcessInfo[] {
     return readProcesses().filter(isAlive)
-      .filter((info) => readStartVariable(info.pid, "SM_UNIT")?.startsWith(`${name}.`));
+      .filter((info) => {
+        const tag = readStartVariable(info.pid, "SM_UNIT");
+        return tag?.startsWith(`${name}.`) && tag.endsWith(`.${this.runId}`);
+      });
   }
 
   names<T extends SupervisorEvent["type"]>(type: T): string[] {

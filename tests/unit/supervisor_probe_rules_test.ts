@@ -8,6 +8,7 @@ import {
   EAGER_PERIOD_MS,
   newProbes,
   nextProbeTickMs,
+  otherProbes,
   stepProbes,
 } from "../../src/supervisor/probe_rules.ts";
 import type { ProbeSpec, ProcessProbes } from "../../src/supervisor/probe_types.ts";
@@ -207,6 +208,47 @@ Deno.test("stepProbes takes a line or a word as said even before the startup pro
   assert.deepEqual(both.now({ type: "told", what: "ready" }), ["0 ready"]);
   assert.deepEqual(both.now({ type: "told", what: "not-ready" }), ["0 not-ready"]);
   assert.deepEqual(both.now({ type: "told", what: "ready" }), ["0 ready"]);
+});
+
+Deno.test("otherProbes keeps what is known: who is ready stays so, who has started is not asked whether", () => {
+  const log = probe({ check: { kind: "log", pieces: ["ready"] } });
+  const change = (
+    before: Watch | null,
+    probes: Partial<ProcessProbes>,
+    seen: { ready: boolean; wasReady: boolean },
+  ) => {
+    const rules = { probes: { ...NO_PROBES, ...probes }, timeoutStartMs: 60_000 };
+    const watch = before ?? new Watch({});
+    const step = otherProbes(before?.state ?? null, rules, seen, watch.nowMs);
+    watch.state = step.state;
+    return { watch, effects: step.effects.map(({ type }) => type) };
+  };
+  const isReady = { ready: true, wasReady: true };
+  const never = { ready: false, wasReady: false };
+  // Ready, and gets a startup and a readiness probe: the flag moves only when the new one fails often enough.
+  const ready = change(null, { startup: probe(), readiness: probe(), liveness: probe() }, isReady);
+  assert.deepEqual(ready.effects, []);
+  ready.watch.answers = { readiness: "no" };
+  const told = ready.watch.to(120_000);
+  assert.ok(!told.some((what) => /startup/.test(what)), "no limit to its start, and no question about it");
+  assert.ok(told.includes("20 not-ready"));
+  assert.ok(told.includes("120 liveness"));
+  // Not ready yet, and loses what would have told so.
+  assert.deepEqual(change(new Watch({ readiness: probe() }), {}, never).effects, ["ready"]);
+  // Gets a startup probe before it was ready: that one tells.
+  const starting = change(new Watch({ readiness: probe() }), { startup: probe() }, never);
+  assert.deepEqual(starting.watch.to(0), ["0 startup", "0 ready"]);
+  // A line seen before counts when the startup probe in front of it goes away; another line does not.
+  const seen = new Watch({ startup: probe({ initialDelayMs: 9_000 }), readiness: log });
+  seen.feed({ type: "seen", probe: "readiness" });
+  assert.deepEqual(change(seen, { readiness: log }, never).effects, ["ready"]);
+  const other = probe({ check: { kind: "log", pieces: ["up"] } });
+  const lined = new Watch({ startup: probe({ initialDelayMs: 9_000 }), readiness: log });
+  lined.feed({ type: "seen", probe: "readiness" });
+  assert.deepEqual(change(lined, { readiness: other }, never).effects, []);
+  // Heartbeats go on.
+  const beats = change(new Watch({ liveness: notify(5_000) }), { liveness: notify(5_000) }, isReady);
+  assert.deepEqual(beats.watch.to(6_000), ["5 abort", "5 watchdog"]);
 });
 
 Deno.test("stepProbes keeps its promises over random lives", () => {
