@@ -85,6 +85,11 @@ Deno.test("processes are started, stopped, restarted and signalled by the comman
   await scene.manager.json("/restore", { json: { checkpoint: "latest", safety: false } });
   await scene.manager.state("running");
   assert.equal((await scene.process("web")).state, "stopped");
+  await scene.manager.json("/release-lease", { json: {} });
+  assert.equal(await scene.manager.statusOf("/processes/web/start", { json: {} }), 409);
+  await scene.manager.json("/acquire-lease", { json: {} });
+  await scene.manager.state("running");
+  assert.equal((await scene.process("web")).state, "stopped", "the next term leaves it down, too");
   const started = await scene.cli("start", "web", "--json");
   assert.equal(started.code, 0, started.stderr);
   const next = JSON.parse(started.stdout).processes[0];
