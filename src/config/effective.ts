@@ -30,6 +30,8 @@ const TIMEOUT_STOP_MS = 90_000;
 const RESTART_DELAY_MS = 1000;
 const RESTART_MAX_DELAY_MS = 30_000;
 const START_LIMIT = { burst: 10, intervalMs: 300_000 };
+/** What editors and version control write beside the files that somebody changed. */
+const WATCH_EXCLUDE = [".git", ".hg", ".*.sw?", "*~", ".*~", ".#*", "4913", ".sm-*"];
 /** A peak is over sooner, a leak is not. */
 const MEMORY_FOR_MS = 15_000;
 const MEMORY_WARN_PART = 0.9;
@@ -78,7 +80,13 @@ function memoryLimitOf(parsed: ParsedProcess["memory_limit"]): ProcessConfig["me
   return { maxBytes: max, warnBytes: warn ?? Math.floor(max * MEMORY_WARN_PART), forMs };
 }
 
-function processOf(parsed: ParsedProcess, all: ParsedConfig, lone: boolean): ProcessConfig {
+function processOf(
+  parsed: ParsedProcess,
+  all: ParsedConfig,
+  { lone, ownPaths }: { readonly lone: boolean; readonly ownPaths: readonly string[] },
+): ProcessConfig {
+  // What starts for a reason of its own is not started again when it ended, and its failure is not the end of all.
+  const hasCause = parsed.schedule !== undefined || parsed.watch !== undefined;
   const restartDelayMs = parsed.restart_delay ?? all.supervisor?.restart_delay ?? RESTART_DELAY_MS;
   const restartMaxDelayMs = parsed.restart_max_delay ?? Math.max(RESTART_MAX_DELAY_MS, restartDelayMs);
   const burst = parsed.start_limit?.burst ?? START_LIMIT.burst;
@@ -101,10 +109,14 @@ function processOf(parsed: ParsedProcess, all: ParsedConfig, lone: boolean): Pro
     },
     envFrom: parsed.env_from ?? [],
     schedule: parsed.schedule ?? null,
+    watch: parsed.watch === undefined ? null : {
+      paths: parsed.watch.paths,
+      exclude: [...WATCH_EXCLUDE, ...(parsed.watch.exclude ?? [])],
+      ignore: ownPaths,
+    },
     memoryLimit: memoryLimitOf(parsed.memory_limit),
     dependsOn: parsed.depends_on ?? {},
-    // With a schedule it is a job by default: cron does not start again what ended, and goes on when one failed.
-    restart: parsed.restart ?? (parsed.schedule === undefined ? "always" : "no"),
+    restart: parsed.restart ?? (hasCause ? "no" : "always"),
     restartDelayMs,
     restartMaxDelayMs,
     startLimit: { burst, intervalMs },
@@ -113,7 +125,7 @@ function processOf(parsed: ParsedProcess, all: ParsedConfig, lone: boolean): Pro
     successExit: parsed.success_exit ?? [],
     noRestartOn: parsed.no_restart_on ?? [],
     essential: parsed.essential ??
-      (lone && (parsed.schedule === undefined || parsed.restart === "always")),
+      (lone && (!hasCause || parsed.restart === "always")),
     probes,
     timeoutStartMs: timeoutStartOf(parsed.timeout_start, probes),
     forwardSignals: parsed.forward_signals ?? [],
@@ -137,11 +149,12 @@ function logsOf(parsed: ParsedLogs): LogsConfig {
   };
 }
 
-function processesOf(parsed: ParsedConfig): Record<string, ProcessConfig> {
+function processesOf(parsed: ParsedConfig, dataDir: string): Record<string, ProcessConfig> {
   const entries = Object.entries(parsed.processes ?? {});
-  return Object.fromEntries(
-    entries.map(([name, process]) => [name, processOf(process, parsed, entries.length === 1)]),
-  );
+  const written = [parsed.storage?.directory, ...entries.map(([, { logs }]) => logs?.path)];
+  const ownPaths = [dataDir, ...written.filter((path) => path !== undefined)];
+  const context = { lone: entries.length === 1, ownPaths };
+  return Object.fromEntries(entries.map(([name, process]) => [name, processOf(process, parsed, context)]));
 }
 
 function filesOf(parsed: ParsedConfig): Record<string, FilesConfig> {
@@ -279,7 +292,7 @@ export function effectiveConfig(parsed: ParsedConfig, surroundings: Surroundings
   const storage = storageOf(parsed, problems);
   const server = serverOf(parsed, surroundings.tokens, problems);
   const log = { format: parsed.log?.format ?? "auto", level: parsed.log?.level ?? "info" } as const;
-  const processes = processesOf(parsed);
+  const processes = processesOf(parsed, surroundings.dataDir);
   const files = filesOf(parsed);
   const stacks = resolveStacks(parsed, problems, warnings);
   const prefixName = (storage?.keyPrefix ?? "").split("/").at(-1) ?? "";

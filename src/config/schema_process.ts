@@ -16,6 +16,7 @@ import {
   scheduleSchema,
   signalSchema,
   sizeSchema,
+  textSchema,
 } from "./schema_values.ts";
 import { parseSize } from "./size.ts";
 
@@ -162,6 +163,28 @@ const memoryLimitSchema = v.pipe(
   ),
 );
 
+const watchPath = pathSchema("a file or folder");
+const watchPaths = v.pipe(
+  v.union([watchPath, listSchema(watchPath, 64, "a list of paths")], "an absolute path, or a list of them"),
+  v.transform((value): readonly string[] => typeof value === "string" ? [value] : value),
+);
+const watchSchema = v.pipe(
+  v.union([
+    watchPaths,
+    v.strictObject({
+      paths: requiredKey("Paths", "Files, and folders with all below them.", watchPaths),
+      exclude: described(
+        "Exclude",
+        "Names that do not count, at any depth: * any characters, ? one, a leading dot only by a dot. Default: none but those of editors and git.",
+        listSchema(textSchema("a pattern of names", 255), 256, "a list of patterns"),
+      ),
+    }, "an object"),
+  ], "an absolute path, a list of them, or an object with paths and exclude"),
+  v.transform((value): { paths: readonly string[]; exclude?: readonly string[] | undefined } =>
+    "paths" in value ? value : { paths: value }
+  ),
+);
+
 export const processSchema = v.strictObject({
   command: requiredKey(
     "Command",
@@ -228,6 +251,11 @@ export const processSchema = v.strictObject({
     "Cron expression, or {cron, time_zone}: it is started at these times, or with restart: always restarted.",
     scheduleSchema,
   ),
+  watch: described(
+    "Watch",
+    "Files and folders whose change restarts it, for development: a path, a list, or {paths, exclude}.",
+    watchSchema,
+  ),
   memory_limit: described(
     "Memory limit",
     "Memory of all its processes together: above it for 15 s it is restarted. A size, or {max, warn, for}.",
@@ -240,7 +268,7 @@ export const processSchema = v.strictObject({
   ),
   restart: described(
     "Restart",
-    "When to start it again after it ended. Default: always, with `schedule` no.",
+    "When to start it again after it ended. Default: always, with `schedule` or `watch` no.",
     restartChoice,
   ),
   restart_delay: described(
@@ -280,7 +308,7 @@ export const processSchema = v.strictObject({
   ),
   essential: described(
     "Essential",
-    "When it fails for good, everything stops with its exit code. Default: true for a lone process without `schedule`.",
+    "When it fails for good, everything stops with its exit code. Default: true for a lone process without `schedule` and `watch`.",
     booleanSchema,
   ),
   probes: described(

@@ -60,6 +60,14 @@ export interface ProcessConfig {
   /** Null: none. */
   readonly schedule: CronSpec | null;
   /** Null: none. */
+  readonly watch: {
+    readonly paths: readonly string[];
+    /** Patterns of names, at any depth. */
+    readonly exclude: readonly string[];
+    /** Paths that never count: our own folders and the logs. */
+    readonly ignore: readonly string[];
+  } | null;
+  /** Null: none. */
   readonly memoryLimit: {
     readonly warnBytes: number;
     readonly maxBytes: number;

@@ -21,7 +21,6 @@ export const UNAVAILABLE: readonly Unavailable[] = [
   { key: "databases.*.sync_url", instead: EMBEDDED_INSTEAD },
   { key: "databases.*.auth_token", instead: EMBEDDED_INSTEAD },
   { key: "mounts", instead: "mount it before the manager starts, or run the mount as a process" },
-  { key: "processes.*.watch", instead: "restart the manager after a change" },
   {
     key: "lease.mode",
     except: ["required", "none"],

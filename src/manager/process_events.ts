@@ -31,6 +31,7 @@ export function tellProcessEvent(event: SupervisorEvent, record: (event: Catalog
       state: event.state,
     });
   }
+  if (event.type === "watch-trouble") logger.warn(`${event.name} is not watched`, { reason: event.reason });
   if (event.type === "memory") {
     const summary = `${event.name} nears its memory_limit`;
     logger.warn(summary, { memory_bytes: event.bytes, limit_bytes: event.limitBytes });

@@ -42,6 +42,7 @@ export function processSpecs(
       ownEnv: process.env,
       execution: process.execution,
       schedule: process.schedule,
+      watch: process.watch,
       memoryLimit: process.memoryLimit,
       dependsOn: process.dependsOn,
       restart: process.restart,

@@ -29,8 +29,9 @@ export function outcomeOf(ends: readonly ProcessEnd[], stopRequested: boolean): 
     spec.essential && (machine.state === "failed" || machine.state === "skipped")
   );
   if (fallen !== undefined) return failureOf(fallen);
-  // A job that only waits for its next tick is nothing to wait for; jobs alone are there for their ticks.
-  if (!stopRequested && ends.every(({ spec }) => isJob(spec))) return null;
+  // A job that only waits for its next tick is nothing to wait for; jobs alone are there for their ticks,
+  // and what is watched is there for the next change.
+  if (!stopRequested && ends.every(({ spec }) => isJob(spec) || spec.watch !== null)) return null;
   const isOver = ({ spec, machine }: ProcessEnd) =>
     isEnded(machine) || (isJob(spec) && (machine.state === "waiting" || machine.state === "pending"));
   if (ends.some((end) => isLive(end.machine) || !isOver(end))) return null;

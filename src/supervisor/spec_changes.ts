@@ -18,6 +18,7 @@ const FIELDS: Readonly<Record<Exclude<keyof ProcessSpec, "name">, readonly [key:
   probes: ["probes", "live"], // but where they need a descriptor or another interval of heartbeats
   timeoutStartMs: ["timeout_start", "live"],
   schedule: ["schedule", "live"],
+  watch: ["watch", "live"],
   memoryLimit: ["memory_limit", "live"],
   dependsOn: ["depends_on", "live"],
   restart: ["restart", "live"],

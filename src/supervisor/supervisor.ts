@@ -15,6 +15,7 @@ import { Measuring } from "./measuring.ts";
 import { isJob, outcomeOf } from "./outcome.ts";
 import { ProcessRunner } from "./runner.ts";
 import { Scheduler } from "./scheduler.ts";
+import { Watching } from "./watching.ts";
 import type { UnitWatch } from "./units.ts";
 import type {
   OutputHandler,
@@ -69,6 +70,7 @@ export class Supervisor {
   readonly #heldDown: Set<string>;
   readonly #measuring: Measuring;
   readonly #scheduler: Scheduler;
+  readonly #watching: Watching;
   readonly #onEvent: (event: SupervisorEvent) => void;
   /** Jobs whose tick came, or that a person wants to run, until that run is over. */
   readonly #due = new Set<string>();
@@ -97,6 +99,11 @@ export class Supervisor {
       new ProcessRunner({ spec, clock, random, runId, units, output, onEvent, onChange });
     this.#runners = new Map(options.specs.map((spec) => [spec.name, this.#newRunner(spec)]));
     this.#onEvent = onEvent;
+    this.#watching = new Watching({
+      clock,
+      onEvent,
+      restart: (name, detail) => this.#restartFor(name, "watch", detail),
+    });
     this.#scheduler = new Scheduler({
       clock,
       onTick: (name) => this.#tick(name),
@@ -109,14 +116,17 @@ export class Supervisor {
           const { spec, unit, machine: { incarnation } } = runner;
           return { spec, unit, incarnation };
         }),
-      restart: (name, detail) => this.#restartFor(name, "memory", detail),
+      restart: (name, detail) => void this.#restartFor(name, "memory", detail),
     });
   }
 
   /** A service is restarted where it runs; a job is started where it rests and nobody stopped it. */
   #tick(name: string): void {
     const runner = this.#runner(name);
-    if (!isJob(runner.spec)) return this.#restartFor(name, "schedule", "its time has come");
+    if (!isJob(runner.spec)) {
+      this.#restartFor(name, "schedule", "its time has come");
+      return;
+    }
     const { state, wanted } = runner.machine;
     if (this.#stopping !== null || this.#fenced || wanted === "down") return;
     if (this.#due.has(name) && !isEnded(runner.machine)) {
@@ -127,10 +137,11 @@ export class Supervisor {
     else runner.dispatch({ type: "want-up" });
   }
 
-  /** What a watch of ours wants: nothing is done where it may not be. */
-  #restartFor(name: string, reason: RestartReason, detail: string): void {
-    if (this.#stopping !== null || this.#fenced || this.#frozenBy.size > 0) return;
+  /** What a watch of ours wants; false, and nothing is done, where it may not be. */
+  #restartFor(name: string, reason: RestartReason, detail: string): boolean {
+    if (this.#stopping !== null || this.#fenced || this.#frozenBy.size > 0) return false;
     this.#runner(name).dispatch({ type: "restart", reason, detail });
+    return true;
   }
 
   /**
@@ -158,6 +169,13 @@ export class Supervisor {
   #armWatches(): void {
     if (!this.#started) return;
     this.#measuring.start();
+    this.#watching.arm(
+      new Map(
+        [...this.#runners].flatMap(([name, { spec: { watch } }]) =>
+          watch === null || this.#retiring.has(name) || this.#heldDown.has(name) ? [] : [[name, watch]]
+        ),
+      ),
+    );
     this.#scheduler.schedule(
       new Map(
         [...this.#runners].flatMap(([name, { spec: { schedule } }]) =>
@@ -284,6 +302,8 @@ export class Supervisor {
     this.#due.add(name);
     runner.dispatch({ type: "want-up" });
     this.#retrySkipped(name);
+    this.#armWatches();
+    this.#watching.forget(name);
   }
 
   /**
@@ -297,6 +317,7 @@ export class Supervisor {
     const runner = this.#runner(name);
     this.#heldDown.add(name);
     runner.dispatch(DOWN);
+    this.#armWatches();
     await this.#gone(runner, options.waitMs);
   }
 
@@ -314,7 +335,10 @@ export class Supervisor {
       this.#due.add(name);
     }
     runner.dispatch({ type: "restart", reason, detail });
-    if (reason === "person") this.#retrySkipped(name);
+    if (reason !== "person") return;
+    this.#retrySkipped(name);
+    this.#armWatches();
+    this.#watching.forget(name);
   }
 
   /** Resolves when the old incarnation of a process that restarts is gone, or after `waitMs` as `stopProcess` has it. */
@@ -514,6 +538,7 @@ export class Supervisor {
   #finishStop(): void {
     this.#measuring.stop();
     this.#scheduler.stop();
+    this.#watching.stop();
     this.#stopped = true;
     this.#checkOutcome();
     // Nothing was ever started, or something cannot be killed: whoever waits must not wait for ever.
@@ -522,6 +547,7 @@ export class Supervisor {
 
   async #stopLevels(): Promise<void> {
     this.#scheduler.stop();
+    this.#watching.stop();
     await Promise.resolve(); // so that #stopping is set when the first event comes back
     // All of them at once: what is stopped first may need what is stopped last.
     for (const reason of [...this.#frozenBy]) this.thaw(reason);

@@ -19,6 +19,15 @@ export interface Execution {
   readonly limits: Readonly<Record<string, number | null>>;
 }
 
+export interface WatchSpec {
+  /** Absolute: folders with all below them, or files. */
+  readonly paths: readonly string[];
+  /** Patterns of names that do not count, at any depth. */
+  readonly exclude: readonly string[];
+  /** Absolute paths that do not count, with all below them and rotated files of their name. */
+  readonly ignore: readonly string[];
+}
+
 /** One process to run. Everything is resolved: no defaults are applied below this line. */
 export interface ProcessSpec {
   readonly name: string;
@@ -51,6 +60,8 @@ export interface ProcessSpec {
   readonly timeoutStartMs: number | null;
   /** When it is started, or with `restart: "always"` restarted; null: no such times (isJob in outcome.ts). */
   readonly schedule: CronSpec | null;
+  /** Files whose change restarts it; null: none. */
+  readonly watch: WatchSpec | null;
   /** Memory of all its members; null: no limit. */
   readonly memoryLimit: MemoryLimit | null;
   /** Signals that the manager passes on to this process when it gets them. */
@@ -179,6 +190,8 @@ export type SupervisorEvent =
   }
   /** Its run before is not over. */
   | { readonly type: "skipped-tick"; readonly name: string; readonly state: ProcessState }
+  /** Its watched files cannot be watched, or change too often. */
+  | { readonly type: "watch-trouble"; readonly name: string; readonly reason: string }
   /** It nears the limit of its memory. */
   | {
     readonly type: "memory";

@@ -25,6 +25,7 @@ export function processSpec(change: Partial<ProcessSpec> = {}): ProcessSpec {
     probes: NO_PROBES,
     timeoutStartMs: null,
     schedule: null,
+    watch: null,
     memoryLimit: null,
     forwardSignals: [],
     reloadSignal: null,

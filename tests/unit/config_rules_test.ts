@@ -528,3 +528,19 @@ Deno.test("checkpoints' compression and limits of their transfers are kinds and 
   );
   assert.match(problems["/checkpoint/download_limit"] ?? "", /at least 1KiB/);
 });
+
+Deno.test("watch leaves out the data folder, the store, logs and what editors write, and makes no restart of its own", async () => {
+  const { config } = await load({
+    file: {
+      storage: { directory: "/mnt/store" },
+      processes: {
+        web: { command: ["x"], watch: { paths: "/app", exclude: ["*.map"] }, logs: { path: "/app/web.log" } },
+      },
+    },
+  });
+  const web = config?.processes["web"];
+  assert.deepEqual(web?.watch?.paths, ["/app"]);
+  assert.deepEqual(web?.watch?.ignore, ["/data", "/mnt/store", "/app/web.log"]);
+  assert.ok(web?.watch?.exclude.includes("*.map") && web.watch.exclude.includes(".git"));
+  assert.deepEqual([web?.restart, web?.essential], ["no", false]);
+});
