@@ -31,26 +31,28 @@ export function fileSegments(size: number, sqlite: boolean): readonly ContentRan
   return ranges;
 }
 
+/** A file to read, by its number in the scan. */
+export interface Planned {
+  readonly index: number;
+  readonly scanned: ScannedEntry;
+}
+
 /** Batches in the order of the files; databases that are taken as they are come by themselves. */
-export function readBatches(files: readonly ScannedEntry[]): ScannedEntry[][] {
-  const batches: ScannedEntry[][] = [];
-  let batch: ScannedEntry[] = [];
+export function* readBatches(files: Iterable<Planned>): Generator<readonly Planned[]> {
+  let batch: Planned[] = [];
   let bytes = 0;
-  const flush = () => {
-    if (batch.length > 0) batches.push(batch);
-    batch = [];
-    bytes = 0;
-  };
   for (const file of files) {
-    const { size, sqlite } = file.entry;
+    const { size, sqlite } = file.scanned.entry;
     const joins = sqlite !== true && bytes + size <= BATCH_BYTES && batch.length < BATCH_FILES;
-    if (!joins) flush();
+    if (!joins && batch.length > 0) {
+      yield batch;
+      batch = [];
+      bytes = 0;
+    }
     batch.push(file);
-    bytes += size;
-    if (sqlite === true) flush();
+    bytes += sqlite === true ? BATCH_BYTES + 1 : size;
   }
-  flush();
-  return batches;
+  if (batch.length > 0) yield batch;
 }
 
 /** What was read of the ranges of one file, as one: settled only if all of them saw the same state. */

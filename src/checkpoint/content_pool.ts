@@ -21,8 +21,8 @@ import type { Pacer } from "./pacer.ts";
 import { PACKS_PER_WORKER } from "./reading_plan.ts";
 
 export interface JobAnswer {
-  /** One for each path. */
-  readonly outcomes: readonly FileOutcome[];
+  /** One for each path; decoded at each call, since many answers may wait for their turn. */
+  readonly outcomes: () => readonly FileOutcome[];
   readonly bytesRead: number;
 }
 
@@ -56,7 +56,7 @@ export class LocalPool implements ContentPool {
     const answer = this.#last.then(async () => {
       this.#bytes = 0;
       const outcomes = await this.#reader.read(job);
-      return { outcomes, bytesRead: this.#bytes };
+      return { outcomes: () => outcomes, bytesRead: this.#bytes };
     });
     this.#last = answer.catch(() => {}); // also: a promise nobody awaits is no unhandled one
     return answer;
@@ -218,7 +218,7 @@ export class WorkerPool implements ContentPool {
       case "done": {
         const waiting = thread.waiting.shift();
         this.#deal();
-        waiting?.resolve({ outcomes: decodeOutcomes(message.outcomes), bytesRead: message.bytes });
+        waiting?.resolve({ outcomes: () => decodeOutcomes(message.outcomes), bytesRead: message.bytes });
         return;
       }
       case "flushed":

@@ -24,6 +24,7 @@ import { type IndexRef, keepCopy, type LoadedIndexes, loadIndexes } from "./inde
 import { ManifestWriter } from "./manifest.ts";
 import { Pacer } from "./pacer.ts";
 import { PackSender, type SentPack } from "./pack_sender.ts";
+import { EntryList } from "./pack.ts";
 import { type Machine, planReading, type ReadingNeed } from "./reading_plan.ts";
 import { encodeJson, type FilesItem, FORMAT, ROOT_WARNINGS_LIMIT, type RootObject } from "./records.ts";
 import { loadRoot } from "./root_reader.ts";
@@ -338,11 +339,10 @@ class Creation {
       sender.add(id, piece, "meta");
       manifest.push(idToText(id));
     }, cipher);
-    for await (const entry of reader.entries(pool)) {
+    await reader.each(pool, (entry) => {
       writer.add(entry);
-      const pause = this.#pacer.turn() ?? sender.room();
-      if (pause !== null) await pause;
-    }
+      return this.#pacer.turn() ?? sender.room();
+    });
     return { ...writer.finish(), manifest };
   }
 
@@ -428,13 +428,13 @@ class Creation {
 /** What the table knows of these packs, in the form of packs that were just sent. */
 function packsOf(table: ChunkTable, numbers: readonly number[]): SentPack[] {
   const entries = new Map(
-    numbers.map((number) => [table.packs[number]?.name ?? "", new Array<SentPack["entries"][number]>()]),
+    numbers.map((number) => [table.packs[number]?.name ?? "", new EntryList()]),
   );
   if (entries.size === 0) return [];
   for (const chunk of table.all()) entries.get(chunk.pack.name)?.push(chunk);
   return numbers.flatMap((number) => {
     const pack = table.packs[number];
-    return pack === undefined ? [] : [{ pack, entries: entries.get(pack.name) ?? [] }];
+    return pack === undefined ? [] : [{ pack, entries: entries.get(pack.name) ?? new EntryList() }];
   });
 }
 

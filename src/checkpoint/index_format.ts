@@ -6,7 +6,7 @@
 import { assert } from "../platform/assert.ts";
 import { type Codec, damaged, decodeBytes, encodeBytes } from "./codec.ts";
 import { ID_BYTES, idToText, isPackName } from "./ids.ts";
-import { checkMagic, entryProblem, FLAG_ZSTD, type PackEntry } from "./pack.ts";
+import { checkMagic, type Entries, entryProblem, FLAG_ZSTD, type PackEntry } from "./pack.ts";
 
 /** "SMIX1" */
 const INDEX_MAGIC = Uint8Array.of(0x53, 0x4d, 0x49, 0x58, 0x31);
@@ -42,17 +42,16 @@ function compareIds(a: Uint8Array, b: Uint8Array): number {
   return 0;
 }
 
-/** The first six bytes as a number, which sorts as they do: hardly two ids have the same. */
-function firstBytes(id: Uint8Array): number {
-  let number = 0;
-  for (let i = 0; i < 6; i++) number = number * 256 + (id[i] ?? 0);
-  return number;
+/** What an index is made of. */
+export interface PackToIndex {
+  readonly pack: IndexedPack;
+  readonly entries: Entries;
 }
 
 /** Index objects for these packs: one, or several when there are more records than one may hold. */
 export function encodeIndexes(
   codec: Codec,
-  packs: readonly { readonly pack: IndexedPack; readonly entries: readonly PackEntry[] }[],
+  packs: readonly PackToIndex[],
 ): Uint8Array<ArrayBuffer>[] {
   const objects: Uint8Array<ArrayBuffer>[] = [];
   let group: typeof packs[number][] = [];
@@ -73,30 +72,63 @@ export function encodeIndexes(
 
 function encodeIndex(
   codec: Codec,
-  items: readonly { readonly pack: IndexedPack; readonly entries: readonly PackEntry[] }[],
+  items: readonly PackToIndex[],
 ): Uint8Array<ArrayBuffer> {
-  const records: { readonly entry: PackEntry; readonly pack: number; readonly start: number }[] = [];
-  for (const [pack, { entries }] of items.entries()) {
-    for (const entry of entries) records.push({ entry, pack, start: firstBytes(entry.id) });
-  }
-  records.sort((a, b) => a.start - b.start || compareIds(a.entry.id, b.entry.id));
   const packBytes = items.reduce((sum, { pack }) => sum + 1 + pack.name.length + 4, 0);
-  const plain = new Uint8Array(8 + packBytes + records.length * RECORD_BYTES);
+  const count = items.reduce((sum, { entries }) => sum + entries.length, 0);
+  const plain = new Uint8Array(8 + packBytes + count * RECORD_BYTES);
   assert(plain.length <= PLAIN_LIMIT_BYTES, "an index is bounded");
   const view = new DataView(plain.buffer);
   view.setUint32(0, items.length, true);
-  view.setUint32(4, records.length, true);
+  view.setUint32(4, count, true);
   let at = 8;
   for (const { pack } of items) at = writePack(plain, at, pack);
-  for (const { entry, pack } of records) {
-    plain.set(entry.id, at);
-    view.setUint32(at + ID_BYTES, pack, true);
-    view.setUint32(at + ID_BYTES + 4, entry.offset, true);
-    view.setUint32(at + ID_BYTES + 8, entry.storedLength, true);
-    view.setUint32(at + ID_BYTES + 12, entry.length | (entry.flags << 24), true);
-    at += RECORD_BYTES;
-  }
+  const unsorted = new Uint8Array(count * RECORD_BYTES);
+  writeRecords(unsorted, items);
+  sortRecords(unsorted, plain.subarray(at));
   return wrap(codec, plain);
+}
+
+function writeRecords(records: Uint8Array<ArrayBuffer>, items: readonly PackToIndex[]): void {
+  const view = new DataView(records.buffer);
+  let at = 0;
+  for (const [pack, { entries }] of items.entries()) {
+    for (const entry of entries) {
+      records.set(entry.id, at);
+      view.setUint32(at + ID_BYTES, pack, true);
+      view.setUint32(at + ID_BYTES + 4, entry.offset, true);
+      view.setUint32(at + ID_BYTES + 8, entry.storedLength, true);
+      view.setUint32(at + ID_BYTES + 12, entry.length | (entry.flags << 24), true);
+      at += RECORD_BYTES;
+    }
+  }
+}
+
+/**
+ * Copies the records in order of id: they are dealt by the first two bytes, which are uniform, and the few with the same
+ * ones are sorted. No record becomes an object.
+ */
+function sortRecords(from: Uint8Array<ArrayBuffer>, to: Uint8Array<ArrayBuffer>): void {
+  const count = from.length / RECORD_BYTES;
+  const first = (i: number) => ((from[i * RECORD_BYTES] ?? 0) << 8) | (from[i * RECORD_BYTES + 1] ?? 0);
+  const ends = new Uint32Array(0x10001);
+  for (let i = 0; i < count; i++) ends[first(i) + 1] = (ends[first(i) + 1] ?? 0) + 1;
+  for (let value = 0; value < 0x10000; value++) ends[value + 1] = (ends[value + 1] ?? 0) + (ends[value] ?? 0);
+  const starts = ends.slice();
+  const order = new Uint32Array(count);
+  for (let i = 0; i < count; i++) {
+    const value = first(i);
+    order[starts[value] ?? 0] = i;
+    starts[value] = (starts[value] ?? 0) + 1;
+  }
+  const id = (i: number) => from.subarray(i * RECORD_BYTES, i * RECORD_BYTES + ID_BYTES);
+  for (let value = 0; value < 0x10000; value++) {
+    const equal = order.subarray(ends[value], ends[value + 1]);
+    if (equal.length > 1) equal.sort((a, b) => compareIds(id(a), id(b)));
+  }
+  order.forEach((i, place) =>
+    to.set(from.subarray(i * RECORD_BYTES, (i + 1) * RECORD_BYTES), place * RECORD_BYTES)
+  );
 }
 
 function wrap(codec: Codec, plain: Uint8Array): Uint8Array<ArrayBuffer> {

@@ -44,12 +44,16 @@ export interface PackEntry {
 
 export interface FinishedPack {
   readonly bytes: Uint8Array<ArrayBuffer>;
-  readonly entries: readonly PackEntry[];
+  readonly entries: EntryList;
 }
 
 export function writeEntry(view: DataView, at: number, entry: PackEntry): void {
   const bytes = new Uint8Array(view.buffer, view.byteOffset, view.byteLength);
   bytes.set(entry.id, at);
+  writeNumbers(view, at, entry);
+}
+
+function writeNumbers(view: DataView, at: number, entry: PackEntry): void {
   view.setUint32(at + ID_BYTES, entry.offset, true);
   view.setUint32(at + ID_BYTES + 4, entry.storedLength, true);
   view.setUint32(at + ID_BYTES + 8, entry.length | (entry.flags << 24), true);
@@ -65,6 +69,48 @@ export function readEntry(view: DataView, at: number): PackEntry {
     flags: packed >>> 24,
   };
 }
+
+/** Entries as a footer has them, 44 bytes each: of a pack of small chunks there may be a hundred thousand. */
+export class EntryList {
+  #bytes: Uint8Array<ArrayBuffer>;
+  #view: DataView;
+  #length = 0;
+
+  /** Of the records in `bytes`, which nobody may change; left out: none. */
+  constructor(bytes: Uint8Array<ArrayBuffer> = new Uint8Array(0)) {
+    this.#bytes = bytes;
+    this.#view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
+    this.#length = bytes.length / ENTRY_BYTES;
+  }
+
+  get length(): number {
+    return this.#length;
+  }
+
+  get bytes(): Uint8Array<ArrayBuffer> {
+    return this.#bytes.subarray(0, this.#length * ENTRY_BYTES);
+  }
+
+  push(entry: PackEntry): void {
+    const at = this.#length * ENTRY_BYTES;
+    if (at + ENTRY_BYTES > this.#bytes.length) {
+      const grown = new Uint8Array(Math.max(64 * ENTRY_BYTES, 2 * this.#bytes.length));
+      grown.set(this.#bytes);
+      this.#bytes = grown;
+      this.#view = new DataView(grown.buffer);
+    }
+    this.#bytes.set(entry.id, at);
+    writeNumbers(this.#view, at, entry);
+    this.#length++;
+  }
+
+  *[Symbol.iterator](): Generator<PackEntry> {
+    for (let i = 0; i < this.#length; i++) yield readEntry(this.#view, i * ENTRY_BYTES);
+  }
+}
+
+/** Entries that are gone through, in whatever form. */
+export type Entries = Iterable<PackEntry> & { readonly length: number };
 
 /** Why an entry cannot be one of ours; null when it can. `blobsEnd` is where the blobs of the pack end. */
 export function entryProblem(entry: PackEntry, blobsEnd: number): string | null {
@@ -98,7 +144,7 @@ export class PackBuilder {
   readonly #targetBytes: number;
   #buffer: Uint8Array<ArrayBuffer>;
   #used = 0;
-  readonly #entries: PackEntry[] = [];
+  readonly #entries = new EntryList();
 
   constructor({ name, cipher, targetBytes = PACK_TARGET_BYTES, buffer }: PackBuilderOptions) {
     this.name = name;
@@ -142,7 +188,7 @@ export class PackBuilder {
     const footerLength = this.#entries.length * ENTRY_BYTES;
     this.#reserve(footerLength + TRAILER_BYTES);
     const view = new DataView(this.#buffer.buffer);
-    this.#entries.forEach((entry, i) => writeEntry(view, footerStart + i * ENTRY_BYTES, entry));
+    this.#buffer.set(this.#entries.bytes, footerStart);
     const footer = this.#buffer.subarray(footerStart, footerStart + footerLength);
     const trailer = footerStart + footerLength;
     view.setUint32(trailer, footerLength, true);

@@ -11,7 +11,7 @@ import type { Compression } from "./compression.ts";
 import { levelOf } from "./compression.ts";
 import type { Cipher } from "./cipher.ts";
 import { idToText } from "./ids.ts";
-import { ENTRY_BYTES, FLAG_ZSTD, PackBuilder, writeEntry } from "./pack.ts";
+import { FLAG_ZSTD, PackBuilder } from "./pack.ts";
 
 /** Leave to fill one pack. */
 export interface PackCredit {
@@ -85,10 +85,8 @@ export class PackFiller {
     if (filling === null) return;
     this.#filling = null;
     const { bytes, entries } = filling.builder.finish();
-    const records = new ArrayBuffer(entries.length * ENTRY_BYTES);
-    const view = new DataView(records);
-    entries.forEach((entry, i) => writeEntry(view, i * ENTRY_BYTES, entry));
     const { name } = filling;
+    const records = entries.bytes.slice().buffer;
     this.#options.onPack({ name, buffer: bytes.buffer, sizeBytes: bytes.length, entries: records });
     this.#level = levelOf(this.#options.compression, { storeIsSlow: false });
   }

@@ -13,7 +13,7 @@ import { type Codec, encodeBytes, FAST_LEVEL } from "./codec.ts";
 import { type Compression, levelOf } from "./compression.ts";
 import { idToText, packKey, packName } from "./ids.ts";
 import type { IndexedPack } from "./index_format.ts";
-import { ENTRY_BYTES, FLAG_META, FLAG_ZSTD, PackBuilder, type PackEntry, readEntry } from "./pack.ts";
+import { type Entries, EntryList, FLAG_META, FLAG_ZSTD, PackBuilder } from "./pack.ts";
 import type { FilledPack } from "./pack_filler.ts";
 
 /** Puts at one time: enough to fill a line with 16 MiB objects, and 64 MiB of memory at most. */
@@ -21,7 +21,7 @@ export const PUTS_IN_FLIGHT = 4;
 
 export interface SentPack {
   readonly pack: IndexedPack;
-  readonly entries: readonly PackEntry[];
+  readonly entries: Entries;
 }
 
 export interface PackSenderOptions {
@@ -113,10 +113,8 @@ export class PackSender {
     const { table } = this.#options;
     const pack = { name, sizeBytes };
     const number = table.addPack(pack);
-    const view = new DataView(entries);
-    const added: PackEntry[] = [];
-    for (let at = 0; at < entries.byteLength; at += ENTRY_BYTES) {
-      const entry = readEntry(view, at);
+    const added = new EntryList();
+    for (const entry of new EntryList(new Uint8Array(entries))) {
       if (table.add(entry, number)) added.push(entry); // an index names each chunk once
     }
     if (added.length > 0) this.#sent.push({ pack, entries: added });

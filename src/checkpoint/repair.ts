@@ -12,7 +12,7 @@ import { ChunkTable } from "./chunk_table.ts";
 import type { Cipher } from "./cipher.ts";
 import { type Codec, loadCodec } from "./codec.ts";
 import { idFromText, idToText, indexKey, packKey, sha256Hex } from "./ids.ts";
-import { encodeIndexes, type IndexedPack } from "./index_format.ts";
+import { encodeIndexes, type IndexedPack, type PackToIndex } from "./index_format.ts";
 import type { IndexRef } from "./index_store.ts";
 import {
   listPackSizes,
@@ -224,7 +224,7 @@ class Repair {
     }
   }
 
-  async #write(packs: readonly RecoveredPack[]): Promise<IndexRef[]> {
+  async #write(packs: readonly PackToIndex[]): Promise<IndexRef[]> {
     const { store, clock, random, signal } = this.#environment;
     if (this.#request.dryRun) return [];
     const refs: IndexRef[] = [];

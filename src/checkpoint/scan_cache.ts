@@ -56,11 +56,11 @@ export class ScanCache {
   readonly #options: ScanCacheOptions;
   readonly #startNs: bigint;
   readonly #saved: Saved;
-  /** Content that was read in this run, with what the file was then; true for what was found here. */
-  readonly #seen = new Map<
-    ScannedEntry,
-    { readonly now: ScannedEntry; readonly parts: readonly ContentPart[] }
-  >();
+  /** Entries of the scan that were compared, and whether each was that of the last run. */
+  #compared = 0;
+  #isSame = true;
+  readonly #writer = new RecordWriter();
+  #isWhole = true;
 
   constructor(options: ScanCacheOptions, startNs: bigint, saved: Saved) {
     this.#options = options;
@@ -88,57 +88,64 @@ export class ScanCache {
     return this.#saved.records.newestNs(at) < this.#saved.startNs - RACY_NS;
   }
 
-  /** The manifest of the last run, if it would come out the same: not one entry came, went, or may have changed. */
-  unchanged(scanned: readonly ScannedEntry[]): FilesSummary | null {
+  /** A scan begins; all its entries are given to `compare`, in path order. */
+  beginScan(): void {
+    this.#compared = 0;
+    this.#isSame = this.#saved.manifest !== null;
+  }
+
+  compare(scanned: ScannedEntry): void {
+    const index = this.#compared++;
+    if (!this.#isSame) return;
+    const { records } = this.#saved;
+    const at = records.at(index);
+    this.#isSame = index < records.count && records.isSameEntry(at, scanned) && this.#isOld(at);
+  }
+
+  /** After the scan: the manifest of the last run, if it would come out the same: no entry came, went, or may have changed. */
+  unchanged(): FilesSummary | null {
     const { manifest, records } = this.#saved;
-    if (manifest === null || records.count !== scanned.length) return null;
-    const same = scanned.every((each, i) => {
-      const at = records.at(i);
-      return records.isSameEntry(at, each) && this.#isOld(at);
-    });
-    return same ? manifest : null;
+    return this.#isSame && this.#compared === records.count ? manifest : null;
   }
 
   /**
-   * What was read, or found unchanged, in this run; `now` is the file when its reading began, or by the scan, with its
-   * extended attributes.
+   * A file's content that was read, or found unchanged, in this run, with the file when its reading began, or by the scan,
+   * with its extended attributes. This, `pass` and `miss` come in path order, one for each entry of the scan.
    */
-  remember(scanned: ScannedEntry, parts: readonly ContentPart[], now: ScannedEntry = scanned): void {
-    this.#seen.set(scanned, { now, parts });
+  remember(now: ScannedEntry, parts: readonly ContentPart[]): void {
+    this.#writer.add(now, CONTENT, parts);
   }
 
-  /**
-   * Replaces the saved cache by what this run saw: all entries in path order, and the manifest made of them. Only when
-   * every chunk of it is stored.
-   */
-  async save(scanned: Iterable<ScannedEntry>, manifest: FilesSummary | null): Promise<void> {
-    const writer = new RecordWriter();
-    let isWhole = true;
-    const groups = new Set<number>();
-    for (const each of scanned) {
-      const content = this.#seen.get(each);
-      const { linkGroup, type } = each.entry;
-      const follows = linkGroup !== undefined && groups.has(linkGroup);
-      if (linkGroup !== undefined) groups.add(linkGroup);
-      if (content !== undefined) writer.add(content.now, CONTENT, content.parts);
-      else if (type !== "file" || follows) writer.add(each, 0, []);
-      else isWhole = false; // not read, or not in one state: the next run tries again, and tells again
-    }
+  /** An entry without content of its own. */
+  pass(scanned: ScannedEntry): void {
+    this.#writer.add(scanned, 0, []);
+  }
+
+  /** A file that was not read, or not in one state: the next run tries again, and tells again. */
+  miss(): void {
+    this.#isWhole = false;
+  }
+
+  /** Replaces the saved cache by what this run saw, and the manifest made of it. Only when every chunk of it is stored. */
+  async save(manifest: FilesSummary | null): Promise<void> {
+    const writer = this.#writer;
     const header: Header = {
       format: FORMAT,
       root: this.#options.rootPath,
       stamp: this.#options.stamp,
       start_ns: String(this.#startNs),
       records: writer.count,
-      manifest: isWhole ? manifest : null,
+      manifest: this.#isWhole ? manifest : null,
     };
-    const body = Buffer.concat([Buffer.from(`${JSON.stringify(header)}\n`), ...writer.bytes()]);
-    await writeFileAtomically(this.#options.path, Buffer.concat([Buffer.from(`${sha256Of(body)}\n`), body]));
+    const body = [Buffer.from(`${JSON.stringify(header)}\n`), ...writer.bytes()];
+    await writeFileAtomically(this.#options.path, [Buffer.from(`${sha256Of(body)}\n`), ...body]);
   }
 }
 
-function sha256Of(bytes: Uint8Array): string {
-  return createHash("sha256").update(bytes).digest("hex");
+function sha256Of(pieces: readonly Uint8Array[]): string {
+  const hash = createHash("sha256");
+  for (const piece of pieces) hash.update(piece);
+  return hash.digest("hex");
 }
 
 /**
@@ -171,7 +178,7 @@ function parseCache(bytes: Uint8Array<ArrayBuffer>, rootPath: string, stamp: str
   const digest = Buffer.from(bytes.buffer, bytes.byteOffset, Math.min(DIGEST_BYTES, bytes.length))
     .toString("latin1");
   const body = bytes.subarray(DIGEST_BYTES);
-  if (digest !== `${sha256Of(body)}\n`) return null;
+  if (digest !== `${sha256Of([body])}\n`) return null;
   const end = body.indexOf(0x0a);
   const header: Partial<Header> = JSON.parse(new TextDecoder().decode(body.subarray(0, end)));
   if (header.format !== FORMAT || header.root !== rootPath || header.start_ns === undefined) return null;

@@ -10,14 +10,15 @@ import { closeFd, isErrno, LibcError, type PathBytes, pathBytes, showPath } from
 import { bytesOf, byteText } from "./byte_text.ts";
 import type { CopyFolder } from "./captured_files.ts";
 import type { ContentRange } from "./content_reader.ts";
-import { attributesOf, type FileOutcome, type ReadFacts, sizeOf } from "./content_job.ts";
+import { attributesOf, type FileOutcome, packPaths, type ReadFacts, sizeOf } from "./content_job.ts";
 import type { ContentPool, JobAnswer } from "./content_pool.ts";
-import { fileSegments, isSegmented, mergeSegments, readBatches } from "./content_jobs.ts";
+import { fileSegments, isSegmented, mergeSegments, type Planned, readBatches } from "./content_jobs.ts";
 import { FUZZY_READS, openForReading, openRootFolder } from "./file_reader.ts";
 import type { Pacer } from "./pacer.ts";
 import type { ReadingNeed } from "./reading_plan.ts";
 import { type ScannedEntry, scanTree } from "./scan.ts";
 import type { ScanCache } from "./scan_cache.ts";
+import { ScannedList } from "./scanned_list.ts";
 import { snapshotDatabase } from "./sqlite_snapshot.ts";
 import type { FilesRoot, FilesSummary, FileWarning, ManifestEntry, TreeEntry } from "./types.ts";
 import { XattrReader } from "./xattrs.ts";
@@ -36,13 +37,23 @@ export interface TreeReaderOptions {
   readonly expectedDevice: string | null;
 }
 
-/** A file of a batch that is read: one promise for the whole batch, since there may be very many files. */
-interface Batched {
+/** Small files that are read together. Their outcomes are objects only while they are taken. */
+interface Batch {
   readonly answer: Promise<JobAnswer>;
-  readonly index: number;
+  outcomes: readonly FileOutcome[] | null;
+  /** Files that were not taken yet. */
+  left: number;
 }
 
-type Content = ManifestEntry | Batched | Promise<ManifestEntry | null>;
+/** A file's line of the manifest, and for the cache the file as it was read; null: not in one state. */
+interface Taken extends ManifestEntry {
+  readonly cached: ScannedEntry | null;
+}
+
+/** Where the content of an entry comes from; from 2 on, from the batch of that number - 2. */
+const BY_ITSELF = 0;
+const FROM_CACHE = 1;
+const FIRST_BATCH = 2;
 
 /** A file that was copied while its program stood still: where the copy is, and the file as it was then. */
 interface Captured {
@@ -57,13 +68,17 @@ const COPY_NAME = "database";
 export class TreeReader {
   readonly #options: TreeReaderOptions;
   readonly #xattrs = new XattrReader((path, reason) => this.#warn(path, reason));
-  #scanned: ScannedEntry[] = [];
-  /** Files that need not be read, and those that were or are. */
-  readonly #contents = new Map<ScannedEntry, Content>();
-  #toRead: ScannedEntry[] = [];
-  #toCopy: ScannedEntry[] = [];
+  #scanned = new ScannedList();
+  /** For each entry of the scan, and its place in its batch. */
+  #sources = new Int32Array(0);
+  #places = new Uint16Array(0);
+  #batches: (Batch | null)[] = [];
+  /** Databases and large files that were read or are, by their number in the scan, as in all that follows. */
+  readonly #contents = new Map<number, Taken | Promise<Taken | null>>();
+  #toRead: number[] = [];
+  #toCopy: number[] = [];
   #need: ReadingNeed | null = null;
-  readonly #captured = new Map<ScannedEntry, Captured>();
+  readonly #captured = new Map<number, Captured>();
   #bytes = 0;
   #bytesRead = 0;
 
@@ -77,7 +92,7 @@ export class TreeReader {
 
   /** Device of the root, decimal. */
   get device(): string {
-    return String(this.#scanned[0]?.facts.dev ?? "");
+    return this.#scanned.length === 0 ? "" : String(this.#scanned.at(0).facts.dev);
   }
 
   get entryCount(): number {
@@ -94,7 +109,7 @@ export class TreeReader {
 
   /** Done again, it forgets what it saw before. */
   async scan(): Promise<void> {
-    this.#scanned = [];
+    this.#scanned = new ScannedList();
     this.#bytes = 0;
     this.#need = null;
     const { root, cache, signal, pacer, warn, expectedDevice } = this.#options;
@@ -105,8 +120,10 @@ export class TreeReader {
       knownDatabase: cache.knownDatabase,
       ...(expectedDevice === null ? {} : { expectedDev: BigInt(expectedDevice) }),
     });
+    cache.beginScan();
     for (const scanned of entries) {
       this.#scanned.push(scanned);
+      cache.compare(scanned);
       this.#bytes += scanned.entry.size;
       pacer.count(1, scanned.entry.size);
       const pause = pacer.turn();
@@ -120,21 +137,24 @@ export class TreeReader {
   }
 
   #plan(): ReadingNeed {
+    this.#sources = new Int32Array(this.#scanned.length);
+    this.#places = new Uint16Array(this.#scanned.length);
     const groups = new Set<number>();
     let bytes = 0;
-    for (const scanned of this.#scanned) {
+    for (let index = 0; index < this.#scanned.length; index++) {
+      const scanned = this.#scanned.at(index);
       const { entry, facts } = scanned;
       if (entry.type !== "file") continue;
       // One inode: what is read of the first member holds for the others.
       if (entry.linkGroup !== undefined && groups.has(entry.linkGroup)) continue;
       if (entry.linkGroup !== undefined) groups.add(entry.linkGroup);
-      const known = this.#cached(scanned);
-      if (known !== null) {
-        this.#contents.set(scanned, known);
+      if (this.#isCached(scanned)) {
+        this.#sources[index] = FROM_CACHE;
+        this.#options.pacer.count(0, entry.size);
         continue;
       }
       bytes += Math.min(entry.size, facts.blocks * 512);
-      (entry.sqlite === true ? this.#toCopy : this.#toRead).push(scanned);
+      (entry.sqlite === true ? this.#toCopy : this.#toRead).push(index);
     }
     return { bytes, files: this.#toRead.length + this.#toCopy.length };
   }
@@ -146,20 +166,21 @@ export class TreeReader {
   async capture(copies: CopyFolder, over: AbortSignal): Promise<void> {
     const { clock, signal } = this.#options;
     const still = { clock, signal: AbortSignal.any([signal, over]), still: true };
-    for (const scanned of this.#toCopy) {
+    for (const index of this.#toCopy) {
       await this.#orLater(over, async () => {
+        const scanned = this.#scanned.at(index);
         const { path } = scanned.entry;
         const now = { ...scanned, entry: { ...scanned.entry, ...this.#xattrsOf(path) } };
         const name = copies.newName();
         await snapshotDatabase(joinPath(this.root.path, path), `${copies.path}/${name}`, still);
-        this.#captured.set(scanned, { folder: copies.path, path: pathBytes(name), now });
+        this.#captured.set(index, { folder: copies.path, path: pathBytes(name), now });
       });
     }
     const folder = openRootFolder(this.root.path);
     try {
-      for (const scanned of this.#toRead) {
+      for (const index of this.#toRead) {
         if (over.aborted) return;
-        await this.#orLater(over, () => this.#captureFile(folder, scanned, copies, over));
+        await this.#orLater(over, () => this.#captureFile(folder, index, copies, over));
       }
     } finally {
       closeFd(folder);
@@ -168,10 +189,11 @@ export class TreeReader {
 
   async #captureFile(
     folder: number,
-    scanned: ScannedEntry,
+    index: number,
     copies: CopyFolder,
     over: AbortSignal,
   ): Promise<void> {
+    const scanned = this.#scanned.at(index);
     const file = openForReading(folder, scanned.entry.path, this.#xattrs);
     try {
       const path = await copies.copy(file, () => {
@@ -184,7 +206,7 @@ export class TreeReader {
       }
       const { sqlite: _raw, ...entry } = scanned.entry;
       const now = { ...scanned, entry: { ...entry, ...file.entry }, facts: file.facts };
-      this.#captured.set(scanned, { folder: copies.path, path, now });
+      this.#captured.set(index, { folder: copies.path, path, now });
     } finally {
       file.close();
     }
@@ -200,108 +222,155 @@ export class TreeReader {
     }
   }
 
-  #placeOf(scanned: ScannedEntry): { readonly folder: string; readonly path: PathBytes } {
-    return this.#captured.get(scanned) ?? { folder: this.root.path, path: scanned.entry.path };
+  #placeOf({ index, scanned }: Planned): { readonly folder: string; readonly path: PathBytes } {
+    return this.#captured.get(index) ?? { folder: this.root.path, path: scanned.entry.path };
+  }
+
+  *#planned(indexes: readonly number[]): Generator<Planned> {
+    for (const index of indexes) yield { index, scanned: this.#scanned.at(index) };
   }
 
   /** Reads the databases, each from a consistent copy. Before `begin`. */
   async readDatabases(pool: ContentPool): Promise<void> {
-    for (const scanned of this.#toCopy) {
-      const read = await this.#readDatabase(pool, scanned);
-      if (read !== null) this.#contents.set(scanned, read);
-      else this.#toRead.push(scanned); // as it is
+    for (const planned of this.#planned(this.#toCopy)) {
+      const read = await this.#readDatabase(pool, planned);
+      if (read !== null) this.#contents.set(planned.index, read);
+      else this.#toRead.push(planned.index); // as it is
     }
     this.#toCopy = [];
   }
 
   /** Gives the pool all that is to be read: large files first, so that none of them is the last one. */
   begin(pool: ContentPool): void {
-    const large = this.#toRead.filter(isSegmented).sort((a, b) => b.entry.size - a.entry.size);
-    for (const scanned of large) {
-      const read = this.#readSegmented(pool, scanned);
-      read.catch(() => {}); // whoever takes the entries sees it
-      this.#contents.set(scanned, read);
-    }
-    const small = this.#toRead.filter((scanned) => !isSegmented(scanned));
-    const live = small.filter((scanned) => !this.#captured.has(scanned));
-    const captured = small.filter((scanned) => this.#captured.has(scanned));
-    for (const batch of [...readBatches(live), ...readBatches(captured)]) {
-      const [first] = batch;
-      if (first === undefined) continue;
-      const { folder, sqlite } = { folder: this.#placeOf(first).folder, sqlite: first.entry.sqlite === true };
-      const paths = batch.map((scanned) => this.#placeOf(scanned).path);
-      const answer = pool.read({ folder, sqlite, range: null, paths });
-      answer.then(({ bytesRead }) => this.#bytesRead += bytesRead, () => {});
-      for (const [index, scanned] of batch.entries()) this.#contents.set(scanned, { answer, index });
+    const large: Planned[] = [];
+    const live: number[] = [];
+    const captured: number[] = [];
+    for (const planned of this.#planned(this.#toRead)) {
+      if (isSegmented(planned.scanned)) large.push(planned);
+      else (this.#captured.has(planned.index) ? captured : live).push(planned.index);
     }
     this.#toRead = [];
+    for (const planned of large.sort((a, b) => b.scanned.entry.size - a.scanned.entry.size)) {
+      const read = this.#readSegmented(pool, planned);
+      read.catch(() => {}); // whoever takes the entries sees it
+      this.#contents.set(planned.index, read);
+    }
+    for (const list of [live, captured]) {
+      for (const batch of readBatches(this.#planned(list))) this.#readBatch(pool, batch);
+    }
   }
 
-  async #finished(scanned: ScannedEntry, content: Content): Promise<ManifestEntry | null> {
-    if (content instanceof Promise || "entry" in content) return await content;
-    const { outcomes } = await content.answer;
-    return this.#taken(scanned, outcomes[content.index]);
+  #readBatch(pool: ContentPool, files: readonly Planned[]): void {
+    const [first] = files;
+    if (first === undefined) return;
+    const { folder } = this.#placeOf(first);
+    const paths = packPaths(files.map((planned) => this.#placeOf(planned).path));
+    const answer = pool.read({ folder, sqlite: first.scanned.entry.sqlite === true, range: null, paths });
+    answer.then(({ bytesRead }) => this.#bytesRead += bytesRead, () => {});
+    for (const [place, { index }] of files.entries()) {
+      this.#sources[index] = FIRST_BATCH + this.#batches.length;
+      this.#places[index] = place;
+    }
+    this.#batches.push({ answer, outcomes: null, left: files.length });
   }
 
-  /** Every entry with its content, in path order. Entries that vanished or cannot be read are left out. */
-  async *entries(pool: ContentPool): AsyncGenerator<ManifestEntry> {
+  /**
+   * Every entry with its content, in path order; what `take` returns is awaited. Entries that vanished or cannot be read are
+   * left out. Once.
+   */
+  async each(pool: ContentPool, take: (entry: ManifestEntry) => Promise<void> | null): Promise<void> {
+    const { cache, pacer } = this.#options;
     const carriers = new Map<number, TreeEntry>();
-    for (const scanned of this.#scanned) {
+    for (let index = 0; index < this.#scanned.length; index++) {
+      const scanned = this.#scanned.at(index);
       const { entry } = scanned;
-      this.#options.pacer.count(1, 0);
+      pacer.count(1, 0);
       const carrier = entry.linkGroup === undefined ? undefined : carriers.get(entry.linkGroup);
-      if (entry.type !== "file") {
-        yield { entry, parts: [] };
-      } else if (carrier !== undefined) {
-        yield { entry: { ...carrier, path: entry.path }, parts: [] };
+      let taken: ManifestEntry;
+      if (entry.type !== "file" || carrier !== undefined) {
+        cache.pass(scanned);
+        taken = { entry: carrier === undefined ? entry : { ...carrier, path: entry.path }, parts: [] };
       } else {
-        // Not planned for: the member of its group that was to be read could not be.
-        const content = this.#contents.get(scanned) ?? this.#readSegmented(pool, scanned);
-        this.#contents.delete(scanned);
-        const read = "entry" in content ? content : await this.#finished(scanned, content);
+        const content = this.#content(pool, { index, scanned });
+        const read = content instanceof Promise ? await content : content;
+        if (read === null || read.cached === null) cache.miss();
+        else cache.remember(read.cached, read.parts);
         if (read === null) continue;
         if (entry.linkGroup !== undefined) carriers.set(entry.linkGroup, read.entry);
-        yield read;
+        taken = read;
       }
+      const pause = take(taken);
+      if (pause !== null) await pause;
     }
+  }
+
+  /** A promise only where it must be waited for: most files are in a batch that is there. */
+  #content(pool: ContentPool, planned: Planned): Taken | null | Promise<Taken | null> {
+    const { index, scanned } = planned;
+    const source = this.#sources[index] ?? BY_ITSELF;
+    if (source === FROM_CACHE) return this.#cached(scanned);
+    const batch = this.#batches[source - FIRST_BATCH] ?? null;
+    if (batch !== null) return this.#batched(batch, planned);
+    const content = this.#contents.get(index);
+    this.#contents.delete(index);
+    // Not planned for: the member of its group that was to be read could not be.
+    return content ?? this.#readSegmented(pool, planned);
+  }
+
+  #batched(batch: Batch, planned: Planned): Taken | null | Promise<Taken | null> {
+    if (batch.outcomes === null) {
+      return batch.answer.then(({ outcomes }) => {
+        batch.outcomes = outcomes();
+        return this.#batched(batch, planned);
+      });
+    }
+    const outcome = batch.outcomes[this.#places[planned.index] ?? 0];
+    if (--batch.left === 0) this.#batches[(this.#sources[planned.index] ?? 0) - FIRST_BATCH] = null;
+    return this.#taken(planned, outcome);
   }
 
   /** `manifest` is what the entries came to. Only when all of it is stored. */
   saveCache(manifest: FilesSummary): Promise<void> {
-    return this.#options.cache.save(this.#scanned, manifest);
+    return this.#options.cache.save(manifest);
   }
 
   /** After the scan: what the last run's manifest came to, if this one would come to the same. */
   unchanged(): FilesSummary | null {
-    return this.#options.cache.unchanged(this.#scanned);
+    return this.#options.cache.unchanged();
   }
 
-  /** The file as remembered, if it is unchanged and all its chunks are still in the repository. */
-  #cached(scanned: ScannedEntry): ManifestEntry | null {
+  /** True for a file that is unchanged, and all its chunks are still in the repository. */
+  #isCached(scanned: ScannedEntry): boolean {
+    const cached = this.#options.cache.find(scanned);
+    if (cached === null) return false;
+    const { parts } = cached;
+    if (!parts.every((part) => part.kind === "hole" || this.#options.stored(part.id))) return false;
+    return scanned.entry.sqlite === true || sizeOf(parts) === scanned.entry.size;
+  }
+
+  /** The file as remembered. */
+  #cached(scanned: ScannedEntry): Taken | null {
     const cached = this.#options.cache.find(scanned);
     if (cached === null) return null;
     const { parts, xattrs } = cached;
-    if (!parts.every((part) => part.kind === "hole" || this.#options.stored(part.id))) return null;
     const size = sizeOf(parts);
-    if (scanned.entry.sqlite !== true && size !== scanned.entry.size) return null;
-    const hasXattrs = xattrs.xattrs !== undefined;
-    const entry = hasXattrs ? { ...scanned.entry, ...xattrs } : scanned.entry;
-    this.#options.cache.remember(scanned, parts, hasXattrs ? { ...scanned, entry } : scanned);
-    this.#options.pacer.count(0, scanned.entry.size);
-    return { entry: size === entry.size ? entry : { ...entry, size }, parts };
+    const entry = xattrs.xattrs === undefined ? scanned.entry : { ...scanned.entry, ...xattrs };
+    const now = entry === scanned.entry ? scanned : { ...scanned, entry };
+    return { entry: size === entry.size ? entry : { ...entry, size }, parts, cached: now };
   }
 
   /** A file by itself, in segments where it is large; all of them must have seen one and the same state. */
-  async #readSegmented(pool: ContentPool, scanned: ScannedEntry): Promise<ManifestEntry | null> {
+  async #readSegmented(pool: ContentPool, planned: Planned): Promise<Taken | null> {
+    const { index, scanned } = planned;
     const sqlite = scanned.entry.sqlite === true;
-    const { folder, path } = this.#placeOf(scanned);
-    let { size } = this.#captured.get(scanned)?.now.entry ?? scanned.entry;
+    const { folder, path } = this.#placeOf(planned);
+    let { size } = this.#captured.get(index)?.now.entry ?? scanned.entry;
     for (let attempt = 1;; attempt++) {
       const ranges = isSegmented(scanned) ? fileSegments(size, sqlite) : [null];
       const answers = await this.#readRanges(pool, folder, path, sqlite, ranges);
       const outcome = mergeSegments(ranges, answers);
       const again = outcome.kind === "read" && !outcome.settled && ranges.length > 1;
-      if (!again || attempt === FUZZY_READS) return this.#taken(scanned, outcome);
+      if (!again || attempt === FUZZY_READS) return this.#taken(planned, outcome);
       size = outcome.facts.size;
     }
   }
@@ -314,14 +383,14 @@ export class TreeReader {
     ranges: readonly (ContentRange | null)[],
   ): Promise<readonly FileOutcome[]> {
     const answers: JobAnswer[] = await Promise.all(
-      ranges.map((range) => pool.read({ folder, paths: [path], sqlite, range })),
+      ranges.map((range) => pool.read({ folder, paths: packPaths([path]), sqlite, range })),
     );
     for (const { bytesRead } of answers) this.#bytesRead += bytesRead;
-    return answers.flatMap(({ outcomes }) => outcomes);
+    return answers.flatMap(({ outcomes }) => outcomes());
   }
 
   /** The entry as it was read; null where it vanished or could not be read. */
-  #taken(scanned: ScannedEntry, outcome: FileOutcome | undefined): ManifestEntry | null {
+  #taken({ index, scanned }: Planned, outcome: FileOutcome | undefined): Taken | null {
     if (outcome === undefined) return null;
     const { sqlite: _raw, ...entry } = scanned.entry;
     if (outcome.kind === "failed") {
@@ -331,32 +400,28 @@ export class TreeReader {
     }
     const { facts, parts, settled, problems } = outcome;
     for (const problem of problems) this.#warn(entry.path, problem);
-    const captured = this.#captured.get(scanned);
+    const captured = this.#captured.get(index);
     if (settled && captured === undefined && scanned.entry.sqlite !== true && sameAs(scanned, facts)) {
-      this.#options.cache.remember(scanned, parts);
-      return { entry: scanned.entry, parts };
+      return { entry: scanned.entry, parts, cached: scanned };
     }
     const now = captured?.now ?? { ...scanned, entry: { ...entry, ...attributesOf(facts) }, facts };
     const read = now.entry;
-    if (settled) {
-      this.#options.cache.remember(scanned, parts, now);
-      return { entry: read, parts };
-    }
+    if (settled) return { entry: read, parts, cached: now };
     this.#warn(entry.path, "changed while it was read: its content may mix states");
-    return { entry: { ...read, size: sizeOf(parts) }, parts };
+    return { entry: { ...read, size: sizeOf(parts) }, parts, cached: null };
   }
 
   /** Null when no consistent copy could be made: the file is then read as it is, with a warning. */
-  async #readDatabase(pool: ContentPool, scanned: ScannedEntry): Promise<ManifestEntry | null> {
+  async #readDatabase(pool: ContentPool, { index, scanned }: Planned): Promise<Taken | null> {
     const { clock, scratchFolder, signal } = this.#options;
-    const captured = this.#captured.get(scanned);
-    if (captured !== undefined) return await this.#readCopy(pool, scanned, captured);
+    const captured = this.#captured.get(index);
+    if (captured !== undefined) return await this.#readCopy(pool, captured);
     const { path } = scanned.entry;
     const copy = `${scratchFolder}/${COPY_NAME}`;
     try {
       const now = { ...scanned, entry: { ...scanned.entry, ...this.#xattrsOf(path) } };
       await snapshotDatabase(joinPath(this.root.path, path), copy, { clock, signal });
-      return await this.#readCopy(pool, scanned, { folder: scratchFolder, path: pathBytes(COPY_NAME), now });
+      return await this.#readCopy(pool, { folder: scratchFolder, path: pathBytes(COPY_NAME), now });
     } catch (error) {
       signal.throwIfAborted();
       if (isError(error, "disk-full", "cancelled")) throw error;
@@ -381,14 +446,13 @@ export class TreeReader {
     }
   }
 
-  async #readCopy(pool: ContentPool, scanned: ScannedEntry, copy: Captured): Promise<ManifestEntry> {
+  async #readCopy(pool: ContentPool, copy: Captured): Promise<Taken> {
     const { folder, path, now } = copy;
     const ranges = fileSegments(now.entry.size, true);
     const outcome = mergeSegments(ranges, await this.#readRanges(pool, folder, path, true, ranges));
     if (outcome.kind === "failed") throw new LibcError("read the copy", outcome.errno);
     const { parts } = outcome;
-    this.#options.cache.remember(scanned, parts, now);
-    return { entry: { ...now.entry, size: sizeOf(parts) }, parts };
+    return { entry: { ...now.entry, size: sizeOf(parts) }, parts, cached: now };
   }
 
   #warn(path: PathBytes, reason: string): void {

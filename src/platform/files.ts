@@ -131,11 +131,12 @@ async function createTemporary(path: string, mode: number, files: LocalFiles): P
 
 /**
  * Writes `content` so that a reader, and a crash at any instruction, sees the old file or the new one, never a part:
- * temporary file, fsync, rename, fsync of the folder. If we die before the rename, only a `.tmp` file is left.
+ * temporary file, fsync, rename, fsync of the folder. If we die before the rename, only a `.tmp` file is left. Pieces are
+ * written one after the other.
  */
 export async function writeFileAtomically(
   path: string,
-  content: string | Uint8Array,
+  content: string | Uint8Array | readonly Uint8Array[],
   options: { readonly mode?: number; readonly files?: LocalFiles } = {},
 ): Promise<void> {
   const { mode = 0o600, files = systemFiles } = options;
@@ -144,7 +145,7 @@ export async function writeFileAtomically(
   try {
     {
       using file = await createTemporary(temporary, mode, files);
-      await writeAll(file, bytes);
+      for (const piece of bytes instanceof Uint8Array ? [bytes] : bytes) await writeAll(file, piece);
       await file.sync();
     }
     await files.changeMode(temporary, mode); // the umask took bits away

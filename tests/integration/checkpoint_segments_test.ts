@@ -79,7 +79,10 @@ async function take(runs: CheckpointRuns, between: (read: number) => void) {
   reader.plan();
   reader.begin(pool);
   let parts: readonly ContentPart[] = [];
-  for await (const { entry, parts: read } of reader.entries(pool)) if (entry.type === "file") parts = read;
+  await reader.each(pool, ({ entry, parts: read }) => {
+    if (entry.type === "file") parts = read;
+    return null;
+  });
   await pool.finish();
   await sender.finish();
   return { content: JSON.stringify(parts), warnings: warnings.map(({ reason }) => reason), reads };

@@ -191,7 +191,7 @@ async function poolOf(script: string, silenceLimitMs = 60_000): Promise<unknown>
     startThread: () => new Worker(url, { type: "module" }),
   });
   try {
-    await pool.read({ folder: runs.files, paths: [], sqlite: false, range: null });
+    await pool.read({ folder: runs.files, paths: new Uint8Array(0), sqlite: false, range: null });
     await pool.finish();
     return null;
   } catch (error) {

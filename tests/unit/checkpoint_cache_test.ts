@@ -48,7 +48,7 @@ async function remembered(folder: string, aheadMs = LATER_MS): Promise<void> {
   const cache = await open(folder, folder, aheadMs);
   const file = scanned(folder, "f");
   cache.remember(file, PARTS);
-  await cache.save([file], null);
+  await cache.save(null);
 }
 
 Deno.test("an untouched file is unchanged", async () => {
@@ -109,7 +109,7 @@ Deno.test("a database changes with its log, and is not taken for one that was re
   };
   const cache = await open(folder.path);
   cache.remember(database, PARTS);
-  await cache.save([database], null);
+  await cache.save(null);
   const next = await open(folder.path);
   assert.deepEqual(next.find(database)?.parts, PARTS);
   assert.equal(next.find({ ...database, wal: { ...wal, size: 64 } }), null);
@@ -158,13 +158,19 @@ async function unchangedAfter(
   Deno.symlinkSync("f", `${folder.path}/l`);
   const first = await open(folder.path, folder.path, aheadMs);
   const entries = [...scanTree(filesRoot(folder.path))];
-  for (const entry of entries) if (entry.entry.type === "file" && !forget) first.remember(entry, PARTS);
-  await first.save(entries, SUMMARY);
+  for (const entry of entries) {
+    if (entry.entry.type !== "file") first.pass(entry);
+    else if (forget) first.miss();
+    else first.remember(entry, PARTS);
+  }
+  await first.save(SUMMARY);
   edit(folder.path);
   const path = `${folder.path}.cache`;
   try {
     const next = await openScanCache({ path, rootPath: folder.path, clock: clockAhead(LATER_MS), stamp });
-    return next.unchanged([...scanTree(filesRoot(folder.path))]);
+    next.beginScan();
+    for (const entry of scanTree(filesRoot(folder.path))) next.compare(entry);
+    return next.unchanged();
   } finally {
     Deno.removeSync(path);
   }

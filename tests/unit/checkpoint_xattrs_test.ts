@@ -186,8 +186,8 @@ Deno.test("an unchanged file's attributes come from the cache, a changed one's a
   const clock = { wallMs: () => Date.now() + 100_000, monotonicMs: () => 0, sleep: () => Promise.resolve() };
   const options = { path: `${folder.path}.cache`, rootPath: folder.path, clock };
   const cache = await openScanCache(options);
-  cache.remember(scanned, [], { ...scanned, entry: { ...scanned.entry, xattrs } });
-  await cache.save([scanned], null);
+  cache.remember({ ...scanned, entry: { ...scanned.entry, xattrs } }, []);
+  await cache.save(null);
   const next = await openScanCache(options);
   assert.deepEqual(next.find(scanned)?.xattrs, { xattrs });
   withFolder(pathBytes(folder.path), (folderFd) => {
