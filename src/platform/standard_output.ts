@@ -166,6 +166,12 @@ export function boundedOutput(
   };
 }
 
+const F_SETPIPE_SZ = 1031;
+/**
+ * The most that anybody may have. We look at a full pipe each millisecond at best, so what it holds is what a thousand of
+ * them pass on in a second: with the usual 64 KiB a talkative program would be held back by us, not by its reader.
+ */
+const PIPE_BYTES = 1 << 20;
 const POLLOUT = 4;
 const POLLERR_OR_HUP_OR_NVAL = 8 | 16 | 32;
 const O_WRONLY_NOCTTY_NONBLOCK_CLOEXEC = 0o1 | 0o400 | 0o4000 | 0o2000000;
@@ -206,14 +212,17 @@ function descriptor(fd: number, stream: { writeSync(bytes: Uint8Array): number }
       poll: { parameters: ["buffer", "u64", "i32"], result: "i32" },
       open: { parameters: ["buffer", "i32"], result: "i32" },
       write: { parameters: ["i32", "buffer", "u64"], result: "i64" },
+      fcntl: { parameters: ["i32", "i32", "i32"], result: "i32" },
     }).symbols;
   } catch {
     // No glibc: writes may block, as they do in every program that does not take this care.
     return { tryWrite: (bytes) => stream.writeSync(bytes) };
   }
-  const { poll, write, open } = libc;
+  const { poll, write, open, fcntl } = libc;
   const own = reopen(fd, open);
   const target = own ?? fd;
+  // Refused for other things than pipes, and above the user's limit: then it stays as it is.
+  if (own !== undefined) fcntl(own, F_SETPIPE_SZ, PIPE_BYTES);
   const pollfd = new Uint8Array(8);
   const view = new DataView(pollfd.buffer);
   return {

@@ -120,6 +120,37 @@ Deno.test("hooks of checkpoints need consistency hooks, and that needs one", asy
   assert.deepEqual([captureLimitMs, hookTimeoutMs], [2000, 30_000]);
 });
 
+Deno.test("logs have files of their own, sizes that last, and defaults that depend on each other", async () => {
+  const path = "/var/log/a.log";
+  const shared = await refused({ processes: { a: { ...A, logs: { path } }, b: { ...A, logs: { path } } } });
+  assert.match(shared["/processes/b/logs/path"] ?? "", /the file that a writes/);
+  await accepted({ processes: { a: { ...A, logs: { path: "/dev/stdout" } }, b: { ...A, logs: { path: "/dev/stdout" } } } });
+  for (const logs of [{ path: "relative" }, { max_size: "1KiB" }, { max_files: 0 }, { policy: "wait" }, { rate_limit: {} }, { format: "xml" }]) {
+    const problems = Object.keys(await refused({ processes: { a: { ...A, logs } } }));
+    assert.ok(problems.some((at) => at.startsWith("/processes/a/logs/")), `${JSON.stringify(logs)}: ${problems}`);
+  }
+  const { config } = await accepted({
+    processes: {
+      plain: A,
+      filed: { ...A, logs: { path, max_size: 0, rate_limit: { lines_per_second: 5 } } },
+      both: { ...A, logs: { path: "/var/log/b.log", pass_through: true, format: "json" } },
+    },
+  });
+  const { plain, filed, both } = config.processes;
+  assert.deepEqual(plain?.logs, {
+    path: null,
+    maxSizeBytes: 10 << 20,
+    maxFiles: 5,
+    policy: "block",
+    rateLimit: null,
+    passThrough: true,
+    format: null,
+  });
+  assert.deepEqual([filed?.logs.maxSizeBytes, filed?.logs.passThrough], [Infinity, false]);
+  assert.deepEqual(filed?.logs.rateLimit, { linesPerSecond: 5, burst: 50 });
+  assert.deepEqual([both?.logs.passThrough, both?.logs.format], [true, "json"]);
+});
+
 Deno.test("dependencies must exist and have no cycle", async () => {
   const cycle = await refused({
     processes: {
