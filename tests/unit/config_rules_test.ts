@@ -124,10 +124,19 @@ Deno.test("logs have files of their own, sizes that last, and defaults that depe
   const path = "/var/log/a.log";
   const shared = await refused({ processes: { a: { ...A, logs: { path } }, b: { ...A, logs: { path } } } });
   assert.match(shared["/processes/b/logs/path"] ?? "", /the file that a writes/);
-  await accepted({ processes: { a: { ...A, logs: { path: "/dev/stdout" } }, b: { ...A, logs: { path: "/dev/stdout" } } } });
-  for (const logs of [{ path: "relative" }, { max_size: "1KiB" }, { max_files: 0 }, { policy: "wait" }, { rate_limit: {} }, { format: "xml" }]) {
+  await accepted({
+    processes: { a: { ...A, logs: { path: "/dev/stdout" } }, b: { ...A, logs: { path: "/dev/stdout" } } },
+  });
+  for (
+    const logs of [{ path: "relative" }, { max_size: "1KiB" }, { max_files: 0 }, { policy: "wait" }, {
+      rate_limit: {},
+    }, { format: "xml" }]
+  ) {
     const problems = Object.keys(await refused({ processes: { a: { ...A, logs } } }));
-    assert.ok(problems.some((at) => at.startsWith("/processes/a/logs/")), `${JSON.stringify(logs)}: ${problems}`);
+    assert.ok(
+      problems.some((at) => at.startsWith("/processes/a/logs/")),
+      `${JSON.stringify(logs)}: ${problems}`,
+    );
   }
   const { config } = await accepted({
     processes: {
