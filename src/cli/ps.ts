@@ -15,13 +15,13 @@ export function processTable(processes: readonly JsonObject[]): string {
   const text = (value: unknown) => value === null || value === undefined ? "-" : String(value);
   const rows = processes.map((process) => [
     text(process["name"]),
-    text(process["state"]),
+    process["state"] === "running" && process["ready"] === false ? "not ready" : text(process["state"]),
     text(process["wanted"]),
     text(process["pid"]),
     text(process["restarts"]),
     text(process["started"]),
     exitText(process["last_exit"]),
-    text(process["reason"]),
+    text(process["reason"] ?? process["probe_failure"]),
   ]);
   return table(["NAME", "STATE", "WANTED", "PID", "RESTARTS", "STARTED", "LAST EXIT", "REASON"], rows);
 }
