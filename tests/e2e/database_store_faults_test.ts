@@ -207,8 +207,8 @@ const FAULTS: readonly StoreFault[] = [
   { name: "no answers, and work dropped", outage: "silent" },
   {
     name: "connections that end before a put, which is done late",
-    // Later than it is asked for, so that it is sent again: whichever lands first, the other one is refused.
-    rules: [{ operation: "put", keyPrefix: `${PREFIX}/databases/`, lateMs: 4_000, ...ALWAYS }],
+    // Its sender thinks that it failed. It lands before the fault ends, so that the first one that is answered is refused.
+    rules: [{ operation: "put", keyPrefix: `${PREFIX}/databases/`, lateMs: 2_000, ...ALWAYS }],
   },
   { name: "no connections", outage: "refused" },
 ];
@@ -237,6 +237,12 @@ for (const { name, rules = [], outage } of FAULTS) {
         },
       });
       if (rules.length > 0) assert.ok((active[0]?.hits ?? 0) > 0, "the fault has struck");
+      if (rules.some(({ lateMs }) => lateMs !== undefined)) {
+        assert.ok(
+          proxy.requests.some(({ status }) => status === 412),
+          "a put was refused by its own former try",
+        );
+      }
       await proveWhole(scene, place, manager);
     },
   });
