@@ -3,11 +3,13 @@
  * backups of the same data on the same disk in the same run. Tests the binary (STATE_MANAGER_BINARY, else
  * ./state-manager) or, where there is none, the source. Sizes: BENCH_MIB (256), BENCH_FILES (4000), BENCH_ROUNDS (3).
  * `deno task bench checkpoint`: checkpoint.ts, beside restic and borg. `deno task bench replication`: replication.ts, beside Litestream.
+ * `deno task bench loop-delay`: loop_delay.ts, what probes see of a manager while a large checkpoint runs.
  */
 
 import { benchCheckpoint } from "./checkpoint.ts";
 import { type DataSize, makeData, touchData } from "./data.ts";
 import { Manager, output, programCommand } from "./programs.ts";
+import { benchLoopDelay } from "./loop_delay.ts";
 import { benchReplication } from "./replication.ts";
 
 const size: DataSize = {
@@ -187,4 +189,5 @@ async function benchCheckpoints(): Promise<void> {
 const [name, ...args] = Deno.args;
 if (name === "replication") await benchReplication(args);
 else if (name === "checkpoint") await benchCheckpoint(args);
+else if (name === "loop-delay") await benchLoopDelay(args);
 else await benchCheckpoints();

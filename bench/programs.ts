@@ -107,6 +107,10 @@ export class Manager {
     return manager;
   }
 
+  get url(): string {
+    return this.#url;
+  }
+
   get pid(): number {
     return this.#child.pid;
   }

@@ -21,10 +21,15 @@ const records = (bytes: Uint8Array): string[] =>
   new TextDecoder("latin1").decode(bytes).split("\0").filter((text) => text !== "");
 
 /**
- * Type, mode, owner, group, mtime with nanoseconds, size, target, hash of the content, and for hard links the first
- * path of their group. Sizes of folders are the file system's and left out.
+ * One line for each entry: path, type, mode, owner, group, mtime with nanoseconds, size, target, hash of the content, and
+ * for hard links the first path of their group. Sizes of folders are the file system's and left out.
  */
 export async function listTree(root: string): Promise<string[]> {
+  return (await listRows(root)).map((row) => row.join(" "));
+}
+
+/** As `listTree`, the columns of each line apart. */
+export async function listRows(root: string): Promise<string[][]> {
   const format = "%P\\t%y\\t%m\\t%U\\t%G\\t%T@\\t%s\\t%l\\t%n\\t%i\\0";
   const found = records(await output("find", [".", "-printf", format], root));
   const hashes = new Map(
@@ -46,14 +51,14 @@ export async function listTree(root: string): Promise<string[]> {
   return found.sort().map((line) => {
     const [
       path = "",
-      type,
-      mode,
-      uid,
-      gid,
-      mtime,
-      size,
-      target,
-      links,
+      type = "",
+      mode = "",
+      uid = "",
+      gid = "",
+      mtime = "",
+      size = "",
+      target = "",
+      links = "",
       inode = "",
     ] = line.split("\t");
     const group = type === "f" && links !== "1" ? firstOf.get(inode) ?? path : "";
@@ -70,6 +75,6 @@ export async function listTree(root: string): Promise<string[]> {
       target,
       hashes.get(path) ?? "",
       group,
-    ].join(" ");
+    ];
   });
 }
