@@ -9,7 +9,7 @@ import type { ObjectStore } from "../storage/object_store.ts";
 import { type BlobReading, readChunk } from "./chunk_reader.ts";
 import type { ChunkLocation, ChunkTable } from "./chunk_table.ts";
 import { damaged } from "./codec.ts";
-import { idFromText, packKey } from "./ids.ts";
+import { packKey } from "./ids.ts";
 import type { IndexedPack } from "./index_format.ts";
 
 /** Requests at one time; each range is in memory until its chunks are written: 48 MiB in all. */
@@ -49,7 +49,7 @@ export interface FetchPlan {
 export function planFetch(table: ChunkTable, ids: Iterable<string>): FetchPlan {
   const byPack = new Map<string, { pack: IndexedPack; chunks: WantedChunk[] }>();
   for (const id of ids) {
-    const found = table.find(idFromText(id));
+    const found = table.locate(id);
     if (found === null) throw damaged("the indexes", `none knows chunk ${id}`);
     const chunk = wantedOf(id, found);
     const group = byPack.get(found.pack.name);
@@ -60,7 +60,10 @@ export function planFetch(table: ChunkTable, ids: Iterable<string>): FetchPlan {
   return { ranges, bytes: ranges.reduce((sum, { start, end }) => sum + end - start, 0) };
 }
 
-function wantedOf(id: string, { length, flags, offset, storedLength }: ChunkLocation): WantedChunk {
+function wantedOf(
+  id: string,
+  { length, flags, offset, storedLength }: Omit<ChunkLocation, "id">,
+): WantedChunk {
   return { id, length, flags, offset, storedLength };
 }
 
