@@ -1,0 +1,71 @@
+/** Keys that say as whom a process runs and what it may use, and what of the manager's variables it gets. */
+
+import assert from "node:assert/strict";
+import { processEnvironment, processSpecs } from "../../src/manager/process_specs.ts";
+import { FOLDER_STORE, load, problemsOf } from "../support/config_files.ts";
+
+const app = (keys: Record<string, unknown>) =>
+  load({ file: { ...FOLDER_STORE, processes: { app: { command: ["x"], ...keys } } } });
+
+async function problemAt(key: string, keys: Record<string, unknown>): Promise<string> {
+  return (await problemsOf(app(keys)))[`/processes/app/${key}`] ?? "";
+}
+
+Deno.test("user, group, umask, nice, limits and env_file are read into one form", async () => {
+  const { config } = await app({
+    user: "app",
+    group: 1001,
+    umask: "027",
+    nice: -5,
+    limits: { nofile: 65536, core: 0, stack: "8MiB", memlock: "unlimited" },
+    env_file: "/run/secrets//a.env",
+    memory_limit: "1GiB",
+  });
+  const process = config?.processes["app"];
+  assert.deepEqual(process?.execution, {
+    user: "app",
+    group: "1001",
+    umask: 0o027,
+    nice: -5,
+    limits: { nofile: 65536, core: 0, stack: 8_388_608, memlock: null },
+  });
+  assert.deepEqual(process?.envFiles, ["/run/secrets/a.env"]);
+  assert.deepEqual(process?.memoryLimit, {
+    maxBytes: 1_073_741_824,
+    warnBytes: 966_367_641,
+    forMs: 15_000,
+  });
+});
+
+Deno.test("wrong users, masks, limits and files of variables are refused by their key", async () => {
+  assert.match(await problemAt("user", { user: "a:b" }), /a name or a number/);
+  assert.match(await problemAt("user", { user: -1 }), /a name or a number/);
+  assert.match(await problemAt("umask", { umask: "0888" }), /octal/);
+  assert.match(await problemAt("umask", { umask: 22 }), /octal/);
+  assert.match(await problemAt("nice", { nice: 20 }), /from -20 to 19/);
+  assert.match(await problemAt("limits/nofile", { limits: { nofile: "64MiB" } }), /whole number/);
+  assert.match(await problemAt("limits/core", { limits: { core: "much" } }), /a size/);
+  assert.match(await problemAt("limits/as", { limits: { as: 1 } }), /./);
+  assert.match(await problemAt("env_file", { env_file: "secrets.env" }), /absolute path/);
+  assert.match(await problemAt("memory_limit/warn", { memory_limit: { max: "2MiB", warn: "3MiB" } }), /max/);
+});
+
+Deno.test("process gets none of the manager's credentials and settings but those that env_from names", async () => {
+  const manager = {
+    PATH: "/bin",
+    AWS_ACCESS_KEY_ID: "key",
+    AWS_SECRET_ACCESS_KEY: "secret",
+    STATE_MANAGER_TOKEN: "token",
+    BUCKET_NAME: "bucket",
+    MY_AWS_NAME: "mine",
+  };
+  assert.deepEqual(processEnvironment({ envFrom: ["AWS_ACCESS_KEY_ID"] }, manager), {
+    PATH: "/bin",
+    AWS_ACCESS_KEY_ID: "key",
+    MY_AWS_NAME: "mine",
+  });
+  const { config } = await app({ user: "app", env: { A: "1" } });
+  assert.ok(config);
+  const text = JSON.stringify(processSpecs(config, manager));
+  assert.doesNotMatch(text, /secret|token|"bucket"/);
+});
