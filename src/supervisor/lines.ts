@@ -130,18 +130,6 @@ function partAt({ bytes, ends, firstPart }: OutputBatch, index: number): number 
   return part + firstPart;
 }
 
-/** The batch without its first `count` pieces; `count` is less than it has. */
-export function withoutFirst(batch: OutputBatch, count: number): OutputBatch {
-  if (count === 0) return batch;
-  const at = batch.ends[count - 1] ?? 0;
-  return {
-    ...batch,
-    bytes: batch.bytes.subarray(at),
-    ends: batch.ends.slice(count).map((end) => end - at),
-    firstPart: partAt(batch, count),
-  };
-}
-
 /** The first `count` pieces of the batch, at least one. */
 export function firstOf(batch: OutputBatch, count: number): OutputBatch {
   if (count >= batch.ends.length) return batch;

@@ -50,7 +50,7 @@ const LINE_END: Entry = { bytes: Uint8Array.of(NEWLINE), lines: 0, isGap: false 
 const encoder = new TextEncoder();
 
 export class LogFile {
-  readonly #options: LogFileOptions;
+  #options: LogFileOptions;
   #queue: Entry[] = [];
   #queuedBytes = 0;
   /** Stream of the line that is under way in the queue's end; null: none is. */
@@ -95,8 +95,14 @@ export class LogFile {
     this.#enqueue({ bytes: batch.bytes, lines: batch.ends.length, isGap: false });
     this.#openLine = batch.bytes.at(-1) === NEWLINE ? null : batch.stream;
     if (!this.#working) void this.#work();
-    if (policy === "drop" || this.#failing || this.#queuedBytes <= WAIT_FROM_BYTES) return null;
+    if (policy === "drop" || this.#queuedBytes <= WAIT_FROM_BYTES) return null;
     return new Promise((resolve) => this.#waiters.push(resolve));
+  }
+
+  /** Other limits or another policy for the same file, from now on. */
+  adjust(change: Pick<LogFileOptions, "maxSizeBytes" | "maxFiles" | "policy">): void {
+    const { maxSizeBytes, maxFiles, policy } = change;
+    this.#options = { ...this.#options, maxSizeBytes, maxFiles, policy };
   }
 
   /** Opens the file anew by its name with the next write: somebody moved it away. */

@@ -77,9 +77,8 @@ export class ProcessLogs {
     entry.spec = spec;
     const { clock } = this.#options;
     entry.budget = spec.rateLimit === null ? null : new LineBudget(spec.rateLimit, clock.monotonicMs());
-    const sameFile = before.path === spec.path && before.maxSizeBytes === spec.maxSizeBytes &&
-      before.maxFiles === spec.maxFiles && before.policy === spec.policy;
-    if (sameFile && (entry.file !== null || spec.path === null)) return;
+    // A second writer of the same file would rotate it under the first.
+    if (entry.file !== null && before.path === spec.path) return entry.file.adjust(spec);
     void entry.file?.close(CLOSE_MS);
     entry.file = spec.path === null ? null : new LogFile({
       ...spec,

@@ -70,7 +70,7 @@ Deno.test("a log file keeps lines of two streams apart when one of them is not f
 
 Deno.test("a log file is rotated between lines, by size and number, and none of the kept lines is cut or doubled", async () => {
   await using app = await scene({ maxSizeBytes: 1000 });
-  const lines = Array.from({ length: 500 }, (_, i) => `line ${String(i).padStart(4, "0")}\n`);
+  const lines = Array.from({ length: 500 }, (_, i) => `line ${String(i).padStart(5, "0")}\n`);
   await pushAll(app.file, lines);
   await app.file.close(5_000);
   const names = [...Deno.readDirSync(app.path.slice(0, -"/app.log".length))].map(({ name }) => name).sort();
@@ -79,6 +79,16 @@ Deno.test("a log file is rotated between lines, by size and number, and none of 
   for (const text of texts) assert.ok(text.length <= 1000 && text.endsWith("\n"), `${text.length}`);
   assert.ok(lines.join("").endsWith(texts.join("")));
   assert.ok(texts.join("").length > 2000);
+});
+
+Deno.test("a log file obeys new limits without being opened anew", async () => {
+  await using app = await scene();
+  await pushAll(app.file, ["x".repeat(999) + "\n"]);
+  await until(() => sizeOf(app.path) === 1000, "the first line");
+  app.file.adjust({ maxSizeBytes: 1000, maxFiles: 2, policy: "block" });
+  await pushAll(app.file, ["second\n"]);
+  await app.file.close(5_000);
+  assert.deepEqual([(await app.text(".1")).length, await app.text()], [1000, "second\n"]);
 });
 
 Deno.test("a line without end does not grow a log file without limit", async () => {
@@ -120,8 +130,8 @@ Deno.test("a log file that somebody moved away is opened anew when it is told so
   assert.deepEqual([await app.text(".moved"), await app.text()], ["one\n", "two\n"]);
 });
 
-/** The machine's files, whose writes fail while `full` is set, after half of the bytes. */
-function failingFiles() {
+/** The machine's files, whose writes fail while `full` is set, with `halves` after half of the bytes. */
+function failingFiles(halves: boolean) {
   const state = { full: false, refused: 0 };
   const files: AppendFiles = {
     ...systemAppendFiles,
@@ -133,7 +143,7 @@ function failingFiles() {
         write(bytes) {
           if (!state.full) return file.write(bytes);
           short = !short;
-          if (short && bytes.length > 1) return file.write(bytes.subarray(0, bytes.length >> 1));
+          if (halves && short && bytes.length > 1) return file.write(bytes.subarray(0, bytes.length >> 1));
           state.refused++;
           return Promise.reject(new Error("No space left on device (os error 28)"));
         },
@@ -145,7 +155,11 @@ function failingFiles() {
 }
 
 Deno.test("a full disk never makes the program wait; the file then says how many lines are missing", async () => {
-  const { state, files } = failingFiles();
+  for (const halves of [true, false]) await fullDisk(halves);
+});
+
+async function fullDisk(halves: boolean): Promise<void> {
+  const { state, files } = failingFiles(halves);
   let nowMs = 0;
   const time = { ...clock, monotonicMs: () => nowMs };
   await using app = await scene({ files, clock: time });
@@ -173,7 +187,7 @@ Deno.test("a full disk never makes the program wait; the file then says how many
   for (const line of text.trimEnd().split("\n")) {
     assert.match(line, /^(first|cut in the m.*|state-manager: .*|again|)$/, text);
   }
-});
+}
 
 Deno.test("a slow disk makes the program wait with block, and costs counted lines with drop", async () => {
   for (const policy of ["block", "drop"] as const) {

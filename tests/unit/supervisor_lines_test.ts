@@ -9,9 +9,7 @@ import {
   LineSplitter,
   noteOf,
   type OutputBatch,
-  type OutputPiece,
   piecesOf,
-  withoutFirst,
 } from "../../src/supervisor/lines.ts";
 
 const encoder = new TextEncoder();
@@ -123,14 +121,15 @@ Deno.test("LineSplitter never cuts a character of UTF-8 at the limit", () => {
 });
 
 Deno.test("batches can be cut at any piece without losing its part number", () => {
-  const bytes = encoder.encode("one\n" + "y".repeat(2 * LINE_LIMIT_BYTES + 5) + "\nlast\n");
-  const [batch] = batchesOf([bytes]);
-  assert.ok(batch);
-  const all = [...piecesOf(batch)];
-  for (let count = 1; count < all.length; count++) {
-    const both: OutputPiece[] = [...piecesOf(firstOf(batch, count)), ...piecesOf(withoutFirst(batch, count))];
-    assert.deepEqual(both, all);
-    assert.deepEqual([...piecesOf(batch, count)], all.slice(count));
+  const bytes = encoder.encode("one\n" + "y".repeat(5 * LINE_LIMIT_BYTES + 5) + "\nlast\n");
+  const batches = batchesOf([bytes.subarray(0, 40_000), bytes.subarray(40_000)]);
+  assert.deepEqual(batches.map(({ firstPart }) => firstPart), [0, 2]);
+  for (const batch of batches) {
+    const all = [...piecesOf(batch)];
+    for (let count = 1; count < all.length; count++) {
+      assert.deepEqual([...piecesOf(firstOf(batch, count))], all.slice(0, count));
+      assert.deepEqual([...piecesOf(batch, count)], all.slice(count));
+    }
   }
 });
 
