@@ -5,7 +5,7 @@
 
 import { closeFd, LibcError, type PathBytes } from "../platform/libc_files.ts";
 import { type ContentRange, readContent } from "./content_reader.ts";
-import { FUZZY_READS, openForReading, openRootFolder } from "./file_reader.ts";
+import { FUZZY_READS, type OpenFile, openForReading, openRootFolder } from "./file_reader.ts";
 import type { ContentPart, ScanFacts, TreeEntry } from "./types.ts";
 import { XattrReader } from "./xattrs.ts";
 
@@ -65,6 +65,14 @@ export interface ChunkSink {
 /** What a manifest tells of a file besides its name and content. */
 export function attributesOf({ mode, uid, gid, mtimeNs, size, xattrs }: Omit<ReadFacts, keyof ScanFacts>) {
   return { mode, uid, gid, mtimeNs, size, ...(xattrs === undefined ? {} : { xattrs }) };
+}
+
+/** Field by field: one for each file of a tree. */
+function factsOf({ entry, facts }: OpenFile): ReadFacts {
+  const { mode, uid, gid, mtimeNs, size, xattrs } = entry;
+  const { dev, ino, ctimeNs, linkCount, blocks } = facts;
+  const all = { mode, uid, gid, mtimeNs, size, dev, ino, ctimeNs, linkCount, blocks };
+  return xattrs === undefined ? all : { ...all, xattrs };
 }
 
 export function sizeOf(parts: readonly ContentPart[]): number {
@@ -127,7 +135,7 @@ export class ContentReader {
       });
       const whole = range !== null || sizeOf(parts) === file.entry.size;
       const settled = whole && !file.changed();
-      const facts = { ...attributesOf(file.entry), ...file.facts };
+      const facts = factsOf(file);
       return { kind: "read" as const, facts, settled, parts, problems: this.#problems };
     } finally {
       file.close();

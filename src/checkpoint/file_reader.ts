@@ -60,7 +60,8 @@ export function openForReading(rootFd: number, path: PathBytes, xattrs?: XattrRe
     // Another kind of thing has the name now: the file that was scanned is gone.
     if (stat.type !== "file") throw new LibcError(`open ${showPath(path)}`, "ENOENT");
     const entry = entryOf(path, stat, "file");
-    return openFile(fd, { ...entry, ...xattrs?.read(fd, entry, stat.dev) }, factsOf(stat));
+    const found = xattrs?.read(fd, entry, stat.dev);
+    return openFile(fd, found?.xattrs === undefined ? entry : { ...entry, ...found }, factsOf(stat));
   } catch (error) {
     closeFd(fd);
     throw error;

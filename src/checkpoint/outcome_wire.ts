@@ -127,7 +127,7 @@ export function decodeOutcomes(buffer: ArrayBuffer): FileOutcome[] {
       const { problems } = extras;
       outcomes.push({
         kind: "read",
-        facts: { ...facts, ...extras.xattrs },
+        facts: extras.xattrs.xattrs === undefined ? facts : { ...facts, ...extras.xattrs },
         settled: status === SETTLED,
         parts,
         problems,

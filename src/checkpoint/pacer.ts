@@ -17,7 +17,11 @@ export class Pacer {
   readonly #onProgress: (progress: ArchiveProgress) => void;
   #lastTurnMs: number;
   #lastProgressMs: number;
-  #progress: ArchiveProgress = { phase: "scan", entries: 0, bytes: 0, totalBytes: null };
+  #phase: ArchiveProgress["phase"] = "scan";
+  #totalBytes: number | null = null;
+  /** Counted for each entry: no object is made of them but to tell. */
+  #entries = 0;
+  #bytes = 0;
 
   constructor(options: {
     readonly clock: Clock;
@@ -33,14 +37,26 @@ export class Pacer {
 
   /** Begins a phase; its counters start at zero. */
   begin(phase: ArchiveProgress["phase"], totalBytes: number | null): void {
-    this.#progress = { phase, entries: 0, bytes: 0, totalBytes };
-    this.#onProgress(this.#progress);
+    this.#phase = phase;
+    this.#totalBytes = totalBytes;
+    this.#entries = 0;
+    this.#bytes = 0;
+    this.#onProgress(this.#progress());
     this.#lastProgressMs = this.#clock.monotonicMs();
   }
 
   count(entries: number, bytes: number): void {
-    const before = this.#progress;
-    this.#progress = { ...before, entries: before.entries + entries, bytes: before.bytes + bytes };
+    this.#entries += entries;
+    this.#bytes += bytes;
+  }
+
+  #progress(): ArchiveProgress {
+    return {
+      phase: this.#phase,
+      entries: this.#entries,
+      bytes: this.#bytes,
+      totalBytes: this.#totalBytes,
+    };
   }
 
   /** Tells progress if it is time. */
@@ -48,7 +64,7 @@ export class Pacer {
     const now = this.#clock.monotonicMs();
     if (now - this.#lastProgressMs < PROGRESS_INTERVAL_MS) return;
     this.#lastProgressMs = now;
-    this.#onProgress(this.#progress);
+    this.#onProgress(this.#progress());
   }
 
   /** Null when it is not time yet, else a promise to await. Throws the signal's reason when it was aborted. */

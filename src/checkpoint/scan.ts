@@ -131,12 +131,9 @@ function openRoot(root: FilesRoot): number {
 function* inside(walk: Walk, path: PathBytes): Generator<ScannedEntry> {
   walk.options.signal?.throwIfAborted();
   const children = readFolder(walk, path);
-  const databases = new Map<string, Child>();
-  const stats = new Map<string, FileStat>();
-  for (const child of children) {
-    stats.set(child.key, child.stat);
-    if (child.database) databases.set(child.key, child);
-  }
+  const databases = new Set(children.filter(({ database }) => database).map(({ key }) => key));
+  // Most folders have no database: nobody asks for their files by name then.
+  const stats = new Map(databases.size === 0 ? [] : children.map(({ key, stat }) => [key, stat]));
   // "a", "a-b" and "a/x" sort in this order as whole paths, so the inside of the folder "a" sorts as "a/".
   const insides = children.filter((child) => child.stat.type === "directory" && !child.closed)
     .map((child) => ({ ...child, key: child.key + "/" }));
@@ -156,8 +153,8 @@ function* inside(walk: Walk, path: PathBytes): Generator<ScannedEntry> {
 }
 
 /** The log, shared memory or journal of a database belongs to its snapshot and is worth nothing without it. */
-function isCompanion(child: Child, databases: ReadonlyMap<string, Child>): boolean {
-  if (child.stat.type !== "file") return false;
+function isCompanion(child: Child, databases: ReadonlySet<string>): boolean {
+  if (databases.size === 0 || child.stat.type !== "file") return false;
   const suffix = SQLITE_COMPANIONS.find((end) => child.key.endsWith(end));
   return suffix !== undefined && databases.has(child.key.slice(0, -suffix.length));
 }
@@ -266,8 +263,13 @@ export function entryOf(path: PathBytes, stat: FileStat, type: TreeEntry["type"]
 function scanned(walk: Walk, child: Child, wal: WalFacts | null): ScannedEntry | null {
   const { path, stat } = child;
   if (stat.type === "socket" || stat.type === "device") return null;
-  const entry = { ...entryOf(path, stat, stat.type), ...child.xattrs };
   const facts = factsOf(stat);
+  const common = entryOf(path, stat, stat.type);
+  // Most of a tree, and there are very many of them: nothing to add.
+  if (stat.type === "file" && stat.linkCount === 1 && !child.database) {
+    return { entry: common, facts, wal: null };
+  }
+  const entry = { ...common, ...child.xattrs };
   if (stat.type === "symlink") {
     const target = orSkip(walk, path, () => readLinkAt(walk.rootFd, path));
     return target === null ? null : { entry: { ...entry, target }, facts, wal: null };
