@@ -204,3 +204,20 @@ Deno.test("a tree in which anything changed, or may have, needs a new manifest",
   assert.equal(await unchangedAfter(() => {}, { stamp: "another version" }), null);
   assert.equal(await unchangedAfter(() => {}, { forget: true }), null, "a file that could not be read");
 });
+
+Deno.test("a tree whose last entries are gone is another one, and a scan done again begins anew", async () => {
+  await using folder = scratchFolder("cache-");
+  Deno.writeTextFileSync(`${folder.path}/f`, "abc");
+  const first = await open(folder.path);
+  const entries = [...scanTree(filesRoot(folder.path))];
+  for (const entry of entries) entry.entry.type === "file" ? first.remember(entry, PARTS) : first.pass(entry);
+  await first.save(SUMMARY);
+  const next = await open(folder.path);
+  next.beginScan();
+  for (const entry of entries.slice(0, -1)) next.compare(entry);
+  assert.equal(next.unchanged(), null);
+  next.beginScan();
+  for (const entry of entries) next.compare(entry);
+  assert.deepEqual(next.unchanged(), SUMMARY);
+  Deno.removeSync(`${folder.path}.cache`);
+});

@@ -100,3 +100,19 @@ Deno.test("chunk table finds every chunk it was given, through its growth, and n
     assert.equal(table.find(id), null);
   }
 });
+
+Deno.test("an index is sorted by whole ids, however many begin alike", async () => {
+  const codec = await loadCodec();
+  const entries = Array.from({ length: 300 }, (_, i) => {
+    const id = new Uint8Array(32);
+    id[31] = 255 - i % 256; // differs at the end
+    id[1] = i >> 8;
+    return { id, offset: 5 + i, storedLength: 1, length: 1, flags: 0 };
+  });
+  const pack = { name: "00000001/01arz3ndektsv4rrffq69g5fav", sizeBytes: 10_000 };
+  const [bytes] = encodeIndexes(codec, [{ pack, entries }]);
+  assert.ok(bytes);
+  let count = 0;
+  decodeIndex(codec, bytes, "index", () => void count++); // refuses what is out of order
+  assert.equal(count, entries.length);
+});
