@@ -1,6 +1,7 @@
 /**
  * Reloads: the configuration is read and checked whole, compared with the one in force, and what concerns processes is
  * taken over, at once where they run, else at their next start. Whatever is wrong with it leaves everything as it is.
+ * Nothing is written: if we die in between, the next start reads the same configuration, whole.
  */
 
 import { type LoadedConfig, otherStacks, redactedConfig, withProcessesOf } from "../config/mod.ts";

@@ -1,7 +1,13 @@
 import assert from "node:assert/strict";
 import { createHash } from "node:crypto";
 import { StateManagerError } from "../../src/platform/errors.ts";
-import { checkpointRecord, checkpointResult, restoreResult } from "../support/fake_control.ts";
+import {
+  checkpointRecord,
+  checkpointResult,
+  processStatus,
+  reloadResult,
+  restoreResult,
+} from "../support/fake_control.ts";
 import { command } from "../support/fake_terminal.ts";
 import { serveControl } from "../support/served_control.ts";
 
@@ -298,4 +304,57 @@ Deno.test("a manager that dies in the middle of a stream is told as unreachable,
   await new Promise((resolve) => setTimeout(resolve, 50));
   await served.server.stop(1000);
   assert.equal((await running).code, 69);
+});
+
+Deno.test("stop names who is in the way and ends with 1, and what failed does not hide what was done", async () => {
+  const blocker = { pid: 7, name: "sl\u001beep", state: "D", wchan: "nfs_wait" };
+  const stopping = processStatus({
+    name: "db",
+    state: "stopping",
+    stop: { blockers: [blocker], killMs: null },
+  });
+  await using served = await serveControl({
+    stopProcess: (name) => {
+      if (name === "none") return Promise.reject(new StateManagerError("not-found", "find process none"));
+      return Promise.resolve(name === "db" ? stopping : processStatus({ state: "stopped", pid: null }));
+    },
+  });
+  const stop = (...names: string[]) =>
+    command(["stop", ...names, "--wait", "1s", "--data-dir", served.dataDir]);
+  const slow = await stop("web", "db", "web");
+  assert.equal(slow.code, 1);
+  assert.match(
+    slow.out,
+    /^web: stopped\ndb: stopping, pid 43, still there: 7 \(sl.*eep, D, nfs_wait\)\n$/,
+  );
+  const unknown = await stop("none", "web");
+  assert.equal(unknown.code, 1);
+  assert.equal(unknown.out, "web: stopped\n");
+  assert.match(unknown.err, /find process none/);
+  assert.equal((await stop()).code, 64);
+});
+
+Deno.test("config reload says what it did, or would do", async () => {
+  await using served = await serveControl({
+    reload: ({ dryRun, restart }) =>
+      Promise.resolve(reloadResult({ dryRun, restarted: restart ? ["web"] : [] })),
+  });
+  const reload = async (...argv: string[]) =>
+    (await command(["config", "reload", ...argv, "--data-dir", served.dataDir])).out;
+  assert.equal(
+    await reload(),
+    [
+      "worker: started",
+      "old: stopped",
+      "web: restart_delay changed at once",
+      "web: command from its next start on (restart web)",
+      "checkpoint.interval: needs a restart of the manager",
+      "",
+    ].join("\n"),
+  );
+  assert.match(
+    await reload("--dry-run", "--restart"),
+    /^worker: would be started\n[^]*^web: would be restarted$/m,
+  );
+  assert.equal(JSON.parse(await reload("--json")).added[0], "worker");
 });
