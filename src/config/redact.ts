@@ -1,5 +1,6 @@
 /** The configuration in force, in the file's names and units, with every secret as "***". What `GET /config` shows. */
 
+import type { CronSpec } from "../platform/cron.ts";
 import { formatDuration } from "./duration.ts";
 import { shownProbes } from "./probes.ts";
 import { formatSize } from "./size.ts";
@@ -7,6 +8,7 @@ import type {
   Config,
   DatabaseConfig,
   KeepConfig,
+  LogsConfig,
   ProcessConfig,
   ServerConfig,
   StorageConfig,
@@ -48,7 +50,12 @@ function process(config: ProcessConfig): Record<string, unknown> {
     command: config.command,
     cwd: config.cwd,
     env: map(config.env, () => REDACTED),
+    env_file: config.envFiles,
     env_from: config.envFrom,
+    ...execution(config.execution),
+    schedule: schedule(config.schedule),
+    watch: config.watch === null ? null : { paths: config.watch.paths, exclude: config.watch.exclude },
+    memory_limit: memoryLimit(config.memoryLimit),
     depends_on: config.dependsOn,
     restart: config.restart,
     restart_delay: formatDuration(config.restartDelayMs),
@@ -63,6 +70,43 @@ function process(config: ProcessConfig): Record<string, unknown> {
     timeout_start: config.timeoutStartMs === null ? null : formatDuration(config.timeoutStartMs),
     forward_signals: config.forwardSignals,
     reload_signal: config.reloadSignal,
+    logs: logs(config.logs),
+  });
+}
+
+function execution(config: ProcessConfig["execution"]): Record<string, unknown> {
+  const { umask, limits } = config;
+  return {
+    user: config.user,
+    group: config.group,
+    umask: umask === null ? null : umask.toString(8).padStart(4, "0"),
+    nice: config.nice,
+    limits: map(limits, (limit) => limit ?? "unlimited"),
+  };
+}
+
+function memoryLimit(limit: ProcessConfig["memoryLimit"]): Record<string, unknown> | null {
+  if (limit === null) return null;
+  const { maxBytes, warnBytes, forMs } = limit;
+  return { max: formatSize(maxBytes), warn: formatSize(warnBytes), for: formatDuration(forMs) };
+}
+
+function schedule(spec: CronSpec | null): Record<string, unknown> | null {
+  return spec === null ? null : { cron: spec.cron, time_zone: spec.timeZone };
+}
+
+function logs(config: LogsConfig): Record<string, unknown> {
+  const { maxSizeBytes, rateLimit } = config;
+  return present({
+    path: config.path,
+    max_size: maxSizeBytes === Infinity ? 0 : formatSize(maxSizeBytes),
+    max_files: config.maxFiles,
+    policy: config.policy,
+    rate_limit: rateLimit === null
+      ? null
+      : { lines_per_second: rateLimit.linesPerSecond, burst: rateLimit.burst },
+    pass_through: config.passThrough,
+    format: config.format,
   });
 }
 
@@ -112,6 +156,7 @@ export function redactedConfig(config: Config): Record<string, unknown> {
     databases: map(config.databases, database),
     checkpoint: present({
       interval: formatDuration(config.checkpoint.intervalMs),
+      schedule: schedule(config.checkpoint.schedule),
       on_stop: config.checkpoint.onStop,
       consistency: config.checkpoint.consistency,
       capture_limit: formatDuration(config.checkpoint.captureLimitMs),

@@ -149,7 +149,7 @@ const keepSchema = v.strictObject({
 /** At less than this a checkpoint of anything would outlast the patience of everybody. */
 const LEAST_RATE_BYTES = 1024;
 
-const checkpointSchema = v.strictObject({
+export const checkpointSchema = v.strictObject({
   interval: described(
     "Interval",
     "Time between two checkpoints; 0: none by time. Nothing changed: nothing is written. Default: 5m.",
