@@ -265,4 +265,6 @@ function statText(pid: number): string | null {
 
 const stateOf = (pid: number) => statText(pid)?.replace(/^.*\) /s, "")[0] ?? null;
 const nameOf = (pid: number) => /\((.*)\)/s.exec(statText(pid) ?? "")?.[1];
-const childrenNamed = (pid: number, name: string) => descendants(pid).filter((each) => nameOf(each) === name);
+/** Of those that can run: a zombie is gone but for the reaper's next look. */
+const childrenNamed = (pid: number, name: string) =>
+  descendants(pid).filter((each) => nameOf(each) === name && stateOf(each) !== "Z");
