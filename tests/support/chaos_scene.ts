@@ -305,13 +305,17 @@ export interface Life {
   readonly toMs: number;
 }
 
-/** From first to last line of each program. */
+/** From first to last line of each program, its first being what it found: a pid may come twice. */
 export function livesOf(journal: readonly JournalLine[]): Life[] {
-  const lives = new Map<number, Life>();
-  for (const { pid, machine, timeMs } of journal) {
-    lives.set(pid, { pid, machine, fromMs: lives.get(pid)?.fromMs ?? timeMs, toMs: timeMs });
+  const lives: Life[] = [];
+  const placeOf = new Map<number, number>();
+  for (const { pid, machine, timeMs, event } of journal) {
+    const known = event === "found" ? undefined : placeOf.get(pid);
+    const place = known ?? lives.length;
+    lives[place] = { pid, machine, fromMs: lives[place]?.fromMs ?? timeMs, toMs: timeMs };
+    placeOf.set(pid, place);
   }
-  return [...lives.values()].sort((a, b) => a.fromMs - b.fromMs);
+  return lives.sort((a, b) => a.fromMs - b.fromMs);
 }
 
 /** Pairs of programs that wrote to the journal in turns: the second witness beside the lock. */
