@@ -5,7 +5,6 @@
 
 import { findCheckpoint, parseInnerPath, planRestore, restoreTo } from "../checkpoint/mod.ts";
 import type { ReadEnvironment, RestoreToRequest } from "../checkpoint/mod.ts";
-import type { ArchiveProgress } from "../checkpoint/types.ts";
 import { StateManagerError } from "../platform/errors.ts";
 import { isEmptyFolder } from "../platform/folder.ts";
 import { checkpointView, plannedRootView, totalsView } from "../server/mod.ts";
@@ -27,27 +26,12 @@ export async function restoreOffline(
   target: Target,
   to: string,
 ): Promise<ExitCode> {
-  const folder = to.startsWith("/") ? to : `${context.folder}/${to}`;
-  // Nothing is ever overwritten here, so there is nothing to ask about.
-  if (!await isEmptyFolder(folder)) {
-    throw usageError("restore --to: the folder is not empty", "name a new or an empty folder");
-  }
-  await using repository = await openRepositoryOffline(context, options);
-  const { head, store, cipher } = repository;
-  const record = findCheckpoint(head, target);
-  const names = namesOf(options, Object.keys(record.files));
+  await using source = await openSource(context, options, target, to);
+  const { record, head, names, folder } = source;
   const paths = pathsOf(options, names);
-  const progress = showProgress(context, options);
-  const environment = {
-    store,
-    cipher,
-    clock: context.clock,
-    cacheFolder: null,
-    signal: new AbortController().signal, // an interrupt ends the process; what was written is an unfinished new folder
-    onProgress: (value: ArchiveProgress) => progress.onEvent(progressEvent(value)),
-  };
+  const { progress, environment } = source.begin();
   const dryRun = options.flag("dryRun");
-  const work = { record, indexes: head.indexes, names, folder, ...(paths === null ? {} : { paths }) };
+  const request = { record, indexes: head.indexes, names, folder, ...(paths === null ? {} : { paths }) };
   let result: JsonObject;
   try {
     result = {
@@ -55,7 +39,7 @@ export async function restoreOffline(
       files: names,
       folder,
       dry_run: dryRun,
-      ...await (dryRun ? planned(work, environment) : restored(work, environment)),
+      ...await (dryRun ? planned(request, environment) : restored(request, environment)),
     };
   } finally {
     progress.done();
@@ -94,6 +78,32 @@ async function planned(
   };
 }
 
+/** What a restore into a new folder reads, and where to. Nothing is ever overwritten, so there is nothing to ask about. */
+export async function openSource(context: Context, options: Options, target: Target, to: string) {
+  const folder = to.startsWith("/") ? to : `${context.folder}/${to}`;
+  if (!await isEmptyFolder(folder)) {
+    throw usageError("restore --to: the folder is not empty", "name a new or an empty folder");
+  }
+  await using opening = new AsyncDisposableStack();
+  const { head, store, cipher } = opening.use(await openRepositoryOffline(context, options));
+  const record = findCheckpoint(head, target);
+  const names = namesOf(options, Object.keys(record.files));
+  const begin = () => {
+    const progress = showProgress(context, options);
+    const environment: ReadEnvironment = {
+      store,
+      cipher,
+      clock: context.clock,
+      cacheFolder: null,
+      signal: new AbortController().signal, // an interrupt ends the process; what was written is an unfinished new folder
+      onProgress: (value) => progress.onEvent(progressEvent(value)),
+    };
+    return { progress, environment };
+  };
+  const opened = opening.move();
+  return { record, head, names, folder, begin, [Symbol.asyncDispose]: () => opened.disposeAsync() };
+}
+
 /** Null: all of each root. With several roots it must be said which one the paths are of. */
 function pathsOf(options: Options, names: readonly string[]): readonly string[] | null {
   const paths = options.list("path");
@@ -105,7 +115,7 @@ function pathsOf(options: Options, names: readonly string[]): readonly string[] 
 }
 
 /** Of the files roots that the checkpoint holds, those that are wanted. */
-export function namesOf(options: Options, known: readonly string[]): readonly string[] {
+function namesOf(options: Options, known: readonly string[]): readonly string[] {
   const wanted = options.list("files");
   const unknown = wanted.find((name) => !known.includes(name));
   if (unknown === undefined) return wanted.length === 0 ? known : wanted;

@@ -1,13 +1,10 @@
 /** `state-manager restore --to DIR --salvage`: what can still be read of a damaged checkpoint, and a list of what cannot. */
 
-import { findCheckpoint, salvageTo } from "../checkpoint/mod.ts";
-import { isEmptyFolder } from "../platform/folder.ts";
+import { salvageTo } from "../checkpoint/mod.ts";
 import { checkpointView, totalsView } from "../server/mod.ts";
-import { type Context, type ExitCode, type Options, say, usageError } from "./context.ts";
-import { openRepositoryOffline } from "./offline.ts";
-import { progressEvent, showProgress } from "./progress.ts";
+import { type Context, type ExitCode, type Options, say } from "./context.ts";
 import type { Target } from "./restore.ts";
-import { namesOf } from "./restore_offline.ts";
+import { openSource } from "./restore_offline.ts";
 import { count, printable, size } from "./text.ts";
 
 /** Something is lost: what is left is there. */
@@ -19,23 +16,9 @@ export async function salvage(
   target: Target,
   to: string,
 ): Promise<ExitCode> {
-  const folder = to.startsWith("/") ? to : `${context.folder}/${to}`;
-  if (!await isEmptyFolder(folder)) {
-    throw usageError("restore --to: the folder is not empty", "name a new or an empty folder");
-  }
-  await using repository = await openRepositoryOffline(context, options);
-  const { head, store, cipher } = repository;
-  const record = findCheckpoint(head, target);
-  const names = namesOf(options, Object.keys(record.files));
-  const progress = showProgress(context, options);
-  const environment = {
-    store,
-    cipher,
-    clock: context.clock,
-    cacheFolder: null,
-    signal: new AbortController().signal,
-    onProgress: (value: Parameters<typeof progressEvent>[0]) => progress.onEvent(progressEvent(value)),
-  };
+  await using source = await openSource(context, options, target, to);
+  const { record, head, names, folder } = source;
+  const { progress, environment } = source.begin();
   let result: Awaited<ReturnType<typeof salvageTo>>;
   try {
     result = await salvageTo({ record, head, indexes: head.indexes, names, folder }, environment);
