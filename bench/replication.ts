@@ -20,11 +20,10 @@
 import { parseArgs } from "node:util";
 import { DatabaseSync } from "node:sqlite";
 import { systemClock } from "../src/platform/clock.ts";
-import { systemRandom } from "../src/platform/random.ts";
-import { credentialsFromWire, listAll, type ObjectStore, openStore } from "../src/storage/mod.ts";
+import { listAll, type ObjectStore } from "../src/storage/mod.ts";
 import { checkChain } from "../tests/support/chain.ts";
 import { scratchFolder, waitFor } from "../tests/support/manager_process.ts";
-import { type Minio, startMinio } from "../tests/support/minio.ts";
+import { type Minio, minioStore, startMinio } from "../tests/support/minio.ts";
 import { output, programCommand } from "./programs.ts";
 import { cpuSeconds, fileBytes, type Memory, memoryOf, newestRow, quantile } from "./replication_probe.ts";
 import { startCountingProxy, type StoredObject, type Traffic, trafficBetween } from "./replication_proxy.ts";
@@ -70,17 +69,6 @@ interface Measured {
   readonly traffic: Traffic;
   /** The part that is for files of the database. */
   readonly databaseTraffic: Traffic;
-}
-
-function storeOf(minio: Minio): ObjectStore {
-  const credentials = credentialsFromWire({
-    accessKey: minio.accessKey,
-    secretKey: minio.secretKey,
-    sessionToken: null,
-  });
-  const { bucket, endpoint } = minio;
-  const options = { kind: "s3", bucket, endpoint, region: "us-east-1", forcePathStyle: true } as const;
-  return openStore({ ...options, credentials: () => credentials }, { clock, random: systemRandom() });
 }
 
 function writerCommand(options: WriterOptions): string[] {
@@ -163,7 +151,7 @@ interface Look {
 async function measure(subject: Subject, minio: Minio, load: Load): Promise<Measured> {
   using scratch = scratchFolder();
   const home = scratch.path;
-  const store = storeOf(minio);
+  const store = minioStore(minio);
   const arrivals = new Arrivals(store, minio.bucket);
   await using proxy = startCountingProxy(minio.endpoint, clock, (object) => arrivals.see(object));
   await Deno.mkdir(`${home}/db`);
@@ -368,7 +356,7 @@ async function restoreTable(minio: Minio, bytes: number, rounds: number): Promis
     await action();
     return (clock.monotonicMs() - begin) / 1000;
   };
-  const store = storeOf(minio);
+  const store = minioStore(minio);
   const replicated: number[] = [];
   const stored: number[] = [];
   const restored: number[][] = [[], []];

@@ -5,12 +5,9 @@
  */
 
 import assert from "node:assert/strict";
-import { systemClock } from "../../src/platform/clock.ts";
 import { isError } from "../../src/platform/errors.ts";
-import { systemRandom } from "../../src/platform/random.ts";
-import { Secret } from "../../src/platform/secret.ts";
-import { openStore } from "../../src/storage/mod.ts";
-import { findMinio, startMinio } from "../support/minio.ts";
+import type { ObjectStore } from "../../src/storage/mod.ts";
+import { findMinio, minioStore, startMinio } from "../support/minio.ts";
 import { KEEP_NOTHING, PruneScene } from "../support/prune_scene.ts";
 import {
   type Content,
@@ -33,22 +30,7 @@ Deno.test({
   async fn() {
     const minio = await startMinio();
     assert.ok(minio !== null);
-    const { accessKey, secretKey, bucket, endpoint } = minio;
-    const clock = systemClock();
-    const random = systemRandom();
-    const store = openStore({
-      kind: "s3",
-      bucket,
-      endpoint,
-      region: "us-east-1",
-      forcePathStyle: true,
-      credentials: () => ({
-        accessKey: new Secret(accessKey),
-        secretKey: new Secret(secretKey),
-        sessionToken: null,
-      }),
-      keyPrefix: "prune",
-    }, { clock, random });
+    const store = minioStore(minio, "prune");
     const seed = Number(Deno.env.get("STATE_MANAGER_TEST_SEED") ?? Date.now() % 1_000_000);
     say(`seed ${seed}`);
     try {
@@ -67,7 +49,7 @@ function unlessFenced(work: Promise<unknown>): Promise<unknown> {
   });
 }
 
-async function rounds(seed: number, store: ReturnType<typeof openStore>): Promise<void> {
+async function rounds(seed: number, store: ObjectStore): Promise<void> {
   await using scratch = scratchFolder("sm-kept-databases-");
   const folder = scratch.path;
   const model = new Map<string, readonly string[]>();

@@ -9,10 +9,7 @@ import { readHead } from "../../src/checkpoint/head.ts";
 import { systemClock } from "../../src/platform/clock.ts";
 import { isError } from "../../src/platform/errors.ts";
 import { isRoot } from "../../src/platform/libc_files.ts";
-import { systemRandom } from "../../src/platform/random.ts";
-import { Secret } from "../../src/platform/secret.ts";
-import { openStore } from "../../src/storage/mod.ts";
-import { findMinio, startMinio } from "../support/minio.ts";
+import { findMinio, minioStore, startMinio } from "../support/minio.ts";
 import { KEEP_NOTHING, PruneScene } from "../support/prune_scene.ts";
 import { say } from "../support/say.ts";
 
@@ -41,22 +38,8 @@ Deno.test({
   async fn() {
     const minio = await startMinio();
     assert.ok(minio !== null);
-    const { accessKey, secretKey, bucket, endpoint } = minio;
+    const store = minioStore(minio, "prune");
     const clock = systemClock();
-    const random = systemRandom();
-    const store = openStore({
-      kind: "s3",
-      bucket,
-      endpoint,
-      region: "us-east-1",
-      forcePathStyle: true,
-      credentials: () => ({
-        accessKey: new Secret(accessKey),
-        secretKey: new Secret(secretKey),
-        sessionToken: null,
-      }),
-      keyPrefix: "prune",
-    }, { clock, random });
     const seed = Number(Deno.env.get("STATE_MANAGER_TEST_SEED") ?? Date.now() % 1_000_000);
     say(`seed ${seed}`);
     const counts: Record<string, number> = {};

@@ -1,5 +1,8 @@
 /** A real MinIO with one bucket, on free ports of loopback and a folder of its own. */
 
+import { systemClock } from "../../src/platform/clock.ts";
+import { systemRandom } from "../../src/platform/random.ts";
+import { credentialsFromWire, type ObjectStore, openStore } from "../../src/storage/mod.ts";
 import { findTool } from "./find_tool.ts";
 import { freePort } from "./free_port.ts";
 
@@ -21,6 +24,21 @@ const POLL_MS = 50;
 /** STATE_MANAGER_TEST_MINIO, else the project's own copy, else PATH; null where there is none. */
 export function findMinio(): string | null {
   return findTool("minio");
+}
+
+/** Its bucket, as the product opens it. The caller closes it. */
+export function minioStore(minio: Minio, keyPrefix = ""): ObjectStore {
+  const { bucket, endpoint, accessKey, secretKey } = minio;
+  const credentials = credentialsFromWire({ accessKey, secretKey, sessionToken: null });
+  return openStore({
+    kind: "s3",
+    bucket,
+    endpoint,
+    region: "us-east-1",
+    forcePathStyle: true,
+    credentials: () => credentials,
+    keyPrefix,
+  }, { clock: systemClock(), random: systemRandom() });
 }
 
 /** Null where the program is not at hand. */
