@@ -18,8 +18,6 @@ import type { SyncResult } from "./follower_types.ts";
 const STAMP_DOUBT_MS = 50;
 /** A log that nobody writes to is checkpointed when it is old; whether it is, is asked this often. */
 const UPKEEP_INTERVAL_MS = 10_000;
-/** A copied database is taken when its changes have settled, after 5 s at most (follower_copies.ts). */
-const SETTLE_LIMIT_MS = 6_000;
 /** Failures in a row after which whoever waits for a capture is told, instead of waiting on. */
 const PATIENCE_FAILURES = 3;
 
@@ -70,9 +68,8 @@ export class CaptureLoop {
   /** Newest local file that was told of. */
   #countedTxid = 0;
   #keptTxid = 0;
-  #mayBeUnsettled = false;
-  /** Until then changes of a copied database may be waiting to settle; null: none are. */
-  #settledAtMs: number | null = null;
+  /** Changes of a copied database wait to settle: until they are taken it is looked at. */
+  #isUnsettled = false;
   /** Wall clock, as the times of files; null: the last look left no doubt. */
   #doubtOverMs: number | null = null;
   #stop: AbortSignal | null = null;
@@ -146,13 +143,12 @@ export class CaptureLoop {
     const { lag, onSeen } = this.#options;
     if (this.#looksChanged()) {
       lag.changed(this.#lastLookMs);
-      this.#mayBeUnsettled = true;
       onSeen();
     }
     this.#lastLookMs = nowMs;
     const isDue = (lag.hasUncaptured || this.#isDoubtOver()) && this.#isDue(nowMs);
     const isUpkeepDue = nowMs - this.#lastUpkeepMs >= UPKEEP_INTERVAL_MS && this.#logBytes > 0;
-    const isWanted = this.#asking.length > 0 || this.#settledAtMs !== null;
+    const isWanted = this.#asking.length > 0 || this.#isUnsettled;
     if (isWanted || isDue || isUpkeepDue) this.#bell.ring();
   }
 
@@ -206,12 +202,12 @@ export class CaptureLoop {
         this.#stop?.throwIfAborted();
         const result = force && isFirst ? await captor.touch() : await captor.sync({ now });
         more = result.changed && result.more;
+        this.#isUnsettled = !result.changed && result.unsettled === true;
         this.#count(captor);
         onCaptured(result);
       }
       if (force) this.#isForced = false;
-      this.#settle(captor, now);
-      if (this.#settledAtMs === null) lag.captureEnds();
+      if (!this.#isUnsettled) lag.captureEnds();
       this.#capturedLogBytes = captor.status.walFileBytes;
       this.#resolveUpTo(turn, captor.status.txid);
       await captor.checkpointIfNeeded(); // which may make a file of what came meanwhile
@@ -232,20 +228,9 @@ export class CaptureLoop {
       if (file.txid <= this.#countedTxid) continue;
       this.#countedTxid = file.txid;
       this.#lastCaptureMs = this.#captureBeganMs;
-      this.#settledAtMs = null;
       lag.captured(file, nowMs);
       onFile();
     }
-  }
-
-  /** A database that is copied may have changed without a file yet: until its changes have settled it is looked at. */
-  #settle(captor: Captor, now: boolean): void {
-    if (captor.status.state !== "copying" || now) this.#settledAtMs = null;
-    else if (this.#mayBeUnsettled) this.#settledAtMs = this.#options.clock.monotonicMs() + SETTLE_LIMIT_MS;
-    else if (this.#settledAtMs !== null && this.#options.clock.monotonicMs() >= this.#settledAtMs) {
-      this.#settledAtMs = null;
-    }
-    this.#mayBeUnsettled = false;
   }
 
   #resolveUpTo(turn: number, txid: number | null): void {

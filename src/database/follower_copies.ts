@@ -1,5 +1,6 @@
 /** Follows a database that is not in WAL mode (or by choice): copies it after changes and writes what differs. */
 
+import { isError } from "../platform/errors.ts";
 import type { FollowerConnection } from "./follower_connection.ts";
 import { type FollowerContext, isLogMoved } from "./follower_context.ts";
 import type { SyncResult } from "./follower_types.ts";
@@ -12,6 +13,8 @@ import { type DatabaseCopy, SnapshotSource } from "./snapshot_source.ts";
 const SETTLE_MS = 500;
 const SETTLE_MAX_MS = 5_000;
 const READ_TRIES = 5;
+/** A program that commits often is met in a commit now and then: so many looks in a row, about two seconds, are no error. */
+const BUSY_LOOKS = 20;
 
 interface Seen {
   readonly key: string;
@@ -28,6 +31,7 @@ export class CopyFollower {
   #takenKey: string | null = null;
   #seen: Seen | null = null;
   #eager: boolean;
+  #busyLooks = 0;
 
   /** `eager`: the database was there when we came, so nobody is at making it: the first copy needs no settling. */
   constructor(context: FollowerContext, connection: FollowerConnection, eager: boolean) {
@@ -51,15 +55,25 @@ export class CopyFollower {
     context.throwIfAborted();
     const key = this.#source.stateKey();
     const due = this.#settled(key) || now || this.#eager || context.wanted !== null;
-    if ((key === this.#takenKey && context.wanted === null) || !due) return context.unchanged;
+    if (key === this.#takenKey && context.wanted === null) return context.unchanged;
+    const later: SyncResult = { changed: false, txid: context.txid, unsettled: true };
+    if (!due) return later;
     this.#connection.connect();
     if (this.#copy === null) await this.#resume();
     const former = context.wanted === null ? this.#copy : null;
     const txid = context.nextTxid;
-    const copy = await this.#take(txid);
+    let copy: DatabaseCopy;
+    try {
+      copy = await this.#take(txid);
+    } catch (error) {
+      if (now || !isError(error, "busy") || ++this.#busyLooks > BUSY_LOOKS) throw error;
+      return later;
+    }
+    this.#busyLooks = 0;
     context.step("copied");
     const result = await this.#write(former, copy);
     this.#takenKey = key;
+    this.#seen = null; // what comes from now on settles anew
     this.#eager = false;
     await this.#source.sweep(this.#copy?.txid ?? null);
     return result;

@@ -76,6 +76,8 @@ export type SyncResult =
     readonly changed: false;
     /** Newest local TXID; null before the first. */
     readonly txid: number | null;
+    /** A copied database has changed, and is taken when its changes have settled: look again. */
+    readonly unsettled?: true;
   }
   | {
     readonly changed: true;

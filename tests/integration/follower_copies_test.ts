@@ -68,6 +68,44 @@ Deno.test("follower of copies takes the last change without waiting when it clos
   await scene.assertSame();
 });
 
+Deno.test("follower copies a database that changes all the time each five seconds, and says until then that it waits", async () => {
+  const clock = new VirtualClock();
+  await using scene = await rollback();
+  const follower = await scene.start({ clock });
+  await scene.synced();
+  let files = 0;
+  for (let look = 1; look <= 60; look++) {
+    await scene.program.run("app", `UPDATE t SET b=${look} WHERE a=1`);
+    await clock.advance(200);
+    const result = await follower.sync();
+    if (result.changed) files++;
+    else assert.equal(result.unsettled, true, `look ${look}`);
+  }
+  assert.equal(files, 2, "in twelve seconds");
+  await clock.advance(500);
+  assert.ok((await follower.sync()).changed);
+  assert.deepEqual(await follower.sync(), { changed: false, txid: 4 });
+  await scene.assertSame();
+});
+
+Deno.test("follower that meets a program's lock looks again, and says so when it stays", async () => {
+  const clock = new VirtualClock();
+  await using scene = await rollback();
+  const follower = await scene.start({ clock });
+  await scene.synced();
+  await scene.program.run("app", rows(3));
+  await scene.program.run("app", "BEGIN EXCLUSIVE");
+  await follower.sync();
+  await clock.advance(500);
+  for (let look = 0; look < 20; look++) {
+    assert.deepEqual(await follower.sync(), { changed: false, txid: 1, unsettled: true });
+  }
+  await assert.rejects(follower.sync(), (error) => isError(error, "busy"));
+  await assert.rejects(follower.sync({ now: true }), (error) => isError(error, "busy"));
+  await scene.program.run("app", "COMMIT");
+  assert.equal((await scene.synced()).txid, 2);
+});
+
 Deno.test("follower takes no copy in the middle of a commit, nor of what is rolled back", async () => {
   const clock = new VirtualClock();
   await using scene = await rollback("follow", "PRAGMA cache_size=5; ");
@@ -91,7 +129,7 @@ Deno.test("follower waits until a new database is made before it locks it", asyn
   const follower = await scene.start();
   await follower.sync();
   await scene.program.open("app", scene.path, TABLE);
-  assert.deepEqual(await follower.sync(), { changed: false, txid: null });
+  assert.deepEqual(await follower.sync(), { changed: false, txid: null, unsettled: true });
   await scene.program.run("app", "PRAGMA journal_mode=WAL"); // would fail beside a reader
   await scene.program.run("app", rows(1));
   assertSnapshot(await scene.synced(), "mode-changed");

@@ -27,6 +27,7 @@ class FakeCaptor implements Captor {
   files: LocalFile[] = [{ txid: 1, path: "1", sizeBytes: 10 }];
   changes = 0;
   failure: StateManagerError | null = null;
+  isUnsettled = false;
 
   get status(): FollowerStatus {
     return {
@@ -51,6 +52,7 @@ class FakeCaptor implements Captor {
 
   sync(): Promise<SyncResult> {
     if (this.failure !== null) return Promise.reject(this.failure);
+    if (this.isUnsettled) return Promise.resolve({ changed: false, txid: this.txid, unsettled: true });
     if (this.changes === 0) return Promise.resolve({ changed: false, txid: this.txid });
     this.changes--;
     return this.touch();
@@ -229,6 +231,22 @@ Deno.test("a capture that fails again and again is told to who waits, and tried 
   await scene.clock.advance(60_000);
   assert.equal(scene.unit.status().state, "following");
   assert.equal(await scene.unit.barrier(), 1);
+});
+
+Deno.test("changes of a copied database count as lag until they have settled and are taken", async () => {
+  const replica = new FakeReplica(1, 0);
+  await using scene = new Scene(replica);
+  scene.captor.isUnsettled = true;
+  await scene.settle();
+  assert.ok(scene.unit.status().behindSinceBootMs !== null);
+  scene.captor.isUnsettled = false;
+  scene.captor.changes = 1;
+  scene.unit.tick(scene.clock.monotonicMs()); // nothing looks changed: it is looked at all the same
+  await scene.settle();
+  assert.deepEqual(replica.committed, [2]);
+  replica.arrive(2);
+  await scene.settle();
+  assert.equal(scene.unit.status().behindSinceBootMs, null);
 });
 
 Deno.test("a larger token in the store fences, whatever is asked then", async () => {
