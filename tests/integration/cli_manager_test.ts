@@ -205,6 +205,30 @@ Deno.test("restore asks before it overwrites, and refuses where nobody can answe
   ]);
 });
 
+Deno.test("db list and db points ask the manager where one runs", async () => {
+  const points = [1, 2, 3].map((txid) => ({ txid, timeMs: Date.parse("2026-01-31T12:00:00Z") + txid }));
+  const asked: unknown[] = [];
+  await using served = await serveControl({
+    restorePoints: (name, query) => {
+      asked.push([name, query.afterTxid]);
+      const from = query.afterTxid;
+      return Promise.resolve({ points: points.slice(from, from + 2), nextAfter: from === 0 ? 2 : null });
+    },
+  });
+  const argv = ["--data-dir", served.dataDir];
+  const list = await command(["db", "list", ...argv]);
+  assert.match(list.out, /^NAME +STATE +TXID +DURABLE +LAG .*\nmain +following +12 +11 +0\.25 /, list.err);
+  const { databases } = JSON.parse((await command(["db", "--json", ...argv])).out);
+  assert.equal(databases[0].durable_txid, 11);
+  const all = JSON.parse((await command(["db", "points", "main", "--all", "--json", ...argv])).out);
+  const views = points.map(({ txid, timeMs }) => ({ txid, time: new Date(timeMs).toISOString() }));
+  assert.deepEqual(all, { database: "main", total: 3, points: views });
+  assert.deepEqual(asked, [["main", 0], ["main", 2]]);
+  const one = await command(["db", "points", "main", "--limit", "1", ...argv]);
+  assert.equal(one.out, `TXID  TIME\n3     ${views[2]?.time}\n`);
+  assert.match(one.err, /2 older points not shown/);
+});
+
 Deno.test("--url needs the token that the manager wants: 77 without, and it is taken from file or variable", async () => {
   const sha256 = createHash("sha256").update("t0ken").digest("hex");
   const tokens = [{ name: "ops", scope: "read" as const, sha256 }];
