@@ -181,6 +181,12 @@ export const COMMANDS: readonly CommandSpec[] = [
         text: "what follows the command's end (default: no)",
         choices: ["always", "on-failure", "no"],
       },
+      {
+        flags: "--interactive",
+        text:
+          "the command has standard input, output and the terminal (default: at a terminal, without --restart)",
+      },
+      { flags: "--no-interactive", text: "it has none of them: its output is logged" },
     ],
     passThrough: true,
     examples: ["run --directory /mnt/store --files /srv/data -- my-server --port 80"],

@@ -30,6 +30,7 @@ function leaseMarginMs(ttlMs: number): number {
 export function checkTogether(parsed: ParsedConfig, config: Config, context: CheckContext): void {
   checkProcesses(parsed, config, context);
   checkLogFiles(config, context);
+  checkInteractive(parsed, context.problems);
   checkDependencies(config, context.problems);
   checkFiles(config, context);
   checkDatabases(config, context);
@@ -91,6 +92,35 @@ function checkLogFiles({ processes }: Config, { problems }: CheckContext): void 
       at: ["processes", name, "logs", "path"],
       detail: `got the file that ${owner} writes, wanted one of its own`,
     });
+  }
+}
+
+/** There is one terminal, and what goes to it goes nowhere else. */
+function checkInteractive(parsed: ParsedConfig, problems: Problem[]): void {
+  const owners = Object.entries(parsed.processes ?? {}).filter(([, { interactive }]) => interactive === true);
+  for (const [index, [name, { logs, probes = {} }]] of owners.entries()) {
+    const at = ["processes", name];
+    if (index > 0) {
+      problems.push({
+        at: [...at, "interactive"],
+        detail: `got a second interactive process beside ${
+          owners[0]?.[0]
+        }, wanted one: there is one terminal`,
+      });
+    }
+    if (logs?.path !== undefined) {
+      problems.push({
+        at: [...at, "logs", "path"],
+        detail: "got a file for an interactive process, wanted none: its output goes to the terminal alone",
+      });
+    }
+    for (const kind of ["startup", "readiness"] as const) {
+      if (probes[kind]?.log === undefined) continue;
+      problems.push({
+        at: [...at, "probes", kind, "log"],
+        detail: "got a line of an interactive process, whose output is not read; wanted another kind",
+      });
+    }
   }
 }
 

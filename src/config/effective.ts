@@ -131,6 +131,7 @@ function processOf(
     forwardSignals: parsed.forward_signals ?? [],
     reloadSignal: parsed.reload_signal ?? null,
     logs: logsOf(parsed.logs ?? {}),
+    interactive: parsed.interactive ?? false,
   };
 }
 

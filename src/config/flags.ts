@@ -30,6 +30,8 @@ export interface ConfigFlags {
   readonly dataDir?: string;
   /** For `run`; its default there is "no". */
   readonly restart?: string;
+  /** For `run`: the command has our standard input, output and terminal. */
+  readonly interactive?: boolean;
   readonly timeoutStop?: string;
   readonly shutdownBudget?: string;
   /** The configuration file. */
@@ -114,6 +116,7 @@ export function flagSettings(flags: ConfigFlags, folder: string): Setting[] {
       restart: flags.restart ?? "no",
       essential: true,
       forward_signals: PASSED_ON,
+      interactive: flags.interactive ?? false,
     };
     set("COMMAND", "processes", { [nameFromPath(program)]: process });
   }

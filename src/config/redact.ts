@@ -71,6 +71,7 @@ function process(config: ProcessConfig): Record<string, unknown> {
     forward_signals: config.forwardSignals,
     reload_signal: config.reloadSignal,
     logs: logs(config.logs),
+    interactive: config.interactive,
   });
 }
 

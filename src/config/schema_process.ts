@@ -331,6 +331,11 @@ export const processSchema = v.strictObject({
     ),
   ),
   logs: described("Logs", "What becomes of its output.", logsSchema),
+  interactive: described(
+    "Interactive",
+    "It owns the manager's standard input, output and terminal: for a shell. Nothing of it is logged. One process only. Default: false.",
+    booleanSchema,
+  ),
   reload_signal: described(
     "Reload signal",
     "Makes it read its own configuration again; sent when the manager reloads.",

@@ -90,6 +90,8 @@ export interface ProcessConfig {
   readonly forwardSignals: readonly Deno.Signal[];
   readonly reloadSignal: Deno.Signal | null;
   readonly logs: LogsConfig;
+  /** It owns our stdin, stdout, stderr and terminal. */
+  readonly interactive: boolean;
 }
 
 export interface LogsConfig {

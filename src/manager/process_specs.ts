@@ -58,6 +58,6 @@ export function processSpecs(
       timeoutStartMs: process.timeoutStartMs,
       forwardSignals: process.forwardSignals,
       reloadSignal: process.reloadSignal,
-      stdio: "pipe",
+      stdio: process.interactive ? "inherit" : "pipe",
     }));
 }

@@ -1,9 +1,11 @@
 /**
  * The exec helper: the hidden subcommand `__exec PLAN COMMAND ARG…` sets what the runtime cannot set for a child (user
  * with all groups, limits, umask, niceness) on itself and then becomes the command, with the same pid. It runs only for
- * processes that ask for one of these. If it cannot become the command it says so on stderr and ends with 126 or 127, as
+ * processes that ask for one of these, or for the terminal. If it cannot become the command it says so on stderr and ends with 126 or 127, as
  * a shell does.
  */
+
+import { moveToForeground } from "./foreground.ts";
 
 /** Plain data: it goes over the command line, so it never holds a secret. */
 export interface ExecPlan {
@@ -14,6 +16,8 @@ export interface ExecPlan {
   readonly nice: number | null;
   /** By name of `RESOURCES`; null: unlimited. Soft and hard limit alike. */
   readonly limits: Readonly<Record<string, number | null>>;
+  /** It leaves our group for one of its own, in the foreground of the terminal (foreground.ts). */
+  readonly terminal: boolean;
   /** Added to the environment, such as HOME: not before, since the helper itself is still the manager's. */
   readonly env: Readonly<Record<string, string>>;
 }
@@ -74,6 +78,7 @@ export function execMain([planText = "{}", ...argv]: readonly string[]): number 
     return number === ENOENT ? NOT_FOUND : CANNOT_RUN;
   };
   const { identity, umask, nice, limits } = plan;
+  if (plan.terminal) moveToForeground();
   // Before we are somebody else: who changed its user may not read its own /proc any more.
   const file = textBytes(command);
   const args = pointers(argv.map(textBytes));

@@ -85,6 +85,11 @@ export function systemTerminal(): Terminal {
   };
 }
 
+/** True when a person types our input and sees our output. */
+export function isAtTerminal(): boolean {
+  return Deno.stdin.isTerminal() && Deno.stdout.isTerminal();
+}
+
 /** True when standard output may carry colours. */
 export function outputHasColor(): boolean {
   return Deno.stdout.isTerminal() && !Deno.noColor && Deno.env.get("TERM") !== "dumb";

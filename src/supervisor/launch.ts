@@ -25,13 +25,16 @@ export interface Launch {
 
 const CANNOT_RUN = 126;
 
-export function launchOf(spec: ProcessSpec): Launch {
+/** `terminal`: it is to have ours, which the caller has lent (platform/foreground.ts). */
+export function launchOf(spec: ProcessSpec, options: { readonly terminal?: boolean } = {}): Launch {
+  const { terminal = false } = options;
   const own = { ...readEnvFiles(spec), ...spec.ownEnv };
   const env = { ...spec.env, ...own };
   const [command = "", ...args] = spec.command;
   const { user, group, umask, nice, limits } = spec.execution;
   const identity = user === null && group === null ? null : identityOf(spec);
-  const isPlain = identity === null && umask === null && nice === null && Object.keys(limits).length === 0;
+  const isPlain = !terminal && identity === null && umask === null && nice === null &&
+    Object.keys(limits).length === 0;
   if (isPlain) return { command, args, env };
   const account = accountEnv(user === null ? null : identity, own);
   const ids = ownIds();
@@ -45,6 +48,7 @@ export function launchOf(spec: ProcessSpec): Launch {
     umask,
     nice,
     limits,
+    terminal,
     env: account,
   };
   return { ...selfCommand(["__exec", JSON.stringify(plan), command, ...args]), env };

@@ -6,6 +6,7 @@
 import type { Child } from "../platform/child_process.ts";
 import { sendGroupSignal, sendSignal, spawnChild, SpawnError } from "../platform/child_process.ts";
 import type { Clock } from "../platform/clock.ts";
+import { lendTerminal, type TerminalLoan } from "../platform/foreground.ts";
 import { NOTIFY_DESCRIPTOR } from "../platform/notify_child.ts";
 import { readProcess, readProcesses, readStartVariable, readWaitChannel } from "../platform/proc.ts";
 import type { Random } from "../platform/random.ts";
@@ -71,6 +72,8 @@ export interface RunnerOptions {
 interface Incarnation {
   readonly child: Child;
   readonly unit: Unit;
+  /** It has our terminal. */
+  readonly loan: TerminalLoan | null;
   killReported: boolean;
 }
 
@@ -270,7 +273,9 @@ export class ProcessRunner {
     if (machine.state !== "starting" && machine.state !== "running") this.#prober?.stop();
     if (machine.groupGone && this.#current !== null) {
       this.#prober?.close();
-      this.#options.units.forget(this.#current.unit.groupId);
+      const { unit, loan } = this.#current;
+      this.#options.units.forget(unit.groupId);
+      loan?.takeBack(unit.groupId);
       this.#current = null;
     }
     if (machine.ready !== before.ready && machine.state === "running" && awaitsReadiness(this.#probes)) {
@@ -316,8 +321,9 @@ export class ProcessRunner {
     this.#spawnedBy = spec;
     this.#probes = spec.probes;
     let child: Child;
+    const loan = spec.stdio === "inherit" ? lendTerminal() : null;
     try {
-      const { command, args, env } = launchOf(spec);
+      const { command, args, env } = launchOf(spec, { terminal: loan !== null });
       child = spawnChild({
         command,
         args,
@@ -327,7 +333,9 @@ export class ProcessRunner {
         stdout: stdio,
         stderr: stdio,
         notify: notify !== null,
-        detached: true, // its own group, whose id is its pid: what a stop waits for
+        // Its own group, whose id is its pid: what a stop waits for. With a terminal the helper makes that group, since a
+        // session of its own would have none; until then it is found by its tag.
+        detached: loan === null,
         ...(spec.cwd === null ? {} : { cwd: spec.cwd }),
       });
     } catch (error) {
@@ -343,6 +351,7 @@ export class ProcessRunner {
     const current: Incarnation = {
       child,
       unit: { groupId: pid, startTicks, tag, strays: new Map() },
+      loan,
       killReported: false,
     };
     this.#current = current;

@@ -14,7 +14,7 @@ const FIELDS: Readonly<Record<Exclude<keyof ProcessSpec, "name">, readonly [key:
   ownEnv: ["env", "start"],
   envFiles: ["env_file", "start"],
   execution: ["execution", "start"], // told by its own keys
-  stdio: ["stdio", "start"],
+  stdio: ["interactive", "start"],
   probes: ["probes", "live"], // but where they need a descriptor or another interval of heartbeats
   timeoutStartMs: ["timeout_start", "live"],
   schedule: ["schedule", "live"],

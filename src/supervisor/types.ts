@@ -68,7 +68,8 @@ export interface ProcessSpec {
   readonly forwardSignals: readonly Deno.Signal[];
   /** Makes it read its own configuration again; null: it has no such signal. */
   readonly reloadSignal: Deno.Signal | null;
-  /** "pipe": captured by line into the ring and passed on. "inherit": the child owns our stdin, stdout and stderr. */
+  /** "pipe": captured by line into the ring and passed on. "inherit": the child owns our stdin, stdout and
+   * stderr, and the terminal where we have one. */
   readonly stdio: "pipe" | "inherit";
 }
 

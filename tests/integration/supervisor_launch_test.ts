@@ -42,6 +42,7 @@ Deno.test({
       umask: null,
       nice: null,
       limits: {},
+      terminal: false,
       env: {},
     };
     const [command = "", ...args] = programCommand(["__exec", JSON.stringify(plan), "id", "-G"]);

@@ -69,3 +69,21 @@ Deno.test("process gets none of the manager's credentials and settings but those
   const text = JSON.stringify(processSpecs(config, manager));
   assert.doesNotMatch(text, /secret|token|"bucket"/);
 });
+
+Deno.test("second interactive process, and a log or a log probe of one, are refused", async () => {
+  const shell = { command: ["sh"], interactive: true };
+  const loaded = (processes: Record<string, unknown>) => load({ file: { ...FOLDER_STORE, processes } });
+  const { config } = await loaded({ shell, web: { command: ["web"] } });
+  assert.deepEqual(config?.processes["shell"]?.interactive, true);
+  assert.deepEqual(config?.processes["web"]?.interactive, false);
+  const problems = await problemsOf(loaded({ a: shell, b: { ...shell, logs: { path: "/var/log/b" } } }));
+  assert.match(problems["/processes/b/interactive"] ?? "", /beside a, wanted one/);
+  assert.match(problems["/processes/b/logs/path"] ?? "", /terminal alone/);
+  assert.match(
+    await problemAt("probes/readiness/log", {
+      interactive: true,
+      probes: { readiness: { log: { contains: "up" } } },
+    }),
+    /not read/,
+  );
+});

@@ -35,6 +35,7 @@ const PROCESS = {
   probes: { readiness: { tcp: { port: 80 } } },
   forward_signals: ["SIGUSR2"],
   reload_signal: "SIGHUP",
+  interactive: false,
   logs: { path: "/var/log/web", rate_limit: { lines_per_second: 10 }, pass_through: true, format: "json" },
 } as const;
 
