@@ -49,6 +49,8 @@ const DATABASE_KEYS = `${PREFIX}/databases/app/`;
 /** Whatever a listing shows may be merged and deleted at once. */
 const LISTED_AGE_MS = 3_600_000;
 const LIMIT_MS = 60_000;
+/** A follower's start that found nothing to do at its point is followed by another one after this. */
+const START_MS = 10_000;
 /** Followers that died one after the other; then the manager waits a while before it starts another one. */
 const DEATHS_IN_A_ROW = 4;
 const ENV = { STATE_MANAGER_LEASE_TTL: "6s", STATE_MANAGER_LEASE_RENEW: "1500ms" };
@@ -200,9 +202,16 @@ class CrashWalk {
   }
 
   /** A follower that begins, where the point is in its start. */
-  async #provoke({ life }: CrashPoint): Promise<void> {
+  async #provoke({ life }: CrashPoint, isOver = () => false): Promise<void> {
     if (life === "running") return;
-    await this.#follower();
+    const tail = () => this.manager.tail();
+    await waitFor(
+      "a follower",
+      () => isOver() || this.#pidOf("__follow") !== null ? true : null,
+      LIMIT_MS,
+      tail,
+    );
+    if (isOver()) return;
     this.#killFollower();
     // Before the next one reads it.
     if (life === "start-unknown") Deno.removeSync(`${this.#machine.data}/databases/app/position.json`);
@@ -222,12 +231,33 @@ class CrashWalk {
       ...{ operation: "put", keyPrefix: DATABASE_KEYS + under, reset: true, when: "after" },
     });
     try {
-      await this.#provoke(point);
-      return await this.#within(point, struck.promise);
+      return await this.#within(point, this.#provoked(point, struck.promise));
     } finally {
       trap.end();
       doubt?.end();
     }
+  }
+
+  /**
+   * Starts followers until one is struck. One alone may have nothing to merge or to delete: the one before it has done
+   * all of it already, and whatever it has put itself is not old enough.
+   */
+  async #provoked(point: CrashPoint, struck: Promise<Moment>): Promise<Moment> {
+    if (point.life === "running") return await struck;
+    let isOver = false;
+    const noted = struck.then((moment) => {
+      isOver = true;
+      return moment;
+    });
+    const end = clock.monotonicMs() + LIMIT_MS;
+    while (!isOver && clock.monotonicMs() < end) {
+      await this.#provoke(point, () => isOver);
+      const waited = new AbortController();
+      await Promise.race([noted, clock.sleep(START_MS, { signal: waited.signal }).catch(() => {})]);
+      waited.abort();
+      if (!isOver) this.#inARow++;
+    }
+    return await noted;
   }
 
   async #diesOnCall(point: CrashPoint, { calls, paths, nth, then }: CallTrap): Promise<Moment> {
