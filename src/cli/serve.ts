@@ -75,6 +75,7 @@ class SignalDesk {
 
   receive(signal: HandledSignal): void {
     if (signal === "SIGCHLD") return this.onChild();
+    if (signal === "SIGQUIT" && this.#manager?.passesOn(signal) === true) return;
     if (STOP_SIGNALS.includes(signal)) {
       this.#stopAsked.abort(new StateManagerError("cancelled", `start: ended by ${signal}`));
     }

@@ -1,6 +1,7 @@
 /** The part of the schema that says what one process is. */
 
 import * as v from "valibot";
+import { PASSABLE } from "../platform/signals.ts";
 import { logsSchema } from "./schema_logs.ts";
 import { probesSchema } from "./schema_probes.ts";
 import {
@@ -14,6 +15,7 @@ import {
   pathSchema,
   requiredKey,
   scheduleSchema,
+  signalChoiceSchema,
   signalSchema,
   sizeSchema,
   textSchema,
@@ -323,9 +325,9 @@ export const processSchema = v.strictObject({
   ),
   forward_signals: described(
     "Forwarded signals",
-    "Signals that the manager passes on to it.",
+    "Signals that the manager passes on to it; with SIGQUIT among them that one no longer stops the manager.",
     listSchema(
-      signalSchema("a signal", ["SIGKILL", "SIGSTOP", "SIGCONT", "SIGTERM", "SIGINT", "SIGCHLD"]),
+      signalChoiceSchema(PASSABLE, "the manager cannot take others, or they mean itself"),
       31,
       "a list of signals",
     ),

@@ -153,6 +153,16 @@ export function signalSchema(what: string, refused: readonly SignalName[]) {
   );
 }
 
+/** One of these signals, by name as above. `why`: what is wrong with all others. */
+export function signalChoiceSchema(allowed: readonly SignalName[], why: string) {
+  const wanted = `one of ${allowed.join(", ")}: ${why}`;
+  return v.pipe(
+    v.string(wanted),
+    v.transform((text) => text.toUpperCase().replace(/^(?!SIG)/, "SIG")),
+    v.picklist(allowed, wanted),
+  );
+}
+
 export function listSchema<const Item extends v.GenericSchema>(item: Item, most: number, wanted: string) {
   return v.pipe(v.array(item, wanted), v.maxLength(most, `at most ${most} entries`));
 }

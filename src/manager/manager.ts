@@ -271,6 +271,11 @@ export class Manager implements Control {
     return this.#stopSignals.length;
   }
 
+  /** A signal that stops us unless a program is to have it: true where one is, and got it if it runs. */
+  passesOn(signal: Deno.Signal): boolean {
+    return this.#state === "running" && (this.#session?.forward(signal) ?? false);
+  }
+
   /** Passed on to those that ask for it. HUP is the manager's own, too, but in the place of a command (`run`). */
   forward(signal: Deno.Signal): void {
     this.#session?.forward(signal);

@@ -404,8 +404,9 @@ export class Session {
     this.#supervisor?.hurry();
   }
 
-  forward(signal: Deno.Signal): void {
-    this.#supervisor?.forward(signal);
+  /** False where no program wants it. */
+  forward(signal: Deno.Signal): boolean {
+    return this.#supervisor?.forward(signal) ?? false;
   }
 
   async checkpoint(

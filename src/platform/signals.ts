@@ -4,10 +4,26 @@
  * without a listener of its own ends PID 1 with a segmentation fault. So all are taken together, and never given back.
  */
 
-/** Taken and told to the handler. */
-const HANDLED = ["SIGHUP", "SIGINT", "SIGTERM", "SIGQUIT", "SIGUSR1", "SIGUSR2", "SIGCHLD"] as const;
-/** Taken so that they do nothing: a background write to the tty or a ctrl-Z must not stop the supervisor of all. */
-const IGNORED = ["SIGPIPE", "SIGTTIN", "SIGTTOU", "SIGTSTP"] as const;
+/**
+ * What somebody may send us for a program: those that mean something to programs. Of the others some cannot be taken,
+ * some tell a fault or a limit of our own, and TERM, INT and CHLD are ours.
+ */
+export const PASSABLE = [
+  "SIGHUP",
+  "SIGQUIT",
+  "SIGUSR1",
+  "SIGUSR2",
+  "SIGWINCH",
+  "SIGALRM",
+  "SIGIO",
+  "SIGPWR",
+  "SIGTSTP",
+  "SIGURG",
+] as const;
+/** Taken and told to the handler. Of TSTP nothing comes but that: a ctrl-Z must not stop the supervisor of all. */
+const HANDLED = ["SIGINT", "SIGTERM", "SIGCHLD", ...PASSABLE] as const;
+/** Taken so that they do nothing: a background write to the tty must not stop the supervisor of all. */
+const IGNORED = ["SIGPIPE", "SIGTTIN", "SIGTTOU"] as const;
 
 export type HandledSignal = typeof HANDLED[number];
 

@@ -257,11 +257,11 @@ export class Supervisor {
     return [...this.#runners.values()].every((runner) => runner.areAll(orWaiting ? "TtD" : "Tt"));
   }
 
-  /** Passes a signal on to the leaders that want it (`forwardSignals`). */
-  forward(signal: Deno.Signal): void {
-    for (const runner of this.#runners.values()) {
-      if (runner.spec.forwardSignals.includes(signal)) runner.forward(signal);
-    }
+  /** Passes a signal on to the leaders that want it (`forwardSignals`); false where it is for none, running or not. */
+  forward(signal: Deno.Signal): boolean {
+    const takers = [...this.#runners.values()].filter(({ spec }) => spec.forwardSignals.includes(signal));
+    for (const runner of takers) runner.forward(signal);
+    return takers.length > 0;
   }
 
   status(): readonly ProcessStatus[] {

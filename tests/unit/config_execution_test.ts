@@ -87,3 +87,15 @@ Deno.test("second interactive process, and a log or a log probe of one, are refu
     /not read/,
   );
 });
+
+Deno.test("signals that the manager cannot take, or that mean itself, are refused to be passed on, with those that can be", async () => {
+  const { config } = await app({ forward_signals: ["quit", "SIGWINCH"] });
+  assert.deepEqual(config?.processes["app"]?.forwardSignals, ["SIGQUIT", "SIGWINCH"]);
+  for (const signal of ["SIGTERM", "SIGSEGV", "SIGKILL", "SIGXCPU", "NONE"]) {
+    assert.match(
+      await problemAt("forward_signals/0", { forward_signals: [signal] }),
+      /one of SIGHUP, .*SIGWINCH.*cannot take/,
+      signal,
+    );
+  }
+});
