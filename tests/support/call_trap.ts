@@ -26,6 +26,7 @@ export function straceArgs(
 }
 
 const LIMIT_MS = 30_000;
+const RELEASE_MS = 5_000;
 
 function textOf(path: string): string {
   try {
@@ -87,19 +88,34 @@ export class CallTrace implements AsyncDisposable {
   }
 
   /**
-   * Lets go of what lives. An strace that is told to end while a process dies under it waits for that for ever: so the
-   * dead are first left to it.
+   * Lets go of what lives. An strace that is told to end while a process dies under it may wait for that for ever: so
+   * the dead are first left to it, and one that waits all the same is killed; the kernel then lets go of what it held.
    */
   async [Symbol.asyncDispose](): Promise<void> {
-    const { pid } = this.#child;
-    await waitFor(`the dead under strace ${pid}`, () => !hasDead(pid), LIMIT_MS);
-    try {
-      this.#child.kill("SIGTERM");
-    } catch {
-      // All it looked at have ended.
-    }
-    await this.#child.status;
+    const { pid, status } = this.#child;
+    let hasEnded = false;
+    const ended = status.then(() => {
+      hasEnded = true;
+    });
+    await within(RELEASE_MS, () => hasEnded || !hasDead(pid));
+    if (!hasEnded) signalTo(this.#child, "SIGTERM");
+    await within(RELEASE_MS, () => hasEnded);
+    if (!hasEnded) signalTo(this.#child, "SIGKILL");
+    await ended;
   }
+}
+
+function signalTo(child: Deno.ChildProcess, signal: Deno.Signal): void {
+  try {
+    child.kill(signal);
+  } catch {
+    // It has ended.
+  }
+}
+
+/** Until it holds, or the time is over. */
+async function within(limitMs: number, holds: () => boolean): Promise<void> {
+  await waitFor("", () => holds() ? true : null, limitMs).catch(() => {});
 }
 
 /** By the log of a strace. */
