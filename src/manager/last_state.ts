@@ -17,6 +17,8 @@ const EXIT_RESERVE_MS = 500;
 /** Shortest time a release gets even when the budget is spent: one request. */
 const RELEASE_MINIMUM_MS = 500;
 const LONGEST_RELEASE_MS = 10_000;
+/** With a lease that could not be renewed: time to hear whose it is, within the 5 s that a lost one has to the exit. */
+const DOUBTFUL_RELEASE_MS = 3_000;
 /** Without a budget (programs ended by themselves, a job) a stop still ends: the longest `timeout_stop` rules. */
 const LONGEST_STOP_MS = 24 * 3600 * 1000;
 const DEADLINE_CHECK_MS = 50;
@@ -100,14 +102,25 @@ export async function shipLastState(
   }
 }
 
-/** `to`: the holder id that may claim it at once. Never rejects: the lease runs out by itself. */
-export async function releaseLease({ lease }: Opened, budget: StopBudget, to?: string): Promise<void> {
+/**
+ * `to`: the holder id that may claim it at once. Never rejects, since the lease runs out by itself; resolves to the error
+ * where another has it already (`lease-lost`).
+ */
+export async function releaseLease(
+  { lease }: Opened,
+  budget: StopBudget,
+  to?: string,
+): Promise<StateManagerError | null> {
+  const longestMs = lease.status.state === "held" ? Infinity : DOUBTFUL_RELEASE_MS;
+  const timeoutMs = Math.min(budget.releaseTimeoutMs, longestMs);
   try {
-    await lease.release({ timeoutMs: budget.releaseTimeoutMs, ...(to === undefined ? {} : { to }) });
+    await lease.release({ timeoutMs, ...(to === undefined ? {} : { to }) });
+    return null;
   } catch (error) {
-    logger.warn("lease not released: the next holder waits until it expires", {
-      error: asStateManagerError(error).message,
-    });
+    const known = asStateManagerError(error);
+    if (known.code === "lease-lost") return known;
+    logger.warn("lease not released: the next holder waits until it expires", { error: known.message });
+    return null;
   }
 }
 

@@ -4,6 +4,8 @@ import assert from "node:assert/strict";
 import { ManagerProcess, scratchFolder, waitFor } from "../support/manager_process.ts";
 import { S3Server } from "../support/s3_server.ts";
 
+const BEATS = "while :; do date +%s%N > $ROOT/beat.new; mv $ROOT/beat.new $ROOT/beat; sleep 0.05; done";
+
 function start(root: string, server: S3Server, env: Record<string, string> = {}): ManagerProcess {
   Deno.mkdirSync(`${root}/files`, { recursive: true });
   return new ManagerProcess({
@@ -13,13 +15,9 @@ function start(root: string, server: S3Server, env: Record<string, string> = {})
       ...["--files", `app=${root}/files`, "--data-dir", `${root}/data`],
       ...["--lease-ttl", "3s", "--checkpoint-interval", "1h"],
       "--",
-      ...[
-        "sh",
-        "-c",
-        `while :; do date +%s%N > ${root}/beat.new; mv ${root}/beat.new ${root}/beat; sleep 0.05; done`,
-      ],
+      ...["sh", "-c", `${env["BEFORE"] ?? ":"}; ${BEATS}`],
     ],
-    env: { AWS_ACCESS_KEY_ID: server.accessKey, AWS_SECRET_ACCESS_KEY: server.secretKey, ...env },
+    env: { AWS_ACCESS_KEY_ID: server.accessKey, AWS_SECRET_ACCESS_KEY: server.secretKey, ROOT: root, ...env },
   });
 }
 
@@ -83,4 +81,29 @@ Deno.test("a manager that was stopped past its lease ends with 75 and its progra
   assert.equal(beat(`${scratch.path}/a`), last);
   assert.equal((await second.json("/lease")).token, 2);
   await moves(`${scratch.path}/b`);
+});
+
+Deno.test("a manager that loses its lease while it stops ends with 75, and one that is only in doubt of it with 74", async () => {
+  using scratch = scratchFolder();
+  await using server = await S3Server.start({ bucket: "bucket" });
+  const stubborn = { BEFORE: "trap '' TERM", STATE_MANAGER_SHUTDOWN_BUDGET: "100s" };
+  await using first = start(`${scratch.path}/a`, server, stubborn);
+  await first.state("running");
+  await moves(`${scratch.path}/a`);
+  first.signal("SIGTERM");
+  await first.state("stopping");
+  first.signal("SIGSTOP");
+  await using second = start(`${scratch.path}/b`, server, stubborn);
+  await second.state("running");
+  first.signal("SIGCONT");
+  assert.equal(await first.exit(60_000), 75, first.tail());
+  assert.match(first.stderr, /ending with 75: .*it was lost/);
+  const last = beat(`${scratch.path}/a`);
+  await moves(`${scratch.path}/b`);
+  assert.equal(beat(`${scratch.path}/a`), last);
+
+  second.signal("SIGTERM");
+  await second.state("stopping");
+  server.fail({ status: 503, code: "SlowDown" });
+  assert.equal(await second.exit(60_000), 74, second.tail());
 });
