@@ -233,10 +233,10 @@ export class Session {
     outcome: SupervisorOutcome | null,
   ): Promise<SessionEnd> {
     const failure = await shipLastState(opened, this.#options.config.checkpoint.onStop, this.#budget);
+    // Where its loss ended the shipping, what is missing in the bucket is not ours to bring any more.
     const fenced = this.#tenure.fenced.aborted;
     const lost = await releaseLease(opened, this.#budget);
-    // Another has it: what is missing in the bucket is not ours to bring any more.
-    if (lost !== null && (fenced || failure !== null)) throw lost;
+    if (lost !== null && fenced) throw lost;
     if (failure !== null) return endUnsaved(failure);
     const requested = this.#stop.signal.aborted;
     if (this.#options.mode === "server" && requested) {
@@ -305,8 +305,9 @@ export class Session {
         ),
       );
       if (!this.#stop.signal.aborted) return null;
+      const fenced = this.#tenure.fenced.aborted;
       const lost = await releaseLease(opened, this.#budget);
-      if (lost !== null) throw lost;
+      if (lost !== null && fenced) throw lost;
       return endUnsaved(failure);
     }
     // Before the release: if we die in between, the next start neither takes it nor asks for it back.

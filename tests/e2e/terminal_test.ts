@@ -63,7 +63,10 @@ Deno.test({
     using terminal = new PseudoTerminal(24, 80);
     const config = {
       storage: { directory: `${folder.path}/store` },
-      processes: { shell: { command: SHELL, interactive: true, restart: "always", restart_delay: "3s" } },
+      processes: {
+        shell: { command: SHELL, interactive: true, restart: "no" },
+        other: { command: ["sleep", "1000"] },
+      },
       shutdown: { budget: "3s", flush_reserve: "1s" },
       log: { level: "error" },
     };
@@ -77,11 +80,12 @@ Deno.test({
     terminal.type("stty raw -echo; exec sh -c 'echo raw; exec sleep 1000'\n");
     await terminal.see(/raw\n/);
     assert.ok(!terminal.byLines);
-    const { processes: [first] } = await manager.json("/", { headers: { accept: "application/json" } });
+    const first = await manager.json("/processes/shell");
     assert.equal(terminal.foreground, first.pid);
     Deno.kill(first.pid, "SIGKILL");
     await waitFor("the terminal to be the manager's", () => terminal.foreground === manager.pid);
     await waitFor("lines on the terminal", () => terminal.byLines);
+    await manager.json("/processes/shell/start", { json: {} });
     // Stopped in order: also what the shell has put into groups of their own.
     await terminal.see(/ready> /);
     terminal.type("sleep 1000 & echo job=$!\n");
