@@ -66,13 +66,16 @@ const repositorySchema = v.object({
 
 const summarySchema = v.object({ entries: count, bytes: count, manifest_sha256: hash });
 
-/** By name. A database that a pattern found is `<name>/<file>`. */
+/** A database that a pattern found is `<name>/<file>`. */
+const databaseName = v.pipe(
+  v.string(),
+  v.regex(/^[A-Za-z0-9][A-Za-z0-9._-]{0,199}(?:\/[A-Za-z0-9][A-Za-z0-9._-]{0,199})?$/),
+);
+const databaseFileSchema = v.object({ uid: count, gid: count, mode: v.pipe(count, v.maxValue(0o7777)) });
+
 const positionsSchema = v.record(
-  v.pipe(v.string(), v.regex(/^[A-Za-z0-9][A-Za-z0-9._-]{0,199}(?:\/[A-Za-z0-9][A-Za-z0-9._-]{0,199})?$/)),
-  v.object({
-    txid: count,
-    file: v.exactOptional(v.object({ uid: count, gid: count, mode: v.pipe(count, v.maxValue(0o7777)) })),
-  }),
+  databaseName,
+  v.object({ txid: count, file: v.exactOptional(databaseFileSchema) }),
 );
 
 const recordSchema = v.object({
@@ -119,6 +122,7 @@ const headSchema = v.object({
     key: v.pipe(v.string(), v.check(isDoomable, "is the key of an index or a root object")),
     since: count,
   }))),
+  database_files: v.exactOptional(v.record(databaseName, databaseFileSchema)),
   nonce: v.exactOptional(v.pipe(v.string(), v.maxLength(200))),
   notes: v.exactOptional(v.pipe(v.string(), v.base64())),
 });

@@ -58,7 +58,14 @@ export interface CheckpointRecord {
 export interface DatabasePosition {
   readonly txid: number;
   /** Of the file, for who restores it; absent where it was not looked at. */
-  readonly file?: { readonly uid: number; readonly gid: number; readonly mode: number };
+  readonly file?: DatabaseFile;
+}
+
+/** Owner and mode of a database's file. */
+export interface DatabaseFile {
+  readonly uid: number;
+  readonly gid: number;
+  readonly mode: number;
 }
 
 export interface FilesSummary {
@@ -102,6 +109,8 @@ export interface Head {
   readonly doomed: readonly { readonly pack: string; readonly since: number }[];
   /** Keys of index and root objects, likewise. Absent: none, or an older version wrote the head and forgot them. */
   readonly doomed_objects?: readonly { readonly key: string; readonly since: number }[];
+  /** Of each replicated database, as last seen. Absent: an older version wrote the head, and checkpoints may tell. */
+  readonly database_files?: Readonly<Record<string, DatabaseFile>>;
   /** New with each swap: its writer knows it again. Absent in a head that an older version wrote. */
   readonly nonce?: string;
 }

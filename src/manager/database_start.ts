@@ -9,7 +9,7 @@
  *   marker, then the journal goes  – the journal carries the marker, so the roll ends with the same one.
  */
 
-import type { CheckpointRecord, DatabasePosition, RepositoryRecord } from "../checkpoint/types.ts";
+import type { DatabaseFile, RepositoryRecord } from "../checkpoint/types.ts";
 import type { Config } from "../config/types.ts";
 import {
   type CatalogEvent,
@@ -63,8 +63,8 @@ export interface DatabaseStartOptions {
   readonly restore: Config["restore"];
   readonly repo: RepositoryRecord;
   readonly token: number;
-  /** All that the head lists, oldest first. */
-  readonly checkpoints: () => readonly CheckpointRecord[];
+  /** Owner and mode of a database's file, as the head knows them. */
+  readonly recorded: (name: string) => DatabaseFile | null;
   /** Epoch of the head before this term; null: there was no head. */
   readonly previousEpoch: () => number | null;
   readonly lineage: LineageFile;
@@ -229,7 +229,7 @@ export class DatabaseStart {
     const txids: Record<string, number> = {};
     for (const { name, entry, path } of wanted) {
       const { owner = null, mode = null } = config[entry] ?? {};
-      const recorded = this.#recorded(name);
+      const recorded = this.#options.recorded(name);
       const folder = path.slice(0, path.lastIndexOf("/"));
       await ensureFolder(folder);
       const result = await children.restore({
@@ -281,14 +281,6 @@ export class DatabaseStart {
     return txids;
   }
 
-  /** Owner and mode at the newest checkpoint that knows them. */
-  #recorded(name: string): DatabasePosition["file"] | null {
-    const record = this.#options.checkpoints().findLast(({ databases }) =>
-      databases?.[name]?.file !== undefined
-    );
-    return record?.databases?.[name]?.file ?? null;
-  }
-
   #marker(path: string, txid: number | null): DatabaseMarker {
     const { repo, token } = this.#options;
     return { repo_id: repo.repo_id, path, token, claimed: null, txid };
@@ -332,7 +324,7 @@ async function endSwap(
 /** As configured, or recorded; else who owns the folder, since that is for whom the program's place was made. */
 function ownerOf(
   owner: Config["databases"][string]["owner"],
-  recorded: DatabasePosition["file"] | null,
+  recorded: DatabaseFile | null,
   folder: string,
 ): { readonly uid: number; readonly gid: number } | null {
   if (!isRoot()) return null;

@@ -21,12 +21,12 @@ import {
 import type { Clock } from "../platform/clock.ts";
 import { asStateManagerError, StateManagerError } from "../platform/errors.ts";
 import { ensureFolder, removeIfPresent } from "../platform/files.ts";
-import { AT_CWD, pathBytes, statIfPresent } from "../platform/libc_files.ts";
 import { log } from "../platform/log.ts";
 import { errorFromWire } from "../platform/wire_error.ts";
 import type { OpenStoreOptions } from "../storage/mod.ts";
 import { type ChildWatch } from "../supervisor/mod.ts";
 import type { DatabaseInfo, DrillInfo, RestorePoints, RestorePointsQuery } from "./control.ts";
+import { databaseFileAt, type DatabaseFiles } from "./database_files.ts";
 import { type DatabaseStart, type Found } from "./database_start.ts";
 import { Drills } from "./drills.ts";
 import type { Positions } from "./term_machine.ts";
@@ -36,6 +36,7 @@ const logger = log("databases");
 export interface DatabasesOptions {
   readonly config: Config["databases"];
   readonly start: DatabaseStart;
+  readonly files: DatabaseFiles;
   readonly children: DatabaseChildren;
   readonly layout: ReplicaLayout;
   readonly scratchFolder: string;
@@ -103,6 +104,7 @@ export class Databases {
         if (Object.keys(absorbed).length === 0) {
           this.#link = link;
           this.#last = positionsOf(positions);
+          this.#lookAtFiles(link.status().databases);
           this.#drills.start();
           return failures;
         }
@@ -138,12 +140,18 @@ export class Databases {
       watchChild,
       onFenced,
       onStatus: ({ databases }) => {
-        if (this.#link === link) databases.forEach((database) => this.#checkSealed(database));
+        if (this.#link !== link) return;
+        databases.forEach((database) => this.#checkSealed(database));
+        this.#lookAtFiles(databases);
       },
     });
     link.deadline(this.#options.fenceAtMs());
     link.start();
     return link;
+  }
+
+  #lookAtFiles(databases: readonly FollowedStatus[]): void {
+    this.#options.files.look(databases.filter(({ durableTxid }) => durableTxid > 0));
   }
 
   /** After the seal nobody else's commit can be in our way. If one is, we are not who we believe to be. */
@@ -207,10 +215,8 @@ export class Databases {
     return Object.fromEntries(
       Object.entries(positions).map(([name, position]) => {
         const path = this.#found.find((each) => each.name === name)?.path;
-        const stat = path === undefined ? null : statIfPresent(AT_CWD, pathBytes(path));
-        if (stat === null) return [name, position];
-        const { uid, gid, mode } = stat;
-        return [name, { ...position, file: { uid, gid, mode } }];
+        const file = path === undefined ? null : databaseFileAt(path);
+        return [name, file === null ? position : { ...position, file }];
       }),
     );
   }
@@ -311,6 +317,7 @@ export class Databases {
   /** The lease was renewed. */
   deadline(): void {
     this.#link?.deadline(this.#options.fenceAtMs());
+    this.#lookAtFiles(this.#link?.status().databases ?? []);
   }
 
   /** The lease is lost: the child goes at once; what it captured stays in the local files. */

@@ -11,7 +11,7 @@ import {
   release,
   withNotes,
 } from "../checkpoint/mod.ts";
-import type { CheckpointRecord, Head, RestoreIntent } from "../checkpoint/types.ts";
+import type { CheckpointRecord, DatabaseFile, Head, RestoreIntent } from "../checkpoint/types.ts";
 
 export type HeadChange =
   /** A new state, made of what the programs wrote. */
@@ -29,6 +29,8 @@ export type HeadChange =
   /** The restore did not take place and never will. */
   | { readonly kind: "drop-intent" }
   | { readonly kind: "annotate"; readonly id: string; readonly notes: CheckpointNotes }
+  /** Owner and mode of these databases, as they are now. */
+  | { readonly kind: "database-files"; readonly files: Readonly<Record<string, DatabaseFile>> }
   /** Checkpoints and garbage leave (prune_rules.ts). */
   | PruneChange;
 
@@ -41,7 +43,7 @@ const MAX_LISTED_CHECKPOINTS = 4000;
 export function changeHead(head: Head, change: HeadChange): Head {
   switch (change.kind) {
     case "current":
-      return withCurrent(head, change.record, change.indexes);
+      return withFiles(withCurrent(head, change.record, change.indexes), filesOf(change.record));
     case "set-intent": {
       const { record, onStart, files, databases } = change;
       const intent = { record, on_start: onStart, files, ...(databases === undefined ? {} : { databases }) };
@@ -53,6 +55,8 @@ export function changeHead(head: Head, change: HeadChange): Head {
       return { ...head, intent: null };
     case "annotate":
       return withNotes(head, change.id, change.notes);
+    case "database-files":
+      return withFiles(head, change.files);
     case "forget":
       return forget(head, change.ids, change.nowMs);
     case "doom":
@@ -75,6 +79,17 @@ export function withCurrent(head: Head, record: CheckpointRecord, indexes: Head[
     checkpoints.splice(Math.max(0, oldestInterval), 1);
   }
   return { ...head, checkpoints, indexes, current: record.id, intent: null };
+}
+
+function withFiles(head: Head, files: Readonly<Record<string, DatabaseFile>>): Head {
+  if (Object.keys(files).length === 0) return head;
+  return { ...head, database_files: { ...head.database_files, ...files } };
+}
+
+function filesOf({ databases = {} }: CheckpointRecord): Record<string, DatabaseFile> {
+  return Object.fromEntries(
+    Object.entries(databases).flatMap(([name, { file }]) => file === undefined ? [] : [[name, file]]),
+  );
 }
 
 /** The head after its intent, if it has one, was carried out. */

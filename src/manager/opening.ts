@@ -33,6 +33,7 @@ import { Checkpointer } from "./checkpointer.ts";
 import type { CheckpointInProgress, CheckpointResult, PruneResult } from "./control.ts";
 import type { DataDir } from "./data_dir.ts";
 import { DatabaseStart, repairDatabases } from "./database_start.ts";
+import { DatabaseFiles } from "./database_files.ts";
 import { Databases } from "./databases.ts";
 import { LineageFile } from "./lineage.ts";
 import { Pruner } from "./pruner.ts";
@@ -315,14 +316,16 @@ function databasesFor(
     clock,
     watchChild: childWatches({ name: "database", runId: guard.runId, units: guard.units }),
   });
+  const files = new DatabaseFiles({ head, clock });
   return new Databases({
     config: databases,
+    files,
     start: new DatabaseStart({
       config: databases,
       restore: config.restore,
       repo,
       token: head.token,
-      checkpoints: () => head.head.checkpoints,
+      recorded: (name) => files.recorded(name),
       previousEpoch: () => head.previous?.epoch ?? null,
       lineage,
       dir,

@@ -9,6 +9,7 @@ import { systemClock } from "../../src/platform/clock.ts";
 import { systemRandom } from "../../src/platform/random.ts";
 import { directoryStore } from "../../src/storage/mod.ts";
 import { chainProgram, checkChain, readJournal } from "../support/chain.ts";
+import { isRoot } from "../support/small_root.ts";
 import { ManagerProcess, runProgram, scratchFolder, waitFor } from "../support/manager_process.ts";
 import { testOnStores, type TestStore } from "../support/test_stores.ts";
 
@@ -355,6 +356,43 @@ testOnStores("a hand-over on request carries the database over to the last row",
     () => first.tail(),
   );
   assert.equal(readJournal(one.journal).starts.at(-1), end);
+});
+
+Deno.test("owner and mode of a database come back on another machine where no checkpoint was made", async () => {
+  using scratch = scratchFolder();
+  const folder = `${scratch.path}/store`;
+  const store: TestStore = {
+    args: ["--directory", folder, "--checkpoint-interval", "0"],
+    env: { STATE_MANAGER_CHECKPOINT_ON_STOP: "false" },
+    config: { directory: folder },
+  };
+  const owned = (place: Place) => {
+    const { uid, gid, mode } = Deno.statSync(place.database);
+    return [uid, gid, (mode ?? 0) & 0o7777];
+  };
+  const [one, two] = [placeAt(`${scratch.path}/one`), placeAt(`${scratch.path}/two`)];
+  Deno.mkdirSync(`${one.root}/db`);
+  Deno.writeTextFileSync(one.database, "");
+  Deno.chmodSync(one.database, 0o640);
+  if (isRoot) Deno.chownSync(one.database, 1234, 4321);
+  const objects = directoryStore({ path: folder, clock, random: systemRandom() });
+  const readHead = async (): Promise<Head> =>
+    JSON.parse(new TextDecoder().decode((await objects.get("head.json")).body));
+  {
+    await using manager = start(one, store);
+    await untilRow(one, manager, 1);
+    const isTold = async () => (await readHead()).database_files?.["app"] !== undefined;
+    await waitFor("the head to know the file", isTold, 60_000, () => manager.tail());
+    manager.signal("SIGTERM");
+    assert.equal(await manager.exit(), 0, manager.tail());
+  }
+  assert.deepEqual((await readHead()).checkpoints, []);
+  await objects.close();
+  await using next = start(two, store);
+  await untilRow(two, next, 1);
+  assert.ok((readJournal(two.journal).starts[0] ?? 0) > 0, "it was restored");
+  assert.deepEqual(owned(two), owned(one));
+  assert.equal(owned(two)[2], 0o640);
 });
 
 Deno.test("a restore of a database that its holder began is finished once by the next, and nothing of it is called diverged", async () => {
