@@ -5,6 +5,7 @@
 
 import { type ConfigFlags, loadConfig, type LoadedConfig } from "../config/mod.ts";
 import type { Config } from "../config/types.ts";
+import { type CatalogEvent, type CatalogOptions, openCatalog } from "../database/mod.ts";
 import {
   beginRun,
   dataDirAt,
@@ -37,6 +38,8 @@ import { STORE_OPTIONS } from "./store_options.ts";
 const CONFIG_OPTIONS = [...STORE_OPTIONS, "onConflict", "leaseWait"];
 /** Secrets in files may change while it runs. */
 const CREDENTIALS_CHECK_MS = 15_000;
+/** Longest wait for the history: a catalog takes some tens of milliseconds to open. */
+const HISTORY_MS = 3_000;
 /** Longest wait for our own log at the end. */
 const FLUSH_MS = 500;
 
@@ -130,6 +133,7 @@ async function restoreHere(
   const signal = interrupts();
   const progress = showProgress(context, options);
   const work: LongWork = { signal, onProgress: (value) => progress.onEvent(progressEvent(value)) };
+  const history: CatalogEvent[] = [];
   const rotation = setInterval(() => void loaded.refreshCredentials().catch(() => {}), CREDENTIALS_CHECK_MS);
   const { dir, lock } = await openDataDir(dataDir);
   try {
@@ -145,6 +149,7 @@ async function restoreHere(
           credentials: () => loaded.currentCredentials(),
           hostname: machineName(),
           pid: ownPid(),
+          record: (event) => history.push({ ...event, atMs: clock.wallMs() }),
           onWaiting: (reason) => {
             if (reason !== null) say(context, options, `waiting: ${reason}`);
           },
@@ -154,6 +159,7 @@ async function restoreHere(
       );
     } finally {
       await run.guard.end();
+      await keepHistory(history, { path: config.catalog.path ?? dir.catalog, clock });
     }
   } finally {
     lock.release();
@@ -161,6 +167,17 @@ async function restoreHere(
     progress.done();
     await flushLog(FLUSH_MS);
   }
+}
+
+/** Into the catalog of the manager that this data folder is of. Nothing depends on it, so it comes last. */
+async function keepHistory(
+  events: readonly CatalogEvent[],
+  place: Pick<CatalogOptions, "path" | "clock">,
+): Promise<void> {
+  if (events.length === 0) return;
+  const catalog = openCatalog({ ...place, log: log("catalog") });
+  for (const event of events) catalog.record(event);
+  await catalog.close(HISTORY_MS);
 }
 
 /** Aborts at the first signal that asks for an end; the second ends the process at once. */

@@ -79,10 +79,10 @@ function folderOf(path: string): string {
   return path.slice(0, path.lastIndexOf("/")) || "/";
 }
 
-function insertOf(event: CatalogEvent, timeMs: number): CatalogInsert {
+function insertOf(event: CatalogEvent, nowMs: number): CatalogInsert {
   const detail = JSON.stringify(plainFields(event.detail ?? {}));
   return {
-    timeMs,
+    timeMs: Math.floor(event.atMs ?? nowMs),
     kind: event.kind,
     subject: event.subject.slice(0, TEXT_LIMIT),
     summary: event.summary.slice(0, TEXT_LIMIT),
@@ -128,7 +128,7 @@ class LocalCatalog implements Catalog {
     if (this.#closed || this.#queue.length >= QUEUE_LIMIT) return this.#drop(1);
     try {
       this.#queue.push(
-        insertOf(event, Math.floor(this.#options.clock.wallMs())),
+        insertOf(event, this.#options.clock.wallMs()),
       );
       this.#recorded++;
     } catch {

@@ -24,6 +24,8 @@ export interface CatalogEvent {
   readonly summary: string;
   /** E.g. `{ code: 1, signal: null, cause: "probe failed" }` of a process-exit. */
   readonly detail?: Readonly<Record<string, unknown>>;
+  /** Wall time of what happened, where that was before it is recorded. */
+  readonly atMs?: number;
 }
 
 /** One event as kept. */

@@ -224,7 +224,9 @@ export class Manager implements Control {
 
   #record(event: CatalogEvent): void {
     if (this.#catalog !== null) this.#catalog.record(event);
-    else if (this.#early.length < EARLY_EVENTS_LIMIT) this.#early.push(event);
+    else if (this.#early.length < EARLY_EVENTS_LIMIT) {
+      this.#early.push({ ...event, atMs: this.#options.clock.wallMs() });
+    }
   }
 
   /** Mounted secrets rotate without a restart; on an error the old ones stay in use and it is tried again. */

@@ -21,9 +21,9 @@ import { releaseLease, StopBudget } from "./last_state.ts";
 import { PLANNED_PATHS, planTargets } from "./restorer.ts";
 import { databasesOf, filesRoots, storeOptions } from "./opening.ts";
 import { checkRequest, type RestoreScope, sourceOf, wantedOf } from "./restore_request.ts";
-import { txidsOf } from "./restorer.ts";
 import type { SessionOptions } from "./session_types.ts";
 import { Tenure } from "./tenure.ts";
+import { txidsOf } from "./term_machine.ts";
 
 export interface RestoreOnceOptions extends
   Pick<
@@ -37,6 +37,7 @@ export interface RestoreOnceOptions extends
     | "pid"
     | "guard"
     | "leaseMemory"
+    | "record"
   > {
   /** What is waited for; null: for nothing any more. */
   readonly onWaiting: (reason: string | null) => void;
@@ -65,7 +66,6 @@ export async function restoreOnce(
     holder: randomHex(random),
     yielded: false,
     persistYielded: () => Promise.resolve(),
-    record: () => {}, // the history is of the manager
     onState: (state, reason) => onWaiting(state === "waiting" ? reason : null),
     onFenced: () => {}, // nothing runs
     onSuspended: () => {}, // every write asks for the lease: it may come back
