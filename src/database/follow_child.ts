@@ -129,7 +129,7 @@ class FollowWork {
       case "deadline":
         return this.#window.renew(command.bootMs);
       case "pins":
-        return this.fleet.pins(command.pins);
+        return this.fleet.pins(command.pins, command.wanted);
       case "add":
         return this.fleet.add(command.database);
       case "credentials":

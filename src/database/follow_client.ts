@@ -151,10 +151,15 @@ export class FollowLink implements AsyncDisposable {
     return sealed;
   }
 
-  /** TXIDs of kept checkpoints, for each name given here. */
-  pins(pins: Readonly<Record<string, readonly number[]>>): void {
+  /** TXIDs of kept checkpoints, for each name given here, and what a restore is on its way to, in place of all before. */
+  pins(
+    pins: Readonly<Record<string, readonly number[]>>,
+    wanted: Readonly<Record<string, number>> = {},
+  ): void {
     for (const [name, kept] of Object.entries(pins)) this.#pinsOf(name).keep(kept);
-    this.#tell({ type: "pins", pins });
+    for (const known of this.#pins.values()) known.want([]);
+    for (const [name, txid] of Object.entries(wanted)) this.#pinsOf(name).want([txid]);
+    this.#tell({ type: "pins", pins, wanted });
   }
 
   add(database: FollowedDatabase): void {

@@ -81,8 +81,12 @@ export class FollowFleet {
     unit.start();
   }
 
-  pins(pins: Readonly<Record<string, readonly number[]>>): void {
+  pins(pins: Readonly<Record<string, readonly number[]>>, wanted: Readonly<Record<string, number>>): void {
     for (const [name, kept] of Object.entries(pins)) this.#units.get(name)?.pin(kept);
+    for (const [name, unit] of this.#units) {
+      const txid = wanted[name];
+      unit.want(txid === undefined ? [] : [txid]);
+    }
   }
 
   event(event: FollowEvent): void {

@@ -1,12 +1,14 @@
 /**
- * TXIDs of one database that must stay restorable: those of kept checkpoints, and those that were given to a checkpoint
- * which is still being made. Without the latter a merge could close over a TXID before anybody has recorded it.
+ * TXIDs of one database that must stay restorable: those of kept checkpoints, those that were given to a checkpoint
+ * which is still being made, and those that a restore is on its way to. Without the latter two a merge could close over
+ * a TXID before anybody has recorded it, or has brought it back.
  */
 
 export class Pins {
   #kept: readonly number[];
   /** Given out, and not yet among the kept: ascending. */
   #held: number[] = [];
+  #wanted: readonly number[] = [];
 
   constructor(kept: readonly number[]) {
     this.#kept = kept;
@@ -24,8 +26,13 @@ export class Pins {
     this.#held = [...this.#held, txid].sort((a, b) => a - b).slice(-HELD_LIMIT);
   }
 
+  /** In place of those that were wanted before. */
+  want(txids: readonly number[]): void {
+    this.#wanted = txids;
+  }
+
   all(): readonly number[] {
-    return [...this.#kept, ...this.#held.filter((txid) => !this.#kept.includes(txid))];
+    return [...new Set([...this.#kept, ...this.#held, ...this.#wanted])];
   }
 }
 

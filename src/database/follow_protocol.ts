@@ -85,7 +85,12 @@ export type FollowCommand =
   | FollowQuestion
   /** Nothing is sent after this moment of CLOCK_BOOTTIME, until a later one is told. Null: nothing is sent. */
   | { readonly type: "deadline"; readonly bootMs: number | null }
-  | { readonly type: "pins"; readonly pins: Readonly<Record<string, readonly number[]>> }
+  /** `pins`: of kept checkpoints, for each name given. `wanted`: what a restore is on its way to, in place of all before. */
+  | {
+    readonly type: "pins";
+    readonly pins: Readonly<Record<string, readonly number[]>>;
+    readonly wanted: Readonly<Record<string, number>>;
+  }
   | { readonly type: "add"; readonly database: FollowedDatabase }
   | { readonly type: "credentials"; readonly credentials: WireCredentials };
 

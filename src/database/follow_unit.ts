@@ -138,6 +138,10 @@ export class FollowUnit {
     this.#life = Promise.all([this.#capture.run(signal), shipping]).then(() => {});
   }
 
+  want(txids: readonly number[]): void {
+    this.#pins.want(txids);
+  }
+
   pin(pins: readonly number[]): void {
     this.#pins.keep(pins);
   }

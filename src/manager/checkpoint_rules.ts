@@ -33,13 +33,34 @@ export function settled(facts: TermFacts): Answer {
   const { id } = intent.record;
   const positions = intent.databases ?? {};
   const databasesOnly = Object.keys(positions).length > 0 && (intent.files ?? all).length === 0;
-  if (!databasesOnly && !all.some((name) => marker.files[name]?.checkpoint === id)) {
+  if (databasesOnly) {
+    steps.push({ type: "look-at-points", positions }, { type: "decide", question: "settled-points" });
+    return { facts, steps };
+  }
+  if (!all.some((name) => marker.files[name]?.checkpoint === id)) {
     return { facts, steps: [...steps, { type: "swap-head", change: { kind: "drop-intent" } }] };
   }
-  if (Object.keys(positions).length > 0) steps.push({ type: "restore-databases", positions });
-  steps.push({ type: "swap-head", change: { kind: "finish-intent" } });
-  steps.push({ type: "write-marker", change: { kind: "content", names: all, id } });
+  return { facts, steps: [...steps, ...finish(facts)] };
+}
+
+/** An intent of databases alone, of which a state is gone, can never be finished: it did not take place. */
+export function settledPoints(facts: TermFacts): Answer {
+  const steps = facts.lost.length > 0
+    ? [{ type: "swap-head", change: { kind: "drop-intent" } } as const]
+    : finish(facts);
   return { facts, steps };
+}
+
+function finish({ head, roots }: TermFacts): readonly TermStep[] {
+  const intent = head?.intent ?? null;
+  if (intent === null) return [];
+  const positions = intent.databases ?? {};
+  const names = roots.map(({ name }) => name);
+  return [
+    ...(Object.keys(positions).length > 0 ? [{ type: "restore-databases", positions } as const] : []),
+    { type: "swap-head", change: { kind: "finish-intent" } },
+    { type: "write-marker", change: { kind: "content", names, id: intent.record.id } },
+  ];
 }
 
 /** Makes what was uploaded the current state. */

@@ -19,7 +19,7 @@ import {
   type ReplicaLayout,
 } from "../database/mod.ts";
 import type { Clock } from "../platform/clock.ts";
-import { asStateManagerError, StateManagerError } from "../platform/errors.ts";
+import { asStateManagerError, isError, StateManagerError } from "../platform/errors.ts";
 import { ensureFolder, removeIfPresent } from "../platform/files.ts";
 import { log } from "../platform/log.ts";
 import { errorFromWire } from "../platform/wire_error.ts";
@@ -29,7 +29,7 @@ import type { DatabaseInfo, DrillInfo, RestorePoints, RestorePointsQuery } from 
 import { databaseFileAt, type DatabaseFiles } from "./database_files.ts";
 import { type DatabaseStart, type Found } from "./database_start.ts";
 import { Drills } from "./drills.ts";
-import type { Positions } from "./term_machine.ts";
+import { type Positions, txidsOf } from "./term_machine.ts";
 
 const logger = log("databases");
 
@@ -48,8 +48,8 @@ export interface DatabasesOptions {
   readonly watchChild: () => ChildWatch;
   /** When the holder fences itself, by the monotonic clock; null: not known. */
   readonly fenceAtMs: () => number | null;
-  /** All checkpoints that the head lists: retention keeps a way to what they name. */
-  readonly checkpoints: () => readonly CheckpointRecord[];
+  /** All checkpoints that the head lists, and a restore that has begun: retention keeps a way to what they name. */
+  readonly kept: () => readonly Pick<CheckpointRecord, "databases">[];
   readonly onFenced: (error: StateManagerError) => void;
 }
 
@@ -65,6 +65,7 @@ export class Databases {
   /** Durable when the last link ended in order. */
   #last: Positions = {};
   #lastStatus: readonly FollowedStatus[] = [];
+  #wanted: Positions = {};
 
   constructor(options: DatabasesOptions) {
     this.#options = options;
@@ -167,6 +168,7 @@ export class Databases {
   #followed(): { readonly databases: FollowedDatabase[]; readonly folders: FollowedFolder[] } {
     const { config } = this.#options;
     const pins = this.#pins();
+    for (const [name, { txid }] of Object.entries(this.#wanted)) (pins[name] ??= []).push(txid);
     const databases = this.#found.flatMap(({ name, entry, path, baseline }) => {
       const settings = config[entry];
       return settings === undefined
@@ -185,10 +187,10 @@ export class Databases {
     return { databases, folders };
   }
 
-  /** TXIDs that checkpoints name, by database. */
+  /** TXIDs that checkpoints and a restore that has begun name, by database. */
   #pins(): Record<string, number[]> {
     const pins: Record<string, number[]> = {};
-    for (const { databases = {} } of this.#options.checkpoints()) {
+    for (const { databases = {} } of this.#options.kept()) {
       for (const [name, { txid }] of Object.entries(databases)) {
         const known = pins[name] ??= [];
         if (known.at(-1) !== txid) known.push(txid);
@@ -199,7 +201,13 @@ export class Databases {
 
   /** The head lists another set of checkpoints now. */
   renewPins(): void {
-    this.#link?.pins(this.#pins());
+    this.#link?.pins(this.#pins(), txidsOf(this.#wanted));
+  }
+
+  /** What a restore will bring back: until something else is wanted no merge steps over it. */
+  want(positions: Positions): void {
+    this.#wanted = positions;
+    this.renewPins();
   }
 
   /** Where all stand, durable: a barrier. After `finish`: where they ended. */
@@ -268,6 +276,20 @@ export class Databases {
   /** The newest state of `name` that is not after `atMs`, wall clock. */
   async positionAt(name: string, atMs: number, signal?: AbortSignal): Promise<DatabasePosition> {
     return { txid: await this.#options.start.txidAt(name, atMs, signal) };
+  }
+
+  /** Those of them whose state cannot be restored any more, and never will be. */
+  async lost(positions: Positions, signal?: AbortSignal): Promise<string[]> {
+    const lost: string[] = [];
+    for (const [name, { txid }] of Object.entries(positions)) {
+      try {
+        await this.checkPoint(name, txid, signal);
+      } catch (error) {
+        if (!isError(error, "not-found", "data-damaged")) throw error;
+        lost.push(name);
+      }
+    }
+    return lost;
   }
 
   /** Rejects with `not-found` when this state of `name` cannot be restored. */

@@ -348,7 +348,10 @@ function databasesFor(
     clock,
     watchChild,
     fenceAtMs: config.lease.mode === "none" ? () => Number.MAX_SAFE_INTEGER : options.fenceAtMs,
-    checkpoints: () => head.head.checkpoints,
+    kept: () => {
+      const { checkpoints, intent } = head.head;
+      return intent === null ? checkpoints : [...checkpoints, { databases: intent.databases ?? {} }];
+    },
     onFenced: options.onDatabasesFenced,
   });
 }

@@ -30,7 +30,7 @@ import type { SessionOptions } from "./session_types.ts";
 import { checkRequest, type RestoreScope, sourceOf, type Wanted, wantedOf } from "./restore_request.ts";
 import { mustShip, onStartSource, stageId } from "./start_rules.ts";
 import { runTerm, type TermSteps } from "./term.ts";
-import type { Positions, TermFacts } from "./term_machine.ts";
+import { type Positions, type TermFacts, txidsOf } from "./term_machine.ts";
 import { headSteps, removeLeftovers, repairSteps, rootSteps, termFacts } from "./term_steps.ts";
 
 const logger = log("restore");
@@ -85,7 +85,7 @@ export class Restorer {
     const { intent } = head.head;
     const stager = this.#stager({ signal });
     await runTerm("prepare", this.#facts(), this.#steps(stager), (facts) => this.#noteDecisions(facts));
-    if (intent !== null) {
+    if (intent !== null && head.head.current === intent.record.id) {
       logger.warn("a restore of the former holder is finished", { checkpoint: intent.record.id });
     }
     const current = currentRecord(head.head);
@@ -131,6 +131,7 @@ export class Restorer {
       },
       "move-aside": ({ name }) => this.#moveAside(name, stager),
       "swap-files": ({ id, names }) => this.#swap(id, this.#named(names), stager),
+      "look-at-points": async ({ positions }) => ({ lost: await this.#lost(positions, stager.work.signal) }),
       "restore-databases": ({ positions }) =>
         this.#options.databases.restoreTo(positions, stager.work.signal),
     };
@@ -183,9 +184,30 @@ export class Restorer {
 
   // ---- asked for by an operator
 
-  /** Rejects with `invalid-request`, `checkpoint-not-found` or `not-found` before anything stops. */
+  /**
+   * Rejects with `invalid-request`, `checkpoint-not-found` or `not-found` before anything stops. What was found stays: the
+   * programs may take their time to end, and no merge may step over it meanwhile.
+   */
   async check(request: RestoreRequest): Promise<void> {
-    await checkRequest(request, this.#scope());
+    const scope = this.#scope();
+    const { databases } = await wantedOf(sourceOf(request, scope), request, scope);
+    this.#options.databases.want(databases);
+    try {
+      await checkRequest(request, scope);
+    } catch (error) {
+      this.#options.databases.want({});
+      throw error;
+    }
+  }
+
+  /** A restore was begun and a state that it wants is gone: said loudly, since it is given up. */
+  async #lost(positions: Positions, signal?: AbortSignal): Promise<readonly string[]> {
+    const lost = await this.#options.databases.lost(positions, signal);
+    if (lost.length === 0) return lost;
+    const summary = "a restore that was begun is given up: the state it wants is not in the bucket any more";
+    logger.error(summary, { databases: lost, wanted: txidsOf(positions) });
+    this.#record(lost.join(" "), summary, { wanted: txidsOf(positions) });
+    return lost;
   }
 
   /** As the head is now. */
@@ -201,8 +223,8 @@ export class Restorer {
   }
 
   async plan(request: RestoreRequest, work: LongWork): Promise<RestoreResult> {
-    await this.check(request);
     const scope = this.#scope();
+    await checkRequest(request, scope, work.signal);
     const source = sourceOf(request, scope);
     const { names, databases } = await wantedOf(source, request, scope, work.signal);
     const plan = await this.#options.archiver.plan({
@@ -275,8 +297,21 @@ export class Restorer {
     onStart: string | null,
     work: LongWork,
   ): Promise<RestoreResult> {
+    this.#options.databases.want(wanted.databases);
+    try {
+      return await this.#restoreWanted(source, wanted, onStart, work);
+    } finally {
+      this.#options.databases.want({});
+    }
+  }
+
+  async #restoreWanted(
+    source: CheckpointRecord,
+    { names, databases }: Wanted,
+    onStart: string | null,
+    work: LongWork,
+  ): Promise<RestoreResult> {
     const { archiver, clock, head, random } = this.#options;
-    const { names, databases } = wanted;
     const stager = this.#stager(work);
     const facts = await runTerm("restore", {
       ...this.#facts(),
@@ -291,6 +326,10 @@ export class Restorer {
           token: head.token,
           head: head.head,
         }, work);
+        // The intent comes next, and whoever finds one must be able to finish it.
+        for (const [name, { txid }] of Object.entries(databases)) {
+          await this.#options.databases.checkPoint(name, txid, work.signal);
+        }
         work.signal?.throwIfAborted();
         return { composed };
       },
@@ -376,10 +415,6 @@ export class Restorer {
     });
     for (const warning of outcome.warnings) logger.warn("restored with a gap", { ...warning });
   }
-}
-
-export function txidsOf(positions: Positions): Record<string, number> {
-  return Object.fromEntries(Object.entries(positions).map(([name, { txid }]) => [name, txid]));
 }
 
 function whatOf({ target, databases }: RestoreRequest, source: CheckpointRecord): string {

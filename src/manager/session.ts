@@ -469,8 +469,8 @@ export class Session {
     const { restorer } = this.#tenure;
     this.#needRunning("restore");
     assert(restorer !== null, "a running session has a restorer");
-    await restorer.check(request);
     if (request.dryRun) return await restorer.plan(request, work);
+    await restorer.check(request);
     const done = Promise.withResolvers<RestoreResult>();
     this.#enqueue({ kind: "restore", request, work, done });
     return await done.promise;

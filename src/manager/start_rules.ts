@@ -91,10 +91,32 @@ export function begunRestore(facts: TermFacts): Answer {
   const intent = facts.head?.intent ?? null;
   if (intent === null) return { facts, steps: [] };
   const positions = intent.databases ?? {};
-  const databases: readonly TermStep[] = Object.keys(positions).length > 0
-    ? [{ type: "restore-databases", positions }]
-    : [];
-  return { facts, steps: [...databases, { type: "swap-head", change: { kind: "finish-intent" } }] };
+  if (Object.keys(positions).length === 0) {
+    return { facts, steps: [{ type: "swap-head", change: { kind: "finish-intent" } }] };
+  }
+  return {
+    facts,
+    steps: [{ type: "look-at-points", positions }, { type: "decide", question: "begun-points" }],
+  };
+}
+
+/**
+ * One that can never be finished, since a state that it wants is gone, did not take place: else nothing would ever start
+ * again. Files that it had swapped are stale by then, and are moved aside.
+ */
+export function begunPoints(facts: TermFacts): Answer {
+  const positions = facts.head?.intent?.databases ?? {};
+  if (facts.lost.length > 0) {
+    const previous = facts.previous === null ? null : { ...facts.previous, intent: null };
+    return { facts: { ...facts, previous }, steps: [{ type: "swap-head", change: { kind: "drop-intent" } }] };
+  }
+  return {
+    facts,
+    steps: [{ type: "restore-databases", positions }, {
+      type: "swap-head",
+      change: { kind: "finish-intent" },
+    }],
+  };
 }
 
 /** What the last start had staged and this one may stage again is used up, the rest goes. */

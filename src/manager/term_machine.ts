@@ -12,6 +12,10 @@ import type { LineageDecision, LineageFacts, Marker, MarkerChange } from "./line
 /** Database → where it stands, or goes back to. */
 export type Positions = Readonly<Record<string, DatabasePosition>>;
 
+export function txidsOf(positions: Positions): Record<string, number> {
+  return Object.fromEntries(Object.entries(positions).map(([name, { txid }]) => [name, txid]));
+}
+
 export type Procedure =
   /** Local, before anything else: a swap of files that was interrupted goes forward. */
   | "repair"
@@ -60,11 +64,13 @@ export interface TermFacts {
   } | null;
   /** Its new record, uploaded. */
   readonly composed: CheckpointRecord | null;
+  /** Databases whose state, as a restore that has begun wants it, is not in the bucket any more. */
+  readonly lost: readonly string[];
 }
 
 /** What a step found out. */
 export type Learned = Partial<
-  Pick<TermFacts, "head" | "previous" | "empty" | "rolled" | "made" | "composed">
+  Pick<TermFacts, "head" | "previous" | "empty" | "rolled" | "made" | "composed" | "lost">
 >;
 
 /** One step outside. Each is done, or fails, as a whole; "durable" where a crash after it must find it done. */
@@ -86,6 +92,8 @@ export type TermEffect =
   | { readonly type: "swap-files"; readonly id: string; readonly names: readonly string[] }
   /** Old content into place, and into the bucket as the next TXID of each. Done again, it is the same. Durable. */
   | { readonly type: "restore-databases"; readonly positions: Positions }
+  /** Whether they can be brought back at all. Learns `lost`. */
+  | { readonly type: "look-at-points"; readonly positions: Positions }
   // In the store. The programs' head is changed by compare-and-swap under the lease.
   /** Learns `head`. */
   | { readonly type: "read-head" }
@@ -112,10 +120,12 @@ export type Question =
   | "rolled"
   | "claims"
   | "begun-restore"
+  | "begun-points"
   | "leftovers"
   | "roots"
   | "ownership"
   | "settled"
+  | "settled-points"
   | "uploaded"
   | "composed";
 

@@ -5,11 +5,12 @@
 
 import { TAKE_OVER_ATTEMPTS } from "../checkpoint/mod.ts";
 import { assert } from "../platform/assert.ts";
-import { CHECKPOINT, settled, uploaded } from "./checkpoint_rules.ts";
+import { CHECKPOINT, settled, settledPoints, uploaded } from "./checkpoint_rules.ts";
 import { changeMarker, EMPTY_MARKER } from "./lineage.ts";
 import { composed, RECOVER, restore } from "./restore_rules.ts";
 import {
   afterRoll,
+  begunPoints,
   begunRestore,
   claims,
   leftovers,
@@ -35,10 +36,12 @@ const ANSWERS: Readonly<Record<Question, (facts: TermFacts) => Answer>> = {
   "rolled": afterRoll,
   claims,
   "begun-restore": begunRestore,
+  "begun-points": begunPoints,
   leftovers,
   roots,
   ownership,
   settled,
+  "settled-points": settledPoints,
   uploaded,
   composed,
 };
@@ -59,6 +62,7 @@ export const NO_FACTS: TermFacts = {
   made: null,
   wanted: null,
   composed: null,
+  lost: [],
 };
 
 export function initialTerm(procedure: Procedure, facts: TermFacts): TermMachine {

@@ -10,6 +10,7 @@ import { systemRandom } from "../../src/platform/random.ts";
 import { directoryStore } from "../../src/storage/mod.ts";
 import { chainProgram, checkChain, readJournal } from "../support/chain.ts";
 import { isRoot } from "../support/small_root.ts";
+import { keptHistory } from "../support/kept_history.ts";
 import { ManagerProcess, runProgram, scratchFolder, waitFor } from "../support/manager_process.ts";
 import { testOnStores, type TestStore } from "../support/test_stores.ts";
 
@@ -395,6 +396,48 @@ Deno.test("owner and mode of a database come back on another machine where no ch
   assert.equal(owned(two)[2], 0o640);
 });
 
+Deno.test("a restore that was begun to a state which is gone is given up by the next start, and said so", async () => {
+  using scratch = scratchFolder();
+  const folder = `${scratch.path}/store`;
+  const store: TestStore = { args: ["--directory", folder], env: {}, config: { directory: folder } };
+  const place = placeAt(`${scratch.path}/one`);
+  {
+    await using manager = start(place, store);
+    await untilRow(place, manager, 50);
+    manager.signal("SIGTERM");
+    assert.equal(await manager.exit(), 0, manager.tail());
+  }
+  await beginRestore(folder, { app: { txid: 1_000_000 } });
+  await using manager = start(place, store);
+  await waitFor(
+    "the program again",
+    () => readJournal(place.journal).starts.length === 2,
+    60_000,
+    () => manager.tail(),
+  );
+  assert.ok((await manager.checkpoint()).checkpoint.n > 1, "the head is free again");
+  manager.signal("SIGTERM");
+  assert.equal(await manager.exit(), 0, manager.tail());
+  const [told] = keptHistory(`${place.root}/data`, "restore");
+  assert.equal(told?.subject, "app");
+  assert.match(told?.summary ?? "", /given up/);
+});
+
+/** As its holder would have left the head, had it died right after the intent of a restore of databases. */
+async function beginRestore(folder: string, databases: NonNullable<CheckpointRecord["databases"]>) {
+  const objects = directoryStore({ path: folder, clock, random: systemRandom() });
+  const { body, etag } = await objects.get("head.json");
+  const head: Head = JSON.parse(new TextDecoder().decode(body));
+  const current = head.checkpoints.at(-1);
+  assert.ok(current !== undefined);
+  const id = current.id.slice(0, -1) + (current.id.endsWith("z") ? "y" : "z");
+  const record = { ...current, id, n: current.n + 1, kind: "restore" as const };
+  const intent = { record, on_start: null, files: [], databases };
+  const next = new TextEncoder().encode(JSON.stringify({ ...head, seq: head.seq + 1, intent }));
+  await objects.put("head.json", next, { condition: { etag } });
+  await objects.close();
+}
+
 Deno.test("a restore of a database that its holder began is finished once by the next, and nothing of it is called diverged", async () => {
   using scratch = scratchFolder();
   const folder = `${scratch.path}/store`;
@@ -409,17 +452,7 @@ Deno.test("a restore of a database that its holder began is finished once by the
     manager.signal("SIGTERM");
     assert.equal(await manager.exit(), 0, manager.tail());
   }
-  // As its holder would have left the head, had it died right after the intent.
-  const objects = directoryStore({ path: folder, clock, random: systemRandom() });
-  const { body, etag } = await objects.get("head.json");
-  const head: Head = JSON.parse(new TextDecoder().decode(body));
-  const current = head.checkpoints.at(-1);
-  assert.ok(current !== undefined);
-  const record = { ...current, id: early.id.slice(0, -1) + "z", n: current.n + 1, kind: "restore" as const };
-  const intent = { record, on_start: null, files: [], databases: early.databases };
-  const next = new TextEncoder().encode(JSON.stringify({ ...head, seq: head.seq + 1, intent }));
-  await objects.put("head.json", next, { condition: { etag } });
-  await objects.close();
+  await beginRestore(folder, early.databases ?? {});
 
   await using manager = start(place, store);
   await waitFor(

@@ -6,6 +6,7 @@
 
 import assert from "node:assert/strict";
 import { chainProgram, checkChain, readJournal } from "../support/chain.ts";
+import { keptHistory } from "../support/kept_history.ts";
 import { findLitestream, litestreamRestoreOf } from "../support/litestream.ts";
 import { type Json, ManagerProcess, runProgram, scratchFolder, waitFor } from "../support/manager_process.ts";
 import { say } from "../support/say.ts";
@@ -241,6 +242,39 @@ testOnStores(
     assert.equal(await rowsAt(store, scratch.path, beforeAll), newest);
   },
 );
+
+Deno.test("a state that only old commits hold comes back, though they are due to be merged away", async () => {
+  using scratch = scratchFolder();
+  const store = folderStore(scratch.path);
+  const one = new Machine(`${scratch.path}/one`, store);
+  const points: { readonly txid: number; readonly rows: number }[] = [];
+  {
+    await using manager = one.start();
+    for (let point = 0; point < 4; point++) {
+      await one.grow(manager, 30);
+      const rows = readJournal(one.journal).rows.at(-1)?.n ?? 0;
+      const { durable_txid: txid } = await manager.json("/databases/app/sync", { method: "POST" });
+      points.push({ txid, rows });
+    }
+    await stop(manager);
+  }
+  const commits = `${store.config["directory"]}/databases/app/ltx/0`;
+  const longAgo = new Date(Date.now() - 3_600_000);
+  for (const { name } of Deno.readDirSync(commits)) Deno.utimeSync(`${commits}/${name}`, longAgo, longAgo);
+  const wanted = points[1];
+  assert.ok(wanted !== undefined);
+  const { code, stderr } = await one.run(
+    ...one.alone("db restore", "app", "--txid", String(wanted.txid), "--yes"),
+  );
+  assert.equal(code, 0, stderr);
+  const told = keptHistory(`${one.root}/data`, "restore").at(-1);
+  assert.match(told?.summary ?? "", /as new history$/, "no manager has told it");
+  const rows = one.rows();
+  assert.ok(rows >= wanted.rows && rows < (points[2]?.rows ?? 0), `${rows} rows came back`);
+  await using manager = one.start();
+  await one.grow(manager, 1);
+  assert.equal(readJournal(one.journal).starts.at(-1), rows);
+});
 
 Deno.test("with the lease held elsewhere a restore in place is exit 75, and nothing changes", async () => {
   using scratch = scratchFolder();

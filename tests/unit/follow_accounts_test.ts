@@ -71,6 +71,19 @@ Deno.test("pins keep what was given out until a later checkpoint is kept", () =>
   assert.ok(pins.all().length < 20 && pins.all().includes(99));
 });
 
+Deno.test("pins keep what a restore is on its way to, whatever checkpoints are kept, until something else is wanted", () => {
+  const pins = new Pins([9]);
+  pins.hold(12);
+  pins.want([5]);
+  assert.deepEqual(pins.all(), [9, 12, 5]);
+  pins.want([20]);
+  pins.keep([9]);
+  assert.deepEqual(pins.all(), [9, 12, 20], "a checkpoint at 12 is still being made");
+  pins.keep([9, 12]);
+  pins.want([]);
+  assert.deepEqual(pins.all(), [9, 12]);
+});
+
 Deno.test("bell wakes for a ring that came before, once, and lets go with the signal", async () => {
   const bell = new Bell();
   bell.ring();

@@ -279,17 +279,37 @@ Deno.test("a restore of databases that its holder began is done anew by the next
   const { steps } = run("prepare", facts({ head: head({ intent }), previous: head({ intent }) }), {
     "look-at-roots": [{ empty: ["app"] }],
   });
-  assert.deepEqual(steps.slice(0, 2), ["restore-databases", "swap-head finish-intent"]);
+  assert.deepEqual(steps.slice(0, 3), ["look-at-points", "restore-databases", "swap-head finish-intent"]);
+});
+
+Deno.test("a begun restore of databases whose states are gone is given up by the next start, which goes on with what is current", () => {
+  const intent = { ...intentOf("c2"), databases: { main: { txid: 7 } } };
+  // Its files were swapped, its databases were not.
+  const start = facts({
+    head: head({ intent }),
+    previous: head({ intent }),
+    marker: marker({ checkpoint: "c2" }),
+  });
+  const { steps, facts: after } = run("prepare", start, {
+    "look-at-points": [{ lost: ["main"] }],
+    "look-at-roots": [{ empty: [] }],
+  });
+  assert.deepEqual(steps.slice(0, 2), ["look-at-points", "swap-head drop-intent"]);
+  assert.deepEqual([after.head?.current, after.head?.intent], ["c1", null]);
+  assert.ok(steps.includes("move-aside"), "the files of the restore that did not take place");
 });
 
 Deno.test("recovery goes on with databases where a restore may have begun with them, and drops it where files come first", () => {
   const databases = { main: { txid: 7 } };
-  const recover = (intent: NonNullable<Head["intent"]>, content: string) =>
+  const recover = (intent: NonNullable<Head["intent"]>, content: string, lost: string[] = []) =>
     run("recover", facts({ head: head({ intent }), marker: marker({ checkpoint: content }) }), {
       "roll-swap": [{ rolled: null }],
+      "look-at-points": [{ lost }],
     }).steps.slice(3);
   const finish = ["restore-databases", "swap-head finish-intent", "write-marker content"];
-  assert.deepEqual(recover({ ...intentOf("c2", []), databases }, "c1"), finish);
+  const only = { ...intentOf("c2", []), databases };
+  assert.deepEqual(recover(only, "c1"), ["look-at-points", ...finish]);
+  assert.deepEqual(recover(only, "c1", ["main"]), ["look-at-points", "swap-head drop-intent"]);
   assert.deepEqual(recover({ ...intentOf("c2"), databases }, "c2"), finish);
   assert.deepEqual(recover({ ...intentOf("c2"), databases }, "c1"), ["swap-head drop-intent"]);
 });
