@@ -5,9 +5,7 @@
  */
 
 import assert from "node:assert/strict";
-import { systemClock } from "../../src/platform/clock.ts";
-import { systemRandom } from "../../src/platform/random.ts";
-import { credentialsFromWire, listAll, openStore } from "../../src/storage/mod.ts";
+import { listAll } from "../../src/storage/mod.ts";
 import { chainProgram, checkChain, readJournal } from "../support/chain.ts";
 import { type FaultProxy, type ProxyFault, startFaultProxy } from "../support/fault_proxy.ts";
 import {
@@ -18,11 +16,10 @@ import {
   scratchFolder,
   waitFor,
 } from "../support/manager_process.ts";
-import { findMinio, type Minio, startMinio } from "../support/minio.ts";
+import { findMinio, type Minio, minioStore, startMinio } from "../support/minio.ts";
 import { canMount, tool } from "../support/mounts.ts";
 import { say } from "../support/say.ts";
 
-const clock = systemClock();
 const PER_SECOND = 200;
 /** A lag that no healthy store gives: a capture each second, sent at once. */
 const GROWN_LAG_SECONDS = 3;
@@ -99,11 +96,7 @@ class Scene implements AsyncDisposable {
 
   /** Keys of the database's files with their content's tags, past the proxy. */
   async files(): Promise<Map<string, string>> {
-    const { bucket, endpoint, accessKey, secretKey } = this.#minio;
-    const credentials = credentialsFromWire({ accessKey, secretKey, sessionToken: null });
-    const options = { kind: "s3", bucket, endpoint, region: "us-east-1", forcePathStyle: true } as const;
-    const effects = { clock, random: systemRandom() };
-    const store = openStore({ ...options, credentials: () => credentials, keyPrefix: PREFIX }, effects);
+    const store = minioStore(this.#minio, PREFIX);
     try {
       const files = new Map<string, string>();
       for await (const { key, etag } of listAll(store, "databases/")) files.set(key, etag);

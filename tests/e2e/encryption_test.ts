@@ -5,8 +5,7 @@ import { Buffer } from "node:buffer";
 import { readEncryptionKey, readRepository, repositoryCipher } from "../../src/checkpoint/mod.ts";
 import { systemClock } from "../../src/platform/clock.ts";
 import { systemRandom } from "../../src/platform/random.ts";
-import { Secret } from "../../src/platform/secret.ts";
-import { openStore, type OpenStoreOptions } from "../../src/storage/mod.ts";
+import { openStore } from "../../src/storage/mod.ts";
 import { listAll } from "../../src/storage/object_store.ts";
 import {
   descendants,
@@ -15,7 +14,7 @@ import {
   scratchFolder,
   waitFor,
 } from "../support/manager_process.ts";
-import { testOnStores, type TestStore } from "../support/test_stores.ts";
+import { storeOptionsOf, testOnStores, type TestStore } from "../support/test_stores.ts";
 
 const clock = systemClock();
 const random = systemRandom();
@@ -36,28 +35,9 @@ async function stopWell(manager: ManagerProcess): Promise<void> {
   assert.equal(await manager.exit(), 143, manager.tail());
 }
 
-function settingsOf({ config }: TestStore): OpenStoreOptions {
-  const text = (key: string) => String(config[key] ?? "");
-  if (config["directory"] !== undefined) return { kind: "directory", directory: text("directory") };
-  const credentials = {
-    accessKey: new Secret(text("access_key")),
-    secretKey: new Secret(text("secret_key")),
-    sessionToken: null,
-  };
-  return {
-    kind: "s3",
-    bucket: text("bucket"),
-    endpoint: text("endpoint"),
-    region: text("region"),
-    credentials: () => credentials,
-    forcePathStyle: true,
-    keyPrefix: text("key_prefix"),
-  };
-}
-
 /** All objects but the lease, by key. */
 async function objectsOf(place: TestStore): Promise<Map<string, Buffer>> {
-  const store = openStore(settingsOf(place), { clock, random });
+  const store = openStore(storeOptionsOf(place), { clock, random });
   try {
     const objects = new Map<string, Buffer>();
     for await (const { key } of listAll(store, "")) {
@@ -71,7 +51,7 @@ async function objectsOf(place: TestStore): Promise<Map<string, Buffer>> {
 
 /** What the key file opens, by the product's own code. */
 async function dataKeyOf(place: TestStore, keyFile: string): Promise<string> {
-  const store = openStore(settingsOf(place), { clock, random });
+  const store = openStore(storeOptionsOf(place), { clock, random });
   try {
     const cipher = await repositoryCipher(
       await readRepository(store),

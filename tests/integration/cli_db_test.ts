@@ -6,12 +6,10 @@ import type { ReplicaPlace } from "../../src/database/replica_layout.ts";
 import { systemClock } from "../../src/platform/clock.ts";
 import { isRoot } from "../../src/platform/libc_files.ts";
 import { systemRandom } from "../../src/platform/random.ts";
-import { Secret } from "../../src/platform/secret.ts";
-import { openStore } from "../../src/storage/mod.ts";
 import { directoryStore } from "../../src/storage/directory_store.ts";
 import { prefixed } from "../../src/storage/prefixed_store.ts";
 import { command } from "../support/fake_terminal.ts";
-import { findMinio, startMinio } from "../support/minio.ts";
+import { findMinio, minioStore, startMinio } from "../support/minio.ts";
 import { ReplicaBuilder } from "../support/replica_builder.ts";
 import { timeOf } from "../support/replica_model.ts";
 import { randomOf } from "../support/seeded_random.ts";
@@ -164,21 +162,8 @@ Deno.test({
     assert.ok(minio !== null);
     try {
       await using folder = scratchFolder("cli-db-");
-      const credentials = {
-        accessKey: new Secret(minio.accessKey),
-        secretKey: new Secret(minio.secretKey),
-        sessionToken: null,
-      };
       const { bucket, endpoint } = minio;
-      const store = openStore({
-        kind: "s3",
-        bucket,
-        endpoint,
-        region: "us-east-1",
-        credentials: () => credentials,
-        forcePathStyle: true,
-        keyPrefix: "prod",
-      }, { clock: systemClock(), random: systemRandom() });
+      const store = minioStore(minio, "prod");
       await openRepository(store, { name: "prod", random: systemRandom() });
       using builder = new ReplicaBuilder({
         store,

@@ -13,11 +13,10 @@ import { systemClock } from "../../src/platform/clock.ts";
 import { isError } from "../../src/platform/errors.ts";
 import { isRoot } from "../../src/platform/libc_files.ts";
 import { systemRandom } from "../../src/platform/random.ts";
-import { Secret } from "../../src/platform/secret.ts";
 import { type ObjectStore, openStore } from "../../src/storage/mod.ts";
 import { findLitestream, litestream } from "../support/litestream.ts";
 import { type LitestreamConfig, litestreamConfig, startLitestream } from "../support/litestream_replicate.ts";
-import { findMinio, startMinio } from "../support/minio.ts";
+import { findMinio, minioStore, startMinio } from "../support/minio.ts";
 import { randomReplica, timeOf } from "../support/replica_model.ts";
 import { randomOf } from "../support/seeded_random.ts";
 import { scratchFolder } from "../support/tree_model.ts";
@@ -203,20 +202,7 @@ Deno.test({
         folder: folder.path,
         replica: { minio, path: "prod/databases/app" },
       });
-      const credentials = {
-        accessKey: new Secret(minio.accessKey),
-        secretKey: new Secret(minio.secretKey),
-        sessionToken: null,
-      };
-      const store = openStore({
-        kind: "s3",
-        bucket: minio.bucket,
-        endpoint: minio.endpoint,
-        region: "us-east-1",
-        credentials: () => credentials,
-        forcePathStyle: true,
-        keyPrefix: "prod",
-      }, { clock, random });
+      const store = minioStore(minio, "prod");
       await replicateAndCompare(folder.path, config, store, { layout: "bucket", name: "app" });
       await store.close();
     } finally {

@@ -11,12 +11,11 @@ import type { LeaseEvent } from "../../src/lease/types.ts";
 import { type Clock, systemClock } from "../../src/platform/clock.ts";
 import { isError } from "../../src/platform/errors.ts";
 import { systemRandom } from "../../src/platform/random.ts";
-import { Secret } from "../../src/platform/secret.ts";
 import { type FaultRule, faulty } from "../../src/storage/faulty_store.ts";
 import { openStore } from "../../src/storage/mod.ts";
 import type { ObjectStore } from "../../src/storage/object_store.ts";
 import { say } from "../support/say.ts";
-import { testOnStores, type TestStore } from "../support/test_stores.ts";
+import { storeOptionsOf, testOnStores, type TestStore } from "../support/test_stores.ts";
 
 const machine = systemClock();
 const random = systemRandom();
@@ -34,26 +33,10 @@ const FAULTS: readonly FaultRule[] = [
   { operation: "get", nth: 9, count: 2, error: "store-unreachable" },
 ];
 
-function plainStore({ config }: TestStore): ObjectStore {
-  const effects = { clock: machine, random, plain: true };
-  if (typeof config["directory"] === "string") {
-    return openStore({ kind: "directory", directory: config["directory"], keyPrefix: "trace" }, effects);
-  }
-  const text = (name: string) => String(config[name]);
-  const credentials = {
-    accessKey: new Secret(text("access_key")),
-    secretKey: new Secret(text("secret_key")),
-    sessionToken: null,
-  };
-  return openStore({
-    kind: "s3",
-    bucket: text("bucket"),
-    endpoint: text("endpoint"),
-    region: text("region"),
-    credentials: () => credentials,
-    forcePathStyle: true,
-    keyPrefix: text("key_prefix"),
-  }, effects);
+function plainStore(store: TestStore): ObjectStore {
+  const settings = storeOptionsOf(store);
+  const named = settings.kind === "directory" ? { ...settings, keyPrefix: "trace" } : settings;
+  return openStore(named, { clock: machine, random, plain: true });
 }
 
 /** The machine's clock with a wall that can be set. */

@@ -15,10 +15,9 @@ import { type LocalCommitFile, SlotWriter, WHOLE_PUT_LIMIT_BYTES } from "../../s
 import { type Clock, systemClock } from "../../src/platform/clock.ts";
 import { systemFiles } from "../../src/platform/local_files.ts";
 import { systemRandom } from "../../src/platform/random.ts";
-import { Secret } from "../../src/platform/secret.ts";
 import { type ObjectStore, openStore } from "../../src/storage/mod.ts";
 import { findLitestream, litestream } from "../support/litestream.ts";
-import { findMinio, startMinio } from "../support/minio.ts";
+import { findMinio, minioStore, startMinio } from "../support/minio.ts";
 import { joined, ModelDatabase, restored } from "../support/replica_files.ts";
 import { randomOf } from "../support/seeded_random.ts";
 
@@ -46,24 +45,15 @@ async function inMinio(): Promise<Place> {
   const server = await startMinio();
   if (server === null) throw new Error("MinIO does not start");
   const { bucket, endpoint, accessKey, secretKey } = server;
-  const region = "us-east-1";
-  const credentials = () => ({
-    accessKey: new Secret(accessKey),
-    secretKey: new Secret(secretKey),
-    sessionToken: null,
-  });
   return {
-    store: openStore(
-      { kind: "s3", bucket, endpoint, region, forcePathStyle: true, credentials, keyPrefix: "team" },
-      effects,
-    ),
+    store: minioStore(server, "team"),
     place: { layout: "bucket", name: "app" },
     replica: [
       "type: s3",
       `bucket: ${bucket}`,
       "path: team/databases/app",
       `endpoint: ${endpoint}`,
-      `region: ${region}`,
+      "region: us-east-1",
       "force-path-style: true",
       `access-key-id: ${accessKey}`,
       `secret-access-key: ${secretKey}`,

@@ -8,12 +8,11 @@ import { type ReplicaFile } from "../../src/database/replica_listing.ts";
 import { listReplica } from "../../src/database/mod.ts";
 import { systemClock } from "../../src/platform/clock.ts";
 import { systemRandom } from "../../src/platform/random.ts";
-import { Secret } from "../../src/platform/secret.ts";
 import { type ObjectStore, openStore } from "../../src/storage/mod.ts";
 import { fastFolder } from "../support/fast_folder.ts";
 import { findLitestream, litestream } from "../support/litestream.ts";
 import { type LitestreamConfig, litestreamConfig, startLitestream } from "../support/litestream_replicate.ts";
-import { findMinio, type Minio, startMinio } from "../support/minio.ts";
+import { findMinio, type Minio, minioStore, startMinio } from "../support/minio.ts";
 import {
   type Content,
   contentOf,
@@ -61,22 +60,9 @@ class Scene implements AsyncDisposable {
 
   static async make(minio: Minio | null): Promise<Scene> {
     const folder = fastFolder("take-over-");
-    const effects = { clock, random: systemRandom() };
     const store = minio === null
-      ? openStore({ kind: "directory", directory: `${folder}/store` }, effects)
-      : openStore({
-        kind: "s3",
-        bucket: minio.bucket,
-        endpoint: minio.endpoint,
-        region: "us-east-1",
-        credentials: () => ({
-          accessKey: new Secret(minio.accessKey),
-          secretKey: new Secret(minio.secretKey),
-          sessionToken: null,
-        }),
-        forcePathStyle: true,
-        keyPrefix: "prod",
-      }, effects);
+      ? openStore({ kind: "directory", directory: `${folder}/store` }, { clock, random: systemRandom() })
+      : minioStore(minio, "prod");
     const scene = new Scene(folder, store, minio);
     await scene.#opened();
     await scene.application.must(

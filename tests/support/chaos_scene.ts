@@ -6,12 +6,12 @@
 import { type Clock, systemClock } from "../../src/platform/clock.ts";
 import { isError } from "../../src/platform/errors.ts";
 import { systemRandom } from "../../src/platform/random.ts";
-import { Secret } from "../../src/platform/secret.ts";
-import { listAll, type ObjectStore, openStore, type OpenStoreOptions } from "../../src/storage/mod.ts";
+import { listAll, type ObjectStore, openStore } from "../../src/storage/mod.ts";
 import type { JournalLine, ProgramOptions, Shout } from "./chaos_program.ts";
 import { type DiskState, readState, type StateFolders } from "./chaos_state.ts";
 import { type ManagerOptions, ManagerProcess, waitFor } from "./manager_process.ts";
 import type { TestStore } from "./test_stores.ts";
+import { storeOptionsOf } from "./test_stores.ts";
 
 export interface SceneOptions {
   readonly ttlMs: number;
@@ -38,24 +38,6 @@ export const START_LIMIT_MS = 90_000;
 
 export function nowMs(): number {
   return clock.monotonicMs();
-}
-
-function storeOptionsOf({ config }: TestStore): OpenStoreOptions {
-  const text = (name: string) => String(config[name] ?? "");
-  if (config["directory"] !== undefined) return { kind: "directory", directory: text("directory") };
-  return {
-    kind: "s3",
-    bucket: text("bucket"),
-    endpoint: text("endpoint"),
-    region: text("region"),
-    keyPrefix: text("key_prefix"),
-    forcePathStyle: true,
-    credentials: () => ({
-      accessKey: new Secret(text("access_key")),
-      secretKey: new Secret(text("secret_key")),
-      sessionToken: null,
-    }),
-  };
 }
 
 function linesOf<T>(path: string): T[] {

@@ -8,8 +8,7 @@
 import assert from "node:assert/strict";
 import { restoreDatabaseTo } from "../../src/database/restore_database.ts";
 import { systemClock } from "../../src/platform/clock.ts";
-import { systemRandom } from "../../src/platform/random.ts";
-import { credentialsFromWire, type ObjectStore, openStore } from "../../src/storage/mod.ts";
+import { type ObjectStore } from "../../src/storage/mod.ts";
 import { CallTrace, hasKilled, straceArgs } from "./call_trap.ts";
 import { chainProgram, checkChain, readJournal } from "./chain.ts";
 import {
@@ -22,6 +21,7 @@ import {
 import { type FaultProxy, startFaultProxy } from "./fault_proxy.ts";
 import { descendants, ManagerProcess, runProgram, waitFor } from "./manager_process.ts";
 import type { Minio } from "./minio.ts";
+import { minioStore } from "./minio.ts";
 
 /** What follows a death. */
 export type Aftermath = "follower" | "same disk" | "elsewhere";
@@ -87,12 +87,7 @@ class CrashWalk {
     this.#options = options;
     const { minio } = options;
     this.#proxy = startFaultProxy(minio.endpoint, { listedAgeMs: LISTED_AGE_MS });
-    const { accessKey, secretKey, bucket, endpoint } = minio;
-    const credentials = credentialsFromWire({ accessKey, secretKey, sessionToken: null });
-    this.#store = openStore({
-      ...{ kind: "s3", bucket, endpoint, region: "us-east-1", forcePathStyle: true, keyPrefix: PREFIX },
-      credentials: () => credentials,
-    }, { clock, random: systemRandom() });
+    this.#store = minioStore(minio, PREFIX);
     this.#machine = this.#newMachine();
     this.manager = this.#start();
   }

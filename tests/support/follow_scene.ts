@@ -9,12 +9,12 @@ import { systemClock } from "../../src/platform/clock.ts";
 import { StateManagerError } from "../../src/platform/errors.ts";
 import { log } from "../../src/platform/log.ts";
 import { systemRandom } from "../../src/platform/random.ts";
-import { Secret } from "../../src/platform/secret.ts";
 import { type ObjectStore, openStore, type OpenStoreOptions } from "../../src/storage/mod.ts";
 import { DatabaseProgram } from "./database_program.ts";
 import { litestream } from "./litestream.ts";
 import type { Minio } from "./minio.ts";
 import { scratchFolder } from "./tree_model.ts";
+import { minioOptions } from "./minio.ts";
 
 const clock = systemClock();
 const HOUR_MS = 3_600_000;
@@ -23,21 +23,7 @@ let prefixes = 0;
 
 /** A prefix of its own in MinIO, reached by `endpoint` (the service's own, or a proxy's). */
 export function bucketStore(minio: Minio, endpoint = minio.endpoint): OpenStoreOptions {
-  const { bucket, accessKey, secretKey } = minio;
-  const credentials = {
-    accessKey: new Secret(accessKey),
-    secretKey: new Secret(secretKey),
-    sessionToken: null,
-  };
-  return {
-    kind: "s3",
-    bucket,
-    endpoint,
-    region: "us-east-1",
-    credentials: () => credentials,
-    forcePathStyle: true,
-    keyPrefix: `follow/${Deno.pid}-${++prefixes}`,
-  };
+  return minioOptions({ ...minio, endpoint }, `follow/${Deno.pid}-${++prefixes}`);
 }
 
 export class FollowScene implements AsyncDisposable {

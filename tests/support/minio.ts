@@ -2,7 +2,12 @@
 
 import { systemClock } from "../../src/platform/clock.ts";
 import { systemRandom } from "../../src/platform/random.ts";
-import { credentialsFromWire, type ObjectStore, openStore } from "../../src/storage/mod.ts";
+import {
+  credentialsFromWire,
+  type ObjectStore,
+  openStore,
+  type OpenStoreOptions,
+} from "../../src/storage/mod.ts";
 import { findTool } from "./find_tool.ts";
 import { freePort } from "./free_port.ts";
 
@@ -26,11 +31,13 @@ export function findMinio(): string | null {
   return findTool("minio");
 }
 
-/** Its bucket, as the product opens it. The caller closes it. */
-export function minioStore(minio: Minio, keyPrefix = ""): ObjectStore {
-  const { bucket, endpoint, accessKey, secretKey } = minio;
+/** Its bucket, as the product's settings say it; `endpoint` may be that of a proxy before it. */
+export function minioOptions(
+  { bucket, endpoint, accessKey, secretKey }: Omit<Minio, "stop">,
+  keyPrefix = "",
+): OpenStoreOptions {
   const credentials = credentialsFromWire({ accessKey, secretKey, sessionToken: null });
-  return openStore({
+  return {
     kind: "s3",
     bucket,
     endpoint,
@@ -38,7 +45,12 @@ export function minioStore(minio: Minio, keyPrefix = ""): ObjectStore {
     forcePathStyle: true,
     credentials: () => credentials,
     keyPrefix,
-  }, { clock: systemClock(), random: systemRandom() });
+  };
+}
+
+/** Its bucket, as the product opens it. The caller closes it. */
+export function minioStore(minio: Omit<Minio, "stop">, keyPrefix = ""): ObjectStore {
+  return openStore(minioOptions(minio, keyPrefix), { clock: systemClock(), random: systemRandom() });
 }
 
 /** Null where the program is not at hand. */

@@ -1,6 +1,7 @@
 /** The stores that end-to-end tests run on: the embedded folder store and, where the program is at hand, MinIO. */
 
-import { startMinio } from "./minio.ts";
+import type { OpenStoreOptions } from "../../src/storage/mod.ts";
+import { minioOptions, startMinio } from "./minio.ts";
 import { ManagerProcess } from "./manager_process.ts";
 
 /** One fresh, empty repository place. */
@@ -10,6 +11,15 @@ export interface TestStore {
   readonly env: Readonly<Record<string, string>>;
   /** The `storage` part of a configuration file. */
   readonly config: Readonly<Record<string, unknown>>;
+}
+
+/** The same, as the product's settings say it. */
+export function storeOptionsOf({ config }: TestStore): OpenStoreOptions {
+  const text = (name: string) => String(config[name] ?? "");
+  if (config["directory"] !== undefined) return { kind: "directory", directory: text("directory") };
+  const [bucket, endpoint] = [text("bucket"), text("endpoint")];
+  const keys = { accessKey: text("access_key"), secretKey: text("secret_key") };
+  return minioOptions({ bucket, endpoint, ...keys }, text("key_prefix"));
 }
 
 export interface TestStoreKind {
