@@ -41,7 +41,7 @@ export type { ReplicaLayout, ReplicaPlace } from "./replica_layout.ts";
 export { listReplica, type ReplicaFile } from "./replica_listing.ts";
 export { readReplicaFacts, type ReplicaFacts } from "./replica_facts.ts";
 export type { CheckMode } from "./restore_check.ts";
-export { planDatabaseRestore, restoreDatabaseTo } from "./restore_database.ts";
+export { planDatabaseRestore, removeInterrupted, restoreDatabaseTo } from "./restore_database.ts";
 export {
   findReplica,
   listDatabaseNames,

@@ -5,10 +5,11 @@
  * to the same place removes; any error removes it at once.
  */
 
-import { StateManagerError } from "../platform/errors.ts";
+import { isError, StateManagerError } from "../platform/errors.ts";
 import { ensureFolder, removeIfPresent, syncFolder } from "../platform/files.ts";
 import { AT_CWD, isErrno, pathBytes, renameAt, statIfPresent } from "../platform/libc_files.ts";
 import { stagePathOf } from "./database_swap.ts";
+import { KeptPieces } from "./kept_pieces.ts";
 import { checkDatabase } from "./restore_check.ts";
 import { PlanOutdated } from "./restore_fetch.ts";
 import { incomplete, RestoredFile } from "./restore_file.ts";
@@ -50,12 +51,18 @@ export async function restoreDatabase(
 ): Promise<RestoreResult> {
   await ensureFolder(folderOf(request.file));
   await removeDatabaseFiles(request.file); // what a crash left
+  const pieces = new KeptPieces(piecesOf(request.file));
+  if (!request.resumable) await pieces.end();
   try {
-    const result = await build(request, environment);
+    const result = await build(request, environment, pieces);
+    await pieces.end();
     await syncFolder(folderOf(request.file));
     return result;
   } catch (error) {
-    await removeDatabaseFiles(request.file).catch(() => {}); // the first error is the one that tells
+    // The first error is the one that tells.
+    await removeDatabaseFiles(request.file).catch(() => {});
+    const goesOn = isError(error) && (error.retryable || error.code === "cancelled");
+    if (!goesOn) await pieces.end().catch(() => {});
     throw error instanceof PlanOutdated ? error.cause : error;
   }
 }
@@ -109,10 +116,25 @@ async function removeDatabaseFiles(file: string): Promise<void> {
   for (const suffix of ["", "-wal", "-shm", "-journal"]) await removeIfPresent(file + suffix);
 }
 
-async function build(request: RestoreRequest, environment: RestoreEnvironment): Promise<RestoreResult> {
+/** What interrupted restores left beside a database that needs none now. */
+export async function removeInterrupted(live: string): Promise<void> {
+  const stage = stagePathOf(live);
+  await removeDatabaseFiles(stage);
+  await removeIfPresent(piecesOf(stage));
+}
+
+function piecesOf(file: string): string {
+  return `${file}.pieces`;
+}
+
+async function build(
+  request: RestoreRequest,
+  environment: RestoreEnvironment,
+  pieces: KeptPieces,
+): Promise<RestoreResult> {
   const { file, owner, mode } = request;
   using target = new RestoredFile(file);
-  const run = new RestoreRun(request, environment, target);
+  const run = new RestoreRun(request, environment, { target, pieces });
   await run.applyAll();
   const missing = target.missingPage();
   if (missing !== null) throw incomplete(missing, target.commit);

@@ -5,6 +5,7 @@
 
 import { isError, StateManagerError } from "../platform/errors.ts";
 import type { ObjectStore, StoredObject } from "../storage/object_store.ts";
+import type { KeptPieces, PieceRange } from "./kept_pieces.ts";
 import { LTX_HEADER_BYTES, type LtxHeader, readHeader } from "./ltx/mod.ts";
 import { timestampOf } from "./replica_layout.ts";
 import type { ReplicaFile } from "./replica_listing.ts";
@@ -20,6 +21,8 @@ const BUFFER_LIMIT_BYTES = 64 * 1024 * 1024;
 export interface FetchEnvironment {
   readonly store: ObjectStore;
   readonly signal: AbortSignal;
+  /** Of an interrupted restore, and for the next. */
+  readonly pieces?: KeptPieces | null;
 }
 
 /** A planned object is gone, or is another one than was listed: the plan is out of date, which proves no damage yet. */
@@ -133,12 +136,6 @@ export interface Piece {
   readonly last: boolean;
 }
 
-interface PieceRange {
-  readonly file: ReplicaFile;
-  readonly start: number;
-  readonly end: number;
-}
-
 function piecesOf(files: readonly ReplicaFile[]): PieceRange[] {
   return files.flatMap((file) => {
     const pieces: PieceRange[] = [];
@@ -165,7 +162,7 @@ export async function* fetchFiles(
       const size = range.end - range.start;
       const full = asked.length >= PIECES_IN_FLIGHT || buffered + size > BUFFER_LIMIT_BYTES;
       if (full && asked.length > 0) return;
-      const bytes = getPiece(range, { store: environment.store, signal });
+      const bytes = getPiece(range, { ...environment, signal });
       bytes.catch(() => {}); // told when its turn comes
       asked.push({ range, bytes });
       buffered += size;
@@ -185,7 +182,16 @@ export async function* fetchFiles(
   }
 }
 
-async function getPiece(
+async function getPiece(range: PieceRange, environment: FetchEnvironment): Promise<Uint8Array<ArrayBuffer>> {
+  const { pieces = null, signal } = environment;
+  const kept = await pieces?.read(range) ?? null;
+  if (kept !== null) return kept;
+  const fetched = await fetchPiece(range, environment);
+  if (!signal.aborted) await pieces?.write(range, fetched);
+  return fetched;
+}
+
+async function fetchPiece(
   { file, start, end }: PieceRange,
   { store, signal }: FetchEnvironment,
 ): Promise<Uint8Array<ArrayBuffer>> {

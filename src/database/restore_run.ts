@@ -5,10 +5,18 @@
 
 import { isError, StateManagerError } from "../platform/errors.ts";
 import { freeSpace, pathBytes } from "../platform/libc_files.ts";
+import type { KeptPieces } from "./kept_pieces.ts";
 import { LtxDecoder, type LtxHeader } from "./ltx/mod.ts";
 import { listReplica, type ReplicaFile } from "./replica_listing.ts";
 import type { CheckResult } from "./restore_check.ts";
-import { fetchFiles, type Piece, PlanOutdated, readHeaders, withTimes } from "./restore_fetch.ts";
+import {
+  fetchFiles,
+  type Piece,
+  PIECE_BYTES,
+  PlanOutdated,
+  readHeaders,
+  withTimes,
+} from "./restore_fetch.ts";
 import type { RestoredFile } from "./restore_file.ts";
 import { newestTxid, planRestore } from "./restore_plan.ts";
 import type {
@@ -68,9 +76,11 @@ export class RestoreRun {
   readonly #request: RestoreRequest;
   readonly #environment: RestoreEnvironment;
   readonly #target: RestoredFile;
+  readonly #pieces: KeptPieces | null;
   #reached = 0;
   /** Pages of a file that is not finished are in the target: it holds no TXID. */
   #dirty = false;
+  #isWithoutKept = false;
   #last: LtxHeader | null = null;
   #files = 0;
   #bytes = 0;
@@ -78,10 +88,15 @@ export class RestoreRun {
   #replans = 0;
   #toldMs = -Infinity;
 
-  constructor(request: RestoreRequest, environment: RestoreEnvironment, target: RestoredFile) {
+  constructor(
+    request: RestoreRequest,
+    environment: RestoreEnvironment,
+    { target, pieces }: { readonly target: RestoredFile; readonly pieces: KeptPieces | null },
+  ) {
     this.#request = request;
     this.#environment = environment;
     this.#target = target;
+    this.#pieces = pieces;
   }
 
   /** Plans and applies until a plan was carried out to its end. */
@@ -93,6 +108,12 @@ export class RestoreRun {
         await this.#apply(plan);
         return;
       } catch (error) {
+        const wasKept = (this.#pieces?.reusedBytes ?? 0) > 0;
+        if (isError(error, "data-damaged") && wasKept && !this.#isWithoutKept) {
+          this.#isWithoutKept = true;
+          await this.#pieces?.end(); // what was kept may be what is wrong: all of it comes from the store now
+          continue;
+        }
         if (!(error instanceof PlanOutdated)) throw error;
         if (tries === PLAN_TRIES) throw error;
         this.#replans++;
@@ -127,7 +148,11 @@ export class RestoreRun {
     const { peakBytes } = await sizesOf(plan, this.#environment);
     const folder = folderOf(file);
     const free = freeSpace(pathBytes(folder)).bytes;
-    if (free === null || free >= peakBytes) return;
+    if (free === null) return;
+    // Small ones are not kept, nor what is there already: this is on the safe side.
+    const keptBytes = plan.reduce((sum, { sizeBytes }) => sum + (sizeBytes > PIECE_BYTES ? sizeBytes : 0), 0);
+    if (free < peakBytes + keptBytes) await this.#pieces?.end();
+    if (free >= peakBytes) return;
     throw new StateManagerError(
       "disk-full",
       `restore database: it needs ${peakBytes} bytes, ${free} are free on the disk of ${folder}`,
@@ -138,7 +163,7 @@ export class RestoreRun {
   async #apply(plan: readonly ReplicaFile[]): Promise<void> {
     this.#totalBytes = this.#bytes + plan.reduce((sum, file) => sum + file.sizeBytes, 0);
     let decoder: LtxDecoder | null = null;
-    for await (const piece of fetchFiles(plan, this.#environment)) {
+    for await (const piece of fetchFiles(plan, { ...this.#environment, pieces: this.#pieces })) {
       decoder ??= new LtxDecoder(piece.file.key);
       this.#take(piece, decoder);
       if (piece.last) {
@@ -194,6 +219,7 @@ export class RestoreRun {
       databaseBytes: commit * pageSize,
       fetchBytes: this.#bytes,
       fileCount: this.#files,
+      reusedBytes: this.#pieces?.reusedBytes ?? 0,
       replans: this.#replans,
       check,
       warnings,

@@ -20,6 +20,8 @@ export interface RestoreRequest extends RestoreSource {
   readonly owner: FileOwner | null;
   readonly mode: number;
   readonly check: CheckMode;
+  /** What is fetched is kept beside the file until it is done: the same restore, interrupted, then goes on with that. */
+  readonly resumable?: boolean;
 }
 
 export interface RestoreProgress {
@@ -50,6 +52,8 @@ export interface RestorePlan {
 export interface RestoreResult extends Omit<RestorePlan, "files"> {
   readonly pageSize: number;
   readonly fileCount: number;
+  /** Bytes of `fetchBytes` that an interrupted restore had fetched. */
+  readonly reusedBytes: number;
   /** Fencing token of the term that wrote the TXID; 0 where the file does not say. */
   readonly token: number;
   /** Plans that went out of date while they were carried out. */

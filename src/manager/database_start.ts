@@ -18,6 +18,7 @@ import {
   finishDatabaseSwaps,
   listDatabaseNames,
   readReplicaFacts,
+  removeInterrupted,
   type ReplicaLayout,
   type RestoreTarget,
   rollDatabaseSwaps,
@@ -122,6 +123,7 @@ export class DatabaseStart {
     const others = decided.filter(({ decision }) => decision.kind !== "restore");
     for (const { path, decision } of others) {
       if (decision.kind === "empty") await ensureFolder(path.slice(0, path.lastIndexOf("/")));
+      await removeInterrupted(path);
     }
     await this.#own(others.map(({ name, path, facts, decision }) => [
       name,
@@ -239,7 +241,11 @@ export class DatabaseStart {
         owner: ownerOf(owner, recorded, folder),
         mode: mode ?? recorded?.mode ?? DATABASE_MODE,
         check: "quick",
+        resumable: targetOf(name).kind === "newest", // a restore that is asked for ends with its programs' start
       }, { signal });
+      if (result.reusedBytes > 0) {
+        logger.info(`database ${name}: an interrupted restore went on`, { bytesReused: result.reusedBytes });
+      }
       for (const warning of result.warnings) logger.warn(`database ${name}: ${warning}`);
       txids[name] = result.txid;
     }
