@@ -58,10 +58,13 @@ export type Decision =
 const snapshot = (reason: SnapshotReason): Decision => ({ kind: "snapshot", reason });
 
 /**
- * While we run. `proven`: a reader of ours has been in the database without a gap since a sync that reached the end
- * of the log. Then a log that began anew had nothing that we have not read: a log begins anew only when all of it is
- * in the database and no reader uses it; our reader either uses it (no new start at all), or came when all was in the
- * database (then nothing is taken in after what it saw, so frames written later keep the log from starting anew).
+ * While we run. `proven`: a reader of ours has been in the database without a gap since before a sync that reached the
+ * end of the log; each sync has its own, and the one before goes when that sync has reached the end. Then a log that
+ * began anew had nothing that we have not read: a log begins anew only when all of it is in the database and no reader
+ * uses it. Our reader either uses it (no new start at all), or came when all was in the database: what is committed to
+ * that log later is not taken in as long as it is there, and what was committed earlier the sync has read.
+ *
+ * Nothing that we have not read is in the database either: it is taken in only as far as our reader sees it.
  */
 export function decideLive(
   position: LogPosition,
@@ -148,8 +151,11 @@ function oneRestart(position: LogPoint, log: { readonly salt1: number }): boolea
   return log.salt1 === ((position.salt1 + 1) >>> 0);
 }
 
-/** How a checkpoint is made. reader: writers go on. barrier: they wait for it. cut: the log's file is emptied. */
-export type CheckpointKind = "reader" | "barrier" | "cut";
+/**
+ * How a checkpoint is made. reader: writers go on. rest: so, too, then they wait for what came meanwhile. barrier: they
+ * wait for all of it. cut: the log's file is emptied.
+ */
+export type CheckpointKind = "reader" | "rest" | "barrier" | "cut";
 
 export interface CheckpointFacts {
   /** Pages in the log that are not known to be in the database file. */
@@ -162,7 +168,7 @@ export interface CheckpointFacts {
   /** Since the last one that took all in, or since the start. */
   readonly sinceWholeMs: number;
   readonly sinceAttemptMs: number;
-  /** Attempts in a row that did not take all in: a reader of the application held them up, or new commits came. */
+  /** Attempts in a row that left more than new commits: a reader or a long transaction of the application held them up. */
   readonly heldUp: number;
 }
 
@@ -186,7 +192,8 @@ export function decideCheckpoint(facts: CheckpointFacts, limits: CheckpointLimit
   const gapMs = facts.heldUp === 0 ? 0 : doubled(ATTEMPT_GAP_MS, facts.heldUp - 1, ATTEMPT_GAP_MAX_MS);
   if (facts.sinceAttemptMs < gapMs) return null;
   if (facts.pages === 0) return facts.fileBytes > limits.walBytes ? "cut" : null;
-  if (facts.logPages >= limits.barrierPages && facts.heldUp > 0) return "barrier";
+  const isLong = facts.logPages >= limits.barrierPages;
+  if (isLong) return facts.heldUp > 0 ? "barrier" : "rest";
   if (facts.pages >= limits.checkpointPages) return "reader";
   return facts.sinceWholeMs >= limits.checkpointIntervalMs ? "reader" : null;
 }

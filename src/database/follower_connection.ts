@@ -33,7 +33,7 @@ export interface DatabaseHeader {
   readonly pages: number;
 }
 
-export interface CheckpointOutcome {
+export interface TakenIn {
   /** Frames in the log. */
   readonly log: number;
   /** Of them, in the database. */
@@ -62,18 +62,21 @@ export interface OpenLog {
   readonly inode: bigint;
 }
 
+/**
+ * Two connections take turns as the reader that is in the database all the time: the other one comes (`comeNext`)
+ * before it goes (`goNext`). Whichever is free takes in the log and holds writers off.
+ */
 export class FollowerConnection {
   readonly path: string;
   readonly fd: number;
   /** Device and inode when it was opened. */
   readonly opened: FileStat;
-  #reader: DatabaseSync | null = null;
-  #other: DatabaseSync | null = null;
+  #reader: Session | null = null;
+  #other: Session | null = null;
   /** Never in a transaction, in which it could not be asked. */
   #teller: DatabaseSync | null = null;
   #dataVersion: StatementSync | null = null;
   #logFrames: StatementSync | null = null;
-  #holding = false;
 
   /** Opens the descriptor alone; nothing is locked. */
   constructor(path: string) {
@@ -85,10 +88,10 @@ export class FollowerConnection {
   /** Opens the connections; no lock is held yet. */
   connect(): void {
     if (this.#other !== null) return;
-    this.#reader = this.#open();
-    this.#other = this.#open();
-    this.#dataVersion = this.#other.prepare("PRAGMA data_version");
-    if (knowsNoop()) this.#teller = this.#open();
+    this.#reader = new Session(this.#open());
+    this.#other = new Session(this.#open());
+    this.#teller = this.#open();
+    this.#dataVersion = this.#teller.prepare("PRAGMA data_version");
   }
 
   #open(): DatabaseSync {
@@ -143,23 +146,39 @@ export class FollowerConnection {
 
   /** Begins the reader's transaction: from here the log cannot begin anew over frames that we have not read. */
   hold(): void {
-    if (this.#holding) return;
-    const reader = this.#connected(this.#reader);
-    try {
-      reader.exec("BEGIN; SELECT count(*) FROM sqlite_schema");
-    } catch (error) {
-      rollBack(reader);
-      throw this.#failure("read", error);
-    }
-    this.#holding = true;
+    this.#begin(this.#connected(this.#reader));
   }
 
   release(): void {
-    if (this.#holding) rollBack(this.#connected(this.#reader));
-    this.#holding = false;
+    this.#reader?.end();
   }
 
-  /** Changes when somebody else has committed. */
+  /** The next reader comes, beside the one that is there. */
+  comeNext(): void {
+    this.#begin(this.#connected(this.#other));
+  }
+
+  /** The next reader, if it has come, takes over: the one that was there goes. */
+  goNext(): void {
+    if (this.#other?.isIn !== true) return;
+    [this.#reader, this.#other] = [this.#other, this.#reader];
+    this.#other?.end();
+  }
+
+  /** The next reader goes again. */
+  leaveNext(): void {
+    this.#other?.end();
+  }
+
+  #begin(session: Session): void {
+    try {
+      session.read();
+    } catch (error) {
+      throw this.#failure("read", error);
+    }
+  }
+
+  /** Changes when somebody has committed. */
   dataVersion(): number {
     try {
       return Number(this.#dataVersion?.get()?.["data_version"]);
@@ -170,7 +189,7 @@ export class FollowerConnection {
 
   /** Frames of the log up to its last commit, by SQLite's shared index; null: this SQLite does not tell. */
   logFrames(): number | null {
-    if (this.#teller === null) return null;
+    if (this.#teller === null || !knowsNoop()) return null;
     try {
       this.#logFrames ??= this.#teller.prepare("PRAGMA wal_checkpoint(NOOP)");
       return Number(this.#logFrames.get()?.["log"]);
@@ -179,26 +198,33 @@ export class FollowerConnection {
     }
   }
 
-  /** A second transaction beside the reader's: "barrier" keeps writers out meanwhile. */
-  closeGate(kind: "reader" | "barrier"): void {
-    const other = this.#connected(this.#other);
+  /** Keeps writers out until the gate is opened. */
+  closeGate(): void {
     try {
-      other.exec(kind === "barrier" ? "BEGIN IMMEDIATE" : "BEGIN; SELECT count(*) FROM sqlite_schema");
+      this.#connected(this.#other).lock();
     } catch (error) {
-      rollBack(other);
       throw this.#failure("lock", error);
     }
   }
 
   openGate(): void {
-    rollBack(this.#connected(this.#other));
+    this.#other?.end();
   }
 
-  checkpoint(mode: CheckpointMode): CheckpointOutcome {
-    // PASSIVE by the reader, which has just let go; TRUNCATE by the other, while the reader holds.
-    const database = this.#connected(mode === "PASSIVE" ? this.#reader : this.#other);
+  /** Takes the log into the database: as far as no reader, ours too, sees an older state. Never where both are in it. */
+  takeIn(): TakenIn {
+    const reader = this.#connected(this.#reader);
+    return this.#checkpoint(reader.isIn ? this.#connected(this.#other) : reader, "PASSIVE");
+  }
+
+  /** Empties the log, while our reader is in the database. */
+  cut(): TakenIn {
+    return this.#checkpoint(this.#connected(this.#other), "TRUNCATE");
+  }
+
+  #checkpoint(session: Session, mode: CheckpointMode): TakenIn {
     try {
-      const row = database.prepare(`PRAGMA wal_checkpoint(${mode})`).get();
+      const row = session.database.prepare(`PRAGMA wal_checkpoint(${mode})`).get();
       const { busy, log, checkpointed } = row ?? {};
       return { busy: Number(busy) !== 0, log: Number(log), checkpointed: Number(checkpointed) };
     } catch (error) {
@@ -210,19 +236,21 @@ export class FollowerConnection {
   touch(): void {
     const other = this.#connected(this.#other);
     try {
-      other.exec("BEGIN IMMEDIATE");
-      const version = Number(other.prepare("PRAGMA user_version").get()?.["user_version"]);
-      other.exec(`PRAGMA user_version=${version}; COMMIT`);
+      other.lock();
+      const { database } = other;
+      const version = Number(database.prepare("PRAGMA user_version").get()?.["user_version"]);
+      database.exec(`PRAGMA user_version=${version}; COMMIT`);
     } catch (error) {
-      rollBack(other);
       throw this.#failure("commit to", error);
+    } finally {
+      other.end();
     }
   }
 
   /** Sets WAL mode; false when somebody holds the database. */
   convertToWal(): boolean {
     try {
-      const row = this.#connected(this.#other).prepare("PRAGMA journal_mode=WAL").get();
+      const row = this.#connected(this.#other).database.prepare("PRAGMA journal_mode=WAL").get();
       return row?.["journal_mode"] === "wal";
     } catch (error) {
       const failure = this.#failure("convert", error);
@@ -234,7 +262,7 @@ export class FollowerConnection {
   /** As the last connection this takes the log into the database and deletes it. The descriptor goes last. */
   close(): void {
     this.release();
-    for (const database of [this.#teller, this.#reader, this.#other]) {
+    for (const database of [this.#teller, this.#reader?.database, this.#other?.database]) {
       if (database?.isOpen) database.close();
     }
     this.#teller = this.#reader = this.#other = null;
@@ -242,9 +270,9 @@ export class FollowerConnection {
     closeFd(this.fd);
   }
 
-  #connected(database: DatabaseSync | null): DatabaseSync {
-    if (database === null) throw new StateManagerError("internal", `${this.path}: not connected`);
-    return database;
+  #connected(session: Session | null): Session {
+    if (session === null) throw new StateManagerError("internal", `${this.path}: not connected`);
+    return session;
   }
 
   #failure(action: string, error: unknown): StateManagerError {
@@ -287,10 +315,51 @@ function knowsNoop(): boolean {
   return noop = major > 3 || minor >= 51;
 }
 
-function rollBack(database: DatabaseSync): void {
-  try {
-    database.exec("ROLLBACK");
-  } catch {
-    // no transaction was open
+/** One connection, in a transaction or not. */
+class Session {
+  readonly database: DatabaseSync;
+  #read: StatementSync | null = null;
+  #isIn = false;
+
+  constructor(database: DatabaseSync) {
+    this.database = database;
+  }
+
+  get isIn(): boolean {
+    return this.#isIn;
+  }
+
+  /** Begins to read: what it sees stays as it is until its end. */
+  read(): void {
+    if (this.#isIn) return;
+    this.#isIn = true;
+    try {
+      this.database.exec("BEGIN");
+      this.#read ??= this.database.prepare("SELECT count(*) FROM sqlite_schema");
+      this.#read.get();
+    } catch (error) {
+      this.end();
+      throw error;
+    }
+  }
+
+  lock(): void {
+    this.#isIn = true;
+    try {
+      this.database.exec("BEGIN IMMEDIATE");
+    } catch (error) {
+      this.end();
+      throw error;
+    }
+  }
+
+  end(): void {
+    if (!this.#isIn) return;
+    try {
+      this.database.exec("ROLLBACK");
+    } catch {
+      // no transaction was open
+    }
+    this.#isIn = false;
   }
 }

@@ -5,7 +5,7 @@
  */
 
 import { isError } from "../platform/errors.ts";
-import { AT_CWD, closeFd, pathBytes, statIfPresent } from "../platform/libc_files.ts";
+import { AT_CWD, closeFd, pathBytes, statIfPresent, syncFd } from "../platform/libc_files.ts";
 import {
   type CheckpointKind,
   decideAtStart,
@@ -16,7 +16,7 @@ import {
   NO_EVIDENCE,
   type SnapshotReason,
 } from "./follow_rules.ts";
-import type { FollowerConnection, OpenLog } from "./follower_connection.ts";
+import type { FollowerConnection, OpenLog, TakenIn } from "./follower_connection.ts";
 import { type FollowerContext, isLogMoved, logMoved, logUnreadable } from "./follower_context.ts";
 import { allPages, changedPages, PageReader, pagesOf } from "./follower_pages.ts";
 import { FileNotes, type Reading, TIME_GRAIN_MS } from "./follower_notes.ts";
@@ -44,6 +44,9 @@ const BARRIER_PAUSE_MS = 10;
 const HOLD_TRIES = 50;
 const HOLD_PAUSE_MS = 20;
 
+/** most: all but what was committed meanwhile. held-up: a reader or a transaction of the application was in the way. */
+type CheckpointOutcome = "whole" | "most" | "held-up";
+
 export class LogFollower {
   readonly #context: FollowerContext;
   readonly #connection: FollowerConnection;
@@ -55,8 +58,8 @@ export class LogFollower {
   #attemptAtMs = -Infinity;
   #heldUp = 0;
   #checkpoints = 0;
-  /** What the reader's transaction can see, in a word. */
-  #readerSaw = "";
+  /** The last sync came to the end of the log. */
+  #hasReadAll = false;
   /** Of the log that is being read, by SQLite's index. */
   #frames: number | null = null;
 
@@ -98,62 +101,38 @@ export class LogFollower {
     return statIfPresent(AT_CWD, pathBytes(`${this.#context.path}-wal`))?.ino !== this.#logInode;
   }
 
-  /** Takes what is new up to the end of the log, or its bound. */
+  /**
+   * Takes what is new up to the end of the log, or its bound. The next reader of ours comes before the log is read, and
+   * the one before goes when all of it was: then all that the next one sees has been read, and all that it does not see
+   * stays in the log. An application that checkpoints waits for readers of older states, with its writers, for as long
+   * as it is patient: ours is never older than the last sync.
+   */
   async sync(): Promise<SyncResult> {
     await this.#hold();
-    const result = await this.#sync(false);
-    await this.#moveReader();
-    return result;
+    const isNextThere = this.#comeNext();
+    let hasReadAll = false;
+    try {
+      const result = await this.#sync(false);
+      hasReadAll = this.#hasReadAll;
+      return result;
+    } finally {
+      if (isNextThere && hasReadAll) {
+        this.#context.step("read");
+        this.#connection.goNext();
+        this.#context.step("read-lock-dropped");
+      } else this.#connection.leaveNext();
+    }
   }
 
-  /**
-   * Lets our reader see what has been read: an application that checkpoints waits for readers of older states, with
-   * its writers, for as long as it is patient. Done when we have read more, or somebody has checkpointed. A second
-   * transaction is in the database meanwhile, and nothing unread is behind it, so `decideLive` stays right: see
-   * `#checkpoint`.
-   */
-  async #moveReader(): Promise<void> {
-    const reading = this.#reading;
-    if (reading === null || reading.more || !reading.proven) return;
-    const { position } = reading;
-    const { mtimeNs } = this.#connection.stat();
-    const seen = `${position?.salt1}:${position?.offset}:${mtimeNs}`;
-    if (seen === this.#readerSaw) return;
-    this.#context.step("read");
+  /** False where the log is being recovered: with the next sync. */
+  #comeNext(): boolean {
     try {
-      this.#connection.closeGate("reader");
-    } catch (error) {
-      if (isError(error, "busy")) return; // the log is being recovered; with the next sync
-      throw error;
-    }
-    try {
-      if (!this.#atEnd(reading)) return; // somebody has committed just now; with the next sync
-      this.#connection.release();
-      this.#context.step("read-lock-dropped");
-      await this.#hold();
+      this.#connection.comeNext();
       this.#context.step("read-lock-taken");
-      this.#readerSaw = this.#notes.isOld(mtimeNs) ? seen : ""; // else a later write could have the same time
-    } finally {
-      this.#connection.openGate();
-      this.#context.step("gate-opened");
-    }
-  }
-
-  /** True when the log has no commit after what we have read. */
-  #atEnd(reading: Reading): boolean {
-    const log = this.#connection.openLog();
-    if (log === null) return false;
-    try {
-      const { header } = log;
-      const decision = decideLive(reading.position, viewOfLog(header, log.sizeBytes), reading);
-      if (decision.kind === "wait") return header === "empty";
-      if (typeof header === "string" || decision.kind === "snapshot") return false;
-      const from = decision.kind === "continue" ? reading.position : logStart(header);
-      this.#frames = this.#connection.logFrames();
-      if (from === null || this.#unread(log, header, from.offset)) return false;
-      return scanWal(log.fd, header, from, 0) === null;
-    } finally {
-      closeFd(log.fd);
+      return true;
+    } catch (error) {
+      if (isError(error, "busy")) return false;
+      throw error;
     }
   }
 
@@ -172,7 +151,7 @@ export class LogFollower {
     }
   }
 
-  /** `gated`: our second connection is in a transaction, so it cannot be asked whether anything was committed. */
+  /** `gated`: writers are held off. */
   async #sync(gated: boolean): Promise<SyncResult> {
     for (let attempt = 1;; attempt++) {
       try {
@@ -186,12 +165,13 @@ export class LogFollower {
   async #syncOnce(gated: boolean): Promise<SyncResult> {
     const context = this.#context;
     context.throwIfAborted();
-    const dataVersion = gated ? null : this.#connection.dataVersion(); // before the log is read
+    this.#hasReadAll = false;
+    const dataVersion = this.#connection.dataVersion(); // before the log is read
     const former = this.#reading;
     if (
-      former !== null && context.wanted === null && !former.more && dataVersion !== null &&
-      dataVersion === former.dataVersion
+      former !== null && context.wanted === null && !former.more && dataVersion === former.dataVersion
     ) {
+      this.#hasReadAll = true;
       await this.#notes.file(former);
       return context.unchanged;
     }
@@ -210,7 +190,7 @@ export class LogFollower {
       const wanted = context.wanted ?? (decision.kind === "snapshot" ? decision.reason : null);
       const result = await this.#follow(reading, decision, wanted, log, gated);
       if (!reading.more && log?.header !== "torn") {
-        reading.proven = true;
+        this.#hasReadAll = reading.proven = true;
         reading.dataVersion = dataVersion;
       }
       await this.#notes.file(reading);
@@ -362,7 +342,8 @@ export class LogFollower {
     gated: boolean,
   ): Promise<SyncResult> {
     if (gated) throw logUnreadable("a checkpoint of ours is under way");
-    await this.#withBusyRetries(() => this.#connection.closeGate("barrier"));
+    this.#connection.leaveNext();
+    await this.#withBusyRetries(() => this.#connection.closeGate());
     let result: SyncResult;
     try {
       if (!await this.#takeIn()) throw logUnreadable("a reader keeps the log from being taken in");
@@ -466,9 +447,10 @@ export class LogFollower {
       return null;
     }
     this.#attemptAtMs = nowMs;
-    const whole = kind === "cut" ? this.#cut() : await this.#checkpoint(kind);
-    this.#heldUp = whole ? 0 : this.#heldUp + 1;
-    if (whole) this.#wholeAtMs = nowMs;
+    const outcome = kind === "cut" ? (this.#cut() ? "whole" : "held-up") : await this.#checkpoint(kind);
+    if (outcome === "held-up") this.#heldUp++;
+    else this.#heldUp = 0;
+    if (outcome === "whole") this.#wholeAtMs = nowMs;
     this.#checkpoints++;
     return kind;
   }
@@ -479,18 +461,35 @@ export class LogFollower {
   }
 
   /**
-   * Our reader moves to the end of the log, which is then taken into the database up to there; a second transaction
-   * of ours ("gate") is in the database meanwhile. It came after a sync, and a sync follows before the reader goes: so
-   * nothing that was not read can be in the database, and `decideLive` stays right about a new log. With all of it
-   * taken in, the application's next commit begins the log anew, over frames that we have read.
+   * Most of the log is taken into the database beside the writers, as far as our reader sees it, which is no further
+   * than we have read. Where they go on meanwhile it is never all of it, and the log never begins anew: so what they
+   * have committed in that time is taken in while they wait.
    *
    * If we die at any point, the note still says how far we read: no local file is behind it.
    */
-  async #checkpoint(kind: "reader" | "barrier"): Promise<boolean> {
-    await this.#syncToEnd(false);
-    this.#context.step("read");
+  async #checkpoint(kind: "reader" | "rest" | "barrier"): Promise<CheckpointOutcome> {
+    if (kind !== "barrier") {
+      const leftPages = this.#takeInSeen();
+      if (leftPages === 0) {
+        // Our reader comes again: now it needs no log, which then begins anew with the next commit.
+        const { changed } = await this.sync();
+        if (!changed && this.#hasReadAll) return "whole";
+      }
+      if (leftPages > this.#context.limits.restPages) return "held-up";
+      if (kind === "reader" || !this.#hasReadAll) return "most";
+      syncFd(this.#connection.fd, pathBytes(this.#context.path)); // else SQLite does it while writers wait
+    }
+    return await this.#takeInAll() ? "whole" : "held-up";
+  }
+
+  /**
+   * While nobody can write, what is left of the log is read, and all of it is taken into the database. Nothing that was
+   * not read is in the database then, so `decideLive` is right about the next log: the next commit begins it, over
+   * frames that we have read.
+   */
+  async #takeInAll(): Promise<boolean> {
     try {
-      await this.#withBusyRetries(() => this.#connection.closeGate(kind));
+      await this.#withBusyRetries(() => this.#connection.closeGate());
     } catch (error) {
       if (isError(error, "busy")) return false; // the application is in a long transaction
       throw error;
@@ -505,16 +504,25 @@ export class LogFollower {
     }
   }
 
+  /** Beside our reader. Pages that are left in the log; Infinity where somebody else checkpoints. */
+  #takeInSeen(): number {
+    try {
+      const { busy, log, checkpointed } = this.#noted(this.#connection.takeIn());
+      this.#context.step("checkpointed");
+      return busy ? Infinity : log - checkpointed;
+    } catch (error) {
+      if (isError(error, "busy")) return Infinity;
+      throw error;
+    }
+  }
+
+  /** In the place of our reader, behind the gate. True: nothing is left. */
   async #takeIn(): Promise<boolean> {
     this.#connection.release();
     this.#context.step("read-lock-dropped");
     try {
-      const { busy, log, checkpointed } = this.#connection.checkpoint("PASSIVE");
+      const { busy, log, checkpointed } = this.#noted(this.#connection.takeIn());
       this.#context.step("checkpointed");
-      const reading = this.#reading;
-      if (reading !== null && checkpointed > 0) {
-        reading.inDatabase = WAL_HEADER_BYTES + checkpointed * frameBytes(reading.pageSize);
-      }
       return !busy && log === checkpointed;
     } catch (error) {
       if (isError(error, "busy")) return false; // the application checkpoints
@@ -525,12 +533,21 @@ export class LogFollower {
     }
   }
 
+  #noted(outcome: TakenIn): TakenIn {
+    const { checkpointed } = outcome;
+    const reading = this.#reading;
+    if (reading !== null && checkpointed > 0) {
+      reading.inDatabase = WAL_HEADER_BYTES + checkpointed * frameBytes(reading.pageSize);
+    }
+    return outcome;
+  }
+
   /**
    * Empties the log's file. Safe without a barrier: our reader is in the database, and SQLite empties the log only if
    * nothing is in it that is newer than what that reader found in the database, see `decideLive`.
    */
   #cut(): boolean {
-    const { busy } = this.#connection.checkpoint("TRUNCATE");
+    const { busy } = this.#connection.cut();
     if (!busy) this.#fileBytes = 0;
     return !busy;
   }
@@ -543,11 +560,12 @@ export class LogFollower {
   async leave(): Promise<void> {
     if (this.#reading === null) return;
     try {
-      await this.#withBusyRetries(() => this.#connection.closeGate("barrier"));
+      await this.#withBusyRetries(() => this.#connection.closeGate());
     } catch (error) {
       if (isError(error, "busy")) return;
       throw error;
     }
+    this.#context.step("gate");
     try {
       await this.#syncToEnd(true);
       if (!await this.#takeIn()) return;

@@ -37,8 +37,10 @@ export interface FollowerLimits {
   readonly syncBytes: number;
   /** Pages in the log from which it is checkpointed. */
   readonly checkpointPages: number;
-  /** Pages in the log from which writers are held off for the moment of a checkpoint, if it does not work without. */
+  /** Pages in the log from its first frame on from which writers are held off for a moment, so that it begins anew. */
   readonly barrierPages: number;
+  /** With more pages than this left, something of the application is in the way, and writers are not held off at once. */
+  readonly restPages: number;
   /** A log with anything in it is checkpointed after so long. */
   readonly checkpointIntervalMs: number;
   /** Size of the log file from which it is cut, once all of it is in the database; above it, the status says so. */

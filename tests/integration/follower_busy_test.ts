@@ -40,7 +40,13 @@ const FILES = 150;
 
 Deno.test("follower's every file is one commit of programs that never pause, without all pages but once", async () => {
   await using scene = await FollowedDatabase.make({
-    limits: { syncBytes: 200_000, checkpointPages: 100, barrierPages: 150, walBytes: 600_000 },
+    limits: {
+      syncBytes: 200_000,
+      checkpointPages: 100,
+      barrierPages: 150,
+      restPages: 50,
+      walBytes: 600_000,
+    },
   });
   await scene.program.open(
     "app",

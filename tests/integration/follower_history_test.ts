@@ -14,6 +14,7 @@ const SMALL: FollowerLimits = {
   syncBytes: 40_000, // far below what one step writes: most syncs are cut
   checkpointPages: 30,
   barrierPages: 60,
+  restPages: 10,
   checkpointIntervalMs: 60_000,
   walBytes: 300_000,
 };

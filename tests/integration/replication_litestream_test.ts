@@ -29,6 +29,7 @@ const LIMITS = {
   syncBytes: 100_000,
   checkpointPages: 40,
   barrierPages: 120,
+  restPages: 20,
   checkpointIntervalMs: 60_000,
   walBytes: 600_000,
 };

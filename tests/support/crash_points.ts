@@ -102,6 +102,7 @@ export const CRASH_POINTS: readonly CrashPoint[] = [
   call("checkpoint-half", "running", "pwrite64", main, { nth: 3 }),
   call("checkpoint-written", "running", SYNC, main),
   call("checkpoint-published", "running", SYNC, main, {
+    nth: 2, // after the first one, writers are held off
     then: { calls: "fcntl", paths: ({ database }) => [`${database}-shm`] },
   }),
 
