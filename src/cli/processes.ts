@@ -2,6 +2,7 @@
 
 import { type JsonObject, type ManagerClient, openClient } from "./client.ts";
 import type { CommandAction, Context, ExitCode, Options } from "./context.ts";
+import { blockerText } from "./ps.ts";
 import { json, printable } from "./text.ts";
 
 /** The manager answers when the process's own time to stop is over: nobody knows it better. */
@@ -54,11 +55,7 @@ export function processLine(process: JsonObject): string {
   const parts = [`${name}: ${state}`];
   if (typeof pid === "number") parts.push(`pid ${pid}`);
   const stop = process["stop"] as { readonly blockers?: readonly JsonObject[] } | null | undefined;
-  const blockers = (stop?.blockers ?? []).map((who) =>
-    `${who["pid"]} (${printable(String(who["name"]))}, ${who["state"]}${
-      who["wchan"] === null ? "" : `, ${who["wchan"]}`
-    })`
-  );
+  const blockers = (stop?.blockers ?? []).map((who) => printable(blockerText(who)));
   if (blockers.length > 0) parts.push(`still there: ${blockers.join(", ")}`);
   if (typeof reason === "string") parts.push(printable(reason));
   return parts.join(", ");

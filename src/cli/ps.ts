@@ -21,9 +21,40 @@ export function processTable(processes: readonly JsonObject[]): string {
     text(process["restarts"]),
     text(process["started"]),
     exitText(process["last_exit"]),
-    text(process["reason"] ?? process["probe_failure"]),
+    reasonText(process),
   ]);
   return table(["NAME", "STATE", "WANTED", "PID", "RESTARTS", "STARTED", "LAST EXIT", "REASON"], rows);
+}
+
+function reasonText(process: JsonObject): string {
+  const parts = [process["reason"] ?? process["probe_failure"], waitText(process), stopText(process["stop"])];
+  const known = parts.filter((part) => part !== null && part !== undefined);
+  return known.length === 0 ? "-" : known.join("; ");
+}
+
+/** Who is in the way of a stop, and how long they may be. */
+function stopText(stop: unknown): string | null {
+  if (typeof stop !== "object" || stop === null) return null;
+  const { blockers, kill } = stop as { readonly blockers?: readonly JsonObject[]; readonly kill?: unknown };
+  const who = (blockers ?? []).map(blockerText).join(", ");
+  return `waits for ${who === "" ? "its output" : who}${
+    typeof kill === "string" ? `; killed at ${kill}` : ""
+  }`;
+}
+
+/** `412 (sh, S, do_wait)`. */
+export function blockerText({ pid, name, state, wchan }: JsonObject): string {
+  return `${pid} (${name}, ${state}${wchan === null || wchan === undefined ? "" : `, ${wchan}`})`;
+}
+
+function waitText(process: JsonObject): string | null {
+  const waits = process["waiting_for"];
+  if (!Array.isArray(waits) || waits.length === 0) return null;
+  return `waits for ${
+    waits.map(({ name, condition, state }: JsonObject) => `${name} to be ${condition}, it is ${state}`).join(
+      "; ",
+    )
+  }`;
 }
 
 function exitText(exit: unknown): string {

@@ -54,6 +54,8 @@ export interface LoadedConfig {
   readonly log: Config["log"];
   /** The manager's variables with those of `storage.env_dir` over them: what processes inherit from. */
   readonly environment: Variables;
+  /** Without those of `storage.env_dir`. */
+  readonly ownEnvironment: Variables;
   /** Where the file is, or would be kept. */
   readonly file: string;
   /** In the file's language, unexpanded: what `persistConfig` keeps. Null: there is no file. */
@@ -187,6 +189,7 @@ async function assemble(
     server,
     log,
     environment: gathered.variables,
+    ownEnvironment: options.environment,
     file,
     raw,
     origins: gathered.origins,

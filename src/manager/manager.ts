@@ -37,7 +37,7 @@ import type {
 import { type DataDir, hasYielded, isReleased, setReleased, setYielded } from "./data_dir.ts";
 import { probeConfiguredStore } from "./opening.ts";
 import type { ReloadResult, ReloadWish, SignalWish } from "./process_control.ts";
-import { logSpec, processSpecs } from "./process_specs.ts";
+import { logSpec, specsOf } from "./process_specs.ts";
 import { Reloader } from "./reloader.ts";
 import type { RunGuard } from "./run_guard.ts";
 import { Session, type SessionEnd } from "./session.ts";
@@ -179,7 +179,7 @@ export class Manager implements Control {
       ...this.#options,
       config,
       environment: this.#loaded.environment,
-      specs: () => processSpecs(this.#loaded.config ?? config, this.#loaded.environment),
+      specs: () => specsOf(this.#loaded, config),
       configureLogs: () => this.#configureLogs(),
       heldDown: this.#heldDown,
       credentials: () => this.#loaded.currentCredentials(),

@@ -1,23 +1,15 @@
 /** From configuration to what the supervisor runs: environments without the manager's secrets. */
 
+import type { LoadedConfig } from "../config/mod.ts";
 import type { Config, ProcessConfig } from "../config/types.ts";
-import type { LogFormat, LogSpec, ProcessSpec } from "../supervisor/mod.ts";
-
-/** Variables that hold the manager's own credentials and settings; a process gets one only by naming it. */
-const WITHHELD = /^(AWS_|STATE_MANAGER_|BUCKET_NAME$)/;
+import { inheritedVariables, type LogFormat, type LogSpec, type ProcessSpec } from "../supervisor/mod.ts";
 
 /** What a process inherits: the manager's environment less its own settings, plus what `env_from` names. */
 export function processEnvironment(
   process: Pick<ProcessConfig, "envFrom">,
   environment: Readonly<Record<string, string>>,
 ): Record<string, string> {
-  const result: Record<string, string> = {};
-  for (const [name, value] of Object.entries(environment)) {
-    if (!WITHHELD.test(name) || process.envFrom.includes(name)) {
-      result[name] = value;
-    }
-  }
-  return result;
+  return inheritedVariables(environment, process.envFrom);
 }
 
 /** What becomes of the output of a process; `standard` is the form of what is passed on where none is configured. */
@@ -25,11 +17,16 @@ export function logSpec({ logs }: ProcessConfig, standard: LogFormat): LogSpec {
   return { ...logs, format: logs.format ?? standard };
 }
 
-/** The specs of all processes that `stacks` names (or all, when it names the built-in stack). */
+/**
+ * The specs of all processes that `stacks` names (or all, when it names the built-in stack). `own`: the manager's
+ * environment without the variables of `storage.env_dir`, which each start reads anew.
+ */
 export function processSpecs(
   config: Config,
   environment: Readonly<Record<string, string>>,
+  own: Readonly<Record<string, string>> = environment,
 ): ProcessSpec[] {
+  const { envDir } = config.storage;
   const all = config.stacks.includes("processes");
   return Object.entries(config.processes)
     .filter(([name]) => all || config.stacks.includes(name))
@@ -38,6 +35,11 @@ export function processSpecs(
       command: process.command,
       cwd: process.cwd,
       env: processEnvironment(process, environment),
+      envDir: envDir === null ? null : {
+        path: envDir,
+        envFrom: process.envFrom,
+        under: processEnvironment(process, own),
+      },
       envFiles: process.envFiles,
       ownEnv: process.env,
       execution: process.execution,
@@ -60,4 +62,9 @@ export function processSpecs(
       reloadSignal: process.reloadSignal,
       stdio: process.interactive ? "inherit" : "pipe",
     }));
+}
+
+/** Those of a configuration that is in force; `config` where it has none (yet). */
+export function specsOf(loaded: LoadedConfig, config: Config): ProcessSpec[] {
+  return processSpecs(loaded.config ?? config, loaded.environment, loaded.ownEnvironment);
 }

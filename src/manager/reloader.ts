@@ -11,7 +11,7 @@ import { asStateManagerError, isError, StateManagerError } from "../platform/err
 import { log } from "../platform/log.ts";
 import type { Supervisor } from "../supervisor/mod.ts";
 import type { ReloadResult, ReloadWish } from "./process_control.ts";
-import { processSpecs } from "./process_specs.ts";
+import { specsOf } from "./process_specs.ts";
 import { planReload, type ReloadSide } from "./reload_rules.ts";
 
 /** A reload that comes while files are captured or programs are stopped for a restore waits for so long. */
@@ -150,7 +150,7 @@ function sideOf(loaded: LoadedConfig): ReloadSide {
   if (config === null) return { specs: [], shown: {}, logs: {}, stacks: [], hidden: {} };
   const credentials = loaded.currentCredentials();
   return {
-    specs: processSpecs(config, loaded.environment),
+    specs: specsOf(loaded, config),
     logs: Object.fromEntries(Object.entries(config.processes).map(([name, { logs }]) => [name, logs])),
     shown: redactedConfig(config),
     stacks: otherStacks(config),

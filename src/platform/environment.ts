@@ -57,3 +57,17 @@ export async function listFiles(path: string): Promise<string[]> {
   }
   return names.sort();
 }
+
+/** The same in one turn, or what is wrong: for what must be known between two steps of a spawn. */
+export function listFilesNow(path: string): string[] | string {
+  try {
+    return [...Deno.readDirSync(path)]
+      .filter(({ name, isFile, isSymlink }) =>
+        isFile || (isSymlink && Deno.statSync(`${path}/${name}`).isFile)
+      )
+      .map(({ name }) => name).sort();
+  } catch (error) {
+    if (error instanceof Deno.errors.NotFound) return "does not exist";
+    return error instanceof Error ? error.message : String(error);
+  }
+}

@@ -123,6 +123,7 @@ function processTable(processes: readonly ProcessStatus[]): Part | string {
             <th>Wanted</th>
             <th>Pid</th>
             <th>Restarts</th>
+            <th>Memory</th>
             <th>Last exit</th>
           </tr>
         </thead>
@@ -136,16 +137,19 @@ function processTable(processes: readonly ProcessStatus[]): Part | string {
                 ? ""
                 : html`<br><small>${process.probeFailure}</small>`}${process.reason === null
                 ? ""
-                : html`<br><small>${process.reason}</small>`}</td>
+                : html`<br><small>${process.reason}</small>`}${waitParts(process).map((part) =>
+                  html`<br><small>${part}</small>`
+                )}</td>
               <td>${process.wanted}</td>
               <td>${process.pid ?? "–"}</td>
               <td>${process.restarts}</td>
+              <td>${memoryText(process)}</td>
               <td>${exitText(process)}</td>
             </tr>
             ${process.state === "failed" && process.lastLines.length > 0
               ? html`
                 <tr>
-                  <td colspan="6">
+                  <td colspan="7">
                     <pre>${process.lastLines.join("\n")}</pre>
                   </td>
                 </tr>
@@ -185,6 +189,25 @@ function filesTable(status: ManagerStatus): Part | string {
       </table>
     </div>
   `;
+}
+
+/** What it waits for before it starts; who is in the way of its stop, and until when. */
+function waitParts({ waitingFor, stop }: ProcessStatus): string[] {
+  const parts = waitingFor.map(({ name, condition, state }) =>
+    `waits for ${name} to be ${condition}, it is ${state}`
+  );
+  if (stop === null) return parts;
+  const who = stop.blockers.map(({ pid, name, state, wchan }) =>
+    `${pid} (${name}, ${state}${wchan === null ? "" : `, ${wchan}`})`
+  );
+  const until = stop.killMs === null ? "" : `; killed at ${new Date(stop.killMs).toISOString()}`;
+  return [...parts, `waits for ${who.length === 0 ? "its output" : who.join(", ")}${until}`];
+}
+
+function memoryText({ use }: ProcessStatus): string {
+  if (use === null) return "–";
+  const mebibytes = `${(use.memoryBytes / 1_048_576).toFixed(1)} MiB`;
+  return use.processes === 1 ? mebibytes : `${mebibytes} in ${use.processes}`;
 }
 
 function exitText({ lastExit }: ProcessStatus): string {

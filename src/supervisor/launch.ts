@@ -15,6 +15,7 @@ import { selfCommand } from "../platform/entry.ts";
 import type { ExecPlan } from "../platform/exec_helper.ts";
 import { readSmallFile } from "../platform/small_file.ts";
 import { ENV_FILE_LIMIT_BYTES, parseEnvFile } from "./env_file.ts";
+import { readInherited } from "./inherited.ts";
 import type { ProcessSpec } from "./types.ts";
 
 export interface Launch {
@@ -29,7 +30,7 @@ const CANNOT_RUN = 126;
 export function launchOf(spec: ProcessSpec, options: { readonly terminal?: boolean } = {}): Launch {
   const { terminal = false } = options;
   const own = { ...readEnvFiles(spec), ...spec.ownEnv };
-  const env = { ...spec.env, ...own };
+  const env = { ...readEnvDir(spec), ...own };
   const [command = "", ...args] = spec.command;
   const { user, group, umask, nice, limits } = spec.execution;
   const identity = user === null && group === null ? null : identityOf(spec);
@@ -80,6 +81,14 @@ function identityOf({ execution: { user, group }, name }: ProcessSpec): Identity
     );
   }
   return identity;
+}
+
+function readEnvDir({ env, envDir, name }: ProcessSpec): Readonly<Record<string, string>> {
+  if (envDir === null) return env;
+  const variables = readInherited(envDir);
+  // As with files of variables: tried again.
+  if (typeof variables === "string") throw failed(name, `env_dir ${envDir.path}: ${variables}`, false);
+  return variables;
 }
 
 function readEnvFiles({ envFiles, name }: ProcessSpec): Record<string, string> {

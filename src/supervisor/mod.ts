@@ -9,6 +9,8 @@ export { Guard, startGuard } from "./guard_client.ts";
 export type { GuardOptions, GuardStatus } from "./guard_client.ts";
 export { CRASH_LINES, CrashFiles } from "./crash_files.ts";
 export type { CrashInfo, CrashReport } from "./crash_files.ts";
+export { inheritedVariables } from "./inherited.ts";
+export type { InheritedFolder } from "./inherited.ts";
 export { linesOf } from "./line_ring.ts";
 export type { NumberedBatch, OutputLine } from "./line_ring.ts";
 export { piecesOf } from "./lines.ts";

@@ -11,6 +11,7 @@ const FIELDS: Readonly<Record<Exclude<keyof ProcessSpec, "name">, readonly [key:
   command: ["command", "start"],
   cwd: ["cwd", "start"],
   env: ["env", "start"],
+  envDir: ["env_dir", "start"],
   ownEnv: ["env", "start"],
   envFiles: ["env_file", "start"],
   execution: ["execution", "start"], // told by its own keys

@@ -2,6 +2,7 @@
 
 import type { StateManagerError } from "../platform/errors.ts";
 import type { OutputBatch } from "./lines.ts";
+import type { InheritedFolder } from "./inherited.ts";
 import type { CronSpec } from "../platform/cron.ts";
 import type { MemoryLimit } from "./memory_rules.ts";
 import type { ProcessProbes } from "./probe_types.ts";
@@ -34,8 +35,10 @@ export interface ProcessSpec {
   /** argv; never empty. A shell command line is already ["/bin/sh", "-c", line]. */
   readonly command: readonly string[];
   readonly cwd: string | null;
-  /** The environment of the child, under what comes next; nothing is inherited beyond these three. */
+  /** The environment of the child, under what comes next; nothing is inherited beyond these. */
   readonly env: Readonly<Record<string, string>>;
+  /** Read at each start, in the place of `env`; null: there is no such folder. */
+  readonly envDir: InheritedFolder | null;
   /** Files of variables, read at each start; they come over `env`. */
   readonly envFiles: readonly string[];
   /** Comes over `envFiles`. */

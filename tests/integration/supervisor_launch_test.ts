@@ -1,6 +1,8 @@
 /** Real processes as other users, with limits, umask, niceness and files of variables. */
 
 import assert from "node:assert/strict";
+import { specsOf } from "../../src/manager/process_specs.ts";
+import { load } from "../support/config_files.ts";
 import { processSpec, shellSpec } from "../support/process_specs.ts";
 import { binaryPath, programCommand, scratchFolder } from "../support/manager_process.ts";
 import { Supervised, until } from "../support/supervised.ts";
@@ -161,4 +163,43 @@ Deno.test({
       assert.match(text, wanted);
     }
   },
+});
+
+Deno.test("Variables of env_dir are read at each start: new ones, changed ones, none that is gone or withheld", async () => {
+  using scratch = scratchFolder();
+  const folder = `${scratch.path}/env`;
+  Deno.mkdirSync(`${folder}/..data`, { recursive: true });
+  const write = (name: string, value: string) => Deno.writeTextFileSync(`${folder}/${name}`, value);
+  write("CHANGED", "one\n");
+  write("GONE", "one");
+  write("AWS_SECRET_ACCESS_KEY", "secret");
+  write("AWS_REGION", "here");
+  const file = { storage: { directory: "/store", env_dir: folder }, processes: { app: { command: ["x"] } } };
+  const environment = { PATH: "/usr/bin:/bin", CHANGED: "manager's", STATE_MANAGER_TOKEN: "secret-token" };
+  const loaded = await load({
+    file: { ...file, processes: { app: { command: ["x"], env_from: ["AWS_REGION"], restart: "no" } } },
+    environment,
+    files: { [`${folder}/CHANGED`]: "one\n", [`${folder}/GONE`]: "one" },
+  });
+  assert.ok(loaded.config !== null);
+  const [spec] = specsOf(loaded, loaded.config);
+  assert.ok(spec);
+  const script = 'echo "$CHANGED $GONE $NEW $AWS_REGION $AWS_SECRET_ACCESS_KEY$STATE_MANAGER_TOKEN"';
+  await using app = new Supervised(
+    { ...spec, command: ["sh", "-c", script] },
+    shellSpec("other", "sleep 1000"),
+  );
+  await app.start().untilLine("app", "one one  here ");
+  await app.untilState("app", "completed");
+  write("CHANGED", "two");
+  write("NEW", "new");
+  Deno.removeSync(`${folder}/GONE`);
+  app.supervisor.startProcess("app");
+  await app.untilLine("app", "two  new here ");
+  await app.untilState("app", "completed");
+  // A mount that is away for a moment: a failed start, tried again by its policy.
+  Deno.renameSync(folder, `${folder}.away`);
+  app.supervisor.startProcess("app");
+  await until(() => app.status("app").lastExit?.kind === "spawn-error", "a failed start");
+  assert.match(JSON.stringify(app.status("app").lastExit), /env_dir .*: does not exist/);
 });

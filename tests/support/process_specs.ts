@@ -9,6 +9,7 @@ export function processSpec(change: Partial<ProcessSpec> = {}): ProcessSpec {
     command: ["true"],
     cwd: null,
     env: { PATH: Deno.env.get("PATH") ?? "/usr/bin:/bin" },
+    envDir: null,
     envFiles: [],
     ownEnv: {},
     execution: { user: null, group: null, umask: null, nice: null, limits: {} },

@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { processTable } from "../../src/cli/ps.ts";
 
-Deno.test("ps shows who runs and is not ready, and what its probe said last", () => {
+Deno.test("ps shows who runs and is not ready, what its probe said last, and who or what is waited for", () => {
   const process = {
     name: "web",
     wanted: "up",
@@ -16,8 +16,25 @@ Deno.test("ps shows who runs and is not ready, and what its probe said last", ()
     process,
     { ...process, name: "api", ready: false, probe_failure: "readiness: HTTP 503" },
     { ...process, name: "job", state: "failed", ready: false, reason: "exit code 1" },
+    {
+      ...process,
+      name: "deaf",
+      state: "stopping",
+      stop: {
+        blockers: [{ pid: 7, name: "a\tb", state: "D", wchan: "nfs_wait" }],
+        kill: "1970-01-01T00:00:01.000Z",
+      },
+    },
+    {
+      ...process,
+      name: "late",
+      state: "waiting",
+      waiting_for: [{ name: "db", condition: "ready", state: "starting" }],
+    },
   ]).split("\n");
   assert.match(lines[1] ?? "", /^web\s+running\s/);
   assert.match(lines[2] ?? "", /^api\s+not ready\s.*readiness: HTTP 503\s*$/);
   assert.match(lines[3] ?? "", /^job\s+failed\s.*exit code 1\s*$/);
+  assert.match(lines[4] ?? "", /waits for 7 \(a b, D, nfs_wait\); killed at 1970-01-01T00:00:01.000Z$/);
+  assert.match(lines[5] ?? "", /waits for db to be ready, it is starting$/);
 });

@@ -68,6 +68,27 @@ Deno.test("a stop that is not over is 202 and names who is in the way", async ()
   });
 });
 
+Deno.test("the page and the metrics show who is in the way of a stop, and the page what is waited for", async () => {
+  const blockers = [
+    { pid: 7, name: "<b>", state: "D", wchan: "nfs_wait" },
+    { pid: 8, name: "sh", state: "S", wchan: null },
+  ];
+  const stopping = processStatus({ state: "stopping", stop: { blockers, killMs: 1000 } });
+  const waitingFor = [{ name: "web", condition: "ready", state: "stopping" as const }];
+  const waiting = processStatus({ name: "late", state: "waiting", waitingFor });
+  const { ask } = testApp({ status: () => managerStatus({ processes: [stopping, waiting] }) });
+  const page = await (await ask("/", { headers: { accept: "text/html" } })).text();
+  assert.match(
+    page,
+    /waits for 7 \(&lt;b&gt;, D, nfs_wait\), 8 \(sh, S\); killed at 1970-01-01T00:00:01.000Z/,
+  );
+  assert.match(page, /waits for web to be ready, it is stopping/);
+  const metrics = await (await ask("/metrics")).text();
+  assert.match(metrics, /^state_manager_process_stop_blockers\{process="web",state="D"\} 1$/m);
+  assert.match(metrics, /^state_manager_process_stop_blockers\{process="web",state="S"\} 1$/m);
+  assert.doesNotMatch(metrics, /process_stop_blockers\{process="late"/);
+});
+
 Deno.test("wrong bodies are 422 and do not come back, unknown names 404, wrong states 409", async () => {
   const refuse = (error: StateManagerError) => () => Promise.reject(error);
   const { ask } = testApp({

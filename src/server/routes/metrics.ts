@@ -94,10 +94,26 @@ function metricsOf(status: ManagerStatus, nowMs: number): Metric[] {
       help: "Restarts since the manager's start",
       samples: status.processes.map(({ name, restarts }) => ({ labels: { process: name }, value: restarts })),
     },
+    {
+      name: "process_stop_blockers",
+      type: "gauge",
+      help: "Who is in the way of a stop, by state as in /proc; D hangs in the kernel and cannot be killed",
+      samples: status.processes.flatMap(blockerSamples),
+    },
     ...useMetrics(status.processes),
     ...verifyMetrics(checkpoint.verify.last),
     ...databaseMetrics(databases),
   ];
+}
+
+/** None where it is not being stopped. */
+function blockerSamples({ name, stop }: ManagerStatus["processes"][number]): Metric["samples"] {
+  if (stop === null) return [];
+  const states = [...new Set(stop.blockers.map(({ state }) => state))].sort();
+  return states.map((state) => ({
+    labels: { process: name, state },
+    value: stop.blockers.filter((each) => each.state === state).length,
+  }));
 }
 
 /** Of those that run. */
