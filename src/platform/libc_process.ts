@@ -8,6 +8,9 @@ const PR_SET_CHILD_SUBREAPER = 36;
 const RLIMIT_NOFILE = 7;
 const WNOHANG = 1;
 const SIG_IGN = 1n;
+const SIG_SETMASK = 2;
+/** Of glibc's sigset_t. */
+const SIGNAL_SET_BYTES = 128;
 /** HUP, INT, QUIT, USR1, USR2, PIPE, TERM, TSTP, TTIN, TTOU: all that asks a process to end or stop, where it may say no. */
 const REFUSABLE_SIGNALS = [1, 2, 3, 10, 12, 13, 15, 20, 21, 22];
 /** While fewer files than this are free below the old soft limit, a child keeps the raised one (see withFileLimitOfChildren). */
@@ -21,6 +24,7 @@ function openLibc() {
       prlimit: { parameters: ["i32", "i32", "buffer", "buffer"], result: "i32" },
       getpagesize: { parameters: [], result: "i32" },
       signal: { parameters: ["i32", "usize"], result: "usize" },
+      pthread_sigmask: { parameters: ["i32", "buffer", "buffer"], result: "i32" },
     }).symbols;
   } catch {
     return undefined;
@@ -38,6 +42,14 @@ export function becomeSubreaper(): boolean {
 /** Only KILL and STOP reach this process from now on. For one that starts no children: they would inherit it. */
 export function ignoreSignals(): void {
   for (const signal of REFUSABLE_SIGNALS) libc()?.signal(signal, SIG_IGN);
+}
+
+/**
+ * No signal is blocked any more: who starts us may have left some so, and then neither we nor any program that we start
+ * would ever see them. Of this thread, the one that starts programs; a signal to the process needs no more than one.
+ */
+export function unblockSignals(): void {
+  libc()?.pthread_sigmask(SIG_SETMASK, new Uint8Array(SIGNAL_SET_BYTES), null);
 }
 
 /**

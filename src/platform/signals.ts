@@ -4,6 +4,8 @@
  * without a listener of its own ends PID 1 with a segmentation fault. So all are taken together, and never given back.
  */
 
+import { unblockSignals } from "./libc_process.ts";
+
 /**
  * What somebody may send us for a program: those that mean something to programs. Of the others some cannot be taken,
  * some tell a fault or a limit of our own, and TERM, INT and CHLD are ours.
@@ -37,4 +39,6 @@ export function installSignals(handler: (signal: HandledSignal) => void): void {
       // A runtime that refuses one of these leaves its default, which only matters at a terminal.
     }
   }
+  // With the listeners there: what waited meanwhile comes now, and must not end us.
+  unblockSignals();
 }

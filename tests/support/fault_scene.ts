@@ -41,11 +41,11 @@ export class FaultScene implements AsyncDisposable {
       storage: { directory: `${root}/store` },
       files: { app: { path: `${root}/files` } },
       checkpoint: { interval: "1h" },
-      shutdown: { budget: "6s", flush_reserve: "2s" },
+      shutdown: { budget: "4s", flush_reserve: "2s" },
       processes: processes(files),
       ...change.config,
     };
-    Deno.writeTextFileSync(`${root}/config.json`, JSON.stringify(config), { mode: 0o644 });
+    Deno.writeTextFileSync(`${root}/config.json`, JSON.stringify(config), { mode: 0o600 });
     if (!surroundings.isRoot) new Deno.Command("chown", { args: ["-R", "65534:65534", root] }).outputSync();
     const port = freePort();
     this.manager = new ManagerProcess({
