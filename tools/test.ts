@@ -17,6 +17,10 @@ const NEEDS: Readonly<Record<string, string>> = {
   runc: "runc not found: apt-get install runc",
   buildah: "buildah not found: apt-get install buildah",
   restic: "restic not found: apt-get install restic",
+  tini: "tini not found: apt-get install tini",
+  nginx: "nginx not found: apt-get install nginx-light",
+  redis: "redis-server not found: apt-get install redis-server",
+  postgresql: "PostgreSQL not found: apt-get install postgresql",
   sqlite3: "sqlite3 not found: apt-get install sqlite3",
 };
 
