@@ -11,6 +11,7 @@ import { type DataSize, makeData, touchData } from "./data.ts";
 import { Manager, output, programCommand } from "./programs.ts";
 import { benchLoopDelay } from "./loop_delay.ts";
 import { benchReplication } from "./replication.ts";
+import { benchSupervisor } from "./supervisor.ts";
 
 const size: DataSize = {
   bytes: Number(Deno.env.get("BENCH_MIB") ?? 256) << 20,
@@ -189,5 +190,6 @@ async function benchCheckpoints(): Promise<void> {
 const [name, ...args] = Deno.args;
 if (name === "replication") await benchReplication(args);
 else if (name === "checkpoint") await benchCheckpoint(args);
+else if (name === "supervisor") await benchSupervisor(args);
 else if (name === "loop-delay") await benchLoopDelay(args);
 else await benchCheckpoints();

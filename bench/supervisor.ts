@@ -1,0 +1,292 @@
+/**
+ * `deno task bench supervisor`: State Manager beside s6, runit, supervisord and PM2, all in one run and with the same
+ * programs. `--restarts 100`, `--idle-seconds 60`, `--lines 1000000`, `--only NAME,…`. The binary is
+ * STATE_MANAGER_BINARY, else the source. Others are measured where they are installed:
+ * `apt-get install s6 runit supervisor`, `npm install --prefix .cache/pm2 pm2`.
+ *
+ * What is measured, for all alike and from outside:
+ * - Crash → running: from the KILL of a program that ran for more than two seconds to when the next one, a shell, has
+ *   said its pid. No delay is asked for; who has one that cannot be switched off is measured with it.
+ * - Start: from the exec of the supervisor to the first of 100 programs, and to the last.
+ * - Memory: Pss of the supervisor's own processes, with 1 and with 100 idle programs.
+ * - CPU idle: user and system time of these, with 100 idle programs.
+ * - Log throughput: one program writes as fast as it may into its log file; until all of it is there. State Manager
+ *   keeps the last lines in memory and numbers them besides.
+ */
+
+import { parseArgs } from "node:util";
+import { scratchFolder, waitFor } from "../tests/support/manager_process.ts";
+import { say } from "./replication_table.ts";
+import { cpuSeconds, fileBytes, memoryOf, quantile } from "./replication_probe.ts";
+import { type Program, Running, type Subject, SUBJECTS } from "./supervisor_subjects.ts";
+import { type Row, sayRows } from "./supervisor_table.ts";
+
+const LIMIT_MS = 120_000;
+/** Killed one after the other, each again after more than two seconds: a run shorter than one is throttled by some. */
+const CRASHING = 20;
+const BETWEEN_KILLS_MS = 120;
+const MANY = 100;
+const SHORT_LINE_BYTES = 80;
+const LONG_LINE_BYTES = 1000;
+/** The shorter, the nearer to when the last byte was there. */
+const LOOK_MS = 5;
+
+const sleep = (ms: number) => new Promise<void>((resolve) => setTimeout(resolve, ms));
+
+/** A pipe by name that programs write a line into: `NAME PID`. */
+class Bell implements AsyncDisposable {
+  readonly path: string;
+  readonly #file: Deno.FsFile;
+  readonly #reading: Promise<void>;
+  readonly #pids = new Map<string, number>();
+  readonly #waiting = new Map<string, (atMs: number) => void>();
+  #ended = false;
+  heard = 0;
+  lastMs = NaN;
+  firstMs = NaN;
+
+  private constructor(path: string, file: Deno.FsFile) {
+    this.path = path;
+    this.#file = file;
+    this.#reading = this.#read();
+  }
+
+  static async open(path: string): Promise<Bell> {
+    const { success } = await new Deno.Command("mkfifo", { args: [path] }).output();
+    if (!success) throw new Error(`mkfifo ${path}: failed`);
+    return new Bell(path, await Deno.open(path, { read: true, write: true }));
+  }
+
+  async #read(): Promise<void> {
+    const buffer = new Uint8Array(65_536);
+    const decoder = new TextDecoder();
+    let text = "";
+    while (!this.#ended) {
+      const size = await this.#file.read(buffer);
+      const atMs = performance.now();
+      text += decoder.decode(buffer.subarray(0, size ?? 0), { stream: true });
+      const lines = text.split("\n");
+      text = lines.pop() ?? "";
+      for (const line of lines) this.#hear(line, atMs);
+    }
+  }
+
+  #hear(line: string, atMs: number): void {
+    const [name = "", pid = ""] = line.split(" ");
+    this.#pids.set(name, Number(pid));
+    this.heard++;
+    this.lastMs = atMs;
+    if (this.heard === 1) this.firstMs = atMs;
+    this.#waiting.get(name)?.(atMs);
+    this.#waiting.delete(name);
+  }
+
+  pid(name: string): number | undefined {
+    return this.#pids.get(name);
+  }
+
+  /** When the program says its next line. */
+  next(name: string): Promise<number> {
+    return new Promise((resolve) => this.#waiting.set(name, resolve));
+  }
+
+  async until(count: number): Promise<void> {
+    await waitFor(`${count} programs`, () => this.heard >= count, LIMIT_MS, () => `${this.heard} came`);
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#ended = true;
+    await this.#file.write(new TextEncoder().encode("end 0\n"));
+    await this.#reading;
+    this.#file.close();
+  }
+}
+
+function idle(count: number, bell: string): Program[] {
+  return Array.from({ length: count }, (_, index) => ({
+    name: `p${index}`,
+    line: `echo p${index} $$ > ${bell}; exec sleep 100000`,
+    logs: false,
+  }));
+}
+
+interface Scene extends AsyncDisposable {
+  readonly running: Running;
+  readonly bell: Bell;
+  readonly startedMs: number;
+  logOf(name: string): string;
+}
+
+async function begin(subject: Subject, of: (bell: string) => Program[]): Promise<Scene> {
+  const scratch = scratchFolder();
+  const bell = await Bell.open(`${scratch.path}/bell`);
+  const prepared = await subject.prepare(scratch.path, of(bell.path));
+  const startedMs = performance.now();
+  const running = new Running(prepared, scratch.path);
+  return {
+    running,
+    bell,
+    startedMs,
+    logOf: prepared.logOf,
+    [Symbol.asyncDispose]: async () => {
+      await running[Symbol.asyncDispose]();
+      await bell[Symbol.asyncDispose]();
+      scratch[Symbol.dispose]();
+    },
+  };
+}
+
+async function measureRestarts(subject: Subject, count: number): Promise<number[]> {
+  await using scene = await begin(subject, (bell) => idle(CRASHING, bell));
+  const { bell } = scene;
+  await bell.until(CRASHING);
+  await sleep(2_500);
+  const took: Promise<number>[] = [];
+  for (let n = 0; n < count; n++) {
+    const name = `p${n % CRASHING}`;
+    const next = bell.next(name);
+    const pid = bell.pid(name);
+    if (pid === undefined || pid <= 1) throw new Error(`${subject.name}: no pid of ${name}`);
+    const killedMs = performance.now();
+    Deno.kill(pid, "SIGKILL");
+    took.push(next.then((atMs) => atMs - killedMs));
+    await sleep(BETWEEN_KILLS_MS);
+  }
+  const late = sleep(LIMIT_MS).then(() => {
+    throw new Error(`${subject.name}: a restart took more than ${LIMIT_MS} ms`);
+  });
+  return await Promise.race([Promise.all(took), late]);
+}
+
+interface Figures {
+  readonly restartMs: readonly number[];
+  readonly firstMs: number;
+  readonly allMs: number;
+  readonly memoryOne: number;
+  readonly memoryMany: number;
+  readonly cpuPercent: number;
+  readonly linesPerSecond: number | null;
+  readonly bytesPerSecond: number | null;
+}
+
+const pssOf = ({ running }: Scene) =>
+  running.pids().reduce((sum, pid) => sum + (memoryOf(pid)?.pss ?? 0), 0) / 2 ** 20;
+
+async function measureOne(subject: Subject): Promise<number> {
+  await using scene = await begin(subject, (bell) => idle(1, bell));
+  await scene.bell.until(1);
+  await sleep(3_000);
+  return pssOf(scene);
+}
+
+async function measureMany(subject: Subject, idleSeconds: number) {
+  await using scene = await begin(subject, (bell) => idle(MANY, bell));
+  const { bell, startedMs, running } = scene;
+  await bell.until(MANY);
+  const [firstMs, allMs] = [bell.firstMs - startedMs, bell.lastMs - startedMs];
+  await sleep(3_000);
+  const cpu = () => running.pids().reduce((sum, pid) => sum + cpuSeconds(pid), 0);
+  const [before, beginMs] = [cpu(), performance.now()];
+  await sleep(idleSeconds * 1000);
+  const cpuPercent = (cpu() - before) / (performance.now() - beginMs) * 100_000;
+  return { firstMs, allMs, memoryMany: pssOf(scene), cpuPercent };
+}
+
+/** Lines a second; null: they were not all there in time. */
+async function measureLogs(subject: Subject, lines: number, lineBytes: number): Promise<number | null> {
+  const text = "x".repeat(lineBytes - 1);
+  await using scene = await begin(subject, (bell) => [{
+    name: "writer",
+    line: `sleep 2; echo writer $$ > ${bell}; yes ${text} | head -n ${lines}; exec sleep 100000`,
+    logs: true,
+  }]);
+  await scene.bell.until(1);
+  const beginMs = scene.bell.firstMs;
+  const wanted = lines * lineBytes;
+  const path = scene.logOf("writer");
+  while (fileBytes(path) < wanted) {
+    if (performance.now() - beginMs > LIMIT_MS) return null;
+    await sleep(LOOK_MS);
+  }
+  return lines / (performance.now() - beginMs) * 1000;
+}
+
+async function measure(
+  subject: Subject,
+  options: { readonly restarts: number; readonly idleSeconds: number; readonly lines: number },
+): Promise<Figures> {
+  const { restarts, idleSeconds, lines } = options;
+  const restartMs = await measureRestarts(subject, restarts);
+  const memoryOne = await measureOne(subject);
+  const many = await measureMany(subject, idleSeconds);
+  const linesPerSecond = await measureLogs(subject, lines, SHORT_LINE_BYTES);
+  const long = await measureLogs(subject, Math.ceil(lines / 5), LONG_LINE_BYTES);
+  return {
+    restartMs,
+    memoryOne,
+    ...many,
+    linesPerSecond,
+    bytesPerSecond: long === null ? null : long * LONG_LINE_BYTES,
+  };
+}
+
+function rowsOf(names: readonly string[], all: readonly Figures[]): Row[] {
+  const row = (name: string, of: (figures: Figures) => number | null): Row => ({ name, cells: all.map(of) });
+  const by = (name: string) => all[names.indexOf(name)];
+  const [our] = all;
+  if (our === undefined) throw new Error("nothing was measured");
+  const p50 = (figures: Figures | undefined) =>
+    figures === undefined ? NaN : quantile(figures.restartMs, 0.5);
+  const rivals = [by("supervisord"), by("PM2")].filter((each) => each !== undefined);
+  const fiveTimes = (of: (figures: Figures) => number | null) => ({
+    text: "≥ 5 × supervisord and PM2",
+    isMet: rivals.length > 0 && rivals.every((each) => (of(our) ?? 0) >= 5 * (of(each) ?? 0)),
+  });
+  const restart = row("crash → running p50, ms", p50);
+  const cpu = row("CPU idle, %", ({ cpuPercent }) => cpuPercent);
+  const lines = row("log, 1,000 lines a second", ({ linesPerSecond: n }) => n === null ? null : n / 1000);
+  const bytes = row("log, MiB a second", ({ bytesPerSecond: n }) => n === null ? null : n / 2 ** 20);
+  return [
+    { ...restart, aim: { text: "< half of runit's", isMet: p50(our) < p50(by("runit")) / 2 } },
+    row("crash → running p99, ms", ({ restartMs }) => quantile(restartMs, 0.99)),
+    row("start → first program, ms", ({ firstMs }) => firstMs),
+    row(`start → all of ${MANY}, ms`, ({ allMs }) => allMs),
+    row("memory with 1 program, MiB", ({ memoryOne }) => memoryOne),
+    row(`memory with ${MANY} programs, MiB`, ({ memoryMany }) => memoryMany),
+    { ...cpu, aim: { text: "< 0.5", isMet: our.cpuPercent < 0.5 } },
+    { ...lines, aim: fiveTimes(({ linesPerSecond }) => linesPerSecond) },
+    { ...bytes, aim: fiveTimes(({ bytesPerSecond }) => bytesPerSecond) },
+  ];
+}
+
+export async function benchSupervisor(args: readonly string[]): Promise<void> {
+  const { values } = parseArgs({
+    args: [...args],
+    options: {
+      restarts: { type: "string", default: "100" },
+      "idle-seconds": { type: "string", default: "60" },
+      lines: { type: "string", default: "1000000" },
+      only: { type: "string", default: SUBJECTS.map(({ name }) => name).join(",") },
+    },
+  });
+  const options = {
+    restarts: Number(values.restarts),
+    idleSeconds: Number(values["idle-seconds"]),
+    lines: Number(values.lines),
+  };
+  const names: string[] = [];
+  const all: Figures[] = [];
+  for (const subject of SUBJECTS.filter(({ name }) => values.only.split(",").includes(name))) {
+    const version = await subject.version();
+    if (version === null) {
+      say(`${subject.name}: not installed, left out`);
+      continue;
+    }
+    say(`${subject.name} ${version}`);
+    all.push(await measure(subject, options));
+    names.push(subject.name);
+  }
+  const title =
+    `${options.restarts} restarts, ${options.idleSeconds} s idle, ${options.lines} lines; in ( ) times ours`;
+  sayRows(title, names, rowsOf(names, all));
+}
