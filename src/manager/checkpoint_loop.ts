@@ -64,7 +64,10 @@ export class CheckpointLoop {
     while (true) {
       this.#nextWallMs = clock.wallMs() + waitMs;
       if (next === null) await clock.sleep(waitMs, { signal });
-      else await sleepUntilWall(clock, this.#nextWallMs, signal);
+      else if (!await sleepUntilWall(clock, this.#nextWallMs, signal)) {
+        waitMs = due();
+        continue;
+      }
       this.#nextWallMs = null;
       const failure = await this.#once();
       if (signal.aborted) return;

@@ -13,6 +13,8 @@ export interface CronSpec {
 
 /** A wall clock that is set or a machine that slept is seen this soon. */
 const LOOK_AGAIN_MS = 30_000;
+/** As cron has it: a clock that is set back by less brings no moment twice, by more it was wrong before. */
+const CORRECTION_MS = 3 * 3_600_000;
 const FORM = /^(@[a-z]+|\S+( +\S+){4,5})$/;
 
 /** The first moment after `wallMs`, to the second; null: never. */
@@ -31,10 +33,17 @@ export function parseCron({ cron, timeZone }: CronSpec): NextTick | null {
   }
 }
 
-/** Resolves at that moment of the wall clock, also when the clock is set meanwhile. Rejects when the signal aborts. */
-export async function sleepUntilWall(clock: Clock, wallMs: number, signal: AbortSignal): Promise<void> {
+/**
+ * Resolves with true at that moment of the wall clock, also when the clock is set meanwhile; with false when it is set
+ * back so far that the moment was one of a wrong clock: what is due is to be asked anew. Rejects when the signal aborts.
+ */
+export async function sleepUntilWall(clock: Clock, wallMs: number, signal: AbortSignal): Promise<boolean> {
   signal.throwIfAborted();
-  for (let leftMs = wallMs - clock.wallMs(); leftMs > 0; leftMs = wallMs - clock.wallMs()) {
-    await clock.sleep(Math.min(leftMs, LOOK_AGAIN_MS), { signal });
+  let latestMs = clock.wallMs();
+  for (let nowMs = latestMs; nowMs < wallMs; nowMs = clock.wallMs()) {
+    if (nowMs < latestMs - CORRECTION_MS) return false;
+    latestMs = Math.max(latestMs, nowMs);
+    await clock.sleep(Math.min(wallMs - nowMs, LOOK_AGAIN_MS), { signal });
   }
+  return true;
 }

@@ -64,9 +64,13 @@ export class Scheduler {
     try {
       for (let tickMs = nextTick(afterMs); tickMs !== null; tickMs = nextTick(afterMs)) {
         schedule.nextWallMs = tickMs;
-        await sleepUntilWall(clock, tickMs, signal);
+        const isThen = await sleepUntilWall(clock, tickMs, signal);
         signal.throwIfAborted();
         const nowMs = clock.wallMs();
+        if (!isThen) {
+          afterMs = nowMs;
+          continue;
+        }
         // Never before the tick itself: a clock that is set back does not bring it twice.
         afterMs = Math.max(tickMs, nowMs);
         if (nowMs - tickMs < MISSED_AFTER_MS) onTick(name);

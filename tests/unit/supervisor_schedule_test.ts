@@ -99,6 +99,18 @@ Deno.test("Scheduler does not tick twice when the clock is set back", async () =
   await clock.advance(0);
 });
 
+Deno.test("Scheduler begins anew when the clock is set back by days: the time before was wrong", async () => {
+  const { clock, ticks, scheduler } = scene("0 * * * *");
+  clock.offsetMs = 30 * 86_400_000;
+  await clock.advance(61 * 60_000);
+  assert.deepEqual(ticks, ["01:00:00"]);
+  clock.offsetMs = -30 * 86_400_000; // 01:01
+  await clock.advance(60 * 60_000);
+  assert.deepEqual(ticks, ["01:00:00", "02:00:00"]);
+  scheduler.stop();
+  await clock.advance(0);
+});
+
 Deno.test("sleepUntilWall comes at once for a moment that is over, and rejects when aborted", async () => {
   const clock = new SetClock();
   await sleepUntilWall(clock, clock.wallMs() - 1, new AbortController().signal);
