@@ -20,6 +20,7 @@ const NEEDS: Readonly<Record<string, string>> = {
   tini: "tini not found: apt-get install tini",
   nginx: "nginx not found: apt-get install nginx-light",
   redis: "redis-server not found: apt-get install redis-server",
+  faketime: "libfaketime not found: apt-get install faketime",
   postgresql: "PostgreSQL not found: apt-get install postgresql",
   sqlite3: "sqlite3 not found: apt-get install sqlite3",
 };

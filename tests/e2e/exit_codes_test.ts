@@ -159,7 +159,7 @@ Deno.test("every signal that can be caught reaches the program", async () => {
         const { lines } = await manager.json("/processes/echo/logs");
         return lines.filter((line: Json) => line.text === text).length >= times;
       },
-      20_000,
+      60_000,
       () => manager.tail(),
     );
   await manager.state("running");

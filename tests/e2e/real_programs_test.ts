@@ -52,12 +52,12 @@ class Scene implements AsyncDisposable {
     const config = {
       storage: { directory: `${this.root}/store` },
       checkpoint: { interval: "1h" },
-      shutdown: { budget: "30s", flush_reserve: "5s" },
+      shutdown: { budget: "2m", flush_reserve: "1m" },
       processes: {
         program: {
           restart_delay: "10ms",
           restart_max_delay: "50ms",
-          timeout_stop: "20s",
+          timeout_stop: "60s",
           essential: false,
           logs: { path: this.log },
           ...program,
@@ -89,7 +89,7 @@ class Scene implements AsyncDisposable {
 
   /** Waits until all of the log is there. */
   async logs(what: string, pattern: RegExp, times: number): Promise<void> {
-    await waitFor(what, () => this.count(pattern) >= times, 30_000, () => this.text().slice(-4000));
+    await waitFor(what, () => this.count(pattern) >= times, 60_000, () => this.text().slice(-4000));
     assert.equal(this.count(pattern), times, what);
   }
 
@@ -106,7 +106,7 @@ class Scene implements AsyncDisposable {
   }
 
   async stop(): Promise<Json> {
-    return await this.manager.json("/processes/program/stop", { json: { wait: "25s" } });
+    return await this.manager.json("/processes/program/stop", { json: { wait: "90s" } });
   }
 
   async end(): Promise<void> {
@@ -187,7 +187,11 @@ Deno.test({
       probes: { readiness: { log: { contains: "Ready to accept connections" } } },
     });
     await scene.crash(async (turn) => {
-      const count = await waitFor("an answer", () => redisAnswer(port, "INCR turns"));
+      // While it loads what it had saved it says that.
+      const count = await waitFor("an answer", async () => {
+        const answer = await redisAnswer(port, "INCR turns");
+        return answer.startsWith("-LOADING") ? null : answer;
+      });
       assert.equal(count, `:${turn + 1}`);
     });
     assert.equal((await scene.process()).ready, true);
@@ -283,7 +287,7 @@ Deno.test("a job by schedule, in the shell of a crontab, runs each second, keeps
     shell: true,
     schedule: "* * * * * *",
   });
-  await waitFor("four runs", () => scene.count(/^done \d+$/) >= 2, 30_000, () => scene.manager.tail());
+  await waitFor("four runs", () => scene.count(/^done \d+$/) >= 2, 60_000, () => scene.manager.tail());
   await scene.stop();
   const runs = scene.count(/^run \d+$/);
   // The stop may have met one of them in the middle.

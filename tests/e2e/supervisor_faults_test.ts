@@ -21,7 +21,7 @@ async function comeUp(scene: FaultScene, programs: Record<string, FaultyProgram>
         alive === 0 || (isUp(processes[name]) && scene.alive(name) === alive)
       );
     },
-    15_000,
+    60_000,
     () =>
       Object.entries(programs).map(([name, { alive }]) => `${name}: ${scene.alive(name)} of ${alive}`)
         .join("\n"),
@@ -85,7 +85,7 @@ async function followsSlowly(scene: FaultScene): Promise<Disposable> {
 async function stopAll(scene: FaultScene, programs: Record<string, FaultyProgram>): Promise<void> {
   const names = Object.keys(programs);
   await Promise.all(names.map(async (name) => {
-    const view = await scene.manager.json(`/processes/${name}/stop`, { json: { wait: "30s" } });
+    const view = await scene.manager.json(`/processes/${name}/stop`, { json: { wait: "60s" } });
     assert.equal(view.state, "stopped", `${name}: ${JSON.stringify(view)}`);
     assert.equal(view.stop, null, name);
     const { kind, code, signal } = view.last_exit;
@@ -97,6 +97,23 @@ async function stopAll(scene: FaultScene, programs: Record<string, FaultyProgram
     assert.deepEqual(ends, { code: undefined, signal: undefined, ...stopped }, name);
   }));
   assert.deepEqual(names.filter((name) => scene.alive(name) > 0), [], "left behind");
+}
+
+/** Neither a program nor a rule is another than before. */
+async function refusesBrokenFile(scene: FaultScene, pid: number): Promise<void> {
+  const pids = async () =>
+    Object.entries(await scene.processes()).filter(([name]) => name !== "always-ending")
+      .map(([name, process]) => `${name} ${process.pid}`).join("\n");
+  const before = await pids();
+  scene.breakConfig();
+  scene.signal(pid, "SIGHUP");
+  await waitFor(
+    "the log to tell",
+    () => scene.manager.stderr.includes("not reloaded, everything stays as it is"),
+    30_000,
+    () => scene.manager.tail(),
+  );
+  assert.equal(await pids(), before);
 }
 
 for (const surroundings of SURROUNDINGS) {
@@ -119,11 +136,12 @@ for (const surroundings of SURROUNDINGS) {
         using _sleeper = await followsSlowly(scene);
         await comeUp(scene, programs);
       }
+      await refusesBrokenFile(scene, pid);
       await stopAll(scene, programs);
       await waitFor(
         "every zombie to be reaped",
         () => descendants(pid).every((each) => scene.stateOf(each) !== "Z"),
-        30_000,
+        60_000,
         () => descendants(pid).map((each) => `${each} ${scene.stateOf(each)}`).join("\n"),
       );
       // What was stopped is started anew as if nothing had been.
@@ -132,7 +150,7 @@ for (const surroundings of SURROUNDINGS) {
         await scene.when(name, "running again", isUp);
       }
       scene.stop(pid);
-      assert.equal(await scene.manager.exit(30_000), 0, scene.manager.tail());
+      assert.equal(await scene.manager.exit(90_000), 0, scene.manager.tail());
     },
   });
 }

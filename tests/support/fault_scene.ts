@@ -41,7 +41,8 @@ export class FaultScene implements AsyncDisposable {
       storage: { directory: `${root}/store` },
       files: { app: { path: `${root}/files` } },
       checkpoint: { interval: "1h" },
-      shutdown: { budget: "4s", flush_reserve: "2s" },
+      // Two seconds for the programs, and for the last checkpoint whatever a loaded machine takes.
+      shutdown: { budget: "62s", flush_reserve: "60s" },
       processes: processes(files),
       ...change.config,
     };
@@ -82,7 +83,7 @@ export class FaultScene implements AsyncDisposable {
         last = await this.manager.json(`/processes/${name}`);
         return is(last) ? last : null;
       },
-      30_000,
+      60_000,
       () => JSON.stringify(last) + this.manager.tail(),
     );
   }
@@ -115,8 +116,17 @@ export class FaultScene implements AsyncDisposable {
   }
 
   /** As the container's runtime does it: the signal goes to process 1 of the namespace. */
+  signal(managerPid: number, signal: Deno.Signal): void {
+    Deno.kill(this.#surroundings.isInit ? managerPid : this.#init(managerPid), signal);
+  }
+
   stop(managerPid: number): void {
-    Deno.kill(this.#surroundings.isInit ? managerPid : this.#init(managerPid), "SIGTERM");
+    this.signal(managerPid, "SIGTERM");
+  }
+
+  /** Its configuration can't be read any more. */
+  breakConfig(): void {
+    Deno.writeTextFileSync(`${this.root}/config.json`, "{ this is no JSON");
   }
 
   #init(managerPid: number): number {

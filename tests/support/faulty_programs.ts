@@ -22,7 +22,7 @@ const sh = (command: string, change: Json = {}): Json => ({
   command,
   shell: true,
   essential: false,
-  timeout_stop: "500ms",
+  timeout_stop: "3s", // who ends when asked has ended by then, on a loaded machine too
   restart_delay: "10ms",
   restart_max_delay: "100ms",
   ...change,
@@ -127,9 +127,9 @@ export function programsInEveryState(): Record<string, Json> {
   return {
     "is-waiting": sh("exec sleep 1000", { depends_on: { "is-starting": "ready" } }),
     "is-starting": sh("exec sleep 1000", { probes: { readiness: never }, timeout_start: "0s" }),
-    "is-running": sh(DEAF, { timeout_stop: "60s" }),
-    "is-stopping": sh(DEAF, { timeout_stop: "60s" }),
-    "is-draining": sh(`sh -c '${DEAF}' & ${LEAVES}`, { timeout_stop: "60s" }),
+    "is-running": sh(DEAF, { timeout_stop: "10m" }),
+    "is-stopping": sh(DEAF, { timeout_stop: "10m" }),
+    "is-draining": sh(`sh -c '${DEAF}' & ${LEAVES}`, { timeout_stop: "10m" }),
     "is-backoff": sh("exit 1", { restart_delay: "1h", restart_max_delay: "1h" }),
     "is-stopped": sh("exec sleep 1000"),
     "is-completed": sh("exit 0", { restart: "no" }),

@@ -41,6 +41,17 @@ function works(command: string, ...args: string[]): boolean {
   }
 }
 
+/** As on a machine where the manager is one program of many: what it leaves would be there afterwards. */
+export const PLAIN: Surroundings = {
+  name: "a plain program",
+  needs: "",
+  missing: false,
+  isInit: true,
+  isRoot: true,
+  wrap: () => [],
+  env: () => ({}),
+};
+
 export const SURROUNDINGS: readonly Surroundings[] = [
   {
     name: "PID 1",
@@ -82,3 +93,26 @@ export const SURROUNDINGS: readonly Surroundings[] = [
     env: (folder) => ({ HOME: folder, TMPDIR: folder }),
   },
 ];
+
+/**
+ * One test of the same in each of `places` at once, since most of it is waiting; a place that is not to be had is a
+ * test of its own that is left out.
+ */
+export function testEach(
+  places: readonly Surroundings[],
+  what: string,
+  run: (surroundings: Surroundings) => Promise<void>,
+): void {
+  for (const { name, needs } of places.filter(({ missing }) => missing)) {
+    Deno.test({ name: `${name}: ${what} ${needs}`, ignore: true, fn: () => {} });
+  }
+  const there = places.filter(({ missing }) => !missing);
+  if (there.length === 0) return;
+  Deno.test(`${there.map(({ name }) => name).join(", ")}: ${what}`, async () => {
+    const ends = await Promise.allSettled(there.map(run));
+    const failures = ends.flatMap((end, index) =>
+      end.status === "fulfilled" ? [] : [new Error(there[index]?.name, { cause: end.reason })]
+    );
+    if (failures.length > 0) throw failures.length === 1 ? failures[0] : new AggregateError(failures);
+  });
+}
