@@ -378,7 +378,7 @@ export const configSchema = v.strictObject({
       restart_delay: described(
         "Restart delay",
         "That of every process without its own. Default: 1s.",
-        durationSchema(10, HOUR_MS, "1s"),
+        durationSchema(0, HOUR_MS, "1s"),
       ),
     }, "an object"),
   ),

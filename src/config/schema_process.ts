@@ -275,8 +275,8 @@ export const processSchema = v.strictObject({
   ),
   restart_delay: described(
     "Restart delay",
-    "Wait before the first restart; doubles with each failure. Default: that of `supervisor`.",
-    durationSchema(10, HOUR_MS, "1s"),
+    "Wait before the first restart; doubles with each failure. 0s: none after a run of a second or more. Default: that of `supervisor`.",
+    durationSchema(0, HOUR_MS, "1s"),
   ),
   restart_max_delay: described(
     "Longest restart delay",

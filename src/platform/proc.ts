@@ -1,6 +1,16 @@
 /** Reads /proc: who lives, in which group, under whom. A process may vanish between any two reads: that is no error. */
 
+import { listProcPids, readProcFile } from "./libc_proc.ts";
 import { pageSizeBytes } from "./libc_process.ts";
+
+const decoder = new TextDecoder();
+const latin1 = new TextDecoder("latin1");
+
+/** Text of the stat file of `pid`; null when there is no such process. */
+function readStat(pid: number): string | null {
+  const bytes = readProcFile(pid, "stat");
+  return bytes === null ? null : decoder.decode(bytes);
+}
 
 /** One line of /proc/<pid>/stat, as far as a supervisor needs it. */
 export interface ProcessInfo {
@@ -60,15 +70,10 @@ export function parseUse(text: string, pageBytes: number): ProcessUse | null {
 export function readProcessUses(): ProcessUse[] {
   const pageBytes = pageSizeBytes();
   const uses: ProcessUse[] = [];
-  for (const entry of Deno.readDirSync("/proc")) {
-    const first = entry.name.charCodeAt(0);
-    if (first < 0x31 || first > 0x39) continue;
-    try {
-      const use = parseUse(Deno.readTextFileSync(`/proc/${entry.name}/stat`), pageBytes);
-      if (use !== null && isAlive(use)) uses.push(use);
-    } catch {
-      // gone meanwhile
-    }
+  for (const pid of listProcPids()) {
+    const text = readStat(pid);
+    const use = text === null ? null : parseUse(text, pageBytes);
+    if (use !== null && isAlive(use)) uses.push(use);
   }
   return uses;
 }
@@ -93,20 +98,15 @@ export function ownPid(): number {
 
 /** Process `pid`, zombies included; null when there is none. */
 export function readProcess(pid: number): ProcessInfo | null {
-  try {
-    return parseStat(Deno.readTextFileSync(`/proc/${pid}/stat`));
-  } catch {
-    return null;
-  }
+  const text = readStat(pid);
+  return text === null ? null : parseStat(text);
 }
 
-/** All processes that we can see, zombies included. About 50 microseconds each. */
+/** All processes that we can see, zombies included. Throws where there is no /proc. About 10 microseconds each. */
 export function readProcesses(): ProcessInfo[] {
   const processes: ProcessInfo[] = [];
-  for (const entry of Deno.readDirSync("/proc")) {
-    const first = entry.name.charCodeAt(0);
-    if (first < 0x31 || first > 0x39) continue;
-    const info = readProcess(Number(entry.name));
+  for (const pid of listProcPids()) {
+    const info = readProcess(pid);
     if (info !== null) processes.push(info);
   }
   return processes;
@@ -122,13 +122,14 @@ export function isAlive(info: ProcessInfo): boolean {
  * ours, or a zombie). A program may overwrite that memory: a hint, never a proof.
  */
 export function readStartVariable(pid: number, name: string): string | null {
-  try {
-    const text = new TextDecoder("latin1").decode(Deno.readFileSync(`/proc/${pid}/environ`));
-    const entry = text.split("\0").find((line) => line.startsWith(`${name}=`));
-    return entry === undefined ? null : entry.slice(name.length + 1);
-  } catch {
-    return null;
-  }
+  const bytes = readProcFile(pid, "environ");
+  if (bytes === null) return null;
+  const text = `\0${latin1.decode(bytes)}`;
+  const start = text.indexOf(`\0${name}=`);
+  if (start < 0) return null;
+  const from = start + name.length + 2;
+  const end = text.indexOf("\0", from);
+  return text.slice(from, end < 0 ? undefined : end);
 }
 
 /**

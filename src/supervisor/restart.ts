@@ -5,6 +5,10 @@ import type { ExitCause, ExitMark, ProcessSpec, RestartReason } from "./types.ts
 
 /** A run at least this long was stable, and twice the last delay: else a slow crash loop would reset its own backoff. */
 export const STABLE_AFTER_MS = 10_000;
+/** With `restart_delay: 0s` only what ran at least this long comes back at once: what ends at once would take a core. */
+export const AT_ONCE_AFTER_MS = 1_000;
+/** The first delay after a shorter run then; it grows like any other. */
+const LEAST_DELAY_MS = 10;
 
 /** Exit 0 and what the configuration names. A signal is success only by its name, not even one that looks like ours. */
 export function isSuccess(spec: ProcessSpec, cause: ExitCause): boolean {
@@ -72,8 +76,9 @@ export function decideNext(
     return { ...failed, reason: `${why}; failed ${burst} times within ${intervalMs / 1000} s` };
   }
   const stable = machine.uptimeMs >= Math.max(STABLE_AFTER_MS, 2 * machine.lastDelayMs);
-  const shortRuns = stable ? 1 : machine.shortRuns + 1;
-  const lastDelayMs = restartDelayMs(spec, shortRuns, roll);
+  const atOnce = spec.restartDelayMs === 0 && machine.uptimeMs >= AT_ONCE_AFTER_MS;
+  const shortRuns = stable || atOnce ? 1 : machine.shortRuns + 1;
+  const lastDelayMs = atOnce ? 0 : restartDelayMs(spec, shortRuns, roll);
   return {
     ...ended,
     failureTimesMs,
@@ -87,7 +92,8 @@ export function decideNext(
 
 /** min(cap, base · 2^(n−1)) · 0.8…1.2: spread, so that what fell together does not rise together. */
 export function restartDelayMs(spec: ProcessSpec, shortRuns: number, roll: number): number {
-  const grown = spec.restartDelayMs * 2 ** Math.min(shortRuns - 1, 30);
+  const firstMs = spec.restartDelayMs === 0 ? LEAST_DELAY_MS : spec.restartDelayMs;
+  const grown = firstMs * 2 ** Math.min(shortRuns - 1, 30);
   return Math.min(spec.restartMaxDelayMs, grown) * (0.8 + 0.4 * roll);
 }
 

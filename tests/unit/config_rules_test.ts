@@ -230,6 +230,12 @@ Deno.test("a start limit that the delays make impossible is refused, a default o
     limit !== undefined &&
       limit.intervalMs > backoffSpanMs(60_000, 60_000, limit.burst),
   );
+  await accepted({ processes: { a: { ...A, restart_delay: "0s" } }, supervisor: { restart_delay: 0 } });
+  assert.ok(
+    "/processes/a/start_limit" in await refused({
+      processes: { a: { ...A, restart_delay: "0s", start_limit: { burst: 10, interval: "1s" } } },
+    }),
+  );
   await accepted({
     processes: {
       a: { ...slow, restart: "no", start_limit: { burst: 10, interval: "1s" } },

@@ -123,6 +123,33 @@ Deno.test("transition grows the delay with each short run, caps it, and forgets 
   assert.ok(restartDelayMs(spec, 2_000, 0.999999) < 36_000);
 });
 
+Deno.test("transition starts at once with no delay what ran for a second, delays what did not, and gives up all the same", () => {
+  const life = new Life(
+    processSpec({
+      restart: "always",
+      restartDelayMs: 0,
+      restartMaxDelayMs: 1_000,
+      startLimit: { burst: 14, intervalMs: 600_000 },
+    }),
+  ).to("want-up");
+  const delays: number[] = [];
+  const end = (cause: ExitCause, uptimeMs: number) => {
+    life.run(cause, uptimeMs);
+    delays.push((life.machine.nextStartAtMs ?? NaN) - life.nowMs);
+    life.at(life.machine.nextStartAtMs ?? 0).to("tick");
+  };
+  for (let n = 0; n < 5; n++) end(exit(1), 1_000);
+  assert.deepEqual(delays.splice(0), [0, 0, 0, 0, 0]);
+  // A success counts to no limit: without a delay it would be a loop at full speed.
+  for (let n = 0; n < 3; n++) end(exit(0), 5);
+  assert.deepEqual(delays.splice(0), [20, 40, 80]);
+  for (let n = 0; n < 8; n++) end(exit(1), 5);
+  assert.deepEqual(delays.splice(0), [160, 320, 640, 1_000, 1_000, 1_000, 1_000, 1_000]);
+  assert.equal(life.machine.restarts, 16);
+  life.run(exit(1), 2_000);
+  assert.equal(life.machine.state, "failed");
+});
+
 Deno.test("transition gives up when the failures fill the window, and not when they are older", () => {
   const spec = processSpec({
     restart: "always",
