@@ -73,7 +73,8 @@ function onService(server: S3Server, surroundings: Surroundings, change: Json = 
   return new FaultScene(surroundings, programsInEveryState, {
     config: {
       storage: { bucket: server.bucket, endpoint: server.endpoint, region: "us-east-1" },
-      lease: { ttl: "5s", on_unreachable: "stop" },
+      // So long that a loaded machine, with five of them at once, never loses it by itself.
+      lease: { ttl: "15s", on_unreachable: "stop" },
       ...change,
     },
     env: { AWS_ACCESS_KEY_ID: server.accessKey, AWS_SECRET_ACCESS_KEY: server.secretKey },
