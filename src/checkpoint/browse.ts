@@ -5,7 +5,7 @@ import { showPath } from "../platform/libc_files.ts";
 import { fetchChunks, planFetch } from "./chunk_fetcher.ts";
 import type { IndexRef } from "./index_store.ts";
 import { type EntryLine, fetchPieces, linesOf } from "./manifest_lines.ts";
-import { openCheckpoint, type ReadEnvironment } from "./restore.ts";
+import { openCheckpoint, type Opened, type ReadEnvironment, readThrough } from "./restore.ts";
 import type { ReadingOptions } from "./root_reader.ts";
 import type { CheckpointRecord, ContentPart, TreeEntry } from "./types.ts";
 
@@ -54,7 +54,7 @@ export async function listFolder(
   let seen = 0;
   let isThere = root === "";
   for (const name of names) {
-    for (const line of await linesIn(name, record, opened)) {
+    for (const line of await linesIn(name, record, opened, environment)) {
       const path = showPath(line.entry.path);
       const isIt = path === inside;
       isThere ||= isIt;
@@ -90,7 +90,7 @@ export async function* readFile(
   const opened = await openCheckpoint(record, indexes, environment, () => {});
   const { root, inside } = split(request.path);
   let found: EntryLine | undefined;
-  const lines = [...await linesIn(root, record, opened)];
+  const lines = [...await linesIn(root, record, opened, environment)];
   found = lines.find(({ entry }) => showPath(entry.path) === inside);
   if (found === undefined) throw notThere(record);
   if (found.link !== null && !found.link.first) {
@@ -107,7 +107,7 @@ export async function* readFile(
     );
   }
   for (const window of windows(found.parts)) {
-    const chunks = await fetchWindow(window, opened);
+    const chunks = await readThrough(record, opened, environment, () => fetchWindow(window, opened));
     for (const part of window) {
       if (part.kind === "hole") yield* zeros(part.length);
       else yield chunks.get(part.id) ?? new Uint8Array();
@@ -151,11 +151,13 @@ function* zeros(length: number): Generator<Uint8Array<ArrayBuffer>> {
 async function linesIn(
   name: string,
   record: CheckpointRecord,
-  opened: Awaited<ReturnType<typeof openCheckpoint>>,
+  opened: Opened,
+  environment: ReadEnvironment,
 ): Promise<Iterable<EntryLine>> {
   const item = opened.root.items.files[name];
   if (item === undefined) throw notThere(record);
-  const pieces = await fetchPieces(item.manifest, name, opened);
+  const fetch = () => fetchPieces(item.manifest, name, opened);
+  const pieces = await readThrough(record, opened, environment, fetch);
   return linesOf(item.manifest.flatMap((id) => pieces.get(id) ?? []), name);
 }
 

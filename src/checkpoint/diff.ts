@@ -6,7 +6,7 @@
 import { showPath } from "../platform/libc_files.ts";
 import { type EntryLine, fetchPieces, goesOn, linesOf, pairs } from "./manifest_lines.ts";
 import type { FilesItem } from "./records.ts";
-import { openCheckpoint, type ReadEnvironment } from "./restore.ts";
+import { openCheckpoint, type ReadEnvironment, readThrough } from "./restore.ts";
 import { loadRoot, type ReadingOptions } from "./root_reader.ts";
 import type { IndexRef } from "./index_store.ts";
 import type { CheckpointRecord } from "./types.ts";
@@ -65,7 +65,8 @@ export async function diffCheckpoints(
   const differences: Difference[] = [];
   let [seen, bytesBefore, bytesAfter] = [0, 0, 0];
   for (const root of [...new Set([...Object.keys(former), ...Object.keys(latter)])].sort()) {
-    const [old, now] = await unsharedLines(former[root], latter[root], root, opened);
+    const read = () => unsharedLines(former[root], latter[root], root, opened);
+    const [old, now] = await readThrough(after, opened, environment, read);
     for (const [a, b] of pairs(old, now)) {
       const change = changeOf(a, b);
       if (change === null) continue;

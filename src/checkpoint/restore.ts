@@ -22,7 +22,7 @@ import { isBelow, selectPaths } from "./path_filter.ts";
 import type { FilesItem, RootObject } from "./records.ts";
 import { loadRoot, type ReadingOptions, readManifest } from "./root_reader.ts";
 import { scanTree } from "./scan.ts";
-import { freeSpaceAt, needOf } from "./space.ts";
+import { freeSpaceAt, needOf, requireSpaceForAll, type SpaceClaim } from "./space.ts";
 import { stageRoot, type StageTarget } from "./stage_root.ts";
 import { openStageRunner } from "./stage_runner.ts";
 import type {
@@ -60,9 +60,11 @@ export interface ReadEnvironment {
   readonly onProgress: (progress: ArchiveProgress) => void;
 }
 
-interface Opened extends ReadingOptions {
+export interface Opened extends ReadingOptions {
   readonly root: RootObject;
   readonly codec: Codec;
+  /** By the newest head that was looked at. */
+  table: ChunkTable;
 }
 
 /** Root object and indexes of a checkpoint. */
@@ -81,6 +83,16 @@ export async function openCheckpoint(
     (refs) => loadIndexes(store, refs, { codec, cacheFolder, signal }),
   );
   return { store, codec, cipher, table, signal, root, onFetched };
+}
+
+/** Reads by what is known of the chunks, and once more by what the head says then (`withReload`). */
+export function readThrough<R>(
+  record: CheckpointRecord,
+  opened: Opened,
+  environment: ReadEnvironment,
+  read: (opened: Opened) => Promise<R>,
+): Promise<R> {
+  return withReload(opened.table, () => reloadTable(record, opened, environment), () => read(opened));
 }
 
 function itemOf(root: RootObject, name: string): FilesItem {
@@ -129,14 +141,22 @@ export async function stageCheckpoint(
     totals.bytesTransferred += bytes;
   });
   const roots = request.roots.map((root) => ({ ...root, item: itemOf(opened.root, root.name) }));
+  await requireSpaceForAll(claimsOf(roots, (root) =>
+    readThrough(
+      request.record,
+      opened,
+      environment,
+      () => readWanted(root.item, root, opened),
+    )));
   let planned = false;
   const warnings: FileWarning[] = [];
   for (const { item, ...target } of roots) {
     const reload = () => reloadTable(request.record, opened, environment);
-    const entries = await withReload(
-      opened.table,
-      reload,
-      (table) => readWanted(item, target, { ...opened, table }),
+    const entries = await readThrough(
+      request.record,
+      opened,
+      environment,
+      () => readWanted(item, target, opened),
     );
     const of = target.paths === undefined ? item : { entries: entries.length, bytes: sizeOf(entries) };
     if (!planned) {
@@ -160,6 +180,21 @@ export async function stageCheckpoint(
 }
 
 const NO_FILES: FilesSummary = { entries: 0, bytes: 0, manifest_sha256: "" };
+
+type RootToStage = StageTarget & { readonly item: FilesItem };
+
+/** Of roots that begin anew: how much of a former stage can be used is not known yet. */
+function claimsOf(
+  roots: readonly RootToStage[],
+  entriesOf: (root: RootToStage) => Promise<readonly ManifestEntry[]>,
+): SpaceClaim[] {
+  return roots.filter(({ former = [] }) => former.length === 0).map((root) => ({
+    name: root.name,
+    folder: root.stage.slice(0, root.stage.lastIndexOf("/")) || "/",
+    atMost: { bytes: root.item.bytes, files: root.item.entries },
+    exact: async () => needOf(await entriesOf(root)),
+  }));
+}
 
 /** The entries of one root that are asked for. */
 async function readWanted(
@@ -201,13 +236,14 @@ async function currentIndexes(
 
 async function reloadTable(
   record: CheckpointRecord,
-  { codec }: Opened,
+  opened: Opened,
   environment: ReadEnvironment,
 ): Promise<ChunkTable | null> {
   const { store, signal, cacheFolder } = environment;
   const refs = await currentIndexes(record, environment);
   if (refs === null) return null;
-  return (await loadIndexes(store, refs, { codec, cacheFolder, signal })).table;
+  opened.table = (await loadIndexes(store, refs, { codec: opened.codec, cacheFolder, signal })).table;
+  return opened.table;
 }
 
 /** One files root of a plan. */
@@ -250,7 +286,12 @@ export async function planRestore(request: PlanRequest, environment: ReadEnviron
   const roots: PlannedRoot[] = [];
   for (const target of request.roots) {
     const item = itemOf(opened.root, target.name);
-    const entries = await readWanted(item, target, opened);
+    const entries = await readThrough(
+      request.record,
+      opened,
+      environment,
+      () => readWanted(item, target, opened),
+    );
     totals.entries += entries.length;
     totals.bytes += sizeOf(entries);
     totals.bytesTransferred += planFetch(opened.table, wantedIds(entries)).bytes;
@@ -309,6 +350,8 @@ export async function listFiles(
   environment: ReadEnvironment,
 ): Promise<readonly TreeEntry[]> {
   const opened = await openCheckpoint(request.record, request.indexes, environment, () => {});
-  const entries = await readManifest(itemOf(opened.root, request.name), request.name, opened);
+  const { record, name } = request;
+  const item = itemOf(opened.root, name);
+  const entries = await readThrough(record, opened, environment, () => readManifest(item, name, opened));
   return entries.map(({ entry }) => entry);
 }

@@ -1,7 +1,7 @@
 /** Whether a tree fits on the disk that it goes to, asked before anything is written there. */
 
 import { StateManagerError } from "../platform/errors.ts";
-import { freeSpace, isErrno, pathBytes } from "../platform/libc_files.ts";
+import { AT_CWD, freeSpace, isErrno, pathBytes, statAt } from "../platform/libc_files.ts";
 import type { ManifestEntry } from "./types.ts";
 
 export interface SpaceNeed {
@@ -31,18 +31,65 @@ export function needOf(entries: readonly ManifestEntry[]): SpaceNeed {
 
 /** Free space where `path` is, or would be: the nearest folder above it that is there counts. */
 export function freeSpaceAt(path: string): FreeSpace {
+  return atNearest(path, freeSpace);
+}
+
+/** What `look` says of `path`, or of the nearest folder above it that is there. */
+function atNearest<T>(path: string, look: (path: Uint8Array<ArrayBuffer>) => T): T {
   for (let at = path;; at = at.slice(0, at.lastIndexOf("/"))) {
     try {
-      return freeSpace(pathBytes(at === "" ? "/" : at));
+      return look(pathBytes(at === "" ? "/" : at));
     } catch (error) {
       if (at === "" || !isErrno(error, "ENOENT", "ENOTDIR")) throw error;
     }
   }
 }
 
+/** One tree of several that are written before any of the old ones goes. */
+export interface SpaceClaim {
+  readonly name: string;
+  readonly folder: string;
+  /** No less than what is needed; known without reading much. */
+  readonly atMost: SpaceNeed;
+  readonly exact: () => Promise<SpaceNeed>;
+}
+
+/**
+ * The trees that share a disk must fit on it together: `disk-full` before the first of them is written. What each one
+ * truly needs is asked for only where the upper bounds do not fit.
+ */
+export async function requireSpaceForAll(
+  claims: readonly SpaceClaim[],
+  freeAt: (folder: string) => FreeSpace = freeSpaceAt,
+): Promise<void> {
+  const disks = Map.groupBy(claims, ({ folder }) => atNearest(folder, (path) => statAt(AT_CWD, path).dev));
+  for (const sharing of disks.values()) {
+    const [first] = sharing;
+    if (first === undefined || sharing.length < 2) continue; // one alone is asked with its tree at hand
+    const free = freeAt(first.folder);
+    if (fits(sumOf(sharing.map(({ atMost }) => atMost)), free)) continue;
+    const needs: SpaceNeed[] = [];
+    for (const { exact } of sharing) needs.push(await exact());
+    refuseUnlessFits(first.folder, sharing.map(({ name }) => name).join('", "'), sumOf(needs), free);
+  }
+}
+
+function sumOf(needs: readonly SpaceNeed[]): SpaceNeed {
+  const sum = (of: (need: SpaceNeed) => number) => needs.reduce((all, need) => all + of(need), 0);
+  return { bytes: sum(({ bytes }) => bytes), files: sum(({ files }) => files) };
+}
+
+function fits(need: SpaceNeed, free: FreeSpace): boolean {
+  return (free.bytes === null || need.bytes <= free.bytes) &&
+    (free.files === null || need.files <= free.files);
+}
+
 /** `disk-full` with the numbers when it cannot fit. On filesystems that compress this refuses what might just have fit. */
 export function requireSpace(folder: string, root: string, need: SpaceNeed): void {
-  const free = freeSpaceAt(folder);
+  refuseUnlessFits(folder, root, need, freeSpaceAt(folder));
+}
+
+function refuseUnlessFits(folder: string, root: string, need: SpaceNeed, free: FreeSpace): void {
   const hint =
     `free space on the disk of ${folder}, or make it larger; the old content stays until the new one is there`;
   if (free.bytes !== null && need.bytes > free.bytes) {
