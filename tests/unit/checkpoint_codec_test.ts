@@ -1,6 +1,8 @@
 import assert from "node:assert/strict";
+import { Buffer } from "node:buffer";
 import fc from "fast-check";
 import { decodeBytes, encodeBytes, loadCodec, loadWasmCodec } from "../../src/checkpoint/codec.ts";
+import { isError } from "../../src/platform/errors.ts";
 import { damagedCopies, refuses } from "../support/damage.ts";
 
 const codecs = { native: await loadCodec(), wasm: await loadWasmCodec() };
@@ -91,3 +93,52 @@ for (const engine of ["native", "wasm"] as const) {
     assert.ok(decoded.length === 9000 && decoded.every((byte) => byte === 0));
   });
 }
+
+Deno.test("codec native keeps one context for frames up to a mebibyte, and gives what the public call gives", () => {
+  const { native } = codecs;
+  const limit = 1024 * 1024;
+  const lengths = [1, 2, 63, 64, 65, 4096, 65_535, 65_536, limit - 1, limit, limit + 1, 3 * limit, 5];
+  const into = new Uint8Array(limit + 1000);
+  for (const length of lengths) {
+    const plain = new Uint8Array(length);
+    for (let i = 0; i < length; i++) plain[i] = (i * i) >> 7;
+    const frame = new Uint8Array(native.compress(plain));
+    const fresh = native.decompress(frame, length);
+    const reused = native.decompress(frame, length, into);
+    assert.ok(Buffer.from(plain).equals(fresh), `${length} bytes`);
+    assert.ok(Buffer.from(plain).equals(reused), `${length} bytes into memory that is used again`);
+    // Unpacked to the caller's memory, or the public call was taken all along and each frame costs five times as much.
+    assert.equal(reused.buffer === into.buffer, length <= limit, `${length} bytes`);
+  }
+});
+
+Deno.test("codec native takes nothing but one whole frame of the declared length", () => {
+  const { native } = codecs;
+  const plain = new TextEncoder().encode("a line\n".repeat(1000));
+  const frame = new Uint8Array(native.compress(plain));
+  const second = new Uint8Array(native.compress(new Uint8Array(100)));
+  const odd = {
+    "a second frame behind it": Buffer.concat([frame, second]),
+    "bytes behind it": Buffer.concat([frame, new Uint8Array([1, 2, 3])]),
+    "its last byte missing": frame.subarray(0, frame.length - 1),
+    "nothing": new Uint8Array(0),
+  };
+  for (const [what, bytes] of Object.entries(odd)) {
+    const open = (length: number) => decodeBytes(native, { bytes, compressed: true }, length, "object");
+    for (const length of [plain.length - 1, plain.length, plain.length + 1]) {
+      try {
+        const decoded = open(length);
+        assert.ok(Buffer.from(plain).equals(decoded), `${what}: only the content itself may come out`);
+      } catch (error) {
+        assert.ok(isError(error, "data-damaged"), what);
+      }
+    }
+    assert.ok(
+      Buffer.from(plain).equals(native.decompress(frame, plain.length)),
+      `a good frame after ${what}`,
+    );
+  }
+  for (const length of [0, plain.length - 1, plain.length + 1]) {
+    assert.throws(() => decodeBytes(native, { bytes: frame, compressed: true }, length, "object"));
+  }
+});
