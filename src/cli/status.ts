@@ -23,6 +23,12 @@ function databaseLines(value: unknown): [string, string][] {
   });
 }
 
+function storageText({ description, key_prefix: prefix, encrypted }: JsonObject): string {
+  return `${String(description)}, prefix "${String(prefix)}"${
+    encrypted === true ? ", checkpoints encrypted" : ""
+  }`;
+}
+
 /** The status for people. */
 export function statusText(status: JsonObject): string {
   const text = (value: unknown) => value === null || value === undefined ? "-" : String(value);
@@ -38,7 +44,7 @@ export function statusText(status: JsonObject): string {
     ["name", text(status["name"])],
     [
       "store",
-      storage === null ? "-" : `${text(storage["description"])}, prefix "${text(storage["key_prefix"])}"`,
+      storage === null ? "-" : storageText(storage),
     ],
     [
       "lease",

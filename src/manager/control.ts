@@ -47,6 +47,8 @@ export interface ManagerStatus {
   readonly storage: {
     readonly description: string;
     readonly key_prefix: string;
+    /** Checkpoints are; replicated databases never are. */
+    readonly encrypted: boolean;
   } | null;
   readonly lease: LeaseStatus | null;
   readonly processes: readonly ProcessStatus[];

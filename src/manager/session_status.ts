@@ -26,6 +26,7 @@ export function sessionStatus(parts: SessionParts): SessionStatus {
     storage: opened === null ? null : {
       description: opened.store.description,
       key_prefix: config.storage.keyPrefix,
+      encrypted: opened.repo.enc !== undefined,
     },
     lease,
     processes: supervisor?.status() ?? [],

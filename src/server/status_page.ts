@@ -86,7 +86,9 @@ function overview(status: ManagerStatus): Part {
   ].filter((part) => part !== null).join("; ");
   const storageText = storage === null
     ? "not configured"
-    : `${storage.description}, prefix "${storage.key_prefix}"`;
+    : `${storage.description}, prefix "${storage.key_prefix}"${
+      storage.encrypted ? ", checkpoints encrypted" : ""
+    }`;
   return html`
     <table>
       <tr>

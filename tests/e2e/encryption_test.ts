@@ -112,6 +112,7 @@ testOnStores(
       for (const each of [secret, dataKey, Buffer.from(dataKey, "base64").toString("hex")]) {
         assert.ok(!visible.includes(each));
       }
+      assert.equal((await manager.json("/")).storage.encrypted, true);
       assert.equal((await manager.json("/config")).checkpoint.encryption_key_file, keyFile);
       const { checkpoints } = await manager.json("/checkpoints");
       assert.ok(checkpoints.some((each: { comment: string }) => each.comment === "marker-comment"));
@@ -210,6 +211,7 @@ testOnStores(
     {
       await using manager = start(`${scratch.path}/a`, store);
       await manager.state("running");
+      assert.equal((await manager.json("/")).storage.encrypted, false);
       Deno.writeTextFileSync(`${scratch.path}/a/app/x`, "x");
       await stopWell(manager);
     }

@@ -128,7 +128,7 @@ export function managerStatus(
     pid: 42,
     started: new Date(NOW_MS).toISOString(),
     uptime_seconds: 12.5,
-    storage: { description: "folder /srv/store", key_prefix: "shop" },
+    storage: { description: "folder /srv/store", key_prefix: "shop", encrypted: false },
     lease: {
       state: "held",
       token: 7,

@@ -62,7 +62,7 @@ Deno.test("the status page escapes every text and allows no script", async () =>
     }],
     files: [{ name: evil, path: evil, origin: evil, checkpoint: evil }],
     checkpoint: { ...checkpoint, last_error: evil, next: evil },
-    storage: { description: evil, key_prefix: evil },
+    storage: { description: evil, key_prefix: evil, encrypted: true },
     lease: {
       state: "waiting",
       token: null,
