@@ -29,10 +29,13 @@ import { StateManagerError } from "../platform/errors.ts";
 import type { Turns } from "../platform/turns.ts";
 import { bytesOf, byteText, joinPath } from "./byte_text.ts";
 import { isOwnName } from "./exclude.ts";
+import { isBelow } from "./path_filter.ts";
 import { listAllNames, managerTurns } from "./turns.ts";
 import { copyXattrs } from "./xattrs.ts";
 
 export interface MoveOptions {
+  /** Only these paths (byte text, relative) with all below them; the folders that lead there are there. Left out: all. */
+  readonly only?: readonly string[];
   /** Paths (byte text, relative) that stay where they are, in the source and in the target. */
   readonly keep: ReadonlySet<string>;
   /**
@@ -90,10 +93,13 @@ function holdsKept(keep: ReadonlySet<string>, path: string): boolean {
 function moveOne(move: Move, fromFd: number, toFd: number, name: PathBytes): Promise<void> | null {
   const text = byteText(name);
   const path = move.prefix + text;
-  const { keep } = move.options;
+  const { keep, only } = move.options;
   if (keep.has(path) || isOwnName(text)) return null;
+  const place = only === undefined ? "inside" : placeOf(path, only);
+  if (place === "beside") return null;
   const stat = statIfPresent(fromFd, name);
   if (stat === null) return null;
+  if (place === "above") return passThrough(move, toFd, name, stat);
   if (holdsKept(keep, path)) {
     if (stat.type === "directory") return mergeFolder(move, fromFd, toFd, name, stat);
     move.unmoved.push(showPath(bytesOf(path)));
@@ -109,6 +115,24 @@ function moveOne(move: Move, fromFd: number, toFd: number, name: PathBytes): Pro
     if (isErrno(error, "EEXIST", "ENOTEMPTY")) return moveOver(move, fromFd, toFd, name, stat);
     throw error;
   }
+}
+
+/** Where `path` is, seen from the paths that move. */
+function placeOf(path: string, only: readonly string[]): "inside" | "above" | "beside" {
+  if (isBelow(path, only)) return "inside";
+  return only.some((each) => each.startsWith(`${path}/`)) ? "above" : "beside";
+}
+
+/** A folder that stays and holds something that moves. What is no folder here has nothing to move. */
+function passThrough(move: Move, toFd: number, name: PathBytes, stat: FileStat): Promise<void> | null {
+  if (stat.type !== "directory") return null;
+  if (statIfPresent(toFd, name) === null) makeFolderAt(toFd, name, 0o700);
+  return moveInside({
+    ...move,
+    from: joinPath(move.from, name),
+    to: joinPath(move.to, name),
+    prefix: `${move.prefix}${byteText(name)}/`,
+  });
 }
 
 function moveOver(

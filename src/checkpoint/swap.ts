@@ -18,6 +18,7 @@ import {
   openAt,
   type PathBytes,
   pathBytes,
+  readAt,
   renameAt,
   setTimesAt,
   statAt,
@@ -26,9 +27,11 @@ import {
   unlinkAt,
   withFolder,
 } from "../platform/libc_files.ts";
-import { bytesOf } from "./byte_text.ts";
+import { bytesOf, byteText, joinPath } from "./byte_text.ts";
 import { disposeHolder, findLeftovers } from "./dispose.ts";
-import { copyAttributes, moveEntries } from "./move_entries.ts";
+import { SQLITE_COMPANIONS } from "./graft.ts";
+import { copyAttributes, moveEntries, type MoveOptions } from "./move_entries.ts";
+import { isBelow } from "./path_filter.ts";
 import {
   anyPresent,
   checkLiveRoot,
@@ -42,16 +45,20 @@ import { copyXattrs } from "./xattrs.ts";
 
 const swapRootSchema = v.object({
   name: v.string(),
-  mode: v.picklist(["exchange", "entries"]),
+  /** paths: as entries, but only some. */
+  mode: v.picklist(["exchange", "entries", "paths"]),
   live: v.string(),
   holder: v.string(),
   stage: v.string(),
   old: v.string(),
-  /** exchange: swap → settle → done. entries: out → in → done. Each is durable before its first rename. */
+  /** exchange: swap → settle → done. entries, paths: out → in → done. Each is durable before its first rename. */
   phase: v.picklist(["swap", "settle", "out", "in", "done"]),
   /** Byte texts: what stays (entries), or comes back from the old tree (exchange). */
   keep: v.array(v.string()),
   attributes: v.object({ uid: v.number(), gid: v.number(), mode: v.number(), mtimeNs: v.string() }),
+  /** Of mode "paths", byte texts: what is replaced, and the folders on the way there, which keep their times. */
+  only: v.exactOptional(v.array(v.string())),
+  folders: v.exactOptional(v.array(v.object({ path: v.string(), mtimeNs: v.string() }))),
 });
 const journalSchema = v.object({
   format: v.literal(1),
@@ -67,7 +74,14 @@ export interface SwapRequest {
   readonly journalPath: string;
   readonly id: string;
   /** Roots whose stage is complete and durable (`TreeStager.finish`), with nobody writing to the live trees. */
-  readonly roots: readonly { readonly root: FilesRoot; readonly place: SwapPlace }[];
+  readonly roots: readonly SwapItem[];
+}
+
+export interface SwapItem {
+  readonly root: FilesRoot;
+  readonly place: SwapPlace;
+  /** Byte texts: nothing else of the root is touched. Left out: all of it goes. */
+  readonly paths?: readonly string[];
 }
 
 export interface SwapOutcome {
@@ -83,7 +97,11 @@ export async function swapIn(request: SwapRequest): Promise<SwapOutcome> {
     });
   }
   const roots: SwapRoot[] = [];
-  for (const { root, place } of request.roots) roots.push(await planRoot(root, place, request.id));
+  for (const item of request.roots) {
+    roots.push(
+      item.paths === undefined ? await planRoot(item, request.id) : await planPaths(item, item.paths),
+    );
+  }
   await writeJournal(request.journalPath, { format: 1, id: request.id, roots });
   const outcome = await rollSwaps(request.journalPath);
   if (outcome === null) throw new StateManagerError("internal", "swap restored files: the journal vanished");
@@ -142,16 +160,11 @@ async function dispose(root: SwapRoot): Promise<void> {
   withFolder(pathBytes(root.live), (fd) => setTimesOf(fd, root));
 }
 
-async function planRoot(root: FilesRoot, place: SwapPlace, id: string): Promise<SwapRoot> {
+async function planRoot({ root, place }: SwapItem, id: string): Promise<SwapRoot> {
   const { mode, live, holder, stage, old } = place;
-  const stagePath = pathBytes(stage);
-  const { uid, gid, mode: bits, mtimeNs } = statAt(AT_CWD, stagePath);
+  const attributes = attributesOf(stage); // the marker would show in its time
   if (mode === "exchange") await makeMarker(stage, id);
-  const excluded = await excludedIn({
-    ...root,
-    path: live,
-    excludePaths: root.excludePaths.map((path) => followRoot(root.path, live, path)),
-  });
+  const excluded = await excludedOf(root, live);
   return {
     name: root.name,
     mode,
@@ -161,9 +174,74 @@ async function planRoot(root: FilesRoot, place: SwapPlace, id: string): Promise<
     old,
     phase: mode === "exchange" ? "swap" : "out",
     keep: mode === "exchange" ? excluded : [...new Set([...place.keep, ...excluded])],
-    attributes: { uid, gid, mode: bits, mtimeNs: String(mtimeNs) },
+    attributes,
   };
 }
+
+function attributesOf(folder: string): SwapRoot["attributes"] {
+  const { uid, gid, mode, mtimeNs } = statAt(AT_CWD, pathBytes(folder));
+  return { uid, gid, mode, mtimeNs: String(mtimeNs) };
+}
+
+function excludedOf(root: FilesRoot, live: string): Promise<string[]> {
+  return excludedIn({
+    ...root,
+    path: live,
+    excludePaths: root.excludePaths.map((path) => followRoot(root.path, live, path)),
+  });
+}
+
+/** The live root is there: what stays of it was read a moment ago. Its own attributes, and its neighbours, stay. */
+async function planPaths({ root, place }: SwapItem, paths: readonly string[]): Promise<SwapRoot> {
+  const { live, holder, stage, old } = place;
+  const only = replacedPaths(live, stage, paths);
+  const above = new Set(only.flatMap(foldersAbove));
+  const folders = [...above].sort().map((path) => {
+    const { mtimeNs } = statAt(AT_CWD, joinPath(pathBytes(live), bytesOf(path)));
+    return { path, mtimeNs: String(mtimeNs) };
+  });
+  return {
+    name: root.name,
+    mode: "paths",
+    live,
+    holder,
+    stage,
+    old,
+    phase: "out",
+    keep: [...new Set([...place.keep, ...await excludedOf(root, live)])],
+    attributes: attributesOf(live),
+    only,
+    folders,
+  };
+}
+
+/**
+ * What goes out and comes in for `paths`: where the folders that lead to one are not there, the topmost of these, with
+ * which the path itself comes; and what SQLite kept beside a database that is replaced.
+ */
+function replacedPaths(live: string, stage: string, paths: readonly string[]): string[] {
+  const liveStat = (path: string) => statIfPresent(AT_CWD, joinPath(pathBytes(live), bytesOf(path)));
+  const units = new Set<string>();
+  for (const path of paths) {
+    units.add(foldersAbove(path).find((folder) => liveStat(folder) === null) ?? path);
+    if (!isSqliteFile(joinPath(pathBytes(stage), bytesOf(path)))) continue;
+    for (const end of SQLITE_COMPANIONS) if (liveStat(path + end) !== null) units.add(path + end);
+  }
+  return [...units].filter((unit) => !isBelow(unit, [...units].filter((other) => other !== unit))).sort();
+}
+
+function isSqliteFile(path: PathBytes): boolean {
+  if (statIfPresent(AT_CWD, path)?.type !== "file") return false;
+  const fd = openAt(AT_CWD, path, OPEN.read | OPEN.noFollow);
+  try {
+    const magic = new Uint8Array(SQLITE_MAGIC.length);
+    return readAt(fd, magic, 0) === magic.length && byteText(magic) === SQLITE_MAGIC;
+  } finally {
+    closeFd(fd);
+  }
+}
+
+const SQLITE_MAGIC = "SQLite format 3\0";
 
 /** Names the new tree from inside: wherever it is found after a crash, that folder is the restored one. */
 function markerName(id: string): PathBytes {
@@ -251,7 +329,7 @@ async function settle(root: SwapRoot, id: string): Promise<void> {
   const stage = pathBytes(root.stage);
   const old = pathBytes(root.old);
   if (statIfPresent(AT_CWD, stage) !== null) renameAt(AT_CWD, stage, AT_CWD, old, "no-replace");
-  for (const kept of root.keep) carryBack(old, pathBytes(root.live), bytesOf(kept));
+  for (const kept of root.keep) carryBack(old, pathBytes(root.live), kept);
   withFolder(pathBytes(root.live), (fd) => {
     if (statIfPresent(fd, markerName(id)) !== null) unlinkAt(fd, markerName(id));
     setTimesOf(fd, root);
@@ -261,28 +339,56 @@ async function settle(root: SwapRoot, id: string): Promise<void> {
 }
 
 function setTimesOf(fd: number, root: SwapRoot): void {
+  setTimesIfPermitted(fd, pathBytes("."), root.attributes.mtimeNs);
+}
+
+function setTimesIfPermitted(fd: number, path: PathBytes, mtimeNs: string): void {
   try {
-    setTimesAt(fd, pathBytes("."), BigInt(root.attributes.mtimeNs));
+    setTimesAt(fd, path, BigInt(mtimeNs));
   } catch (error) {
     if (!isErrno(error, "EPERM", "EACCES")) throw error;
   }
 }
 
-/** What a restored entry has replaced, or whose folder is gone, stays in the old tree. */
-function carryBack(old: PathBytes, live: PathBytes, path: PathBytes): void {
+/** With the folders that lead to it, where the restored tree does not have them. What it has in that place stays old. */
+function carryBack(old: PathBytes, live: PathBytes, path: string): void {
+  withFolder(old, (oldFd) =>
+    withFolder(live, (liveFd) => {
+      try {
+        if (statIfPresent(oldFd, bytesOf(path)) === null) return; // carried back before a crash
+        const made = foldersAbove(path).filter((folder) => makeFolderOnce(liveFd, bytesOf(folder)))
+          .map((folder) => ({ name: bytesOf(folder), stat: statAt(oldFd, bytesOf(folder)) }));
+        renameAt(oldFd, bytesOf(path), liveFd, bytesOf(path), "no-replace");
+        // The innermost first. If we die before: a folder of ours alone, with what was left out of the checkpoint.
+        for (const { name, stat } of made.reverse()) {
+          copyXattrs({ folderFd: oldFd, name }, { folderFd: liveFd, name });
+          copyAttributes(liveFd, name, stat);
+        }
+      } catch (error) {
+        if (!isErrno(error, "ENOENT", "ENOTDIR", "EEXIST", "EXDEV", "EBUSY")) throw error;
+      }
+    }));
+}
+
+/** Topmost first. */
+function foldersAbove(path: string): string[] {
+  return [...path.matchAll(/\//g)].map(({ index }) => path.slice(0, index));
+}
+
+/** False: something is there. */
+function makeFolderOnce(folderFd: number, path: PathBytes): boolean {
   try {
-    withFolder(
-      old,
-      (oldFd) => withFolder(live, (liveFd) => renameAt(oldFd, path, liveFd, path, "no-replace")),
-    );
+    makeFolderAt(folderFd, path, 0o700);
+    return true;
   } catch (error) {
-    if (!isErrno(error, "ENOENT", "ENOTDIR", "EEXIST", "EXDEV", "EBUSY")) throw error;
+    if (isErrno(error, "EEXIST")) return false;
+    throw error;
   }
 }
 
 async function moveOut(root: SwapRoot): Promise<void> {
   makeFolderIfMissing(pathBytes(root.old));
-  const options = { keep: new Set(root.keep), displacedTo: null };
+  const options = { ...scopeOf(root), displacedTo: null };
   await moveEntries(pathBytes(root.live), pathBytes(root.old), options);
   // All of it is durable before the journal says "in": a roll of "out" after that would move new entries out.
   await syncFilesystemOf(root.live);
@@ -290,15 +396,26 @@ async function moveOut(root: SwapRoot): Promise<void> {
 
 async function moveIn(root: SwapRoot): Promise<readonly string[]> {
   const live = pathBytes(root.live);
-  const options = { keep: new Set(root.keep), displacedTo: pathBytes(root.old) };
+  const options = { ...scopeOf(root), displacedTo: pathBytes(root.old) };
   const unmoved = await moveEntries(pathBytes(root.stage), live, options);
   withFolder(live, (fd) => {
+    if (root.mode === "paths") return keepTimes(fd, root);
     withFolder(pathBytes(root.stage), (stageFd) => copyXattrs(stageFd, fd));
     const attributes = { ...root.attributes, mtimeNs: BigInt(root.attributes.mtimeNs) };
     copyAttributes(fd, new Uint8Array(0), attributes);
   });
   await syncFilesystemOf(root.live);
   return unmoved;
+}
+
+function scopeOf({ keep, only }: SwapRoot): Pick<MoveOptions, "keep" | "only"> {
+  return { keep: new Set(keep), ...(only === undefined ? {} : { only }) };
+}
+
+/** Moving things out of and into a folder changed its time; nothing else of it is other than before. */
+function keepTimes(fd: number, root: SwapRoot): void {
+  for (const { path, mtimeNs } of root.folders ?? []) setTimesIfPermitted(fd, bytesOf(path), mtimeNs);
+  setTimesOf(fd, root);
 }
 
 async function syncFilesystemOf(folder: string): Promise<void> {
@@ -312,11 +429,7 @@ async function syncFilesystemOf(folder: string): Promise<void> {
 }
 
 function makeFolderIfMissing(path: PathBytes): void {
-  try {
-    makeFolderAt(AT_CWD, path, 0o700);
-  } catch (error) {
-    if (!isErrno(error, "EEXIST")) throw error;
-  }
+  makeFolderOnce(AT_CWD, path);
 }
 
 function parentOf(path: string): string {

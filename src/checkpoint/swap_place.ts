@@ -17,6 +17,7 @@ import {
   pathBytes,
   readAt,
   realFolder,
+  setTimesAt,
   statAt,
   statIfPresent,
 } from "../platform/libc_files.ts";
@@ -84,7 +85,18 @@ export async function findSwapPlace(root: FilesRoot, id: string): Promise<SwapPl
     if (former !== null) return placeIn("exchange", live, { holder, former, keep: inPlace });
   }
   const holder = holderInside(live, id);
-  return placeIn("entries", live, { holder, former: await openHolder(holder), keep: inPlace });
+  const former = await openHolder(holder);
+  if (stat !== null) keepTime(live, stat.mtimeNs);
+  return placeIn("entries", live, { holder, former, keep: inPlace });
+}
+
+/** A folder of ours that comes or goes is no change of the root. */
+function keepTime(live: string, mtimeNs: bigint): void {
+  try {
+    setTimesAt(AT_CWD, pathBytes(live), mtimeNs);
+  } catch (error) {
+    if (!isErrno(error, "EPERM", "EACCES", "EROFS")) throw error;
+  }
 }
 
 function placeIn(

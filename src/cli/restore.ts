@@ -1,6 +1,6 @@
 /** `state-manager restore`: in place, or with `--to` straight from the store into a new folder. */
 
-import { parseCheckpointReference } from "../checkpoint/mod.ts";
+import { parseCheckpointReference, parseInnerPath } from "../checkpoint/mod.ts";
 import { parseTime } from "../server/mod.ts";
 import { type Context, type ExitCode, type Options, usageError } from "./context.ts";
 import { namedPath } from "./flags.ts";
@@ -23,12 +23,6 @@ export async function restore(
   if (to !== undefined) {
     const { restoreOffline } = await import("./restore_offline.ts");
     return await restoreOffline(context, options, target, to);
-  }
-  if (options.list("path").length > 0) {
-    throw usageError(
-      "restore: single paths come back into a folder of their own",
-      "add --to DIR, and copy from there what you need",
-    );
   }
   return await inPlace(context, options, target);
 }
@@ -65,20 +59,34 @@ async function inPlace(context: Context, options: Options, target: Target): Prom
   const files = placesIn(options.list("files"), "--files");
   const databases = placesIn(options.list("databases"), "--databases");
   const names = [...files.names, ...databases.names];
+  const paths = options.list("path");
+  paths.forEach(parseInnerPath); // told before anybody is asked
+  if (paths.length > 0 && files.names.length > 1) {
+    throw usageError(
+      "restore --path: say of which files",
+      "give --files NAME once, or one path after the other",
+    );
+  }
   const body = {
     ...("at" in target ? { at: target.at } : target),
     ...(files.names.length === 0 ? {} : { files: files.names }),
     ...(databases.names.length === 0 ? {} : { databases: databases.names }),
+    ...(paths.length === 0 ? {} : { paths }),
     consistent: options.flag("consistent"),
   };
   return await restoreInPlace(context, options, {
     body,
-    what: names.length === 0 ? "all files and databases" : names.join(", "),
+    what: whatOf(names, paths),
     places: {
       ...(files.places.length === 0 ? {} : { files: files.places }),
       ...(databases.places.length === 0 ? {} : { database: databases.places }),
     },
   });
+}
+
+function whatOf(names: readonly string[], paths: readonly string[]): string {
+  if (paths.length === 0) return names.length === 0 ? "all files and databases" : names.join(", ");
+  return `${paths.join(", ")}${names.length === 0 ? "" : ` in ${names.join(", ")}`}, and nothing beside it`;
 }
 
 /** `NAME` means what the configuration calls so, `NAME=PATH` also says where it is. */

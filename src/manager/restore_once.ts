@@ -148,16 +148,17 @@ export async function planOnce(
     const scope = await scopeOf(options, head, store);
     await checkRequest(request, scope, work.signal);
     const source = sourceOf(request, scope);
-    const { names, databases } = await wantedOf(source, request, scope, work.signal);
+    const { names, paths, databases } = await wantedOf(source, request, scope, work.signal);
     if (names.length + Object.keys(databases).length === 0) throw nothingHere();
     const onProgress = (progress: ArchiveProgress) => work.onProgress?.(progress);
     const environment = { store, cipher, clock, cacheFolder: null, signal: work.signal, onProgress };
     const roots = filesRoots(config, options.dir).filter(({ name }) => names.includes(name));
-    const plan = request.dryRun
+    // A path that is not there is told before the lease is asked for.
+    const plan = request.dryRun || request.paths !== null
       ? await planRestore({
         record: source,
         indexes: head.indexes,
-        roots: planTargets(roots),
+        roots: planTargets(roots, paths),
         paths: PLANNED_PATHS,
       }, environment)
       : null;
@@ -167,8 +168,8 @@ export async function planOnce(
       safety: null,
       files: names,
       databases: txidsOf(databases),
-      totals: plan?.totals ?? null,
-      plan: plan?.roots ?? null,
+      totals: request.dryRun && plan !== null ? plan.totals : null,
+      plan: request.dryRun && plan !== null ? plan.roots : null,
       warnings: [],
     };
   } finally {

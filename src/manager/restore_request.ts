@@ -8,7 +8,7 @@ import type { CheckpointRecord, DatabasePosition, Head } from "../checkpoint/typ
 import { StateManagerError } from "../platform/errors.ts";
 import type { RestoreRequest } from "./control.ts";
 import { currentRecord } from "./lineage.ts";
-import type { Positions } from "./term_machine.ts";
+import type { Positions, RootPaths } from "./term_machine.ts";
 
 export interface RestoreScope {
   readonly head: Head;
@@ -24,6 +24,8 @@ export interface RestoreScope {
 
 export interface Wanted {
   readonly names: readonly string[];
+  /** Of these roots nothing but the paths. Absent: whole roots. */
+  readonly paths?: RootPaths;
   readonly databases: Positions;
 }
 
@@ -90,7 +92,7 @@ function currentFor(
  */
 export async function wantedOf(
   source: CheckpointRecord,
-  { target, files, databases: only, consistent }: Omit<RestoreRequest, "dryRun" | "safety">,
+  { target, files, paths, databases: only, consistent }: Omit<RestoreRequest, "dryRun" | "safety">,
   { roots, hasDatabase, positionAt }: RestoreScope,
   signal?: AbortSignal,
 ): Promise<Wanted> {
@@ -104,6 +106,7 @@ export async function wantedOf(
   const names = roots.filter((name) =>
     source.files[name] !== undefined && (both || (files ?? []).includes(name))
   );
+  if (paths !== null) return { names, paths: pathsIn(names, paths), databases: {} };
   const held = Object.entries(source.databases ?? {})
     .filter(([name]) => hasDatabase(name) && (both || (only ?? []).includes(name)));
   const atMs = "atMs" in target && !consistent ? target.atMs : null;
@@ -112,6 +115,16 @@ export async function wantedOf(
     atMs === null ? position : await positionAt(name, atMs, signal),
   ]);
   return { names, databases: Object.fromEntries(await Promise.all(positions)) };
+}
+
+/** Paths are of one root: where several are held it must be named. */
+function pathsIn(names: readonly string[], paths: readonly string[]): RootPaths {
+  const [name] = names;
+  if (name !== undefined && names.length === 1) return { [name]: paths };
+  throw new StateManagerError("invalid-request", "restore paths: say of which files", {
+    hint: `name one of ${names.join(", ") || "those that are configured here and in the checkpoint"}`,
+    details: [{ pointer: "/files", detail: "must name the one that the paths are of" }],
+  });
 }
 
 function refuseUnknown(

@@ -30,7 +30,7 @@ import type { SessionOptions } from "./session_types.ts";
 import { checkRequest, type RestoreScope, sourceOf, type Wanted, wantedOf } from "./restore_request.ts";
 import { mustShip, onStartSource, stageId } from "./start_rules.ts";
 import { runTerm, type TermSteps } from "./term.ts";
-import { type Positions, type TermFacts, txidsOf } from "./term_machine.ts";
+import { type Positions, type RootPaths, type TermFacts, txidsOf } from "./term_machine.ts";
 import { headSteps, removeLeftovers, repairSteps, rootSteps, termFacts } from "./term_steps.ts";
 
 const logger = log("restore");
@@ -126,11 +126,12 @@ export class Restorer {
       ...repairSteps(dir.swapJournal, lineage),
       ...headSteps(head),
       ...rootSteps(roots),
-      stage: async ({ record, names }) => {
-        stager.staged = await this.#stage(record, this.#named(names), stager.work);
+      stage: async ({ record, names, paths = {} }) => {
+        stager.staged = await this.#stage({ record, roots: this.#named(names), paths }, stager.work);
       },
       "move-aside": ({ name }) => this.#moveAside(name, stager),
-      "swap-files": ({ id, names }) => this.#swap(id, this.#named(names), stager),
+      "swap-files": ({ id, names, paths = {} }) =>
+        this.#swap({ id, roots: this.#named(names), paths }, stager),
       "look-at-points": async ({ positions }) => ({ lost: await this.#lost(positions, stager.work.signal) }),
       "restore-databases": ({ positions }) =>
         this.#options.databases.restoreTo(positions, stager.work.signal),
@@ -178,7 +179,8 @@ export class Restorer {
         labels: {},
       }, { signal });
     }
-    const all = { target: { checkpoint: source.id }, files: null, databases: null, consistent: true };
+    const target = { checkpoint: source.id };
+    const all = { target, files: null, paths: null, databases: null, consistent: true };
     await this.#restoreTo(source, await wantedOf(source, all, this.#scope(), signal), wanted, { signal });
   }
 
@@ -194,10 +196,20 @@ export class Restorer {
     this.#options.databases.want(databases);
     try {
       await checkRequest(request, scope);
+      await this.#checkPaths(request, scope);
     } catch (error) {
       this.#options.databases.want({});
       throw error;
     }
+  }
+
+  /** A dry run says by itself what is not there. */
+  async #checkPaths(request: RestoreRequest, scope: RestoreScope): Promise<void> {
+    if (request.paths === null || request.dryRun) return;
+    const record = sourceOf(request, scope);
+    const { names, paths } = await wantedOf(record, request, scope);
+    const roots = this.#named(names).map(({ name, path }) => ({ name, into: path, ...ofRoot(paths, name) }));
+    await this.#options.archiver.plan({ head: this.#options.head.head, record, roots, paths: 0 });
   }
 
   /** A restore was begun and a state that it wants is gone: said loudly, since it is given up. */
@@ -226,11 +238,11 @@ export class Restorer {
     const scope = this.#scope();
     await checkRequest(request, scope, work.signal);
     const source = sourceOf(request, scope);
-    const { names, databases } = await wantedOf(source, request, scope, work.signal);
+    const { names, paths, databases } = await wantedOf(source, request, scope, work.signal);
     const plan = await this.#options.archiver.plan({
       head: this.#options.head.head,
       record: source,
-      roots: planTargets(this.#named(names)),
+      roots: planTargets(this.#named(names), paths),
       paths: PLANNED_PATHS,
     }, work);
     return {
@@ -251,7 +263,8 @@ export class Restorer {
     work: LongWork,
   ): Promise<RestoreResult> {
     let safety: CheckpointRecord | null = null;
-    if (request.safety) {
+    // Of paths, what stays of the tree is taken out of it.
+    if (request.safety || request.paths !== null) {
       const made = await this.#options.checkpointer.create(
         "safety",
         { comment: `before restore of ${whatOf(request, sourceOf(request, this.#scope()))}`, labels: {} },
@@ -307,7 +320,7 @@ export class Restorer {
 
   async #restoreWanted(
     source: CheckpointRecord,
-    { names, databases }: Wanted,
+    { names, paths, databases }: Wanted,
     onStart: string | null,
     work: LongWork,
   ): Promise<RestoreResult> {
@@ -315,11 +328,11 @@ export class Restorer {
     const stager = this.#stager(work);
     const facts = await runTerm("restore", {
       ...this.#facts(),
-      wanted: { source, names, databases, onStart },
+      wanted: { source, names, ...(paths === undefined ? {} : { paths }), databases, onStart },
     }, {
       ...this.#steps(stager),
       compose: async (effect) => {
-        const composed = await archiver.composeRestore({
+        const { record, indexes } = await archiver.composeRestore({
           ...effect,
           id: ulid(clock.wallMs(), random),
           time: clock.wallMs(),
@@ -331,7 +344,7 @@ export class Restorer {
           await this.#options.databases.checkPoint(name, txid, work.signal);
         }
         work.signal?.throwIfAborted();
-        return { composed };
+        return { composed: record, composedIndexes: indexes };
       },
     });
     const { composed } = facts;
@@ -367,8 +380,11 @@ export class Restorer {
   }
 
   async #stage(
-    record: CheckpointRecord,
-    roots: readonly FilesRoot[],
+    { record, roots, paths }: {
+      readonly record: CheckpointRecord;
+      readonly roots: readonly FilesRoot[];
+      readonly paths: RootPaths;
+    },
     work: LongWork,
   ): Promise<Staged> {
     const places = new Map<string, SwapPlace>();
@@ -384,6 +400,7 @@ export class Restorer {
         stage: places.get(root.name)?.stage ?? "",
         former: places.get(root.name)?.former ?? [],
         live: places.get(root.name)?.live ?? root.path,
+        ...ofRoot(paths, root.name),
       })),
     }, work);
     // Named one by one where the caller asked for them; the log gets enough to see what kind it is.
@@ -396,7 +413,14 @@ export class Restorer {
     return { totals, warnings, places };
   }
 
-  async #swap(id: string, roots: readonly FilesRoot[], { staged, work }: Stager): Promise<void> {
+  async #swap(
+    { id, roots, paths }: {
+      readonly id: string;
+      readonly roots: readonly FilesRoot[];
+      readonly paths: RootPaths;
+    },
+    { staged, work }: Stager,
+  ): Promise<void> {
     const { clock, dir, lease } = this.#options;
     // No program runs: a store that is out of reach for a while is no reason to give up what was staged.
     while (lease.status.state === "suspended") {
@@ -410,7 +434,7 @@ export class Restorer {
       journalPath: dir.swapJournal,
       roots: roots.flatMap((root) => {
         const place = staged?.places.get(root.name);
-        return place === undefined ? [] : [{ root, place }];
+        return place === undefined ? [] : [{ root, place, ...ofRoot(paths, root.name) }];
       }),
     });
     for (const warning of outcome.warnings) logger.warn("restored with a gap", { ...warning });
@@ -426,8 +450,13 @@ const LOGGED_WARNINGS = 20;
 export const PLANNED_PATHS = 10_000;
 
 /** What a plan of a restore in place compares: each root with the folder that is there. */
-export function planTargets(roots: readonly FilesRoot[]): PlanTarget[] {
-  return roots.map((root) => ({ name: root.name, live: root, into: root.path }));
+export function planTargets(roots: readonly FilesRoot[], paths: RootPaths = {}): PlanTarget[] {
+  return roots.map((root) => ({ name: root.name, live: root, into: root.path, ...ofRoot(paths, root.name) }));
+}
+
+function ofRoot(paths: RootPaths | undefined, name: string): { readonly paths?: readonly string[] } {
+  const wanted = paths?.[name];
+  return wanted === undefined ? {} : { paths: wanted };
 }
 
 const LEASE_CHECK_MS = 50;

@@ -16,6 +16,9 @@ export function txidsOf(positions: Positions): Record<string, number> {
   return Object.fromEntries(Object.entries(positions).map(([name, { txid }]) => [name, txid]));
 }
 
+/** Files root → paths of it, byte texts. */
+export type RootPaths = Readonly<Record<string, readonly string[]>>;
+
 export type Procedure =
   /** Local, before anything else: a swap of files that was interrupted goes forward. */
   | "repair"
@@ -58,6 +61,8 @@ export interface TermFacts {
   readonly wanted: {
     readonly source: CheckpointRecord;
     readonly names: readonly string[];
+    /** Of these roots nothing but the paths (byte texts). Absent: whole roots. */
+    readonly paths?: RootPaths;
     /** Databases and the positions they go back to. */
     readonly databases: Positions;
     readonly onStart: string | null;
@@ -66,11 +71,13 @@ export interface TermFacts {
   readonly composed: CheckpointRecord | null;
   /** Databases whose state, as a restore that has begun wants it, is not in the bucket any more. */
   readonly lost: readonly string[];
+  /** The indexes that go with it. Absent: none but those of the head. */
+  readonly composedIndexes?: Head["indexes"];
 }
 
 /** What a step found out. */
 export type Learned = Partial<
-  Pick<TermFacts, "head" | "previous" | "empty" | "rolled" | "made" | "composed" | "lost">
+  Pick<TermFacts, "head" | "previous" | "empty" | "rolled" | "made" | "composed" | "composedIndexes" | "lost">
 >;
 
 /** One step outside. Each is done, or fails, as a whole; "durable" where a crash after it must find it done. */
@@ -89,7 +96,12 @@ export type TermEffect =
   /** Durable. */
   | { readonly type: "move-aside"; readonly name: string }
   /** Journal, then swap, of what was staged; the content is checkpoint `id`. Durable. */
-  | { readonly type: "swap-files"; readonly id: string; readonly names: readonly string[] }
+  | {
+    readonly type: "swap-files";
+    readonly id: string;
+    readonly names: readonly string[];
+    readonly paths?: RootPaths;
+  }
   /** Old content into place, and into the bucket as the next TXID of each. Done again, it is the same. Durable. */
   | { readonly type: "restore-databases"; readonly positions: Positions }
   /** Whether they can be brought back at all. Learns `lost`. */
@@ -110,10 +122,16 @@ export type TermEffect =
     readonly type: "compose";
     readonly source: CheckpointRecord;
     readonly names: readonly string[];
+    readonly paths?: RootPaths;
     readonly databases: Positions;
   }
   /** Brings content beside the live folders. */
-  | { readonly type: "stage"; readonly record: CheckpointRecord; readonly names: readonly string[] };
+  | {
+    readonly type: "stage";
+    readonly record: CheckpointRecord;
+    readonly names: readonly string[];
+    readonly paths?: RootPaths;
+  };
 
 /** A place in a procedure where what comes next depends on what is known by then. */
 export type Question =

@@ -1,13 +1,14 @@
 /** The body of `POST /restore`, which a command that finds no manager means, too. */
 
 import type * as v from "valibot";
+import { parseInnerPath } from "../checkpoint/mod.ts";
 import type { RestoreRequest } from "../manager/control.ts";
 import { check, invalid } from "./body.ts";
 import { restoreSchema } from "./schemas.ts";
 
 /** The rules between the fields. Error: `invalid-request`. */
 export function toRestoreRequest(body: v.InferOutput<typeof restoreSchema>, nowMs: number): RestoreRequest {
-  const { checkpoint, at, txid, files, databases } = body;
+  const { checkpoint, at, txid, files, databases, paths } = body;
   if (checkpoint !== undefined && at !== undefined) {
     throw invalid([{
       pointer: "/at",
@@ -23,6 +24,7 @@ export function toRestoreRequest(body: v.InferOutput<typeof restoreSchema>, nowM
       detail: "must name the one database that the TXID is of, and no files",
     }]);
   }
+  if (paths !== undefined) checkPathsBody(body);
   const isNothing = (files ?? []).length + (databases ?? []).length === 0;
   if (isNothing && (files !== undefined || databases !== undefined)) {
     throw invalid([{
@@ -49,11 +51,26 @@ export function toRestoreRequest(body: v.InferOutput<typeof restoreSchema>, nowM
   return {
     target,
     files: files ?? null,
+    paths: paths?.map(parseInnerPath) ?? null,
     databases: databases ?? null,
     consistent: body.consistent,
     dryRun: body.dry_run,
     safety: body.safety,
   };
+}
+
+/** What stays of the root is taken out of the safety checkpoint; databases are no part of a tree. */
+function checkPathsBody({ txid, files, databases, safety }: v.InferOutput<typeof restoreSchema>): void {
+  const refuse = (pointer: string, detail: string) => invalid([{ pointer, detail }]);
+  if (txid !== undefined || databases !== undefined) {
+    throw refuse("/paths", "must be left out where databases or txid are given");
+  }
+  if (files !== undefined && files.length !== 1) {
+    throw refuse("/files", "must name the one that the paths are of");
+  }
+  if (!safety) {
+    throw refuse("/safety", "must not be false where paths are given: the rest is taken out of it");
+  }
 }
 
 /** The request that a body in the public form means. Error: `invalid-request`. */

@@ -130,7 +130,7 @@ Deno.test("archiver makes a checkpoint and brings it back, by a child of its own
   });
   assert.deepEqual(await listTree(stage), await listTree(place.files));
 
-  const composed = await archiver.composeRestore({
+  const { record: composed } = await archiver.composeRestore({
     id: ulid(clock.wallMs(), random),
     time: clock.wallMs(),
     token: 1,

@@ -102,7 +102,7 @@ Deno.test("encrypted checkpoints come back byte for byte, and only what is new i
     ...{ id: ulid(Date.now(), random), time: Date.now(), token: 1, head: runs.head, source: first.record },
     ...{ names: ["data"], comment: "", labels: {} },
   };
-  const composed = await composeRestoreRoot(request, runs.environment());
+  const { record: composed } = await composeRestoreRoot(request, runs.environment());
   const { path } = await runs.stage(composed);
   await assert.rejects(Deno.stat(`${path}/later`), Deno.errors.NotFound);
   assert.equal(await Deno.readTextFile(`${path}/marker-folder/${NAME}`), TEXT);

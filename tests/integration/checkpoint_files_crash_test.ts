@@ -1,6 +1,7 @@
 /**
  * A swap killed at each of its system calls, by strace, and rolled forward by the next process, which is killed too.
- * Two roots in one journal: one exchanged as a whole, one moved entry by entry around a folder that must stay.
+ * Three roots in one journal: one exchanged as a whole, one moved entry by entry around a folder that must stay, one of
+ * which only some paths are replaced.
  */
 
 import assert from "node:assert/strict";
@@ -24,9 +25,9 @@ const CALLS = [
   "rename",
   "fsync",
 ];
-/** Renames are what a swap is made of: each of them. Of the others, every third. */
+/** Renames are what a swap is made of: each of them. Of the others, every fourth. */
 const STEPS: Readonly<Record<string, number>> = { renameat2: 1 };
-const OTHER_STEP = 3;
+const OTHER_STEP = 4;
 
 const child = new URL("../support/swap_child.ts", import.meta.url).pathname;
 const config = new URL("../deno.json", import.meta.url).pathname;
@@ -35,6 +36,11 @@ const haveStrace = new Deno.Command("sh", {
   stderr: "null",
 })
   .outputSync().success;
+
+const PATHS = ["a/b", "same", "d/e"];
+const AFTER_PATHS = { "only-old": "old", "a/x": "old", "same": "new", "a/b/new": "new", "d/e/f": "new" };
+
+const sorted = (files: Record<string, string>) => JSON.stringify(Object.entries(files).sort());
 
 interface Kill {
   readonly call: string;
@@ -78,7 +84,7 @@ async function run(
 
 async function prepare(folder: string): Promise<SwapScene[]> {
   const scenes: SwapScene[] = [];
-  for (const name of ["whole", "parts"]) {
+  for (const name of ["whole", "parts", "paths"]) {
     const live = `${folder}/${name}/live`;
     writeTree(live, OLD_FILES);
     if (name === "parts") writeTree(`${live}/a/b/store`, { kept: "kept" });
@@ -86,6 +92,7 @@ async function prepare(folder: string): Promise<SwapScene[]> {
     const scene = await stagedScene(`${folder}/${name}`, { live, keep });
     scenes.push({
       ...scene,
+      ...(name === "paths" ? { paths: PATHS } : {}),
       root: { ...scene.root, name },
       journalPath: `${folder}/swap.json`,
     });
@@ -97,7 +104,11 @@ async function assertRestored(
   scenes: readonly SwapScene[],
   seed: string,
 ): Promise<void> {
-  for (const { root, wanted, journalPath } of scenes) {
+  for (const { root, wanted, journalPath, paths } of scenes) {
+    if (paths !== undefined) {
+      assert.equal(sorted(readTree(root.path)), sorted(AFTER_PATHS), `${root.name} ${seed}`);
+      continue;
+    }
     const ignore = root.name === "parts" ? ["a/b/store"] : [];
     const { lines } = await hashTree(root.path, { ignore });
     // A folder that is merged with a kept one gets its own time only in an uninterrupted run.
@@ -148,7 +159,6 @@ async function killedAt(kill: Kill): Promise<boolean> {
     await Deno.stat(`${folder.path}/swap.json`).then(() => false, () => true)
   ) {
     // Before the journal nothing live has changed; or all was over but the last sync.
-    const sorted = (files: Record<string, string>) => JSON.stringify(Object.entries(files).sort());
     const now = sorted(readTree(scenes[0]?.root.path ?? ""));
     assert.ok(
       [OLD_FILES, NEW_FILES].some((files) => sorted(files) === now),

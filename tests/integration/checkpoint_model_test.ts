@@ -63,6 +63,7 @@ const others: fc.Arbitrary<Step> = fc.oneof(
   { weight: 1, arbitrary: fc.record({ do: fc.constant("verify"), level }) },
   { weight: 1, arbitrary: fc.record({ do: fc.constant("restore"), which: number, death }) },
   { weight: 2, arbitrary: fc.record({ do: fc.constant("restore-path"), which: number, path: number }) },
+  { weight: 2, arbitrary: fc.record({ do: fc.constant("put-back"), which: number, path: number, death }) },
 );
 /** Edits come before most checkpoints, else they would all be one. */
 const rounds = fc.array(

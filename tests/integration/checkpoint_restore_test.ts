@@ -191,7 +191,7 @@ Deno.test("composed restore brings back the wanted items and keeps the current o
     comment: "",
     labels: {},
   };
-  const record = await composeRestoreRoot(request, {
+  const { record, indexes } = await composeRestoreRoot(request, {
     ...runs.environment(),
     store,
   });
@@ -200,6 +200,7 @@ Deno.test("composed restore brings back the wanted items and keeps the current o
     [record.root],
     "no data moves",
   );
+  assert.deepEqual(indexes, runs.head.indexes);
   assert.equal(record.kind, "restore");
   assert.equal(record.restored_from, source.id);
   assert.equal(record.parent, runs.head.current?.id);

@@ -189,9 +189,13 @@ Deno.test("restore asks before it overwrites, and refuses where nobody can answe
     /^would restore v1 /,
   );
   assert.equal((await command([...argv, "--yes", "--databases", "main", "--consistent"])).code, 0);
+  assert.equal((await command([...argv, "--yes", "--path", "a/b/", "--path", "./c"])).code, 0);
+  assert.equal((await command([...argv, "--yes", "--path", "../etc"])).code, 64);
+  assert.equal((await command([...argv, "--yes", "--path", "a", "--databases", "main"])).code, 64);
   const rest = {
     target: { checkpoint: "1" },
     files: null,
+    paths: null,
     databases: null,
     consistent: false,
     dryRun: false,
@@ -202,6 +206,7 @@ Deno.test("restore asks before it overwrites, and refuses where nobody can answe
     { ...rest, files: ["app"], safety: false },
     { ...rest, dryRun: true },
     { ...rest, databases: ["main"], consistent: true },
+    { ...rest, paths: ["a/b", "c"] },
   ]);
 });
 

@@ -197,6 +197,11 @@ export function rowsOf(model: readonly string[]): string[][] {
   return model.filter((line) => line.startsWith("[")).map((line) => JSON.parse(line));
 }
 
+/** Rows as they are whatever they are hard links of. */
+export function withoutGroups(rows: readonly string[][]): string[][] {
+  return rows.map((row) => row.toSpliced(COLUMN.group, 1, ""));
+}
+
 /** The rows at and below `path`, with the folders above it; groups of hard links are of those that are left. */
 export function rowsAt(rows: readonly string[][], path: string): string[] {
   const taken = rows.filter(([each = ""]) => {

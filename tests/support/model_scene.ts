@@ -4,19 +4,27 @@
  */
 
 import assert from "node:assert/strict";
+import { composeRestoreRoot, type ComposeResult } from "../../src/checkpoint/compose.ts";
+import { nextOrdinal } from "../../src/checkpoint/head.ts";
 import { openRepository, repositoryCipher } from "../../src/checkpoint/mod.ts";
 import { INDEX_PREFIX, PACKS_PREFIX } from "../../src/checkpoint/ids.ts";
 import type { KeepRules } from "../../src/checkpoint/keep_rules.ts";
 import { stageCheckpoint } from "../../src/checkpoint/restore.ts";
+import { findSwapPlace } from "../../src/checkpoint/swap_place.ts";
+import { finishSwaps, swapIn } from "../../src/checkpoint/swap.ts";
 import type { CheckpointRecord } from "../../src/checkpoint/types.ts";
 import { verifyRepository } from "../../src/checkpoint/verify.ts";
 import type { VerifyLevel, VerifyResult } from "../../src/checkpoint/verify_types.ts";
 import type { EncryptionKey } from "../../src/checkpoint/mod.ts";
+import { changeHead } from "../../src/manager/head_changes.ts";
+import { isError } from "../../src/platform/errors.ts";
 import { isRoot } from "../../src/platform/libc_files.ts";
+import { ulid } from "../../src/platform/random.ts";
 import { memoryStore } from "../../src/storage/memory_store.ts";
 import { listAll, type ObjectStore } from "../../src/storage/object_store.ts";
 import { type Damage, damagedObjects, knownHead, storeOf } from "./kept_repository.ts";
-import { applyEdit, type Edit, modelOf, rowsAt, rowsOf } from "./model_edits.ts";
+import { filesRoot } from "./checkpoint_runs.ts";
+import { applyEdit, type Edit, modelOf, rowsAt, rowsOf, withoutGroups } from "./model_edits.ts";
 import { type Death, mortalStore } from "./mortal_store.ts";
 import { assertSameLines, PruneScene } from "./prune_scene.ts";
 import { listRows } from "./tree_listing.ts";
@@ -35,7 +43,9 @@ export type Step =
   | { readonly do: "pass"; readonly hours: number }
   | { readonly do: "verify"; readonly level: VerifyLevel }
   | { readonly do: "restore"; readonly which: number; readonly death: Death | null }
-  | { readonly do: "restore-path"; readonly which: number; readonly path: number };
+  | { readonly do: "restore-path"; readonly which: number; readonly path: number }
+  /** The same into the living tree. */
+  | { readonly do: "put-back"; readonly which: number; readonly path: number; readonly death: Death | null };
 
 export interface Harm {
   /** Which object of all. */
@@ -107,6 +117,8 @@ export class ModelScene extends PruneScene {
         return await this.#restore(step);
       case "restore-path":
         return await this.#restorePath(step);
+      case "put-back":
+        return await this.#putBack(step);
     }
   }
 
@@ -180,6 +192,90 @@ export class ModelScene extends PruneScene {
     await removeTree(stage);
   }
 
+  /** A path as it once was into the tree as it is, in the steps of a manager; then it is what the new checkpoint says. */
+  async #putBack(
+    { which, path, death }: { readonly which: number; readonly path: number; readonly death: Death | null },
+  ): Promise<void> {
+    const record = this.#record(which);
+    const then = rowsOf(this.model.get(record?.id ?? "") ?? []);
+    const [chosen = ""] = then[path % Math.max(1, then.length)] ?? [];
+    if (record === undefined || chosen === "") return;
+    const safety = await this.checkpoint();
+    const paths = [chosen];
+    const compose = () => this.#compose(record, paths);
+    let composed: ComposeResult;
+    try {
+      composed = await this.#composedMortally(compose, death);
+    } catch (error) {
+      if (!isError(error, "invalid-request")) throw error;
+      return this.#count("put-back with a file in the way");
+    }
+    const root = filesRoot("data", this.files);
+    const place = await findSwapPlace(root, record.id);
+    const { stage, former, live } = place;
+    await stageCheckpoint(
+      { record, indexes: this.head.indexes, roots: [{ name: "data", stage, former, live, paths }] },
+      this.environment(),
+    );
+    const { record: made, indexes } = composed;
+    const intent = { kind: "set-intent", record: made, indexes, onStart: null, files: ["data"] } as const;
+    await this.session?.commit((before) => changeHead(before, intent));
+    const journalPath = `${this.folder}/swap.json`;
+    await swapIn({ journalPath, id: made.id, roots: [{ root, place, paths }] });
+    await finishSwaps(journalPath, { keepOld: false });
+    const now = await this.listing(this.files);
+    this.model.set(made.id, now);
+    await this.session?.commit((before) => changeHead(before, { kind: "finish-intent" }));
+    await this.restores(made, this.head);
+    const before = rowsOf(this.model.get(safety.id) ?? []);
+    const added = before.some(([each]) => each === chosen) ? [] : foldersAbove(chosen);
+    const inside = (each = "") => each === chosen || each.startsWith(`${chosen}/`);
+    const beside = (each = "") => !inside(each) && !added.includes(each);
+    const what = `${JSON.stringify(chosen)} of checkpoint ${record.n}`;
+    const lines = (rows: readonly string[][], where: (path?: string) => boolean) =>
+      withoutGroups(rows).filter(([each]) => where(each)).map((row) => JSON.stringify(row));
+    assertSameLines(lines(rowsOf(now), inside), lines(then, inside), what);
+    assertSameLines(lines(rowsOf(now), beside), lines(before, beside), `beside ${what}`);
+  }
+
+  async #composedMortally(
+    compose: () => Promise<ComposeResult>,
+    death: Death | null,
+  ): Promise<ComposeResult> {
+    const store = this.store = mortalStore(this.#whole, death);
+    try {
+      return await compose();
+    } catch (error) {
+      if (!store.isDead) throw error;
+    } finally {
+      this.store = this.#whole;
+    }
+    this.#count("put-back that died");
+    await this.takeOver();
+    return await compose();
+  }
+
+  #compose(source: CheckpointRecord, paths: readonly string[]): Promise<ComposeResult> {
+    const { repo_id, current, checkpoints, indexes, doomed } = this.head;
+    return composeRestoreRoot({
+      id: ulid(this.clock.wallMs(), this.random),
+      time: this.clock.wallMs(),
+      token: this.token,
+      head: {
+        repo_id,
+        n: nextOrdinal(this.head),
+        current: checkpoints.find(({ id }) => id === current) ?? null,
+        indexes,
+        doomed: doomed.map(({ pack }) => pack),
+      },
+      source,
+      names: ["data"],
+      paths: { data: paths },
+      comment: "",
+      labels: {},
+    }, this.environment());
+  }
+
   #verify(store: ObjectStore, level: VerifyLevel): Promise<VerifyResult> {
     return verifyRepository(
       { checkpoint: null, level, percent: 100, known: knownHead(this.head) },
@@ -219,6 +315,10 @@ export class ModelScene extends PruneScene {
     this.#count(garbage.has(key) ? "garbage harmed" : `${harm.damage} ${kindOf(key)}`);
     assert.deepEqual(findings.map(({ object }) => object), garbage.has(key) ? [] : [key], what);
   }
+}
+
+function foldersAbove(path: string): string[] {
+  return [...path.matchAll(/\//g)].map(({ index }) => path.slice(0, index));
 }
 
 function kindOf(key: string): string {

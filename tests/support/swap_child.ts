@@ -8,7 +8,11 @@ const scenes: SwapScene[] = JSON.parse(text);
 const journalPath = scenes[0]?.journalPath ?? "";
 
 if (command === "begin") {
-  const roots = scenes.map(({ root, place }) => ({ root, place }));
+  const roots = scenes.map(({ root, place, paths }) => ({
+    root,
+    place,
+    ...(paths === undefined ? {} : { paths }),
+  }));
   await swapIn({ journalPath, id: "01test", roots });
 } else {
   await rollSwaps(journalPath);

@@ -10,6 +10,8 @@ export interface SwapScene {
   readonly root: FilesRoot;
   readonly place: SwapPlace;
   readonly journalPath: string;
+  /** Only these of the staged tree; left out: all. */
+  readonly paths?: readonly string[];
   /** Lines of the tree that was staged. */
   readonly wanted: readonly string[];
 }

@@ -73,8 +73,11 @@ Deno.test("swap brings back what the patterns leave out, and the data moved asid
     ...OLD_FILES,
     "cache/big": "cached",
     "a/run.log": "log",
-    "gone/run.log": "log",
+    "gone/deep/run.log": "log",
+    "gone/deep/x": "old",
   });
+  Deno.chmodSync(`${live}/gone/deep`, 0o750);
+  Deno.utimeSync(`${live}/gone/deep`, 2000, 2000);
   writeTree(live, { ".sm-stale/then/f": "stale" });
   const scene = await stagedScene(folder.path, {
     exclude: ["/cache", "*.log"],
@@ -84,12 +87,85 @@ Deno.test("swap brings back what the patterns leave out, and the data moved asid
     ...NEW_FILES,
     "cache/big": "cached",
     "a/run.log": "log",
+    // With its folders, which are not in the restored tree: what is left out of checkpoints is never deleted.
+    "gone/deep/run.log": "log",
   });
   assert.equal(Deno.readTextFileSync(`${live}/.sm-stale/then/f`), "stale");
-  // Its folder is not in the restored tree: it stays with the old one.
-  assert.equal(Deno.readTextFileSync(`${scene.place.old}/gone/run.log`), "log");
-  await finishSwaps(scene.journalPath, { keepOld: true });
-  assert.equal(Deno.readTextFileSync(`${scene.place.old}/gone/run.log`), "log");
+  const { mode, mtime } = Deno.statSync(`${live}/gone/deep`);
+  assert.deepEqual([(mode ?? 0) & 0o777, mtime?.getTime()], [0o750, 2_000_000]);
+  await finishSwaps(scene.journalPath, { keepOld: false });
+  assert.equal(Deno.readTextFileSync(`${live}/gone/deep/run.log`), "log");
+});
+
+function swapPaths({ root, place, journalPath }: SwapScene, ...paths: string[]) {
+  return swapIn({ journalPath, id: RESTORE_ID, roots: [{ root, place, paths }] });
+}
+
+Deno.test("swap of single paths replaces these and touches nothing beside them", async () => {
+  await using folder = scratchFolder("swap-");
+  const live = `${folder.path}/live`;
+  writeTree(live, { ...OLD_FILES, "a/b/run.log": "log", "a/b/store/kept": "kept" });
+  for (const path of ["a", ""]) Deno.utimeSync(`${live}/${path}`, 5000, 5000);
+  Deno.chmodSync(live, 0o700);
+  const beside = ["", "a", "a/x", "only-old", "a/b/store"];
+  const seen = () =>
+    beside.map((path) => {
+      const { ino, mode, mtime } = Deno.lstatSync(`${live}/${path}`);
+      return [path, ino, mode, mtime?.getTime()];
+    });
+  const before = seen();
+  const scene = await stagedScene(folder.path, { exclude: ["*.log"], keep: [`${live}/a/b/store`] });
+  assert.deepEqual((await swapPaths(scene, "a/b", "same", "d/e")).warnings, []);
+  assert.deepEqual(seen(), before);
+  const wanted = {
+    "only-old": "old",
+    "a/x": "old",
+    "same": "new",
+    "a/b/new": "new",
+    "a/b/run.log": "log",
+    "a/b/store/kept": "kept",
+    "d/e/f": "new",
+  };
+  assert.deepEqual(readTree(live), wanted);
+  await finishSwaps(scene.journalPath, { keepOld: false });
+  assert.deepEqual(readTree(live), wanted);
+  assert.deepEqual(seen(), before);
+  assert.deepEqual(await findLeftovers(live), []);
+});
+
+Deno.test("swap of a path takes a database's old log away with the database, and no other's", async () => {
+  await using folder = scratchFolder("swap-");
+  const live = `${folder.path}/live`;
+  const database = "SQLite format 3\0 and more";
+  const logs = {
+    "only-new-wal": "old",
+    "only-new-shm": "old",
+    "only-new-journal": "old",
+    "same-wal": "other",
+  };
+  writeTree(live, { ...OLD_FILES, ...logs, "only-new": "old" });
+  const scene = await stagedScene(folder.path);
+  writeTree(scene.place.stage, { "only-new": database });
+  await swapPaths(scene, "only-new", "same");
+  await finishSwaps(scene.journalPath, { keepOld: false });
+  assert.deepEqual(readTree(live), {
+    ...OLD_FILES,
+    "same": "new",
+    "same-wal": "other",
+    "only-new": database,
+  });
+});
+
+Deno.test("swap of a path makes the folders that lead there as they were", async () => {
+  await using folder = scratchFolder("swap-");
+  const live = `${folder.path}/live`;
+  writeTree(live, { "other": "1" });
+  const scene = await stagedScene(folder.path);
+  Deno.chmodSync(`${scene.place.stage}/d/e`, 0o751);
+  await swapPaths(scene, "d/e/f");
+  await finishSwaps(scene.journalPath, { keepOld: false });
+  assert.deepEqual(readTree(live), { "other": "1", "d/e/f": "new" });
+  assert.equal((Deno.statSync(`${live}/d/e`).mode ?? 0) & 0o777, 0o751);
 });
 
 Deno.test("swap never moves the data folder inside a live root", async () => {

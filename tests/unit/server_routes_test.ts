@@ -379,11 +379,12 @@ Deno.test("POST /restore passes the request on in one form", async () => {
       { at: "2026-01-01T01:00:00+01:00" },
       { checkpoint: "v1", databases: ["x"] },
       { txid: 3, databases: ["x"] },
+      { checkpoint: "v1", files: ["app"], paths: ["./a/b/", "\u00e4"] },
     ]
   ) {
     await problem(await app.ask("/restore", { json }), 409);
   }
-  const rest = { files: null, databases: null, consistent: false, dryRun: false, safety: true };
+  const rest = { files: null, paths: null, databases: null, consistent: false, dryRun: false, safety: true };
   assert.deepEqual(asked, [
     { ...rest, target: { checkpoint: "3" } },
     { ...rest, target: { checkpoint: "3" } },
@@ -392,6 +393,7 @@ Deno.test("POST /restore passes the request on in one form", async () => {
     { ...rest, target: { atMs: Date.UTC(2026, 0, 1) } },
     { ...rest, target: { checkpoint: "1" }, databases: ["x"] },
     { ...rest, target: { txid: 3 }, databases: ["x"] },
+    { ...rest, target: { checkpoint: "1" }, files: ["app"], paths: ["a/b", "\u00c3\u00a4"] },
   ]);
   const done = await testApp().ask("/restore", { json: { checkpoint: 1 } });
   assert.equal(done.status, 200);

@@ -204,7 +204,14 @@ function ordinalOf(
 /** A checkpoint that the body names and that is not there is the body's fault (422), not a missing route (404). */
 function asRequestFault(error: unknown, request: RestoreRequest): never {
   if (!isError(error, "checkpoint-not-found", "not-found")) throw error;
-  const { target } = request;
+  const { target, paths } = request;
+  if (paths !== null && error.code === "not-found") {
+    throw new StateManagerError("invalid-request", "restore: the checkpoint does not have that path", {
+      hint: error.hint ?? "GET /checkpoints/:id/files lists what it has",
+      details: [{ pointer: "/paths", detail: "names a path that is not in the checkpoint" }],
+      cause: error,
+    });
+  }
   const pointer = "checkpoint" in target ? "/checkpoint" : "txid" in target ? "/txid" : "/at";
   throw new StateManagerError(
     "invalid-request",
