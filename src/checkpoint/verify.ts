@@ -117,6 +117,7 @@ class Verification {
       bytesRead: this.#bytesRead,
       allReadSinceMs,
       databasesChecked: this.#databasesChecked,
+      positionsChecked: 0,
       ...this.#findings.told(),
       durationMs: clock.monotonicMs() - startedMs,
     };

@@ -53,7 +53,10 @@ export interface VerifyResult {
   readonly bytesRead: number;
   /** Wall time since which every pack in question was read at least once; null: some never were, or it is not kept. */
   readonly allReadSinceMs: number | null;
+  /** Databases that SQLite found sound after a restore to scratch. */
   readonly databasesChecked: number;
+  /** Positions of replicated databases whose files were looked at; by whoever knows the replicas. */
+  readonly positionsChecked: number;
   /** At most `FINDINGS_LIMIT`. */
   readonly findings: readonly Finding[];
   readonly findingsTotal: number;

@@ -10,6 +10,7 @@ import {
   repositoryCipher,
 } from "../checkpoint/mod.ts";
 import type { Head } from "../checkpoint/types.ts";
+import type { ReplicaLayout } from "../database/mod.ts";
 import { isError, StateManagerError } from "../platform/errors.ts";
 import { type ObjectStore, openStore } from "../storage/mod.ts";
 import { configuredPlace } from "./configured_store.ts";
@@ -26,16 +27,17 @@ async function openWithCipher(
   context: Context,
   options: Options,
   isLenient: boolean,
-): Promise<{ readonly store: ObjectStore; readonly cipher: Cipher }> {
+): Promise<{ readonly store: ObjectStore; readonly cipher: Cipher; readonly layout: ReplicaLayout }> {
   const { store: settings, encryptionKeyFile } = await configuredPlace(context, options);
   const key = await configuredKey(encryptionKeyFile);
+  const layout = settings.kind === "directory" ? "folder" : "bucket";
   const store = openStore(settings, { clock: context.clock, random: context.random });
   try {
     const record = await readRepository(store); // tells a wrong place and a format that is too new
-    return { store, cipher: await repositoryCipher(record, key, context.random) };
+    return { store, cipher: await repositoryCipher(record, key, context.random), layout };
   } catch (error) {
     if (isLenient && key === null && isError(error, "data-damaged", "object-not-found")) {
-      return { store, cipher: plainCipher };
+      return { store, cipher: plainCipher, layout };
     }
     await store.close();
     throw error;

@@ -1,10 +1,22 @@
 /** `state-manager checkpoint verify` and `storage check`: through the manager, or straight on the store. */
 
-import { parseCheckpointReference, verifyRepository } from "../checkpoint/mod.ts";
+import {
+  type Cipher,
+  findCheckpoint,
+  parseCheckpointReference,
+  readHead,
+  verifyRepository,
+  type VerifyResult,
+} from "../checkpoint/mod.ts";
+import type { ArchiveProgress } from "../checkpoint/types.ts";
+import { type ReplicaLayout, verifyPositions } from "../database/mod.ts";
+import { type DatabasesDepth, withDatabases } from "../manager/mod.ts";
+import { isError } from "../platform/errors.ts";
 import { removeTreeIfPresent } from "../platform/files.ts";
 import { isEmptyFolder } from "../platform/folder.ts";
 import { randomHex } from "../platform/random.ts";
 import { depthOf, verifyResultView } from "../server/mod.ts";
+import type { ObjectStore } from "../storage/mod.ts";
 import { type JsonObject, openClient } from "./client.ts";
 import { openInQuestion } from "./offline.ts";
 import { type Context, type ExitCode, type Options, say, usageError } from "./context.ts";
@@ -47,17 +59,22 @@ async function verify(context: Context, options: Options, reference: string | nu
         return await client.stream(`/checkpoints/${reference ?? "all"}/verify`, depth, progress.onEvent);
       },
       async () => {
-        const { store, cipher } = await openInQuestion(context, options);
+        const { store, cipher, layout } = await openInQuestion(context, options);
         const scratchFolder = scratchFolderOf(context, options);
         try {
-          const found = await verifyRepository({ ...depth, checkpoint: reference, known: null }, {
-            ...context,
-            store,
-            cipher,
+          const { signal } = new AbortController(); // an interrupt ends the process
+          const onProgress = (value: ArchiveProgress) => progress.onEvent(progressEvent(value));
+          const environment = { ...context, store, cipher, signal, onProgress };
+          const files = await verifyRepository({ ...depth, checkpoint: reference, known: null }, {
+            ...environment,
             cacheFolder: await cacheFolderOf(context, options),
             scratchFolder,
-            signal: new AbortController().signal, // an interrupt ends the process
-            onProgress: (value) => progress.onEvent(progressEvent(value)),
+          });
+          const found = await withDatabasesHere(files, reference, {
+            depth,
+            layout,
+            scratchFolder,
+            environment,
           });
           const view = verifyResultView(found, reference);
           if (options.flag("json")) progress.onEvent({ type: "complete", ...view });
@@ -74,6 +91,46 @@ async function verify(context: Context, options: Options, reference: string | nu
   if (!options.flag("json")) context.terminal.out(findingsText(result));
   say(context, options, summaryText(result));
   return result["ok"] === true ? 0 : DAMAGED;
+}
+
+interface Here {
+  readonly depth: DatabasesDepth;
+  readonly layout: ReplicaLayout;
+  readonly scratchFolder: string;
+  readonly environment: Pick<Context, "clock" | "random"> & {
+    readonly store: ObjectStore;
+    readonly cipher: Cipher;
+    readonly signal: AbortSignal;
+    readonly onProgress: (progress: ArchiveProgress) => void;
+  };
+}
+
+/** Of a head that cannot be read no positions are known; that it cannot is a finding already. */
+async function withDatabasesHere(
+  files: VerifyResult,
+  reference: string | null,
+  { depth, layout, scratchFolder, environment }: Here,
+): Promise<VerifyResult> {
+  const { store, cipher, signal, onProgress } = environment;
+  const read = () =>
+    readHead(store, { cipher, signal }).then((state) => state?.head ?? null, (error) => {
+      if (isError(error, "data-damaged")) return null;
+      throw error;
+    });
+  const head = await read();
+  if (head === null) return files;
+  const records = reference === null ? head.checkpoints : [findCheckpoint(head, { checkpoint: reference })];
+  return await withDatabases(files, {
+    depth,
+    records,
+    verify: ({ name, ...request }) =>
+      verifyPositions({ ...request, place: { layout, name }, scratchFile: `${scratchFolder}/position.db` }, {
+        ...environment,
+        onProgress: ({ files, bytes }) =>
+          onProgress({ phase: "check", entries: files, bytes, totalBytes: null }),
+      }),
+    listed: async () => new Set((await read())?.checkpoints.map(({ id }) => id)),
+  });
 }
 
 function wishedDepth(options: Options): Parameters<typeof depthOf>[0] {
@@ -132,7 +189,9 @@ function summaryText(result: JsonObject): string {
   const verdict = result["ok"] === true
     ? "nothing is missing or damaged"
     : `${count(number("findings_total"), "object")} missing or damaged`;
+  const positions = number("positions_checked");
+  const databases = positions === 0 ? "" : `, ${count(positions, "database position")}`;
   return `level ${number("level")}: ${count(number("checkpoints"), "checkpoint")}, ` +
-    `${count(number("packs"), "pack")}${read}: ${verdict}` +
+    `${count(number("packs"), "pack")}${read}${databases}: ${verdict}` +
     (typeof since === "string" ? `; every pack was read since ${since}` : "");
 }

@@ -1,5 +1,5 @@
 /**
- * The database child: the hidden subcommand `__database`, which lives for one restore, plan, drill or list of points.
+ * The database child: the hidden subcommand `__database`, which lives for one restore, plan, drill, verification or list of points.
  * Decoding, writing and SQLite's checks happen here, synchronously, so that the manager stays small and quick. It may
  * be killed at any moment: it changes nothing live and nothing in the store, so only an unfinished file is left, which
  * the next restore to the same place removes. It ends when its stdin closes.
@@ -23,6 +23,7 @@ import { drillDatabase } from "./drill.ts";
 import { planDatabaseRestore, restoreDatabase } from "./restore_database.ts";
 import { listRestorePoints } from "./restore_points.ts";
 import type { RestoreProgress } from "./restore_types.ts";
+import { verifyPositions } from "./verify_positions.ts";
 
 /** A sign of life, so that the manager can tell slow from stuck. */
 const ALIVE_INTERVAL_MS = 1000;
@@ -70,7 +71,8 @@ async function runOperation(
   send: Send,
 ): Promise<DatabaseResults[DatabaseRequestLine["op"]]> {
   const clock = systemClock();
-  const store = openWireStore(line.store, { clock, random: systemRandom() });
+  const random = systemRandom();
+  const store = openWireStore(line.store, { clock, random });
   const onProgress = (progress: RestoreProgress) => {
     send({ type: "progress", progress }).catch(() => exitNow(1));
   };
@@ -86,6 +88,8 @@ async function runOperation(
         return await drillDatabase(line.request, environment);
       case "points":
         return await listRestorePoints(line.request, environment);
+      case "verify":
+        return await verifyPositions(line.request, { ...environment, random });
     }
   } finally {
     await store.close();

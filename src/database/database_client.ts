@@ -26,6 +26,7 @@ import type {
   RestoreResult,
   RestoreSource,
 } from "./restore_types.ts";
+import type { PositionsRequest, PositionsResult } from "./verify_positions.ts";
 
 /** The child says something each second; one that is silent for this long is stuck (a dead disk, a stopped process). */
 const SILENCE_LIMIT_MS = 10 * 60 * 1000;
@@ -75,6 +76,11 @@ export class DatabaseChildren {
     return this.#run({ op: "points", request }, work);
   }
 
+  /** Whether states that checkpoints name can be restored; what is wrong is in the result. */
+  verify(request: PositionsRequest, work: DatabaseWork = {}): Promise<PositionsResult> {
+    return this.#run({ op: "verify", request }, work);
+  }
+
   /** Ends what runs; no call may follow. */
   async close(): Promise<void> {
     this.#closed.abort(new StateManagerError("cancelled", "restore database: the manager stops"));
@@ -108,7 +114,7 @@ async function runChild(
     protocol: DATABASE_PROTOCOL,
     store: storeToWire(store),
   }];
-  const checks = operation.op === "drill" ||
+  const checks = operation.op === "drill" || (operation.op === "verify" && operation.request.level === 4) ||
     (operation.op === "restore" && operation.request.check !== "none");
   const child = {
     action: "restore database",

@@ -16,6 +16,7 @@ import type {
   RestoreResult,
   RestoreSource,
 } from "./restore_types.ts";
+import type { PositionsRequest, PositionsResult } from "./verify_positions.ts";
 
 /** Grows when a line changes its meaning. */
 export const DATABASE_PROTOCOL = 1;
@@ -27,7 +28,9 @@ export type DatabaseOperation =
   | { readonly op: "restore"; readonly request: RestoreRequest }
   | { readonly op: "plan"; readonly request: RestoreSource }
   | { readonly op: "drill"; readonly request: DrillRequest }
-  | { readonly op: "points"; readonly request: PointsRequest };
+  | { readonly op: "points"; readonly request: PointsRequest }
+  /** Whether states can be restored. */
+  | { readonly op: "verify"; readonly request: PositionsRequest };
 
 /** What each operation ends with. */
 export interface DatabaseResults {
@@ -35,6 +38,7 @@ export interface DatabaseResults {
   readonly plan: RestorePlan;
   readonly drill: DrillResult;
   readonly points: ListedPoints;
+  readonly verify: PositionsResult;
 }
 
 export type DatabaseRequestLine = DatabaseOperation & {

@@ -53,6 +53,13 @@ export {
   type StoredDatabase,
 } from "./restore_points.ts";
 export { newestTxid, planRestore, restorePoints, type RestoreTarget } from "./restore_plan.ts";
+export {
+  type PositionFinding,
+  type PositionsLevel,
+  type PositionsRequest,
+  type PositionsResult,
+  verifyPositions,
+} from "./verify_positions.ts";
 export type {
   RestoreEnvironment,
   RestorePlan,

@@ -16,6 +16,7 @@ import {
   type FollowedStatus,
   FollowLink,
   isFenced,
+  type PositionsResult,
   type ReplicaLayout,
 } from "../database/mod.ts";
 import type { Clock } from "../platform/clock.ts";
@@ -25,11 +26,12 @@ import { log } from "../platform/log.ts";
 import { errorFromWire } from "../platform/wire_error.ts";
 import type { OpenStoreOptions } from "../storage/mod.ts";
 import { type ChildWatch } from "../supervisor/mod.ts";
-import type { DatabaseInfo, DrillInfo, RestorePoints, RestorePointsQuery } from "./control.ts";
+import type { DatabaseInfo, DrillInfo, LongWork, RestorePoints, RestorePointsQuery } from "./control.ts";
 import { databaseFileAt, type DatabaseFiles } from "./database_files.ts";
 import { type DatabaseStart, type Found } from "./database_start.ts";
 import { Drills } from "./drills.ts";
 import { type Positions, txidsOf } from "./term_machine.ts";
+import type { DatabasesDepth } from "./verify_databases.ts";
 
 const logger = log("databases");
 
@@ -378,6 +380,21 @@ export class Databases {
     } finally {
       await removeIfPresent(file);
     }
+  }
+
+  /** What the replica of `name` holds of these states, by the levels of a verification. One at a time. */
+  async verify(
+    { name, ...request }: DatabasesDepth & { readonly name: string; readonly txids: readonly number[] },
+    { signal, onProgress }: LongWork,
+  ): Promise<PositionsResult> {
+    const { children, layout, scratchFolder } = this.#options;
+    await ensureFolder(scratchFolder, 0o700);
+    const scratchFile = `${scratchFolder}/verify.db`;
+    return await children.verify({ ...request, place: { layout, name }, scratchFile }, {
+      ...(signal === undefined ? {} : { signal }),
+      onProgress: ({ files, bytes }) =>
+        onProgress?.({ phase: "check", entries: files, bytes, totalBytes: null }),
+    });
   }
 
   #drillable(): readonly { readonly name: string; readonly intervalMs: number }[] {

@@ -15,3 +15,4 @@ export { storeOptions } from "./opening.ts";
 export { endPredecessor, type Predecessor, type PredecessorOptions } from "./predecessor.ts";
 export { planOnce, type PlanOnceOptions, restoreOnce, type RestoreOnceOptions } from "./restore_once.ts";
 export type { RunGuard } from "./run_guard.ts";
+export { type DatabasesDepth, withDatabases } from "./verify_databases.ts";
