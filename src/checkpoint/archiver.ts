@@ -30,6 +30,7 @@ import { composeRestoreRoot } from "./compose.ts";
 import { createCheckpoint } from "./create.ts";
 import { diffCheckpoints } from "./diff.ts";
 import type { Hold, Released } from "./hold.ts";
+import { rebuildIndexes } from "./repair.ts";
 import { planRestore, stageCheckpoint } from "./restore.ts";
 import { sweepNames } from "./sweep.ts";
 import type { ArchiveProgress, FileWarning } from "./types.ts";
@@ -157,6 +158,8 @@ async function runOperation(
         return await composeRestoreRoot(line.request, environment);
       case "verify":
         return await verifyRepository(line.request, { ...environment, scratchFolder: line.scratchFolder });
+      case "repair":
+        return await rebuildIndexes(line.request, environment);
       case "files":
         return await listFolder(line.request, environment);
       case "diff":
@@ -179,7 +182,7 @@ async function runOperation(
 /** True beside running programs, which need the machine more; false where they wait for us or have ended. */
 function yields(line: RequestLine): boolean {
   if (line.op === "create") return line.request.kind === "interval" || line.request.kind === "request";
-  return line.op === "verify" || line.op === "collect" || line.op === "sweep";
+  return line.op === "verify" || line.op === "repair" || line.op === "collect" || line.op === "sweep";
 }
 
 function firstWarnings(warnings: readonly FileWarning[]): readonly FileWarning[] {

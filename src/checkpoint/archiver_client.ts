@@ -24,12 +24,13 @@ import type { Cipher } from "./cipher.ts";
 import type { CollectRequest, CollectResult } from "./collect.ts";
 import type { FolderListing, FolderRequest } from "./browse.ts";
 import type { Compression } from "./compression.ts";
-import type { ComposeRequest } from "./compose.ts";
+import type { ComposeRequest, ComposeResult } from "./compose.ts";
 import type { CreateRequest, CreateResult, HeadFacts } from "./create.ts";
 import type { DiffRequest, DiffResult } from "./diff.ts";
 import type { Hold } from "./hold.ts";
 import { nextOrdinal } from "./head.ts";
 import type { Names } from "./prune_rules.ts";
+import type { RepairRequest, RepairResult } from "./repair.ts";
 import type { PlanRequest, RestorePlan, StageResult } from "./restore.ts";
 import type { StageTarget } from "./stage_root.ts";
 import type { SweepResult } from "./sweep.ts";
@@ -142,7 +143,7 @@ export class Archiver {
       readonly labels?: Readonly<Record<string, string>>;
     },
     work: ArchiverWork = {},
-  ): Promise<CheckpointRecord> {
+  ): Promise<ComposeResult> {
     const { comment = "", labels = {}, ...rest } = request;
     return this.#run(
       { op: "compose", request: { ...rest, comment, labels, head: factsOf(request.head) } },
@@ -159,6 +160,15 @@ export class Archiver {
     const { repo_id, seq, current, checkpoints, indexes } = head;
     const known = seq === 0 ? null : { repo_id, seq, current, checkpoints, indexes };
     return this.#run({ op: "verify", request: { ...rest, known } }, work);
+  }
+
+  /** New indexes from the packs; the caller commits them into the head that it gave. Never beside a `create`. */
+  repair(
+    request: Omit<RepairRequest, "head"> & { readonly head: Head },
+    work: ArchiverWork = {},
+  ): Promise<RepairResult> {
+    const { epoch, doomed, indexes } = request.head;
+    return this.#run({ op: "repair", request: { ...request, head: { epoch, doomed, indexes } } }, work);
   }
 
   /**

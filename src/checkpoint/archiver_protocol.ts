@@ -9,18 +9,19 @@ import type { OpenStoreOptions, WireStore } from "../storage/mod.ts";
 import type { WireCipher } from "./cipher.ts";
 import type { CollectRequest, CollectResult } from "./collect.ts";
 import type { FolderListing, FolderRequest } from "./browse.ts";
-import type { ComposeRequest } from "./compose.ts";
+import type { ComposeRequest, ComposeResult } from "./compose.ts";
 import type { CreateRequest, CreateResult } from "./create.ts";
 import type { DiffRequest, DiffResult } from "./diff.ts";
 import type { Released } from "./hold.ts";
 import type { Names } from "./prune_rules.ts";
+import type { RepairRequest, RepairResult } from "./repair.ts";
 import type { PlanRequest, RestorePlan, StageRequest, StageResult } from "./restore.ts";
 import type { SweepResult } from "./sweep.ts";
-import type { ArchiveProgress, CheckpointRecord } from "./types.ts";
+import type { ArchiveProgress } from "./types.ts";
 import type { VerifyRequest, VerifyResult } from "./verify_types.ts";
 
 /** Grows when a line changes its meaning. */
-export const PROTOCOL = 3;
+export const PROTOCOL = 4;
 
 /** A request lists the indexes of a head, a result the warnings of a tree: megabytes, not more. */
 export const LINE_LIMIT_BYTES = 32 * 1024 * 1024;
@@ -36,6 +37,7 @@ export type Operation =
   | { readonly op: "plan"; readonly request: PlanRequest }
   | { readonly op: "compose"; readonly request: ComposeRequest }
   | { readonly op: "verify"; readonly request: VerifyRequest }
+  | { readonly op: "repair"; readonly request: RepairRequest }
   | { readonly op: "files"; readonly request: FolderRequest }
   | { readonly op: "diff"; readonly request: DiffRequest }
   | { readonly op: "collect"; readonly request: CollectRequest }
@@ -46,8 +48,9 @@ export interface Results {
   readonly create: CreateResult;
   readonly stage: StageResult;
   readonly plan: RestorePlan;
-  readonly compose: CheckpointRecord;
+  readonly compose: ComposeResult;
   readonly verify: VerifyResult;
+  readonly repair: RepairResult;
   readonly files: FolderListing;
   readonly diff: DiffResult;
   readonly collect: CollectResult;

@@ -99,6 +99,9 @@ export interface CreateEnvironment {
   readonly hold?: Hold;
 }
 
+/** In the cache folder: what the last scan of each root saw. Without it all files are read anew. */
+export const SCANS_FOLDER = "scans";
+
 /** With this many live indexes the small ones are written anew as one, so that their number stays bounded. */
 const MERGE_FROM_INDEXES = 64;
 /** Indexes from this size on are left alone by a merge. */
@@ -145,7 +148,7 @@ class Creation {
 
   async run(): Promise<CreateResult> {
     const { head, always } = this.#request;
-    const scans = `${this.#environment.cacheFolder}/scans`;
+    const scans = `${this.#environment.cacheFolder}/${SCANS_FOLDER}`;
     await ensureFolder(scans, 0o700);
     const readers = await this.#open(scans);
     this.#pacer.begin("scan", null);

@@ -18,7 +18,7 @@ export {
 export { type CheckpointNotes, LABELS_LIMIT, notedRecord, withNotes } from "./checkpoint_notes.ts";
 export { type ChangeKind, diffCheckpoints, type DiffResult } from "./diff.ts";
 export { composeRestoreRoot } from "./compose.ts";
-export type { CreateResult } from "./create.ts";
+export { type CreateResult, SCANS_FOLDER } from "./create.ts";
 export type { Hold, Released } from "./hold.ts";
 export {
   type CheckpointTarget,
@@ -67,7 +67,7 @@ export { parseInnerPath } from "./path_filter.ts";
 export { rebuildIndexes, type RepairResult } from "./repair.ts";
 export { type LostFile, type SalvageResult, salvageTo } from "./salvage.ts";
 export { verifyRepository } from "./verify.ts";
-export type { Finding, VerifyLevel, VerifyResult } from "./verify_types.ts";
+export { type Finding, FINDINGS_LIMIT, type VerifyLevel, type VerifyResult } from "./verify_types.ts";
 export { openRepository, type OpenRepositoryOptions, readRepository } from "./repository.ts";
 export { rekeyRepository, repositoryCipher } from "./repository_cipher.ts";
 export {

@@ -107,7 +107,7 @@ const RESTORE: readonly OptionSpec[] = [
   },
   {
     flags: "--path <path>",
-    text: "with --to: only this file or folder, relative to its files root",
+    text: "only this file or folder, relative to its files root; nothing beside it changes",
     repeatable: true,
   },
   { flags: "--consistent", text: "with --at: the databases too as they were at the checkpoint" },
@@ -359,7 +359,7 @@ export const COMMANDS: readonly CommandSpec[] = [
   },
   {
     name: "storage repair",
-    text: "make lost or damaged indexes anew from the packs, with no manager running",
+    text: "make lost or damaged indexes anew from the packs, by the running manager or straight on the store",
     options: [
       { flags: "--read", text: "read every pack, to find damage inside of them" },
       { flags: "--dry-run", text: "say what would be done" },
@@ -393,6 +393,7 @@ export const COMMANDS: readonly CommandSpec[] = [
       "restore v3",
       "restore v3 --config /etc/state-manager.json --data-dir /var/lib/state-manager",
       "restore latest --to /tmp/rescued --bucket b --endpoint https://s3.example.com",
+      "restore v3 --path notes/2026 --files data",
       "restore v3 --to /tmp/rescued --path notes/2026",
     ],
     load: async () => (await import("./restore.ts")).restore,

@@ -1,6 +1,6 @@
 /**
- * `state-manager storage repair`: new indexes from the packs, straight on the store. It takes the lease for as long as
- * it works, so that nobody else changes the head meanwhile, and gives it back.
+ * `state-manager storage repair`: new indexes from the packs. By the manager that runs, under its lease; straight on the
+ * store where none does: then it takes the lease for as long as it works, so that nobody else changes the head meanwhile.
  */
 
 import {
@@ -13,9 +13,12 @@ import {
 } from "../checkpoint/mod.ts";
 import { LeaseHolder } from "../lease/mod.ts";
 import { StateManagerError } from "../platform/errors.ts";
+import { repairView } from "../server/mod.ts";
 import { openStore } from "../storage/mod.ts";
+import { type JsonObject, openClient } from "./client.ts";
 import { configuredPlace } from "./configured_store.ts";
 import { confirm, type Context, type ExitCode, type Options, say } from "./context.ts";
+import { fromManagerOrStore } from "./manager_or_store.ts";
 import { progressEvent, showProgress } from "./progress.ts";
 import { count, json, printable } from "./text.ts";
 
@@ -26,6 +29,31 @@ const LEASE = { ttlMs: 30_000, renewMs: 8_000 };
 const RELEASE_TIMEOUT_MS = 10_000;
 
 export async function repairStorage(context: Context, options: Options): Promise<ExitCode> {
+  const result = await fromManagerOrStore(context, options, repairByManager, repairAlone);
+  return tell(context, options, result);
+}
+
+async function repairByManager(context: Context, options: Options): Promise<JsonObject> {
+  using client = await openClient(context, options);
+  await client.get("/"); // before anybody is asked: there is one
+  const dryRun = options.flag("dryRun");
+  if (!dryRun) {
+    await confirm(
+      context,
+      options,
+      "This writes the indexes anew where they are damaged, beside the running programs. Go on?",
+    );
+  }
+  const progress = showProgress(context, options);
+  try {
+    const body = { dry_run: dryRun, read: options.flag("read") };
+    return await client.stream("/storage/repair", body, progress.onEvent);
+  } finally {
+    progress.done();
+  }
+}
+
+async function repairAlone(context: Context, options: Options): Promise<JsonObject> {
   const { clock, random } = context;
   const { store: settings, encryptionKeyFile } = await configuredPlace(context, options);
   const key = await configuredKey(encryptionKeyFile);
@@ -61,7 +89,7 @@ export async function repairStorage(context: Context, options: Options): Promise
   const readPacks = options.flag("read");
   if (dryRun) {
     const request = { head: seen.head, token: seen.head.epoch, readPacks, dryRun };
-    return tell(context, options, await rebuildIndexes(request, environment));
+    return toldAlone(context, options, await rebuildIndexes(request, environment));
   }
   // The lease reads back by itself and needs to see every single outcome: no retries below it.
   const plain = openStore(settings, { clock, random, plain: true });
@@ -94,27 +122,30 @@ export async function repairStorage(context: Context, options: Options): Promise
   const request = { head: head.head, token: term.token, readPacks, dryRun };
   const result = await rebuildIndexes(request, environment);
   if (result.damaged.length > 0) await head.commit((before) => ({ ...before, indexes: result.indexes }));
-  return tell(context, options, result);
+  return toldAlone(context, options, result);
 }
 
-function tell(
+/** As a manager answers it; with `--json` it is out. */
+function toldAlone(
   context: Context,
   options: Options,
-  { damaged, recoveredPacks, savedChunks, lostChunks }: Awaited<ReturnType<typeof rebuildIndexes>>,
-): ExitCode {
+  result: Awaited<ReturnType<typeof rebuildIndexes>>,
+): JsonObject {
+  const view = repairView(result, { dryRun: options.flag("dryRun"), checkpoint: null });
+  if (options.flag("json")) context.terminal.out(json({ type: "complete", ...view }));
+  return view;
+}
+
+function tell(context: Context, options: Options, result: JsonObject): ExitCode {
   const dryRun = options.flag("dryRun");
-  if (options.flag("json")) {
-    context.terminal.out(json({
-      type: "complete",
-      dry_run: dryRun,
-      damaged,
-      recovered_packs: recoveredPacks,
-      saved_chunks: savedChunks,
-      lost_chunks: lostChunks,
-    }));
-  } else {
+  const damaged = result["damaged"] as readonly JsonObject[];
+  const lostChunks = result["lost_chunks"] as readonly string[];
+  const [recoveredPacks, savedChunks] = [Number(result["recovered_packs"]), Number(result["saved_chunks"])];
+  if (!options.flag("json")) {
     for (const { problem, object, detail } of damaged) {
-      context.terminal.out(`${problem.padEnd(8)} ${printable(object)}: ${printable(detail)}\n`);
+      context.terminal.out(
+        `${String(problem).padEnd(8)} ${printable(String(object))}: ${printable(String(detail))}\n`,
+      );
     }
   }
   const verb = dryRun ? "would be" : "were";
@@ -125,7 +156,19 @@ function tell(
       ? "nothing to repair"
       : `${count(damaged.length, "object")} missing or damaged; ${count(recoveredPacks, "pack")} and ` +
         `${count(savedChunks, "chunk")} ${verb} saved, ${lostChunks.length} lost` +
-        (lostChunks.length === 0 ? "" : ": the next checkpoint stores again what the files still have"),
+        afterwards(result),
   );
-  return lostChunks.length === 0 ? 0 : DAMAGED;
+  // What a checkpoint has stored again since is for the next check to say.
+  return lostChunks.length === 0 || result["checkpoint"] !== null ? 0 : DAMAGED;
+}
+
+function afterwards(result: JsonObject): string {
+  const checkpoint = result["checkpoint"] as JsonObject | null;
+  if (checkpoint !== null) {
+    return `; v${
+      checkpoint["n"]
+    } has read all files and stored what they still have: storage check says what is left`;
+  }
+  const isLost = (result["lost_chunks"] as readonly string[]).length > 0;
+  return isLost ? ": the next checkpoint that reads all files stores again what they still have" : "";
 }

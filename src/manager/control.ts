@@ -7,6 +7,7 @@ import type {
   FolderListing,
   Kept,
   PlannedRoot,
+  RepairResult,
   VerifyLevel,
   VerifyResult,
 } from "../checkpoint/mod.ts";
@@ -118,6 +119,18 @@ export interface DiffWish {
   readonly limit: number;
 }
 
+export interface RepairWish {
+  /** Read every pack: also damage inside of packs that look right is found. */
+  readonly readPacks: boolean;
+  /** Say what would be done; nothing is written. */
+  readonly dryRun: boolean;
+}
+
+export type RepairOutcome = RepairResult & {
+  /** It has read all files, and stored again what was lost of them; null: nothing was wrong. */
+  readonly checkpoint: CheckpointRecord | null;
+};
+
 export interface VerifyWish {
   /** Id, ordinal as text, or "latest"; null: all. */
   readonly checkpoint: string | null;
@@ -197,6 +210,8 @@ export interface RestoreRequest {
   /** Names of files roots and of databases; both null: all that the checkpoint holds; one of them null: none of these. */
   readonly files: readonly string[] | null;
   readonly databases: readonly string[] | null;
+  /** Byte texts: of the one files root that is meant only what is at and below these paths; null: all of it. */
+  readonly paths: readonly string[] | null;
   /** By time: the databases too come from the checkpoint, not from their own newest state not after it. */
   readonly consistent: boolean;
   readonly dryRun: boolean;
@@ -271,6 +286,8 @@ export interface Control extends ProcessControl {
   checkpoints(): Promise<readonly CheckpointRecord[]>;
   /** `busy` when another one runs. What is damaged is in the result. */
   verify(request: VerifyWish, work?: LongWork): Promise<VerifyResult>;
+  /** Makes lost or damaged indexes anew from the packs. `busy` while a checkpoint is made or pruned. */
+  repair(request: RepairWish, work?: LongWork): Promise<RepairOutcome>;
   /** Takes one off the list; what only it needed goes with the next prune. */
   deleteCheckpoint(reference: string, options: { readonly force: boolean }): Promise<CheckpointRecord>;
   /** Comment, labels, pin. Gives the record as it is then. */

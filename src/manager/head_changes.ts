@@ -20,11 +20,15 @@ export type HeadChange =
   | {
     readonly kind: "set-intent";
     readonly record: CheckpointRecord;
+    /** All that are live from now on. Left out: the same as before. */
+    readonly indexes?: Head["indexes"];
     readonly onStart: string | null;
     readonly files: readonly string[];
     /** Left out: none. */
     readonly databases?: RestoreIntent["databases"];
   }
+  /** The same packs in other indexes: a repair made them anew. */
+  | { readonly kind: "reindex"; readonly indexes: Head["indexes"] }
   | { readonly kind: "finish-intent" }
   /** The restore did not take place and never will. */
   | { readonly kind: "drop-intent" }
@@ -45,10 +49,12 @@ export function changeHead(head: Head, change: HeadChange): Head {
     case "current":
       return withFiles(withCurrent(head, change.record, change.indexes), filesOf(change.record));
     case "set-intent": {
-      const { record, onStart, files, databases } = change;
+      const { record, indexes = head.indexes, onStart, files, databases } = change;
       const intent = { record, on_start: onStart, files, ...(databases === undefined ? {} : { databases }) };
-      return { ...head, intent };
+      return { ...head, indexes, intent };
     }
+    case "reindex":
+      return { ...head, indexes: change.indexes };
     case "finish-intent":
       return finishedIntent(head);
     case "drop-intent":

@@ -28,6 +28,8 @@ import type {
   ManagerState,
   ManagerStatus,
   PruneResult,
+  RepairOutcome,
+  RepairWish,
   RestorePoints,
   RestorePointsQuery,
   RestoreRequest,
@@ -391,6 +393,10 @@ export class Manager implements Control {
 
   async verify(request: VerifyWish, work: LongWork = {}): Promise<VerifyResult> {
     return await this.#running("verify").opened.verifier.verify(request, work);
+  }
+
+  async repair(request: RepairWish, work: LongWork = {}): Promise<RepairOutcome> {
+    return await this.#running("repair").repairer("repair").repair(request, work);
   }
 
   async deleteCheckpoint(

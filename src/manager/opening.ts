@@ -14,6 +14,7 @@ import {
   openRepository,
   readHead,
   repositoryCipher,
+  SCANS_FOLDER,
 } from "../checkpoint/mod.ts";
 import type { FilesRoot, Head, RepositoryRecord } from "../checkpoint/types.ts";
 import type { StoreCredentials } from "../config/mod.ts";
@@ -36,11 +37,13 @@ import { DatabaseStart, repairDatabases } from "./database_start.ts";
 import { DatabaseFiles } from "./database_files.ts";
 import { Databases } from "./databases.ts";
 import { LineageFile } from "./lineage.ts";
+import { Repairer } from "./repairer.ts";
 import { Pruner } from "./pruner.ts";
 import type { RunGuard } from "./run_guard.ts";
 import { runTerm } from "./term.ts";
 import { NO_FACTS } from "./term_rules.ts";
 import { Verifier } from "./verifier.ts";
+import { withDatabases } from "./verify_databases.ts";
 import { repairSteps, rootSteps, termFacts } from "./term_steps.ts";
 
 export interface Opened {
@@ -52,6 +55,7 @@ export interface Opened {
   readonly archiver: Archiver;
   readonly checkpointer: Checkpointer;
   readonly pruner: Pruner;
+  readonly repairer: Repairer;
   readonly databases: Databases;
   readonly verifier: Verifier;
   readonly browser: Browser;
@@ -446,7 +450,17 @@ export async function openSession(options: OpeningOptions): Promise<Opened> {
       },
     });
     const verifier = new Verifier({
-      verify: (request, work) => archiver.verify({ ...request, head: head.head }, work),
+      verify: async (request, work) => {
+        const before = head.head;
+        const result = await archiver.verify({ ...request, head: before }, work);
+        const { checkpoint, level, percent } = request;
+        return await withDatabases(result, {
+          depth: { level, percent },
+          records: before.checkpoints.filter(({ id }) => checkpoint === null || id === checkpoint),
+          verify: (request) => databases.verify(request, work),
+          listed: () => Promise.resolve(new Set(head.head.checkpoints.map(({ id }) => id))),
+        });
+      },
       head: () => head.head,
       settings: config.checkpoint.verify,
       clock,
@@ -465,6 +479,14 @@ export async function openSession(options: OpeningOptions): Promise<Opened> {
       onChanged: () => databases.renewPins(),
       onFinished: options.onPruned,
     });
+    const repairer = new Repairer({
+      archiver,
+      head,
+      lease,
+      checkpointer,
+      scansFolder: `${dir.cache}/${SCANS_FOLDER}`,
+      record: options.record,
+    });
     isOpen = true;
     const opened = stack.move();
     return {
@@ -476,6 +498,7 @@ export async function openSession(options: OpeningOptions): Promise<Opened> {
       archiver,
       checkpointer,
       pruner,
+      repairer,
       databases,
       verifier,
       browser: new Browser({ archiver, head: () => head.head }),

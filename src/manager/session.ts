@@ -26,6 +26,7 @@ import type { Opened } from "./opening.ts";
 import { tellProcessEvent } from "./process_events.ts";
 import type { Databases } from "./databases.ts";
 import type { Pruner } from "./pruner.ts";
+import type { Repairer } from "./repairer.ts";
 import { sessionStatus } from "./session_status.ts";
 import type { Job, SessionEnd, SessionOptions, SessionStatus, Wakeup } from "./session_types.ts";
 import { holdFor, type ProgramHold } from "./program_hold.ts";
@@ -460,6 +461,12 @@ export class Session {
   pruner(action: string): Pruner {
     this.#needRunning(action);
     return this.#need().pruner;
+  }
+
+  /** As `pruner`. */
+  repairer(action: string): Repairer {
+    this.#needRunning(action);
+    return this.#need().repairer;
   }
 
   async restore(

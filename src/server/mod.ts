@@ -15,6 +15,7 @@ export {
   listFacts,
   plannedRootView,
   processView,
+  repairView,
   restoreResultView,
   statusView,
   totalsView,

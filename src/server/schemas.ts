@@ -5,7 +5,8 @@
 
 import * as v from "valibot";
 import { durationSchema, signalSchema as signalNameSchema } from "../config/mod.ts";
-import { LABELS_LIMIT, parseCheckpointReference } from "../checkpoint/mod.ts";
+import { LABELS_LIMIT, parseCheckpointReference, parseInnerPath } from "../checkpoint/mod.ts";
+import { isError } from "../platform/errors.ts";
 
 /** Room for a sentence or two; the comment is in every listing. */
 const MAX_COMMENT_LENGTH = 1000;
@@ -14,6 +15,10 @@ const MAX_LABEL_VALUE_LENGTH = 256;
 /** As many as a configuration can name. */
 const MAX_NAMES = 64;
 const MAX_NAME_LENGTH = 63;
+/** Paths of one restore; whoever wants more wants a folder. */
+const MAX_PATHS = 1000;
+/** As long as the system lets one be. */
+const MAX_PATH_LENGTH = 4096;
 
 const object = <Entries extends v.ObjectEntries>(entries: Entries) => {
   const known = Object.keys(entries);
@@ -41,6 +46,31 @@ const names = v.pipe(
   ),
   v.maxLength(MAX_NAMES, `must hold at most ${MAX_NAMES} names`),
 );
+
+const PATH_TEXT = "must be a path inside of a files root, relative to it";
+
+const paths = v.pipe(
+  v.array(
+    v.pipe(
+      v.string(PATH_TEXT),
+      v.maxLength(MAX_PATH_LENGTH, "is too long"),
+      v.check((text) => isInnerPath(text), PATH_TEXT),
+    ),
+    "must be a list of paths",
+  ),
+  v.minLength(1, "must name some, or be left out for all"),
+  v.maxLength(MAX_PATHS, `must hold at most ${MAX_PATHS} paths`),
+);
+
+function isInnerPath(text: string): boolean {
+  try {
+    parseInnerPath(text);
+    return true;
+  } catch (error) {
+    if (isError(error, "invalid-request")) return false;
+    throw error;
+  }
+}
 
 /** For requests that take nothing. */
 export const nothingSchema = object({});
@@ -129,6 +159,7 @@ export const restoreSchema = object({
   ),
   files: v.optional(names),
   databases: v.optional(names),
+  paths: v.optional(paths),
   dry_run: v.optional(flag, false),
   safety: v.optional(flag, true),
   consistent: v.optional(flag, false),
@@ -158,6 +189,8 @@ export const signalSchema = object({
 });
 
 export const reloadSchema = object({ dry_run: v.optional(flag, false), restart: v.optional(flag, false) });
+
+export const repairSchema = object({ dry_run: v.optional(flag, false), read: v.optional(flag, false) });
 
 export const pruneSchema = object({ dry_run: v.optional(flag, false) });
 

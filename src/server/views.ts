@@ -1,6 +1,12 @@
 /** The public form of what the manager knows: snake_case, times in RFC 3339, durations in seconds. */
 
-import type { DiffResult, FolderListing, PlannedRoot, VerifyResult } from "../checkpoint/mod.ts";
+import type {
+  DiffResult,
+  FolderListing,
+  PlannedRoot,
+  RepairResult,
+  VerifyResult,
+} from "../checkpoint/mod.ts";
 import type { ArchiveTotals, CheckpointRecord, FileWarning } from "../checkpoint/types.ts";
 import type { LeaseStatus } from "../lease/types.ts";
 import type {
@@ -304,6 +310,7 @@ export function verifyResultView(result: VerifyResult, checkpoint: string | null
     bytes_read: result.bytesRead,
     all_read_since: timeView(result.allReadSinceMs),
     databases_checked: result.databasesChecked,
+    positions_checked: result.positionsChecked,
     findings: result.findings.map(({ object, problem, detail, checkpoints, files, filesTotal }) => ({
       object,
       problem,
@@ -314,6 +321,20 @@ export function verifyResultView(result: VerifyResult, checkpoint: string | null
     })),
     findings_total: result.findingsTotal,
     duration_seconds: Math.round(result.durationMs) / 1000,
+  };
+}
+
+export function repairView(
+  { damaged, recoveredPacks, savedChunks, lostChunks }: RepairResult,
+  { dryRun, checkpoint }: { readonly dryRun: boolean; readonly checkpoint: CheckpointRecord | null },
+): View {
+  return {
+    dry_run: dryRun,
+    damaged,
+    recovered_packs: recoveredPacks,
+    saved_chunks: savedChunks,
+    lost_chunks: lostChunks,
+    checkpoint: checkpoint === null ? null : checkpointView(checkpoint),
   };
 }
 

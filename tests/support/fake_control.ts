@@ -8,6 +8,7 @@ import type {
   DatabaseInfo,
   ManagerStatus,
   PruneResult,
+  RepairOutcome,
   RestoreResult,
 } from "../../src/manager/control.ts";
 import { CrashFiles } from "../../src/supervisor/mod.ts";
@@ -218,9 +219,22 @@ export function verifyResult(change: Partial<VerifyResult> = {}): VerifyResult {
     bytesRead: 0,
     allReadSinceMs: null,
     databasesChecked: 0,
+    positionsChecked: 0,
     findings: [],
     findingsTotal: 0,
     durationMs: 1500,
+    ...change,
+  };
+}
+
+export function repairOutcome(change: Partial<RepairOutcome> = {}): RepairOutcome {
+  return {
+    damaged: [],
+    indexes: [],
+    recoveredPacks: 0,
+    savedChunks: 0,
+    lostChunks: [],
+    checkpoint: null,
     ...change,
   };
 }
@@ -253,6 +267,7 @@ export function fakeControl(change: Partial<Control> = {}): Control {
         checkpointRecord(3),
       ]),
     verify: () => Promise.resolve(verifyResult()),
+    repair: () => Promise.resolve(repairOutcome()),
     deleteCheckpoint: () => Promise.resolve(checkpointRecord(2)),
     annotateCheckpoint: (_reference, notes) => Promise.resolve(notedRecord(checkpointRecord(2), notes)),
     checkpointFiles: () => Promise.resolve({ entries: [], next: null }),

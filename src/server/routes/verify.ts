@@ -1,4 +1,7 @@
-/** `POST /checkpoints/:id/verify`: whether what was kept can be brought back. `all` in place of an id: every checkpoint. */
+/**
+ * `POST /checkpoints/:id/verify`: whether what was kept can be brought back (`all` in place of an id: every checkpoint), and
+ * `POST /storage/repair` for what cannot.
+ */
 
 import type { Hono } from "hono";
 import type * as v from "valibot";
@@ -10,8 +13,8 @@ import { readBody } from "../body.ts";
 import type { ServerEnv } from "../env.ts";
 import { waitFor } from "../long_work.ts";
 import { Operation } from "../operation.ts";
-import { verifySchema } from "../schemas.ts";
-import { verifyResultView } from "../views.ts";
+import { repairSchema, verifySchema } from "../schemas.ts";
+import { repairView, verifyResultView } from "../views.ts";
 
 /** In place of a checkpoint's id. */
 export const ALL = "all";
@@ -37,6 +40,20 @@ export function addVerifyRoutes(app: Hono<ServerEnv>, { control, clock, log }: V
       operation,
       untilCaptured: false,
       answerOf: (result) => ({ status: 200, body: verifyResultView(result, checkpoint) }),
+    });
+  });
+
+  app.post("/storage/repair", async function repairStorage(c) {
+    const { dry_run: dryRun, read } = await readBody(c, repairSchema, clock);
+    return await waitFor(c, {
+      clock,
+      log,
+      operation: new Operation((work) => control.repair({ dryRun, readPacks: read }, work)),
+      untilCaptured: false,
+      answerOf: ({ checkpoint, ...result }) => ({
+        status: 200,
+        body: repairView(result, { dryRun, checkpoint }),
+      }),
     });
   });
 }
