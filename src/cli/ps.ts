@@ -27,7 +27,9 @@ export function processTable(processes: readonly JsonObject[]): string {
 }
 
 function reasonText(process: JsonObject): string {
-  const parts = [process["reason"] ?? process["probe_failure"], waitText(process), stopText(process["stop"])];
+  const { reason, probe_failure: failure, next_start: next } = process;
+  const start = typeof next === "string" ? `next start ${next}` : null;
+  const parts = [reason ?? failure, start, waitText(process), stopText(process["stop"])];
   const known = parts.filter((part) => part !== null && part !== undefined);
   return known.length === 0 ? "-" : known.join("; ");
 }

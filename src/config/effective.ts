@@ -119,7 +119,7 @@ function processOf(
     restart: parsed.restart ?? (hasCause ? "no" : "always"),
     restartDelayMs,
     restartMaxDelayMs,
-    startLimit: { burst, intervalMs },
+    startLimit: { burst, intervalMs, rearmMs: parsed.start_limit?.rearm ?? null },
     timeoutStopMs: parsed.timeout_stop ?? all.supervisor?.timeout_stop ?? TIMEOUT_STOP_MS,
     stopSignal: parsed.stop_signal ?? "SIGTERM",
     successExit: parsed.success_exit ?? [],

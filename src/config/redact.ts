@@ -60,7 +60,7 @@ function process(config: ProcessConfig): Record<string, unknown> {
     restart: config.restart,
     restart_delay: formatDuration(config.restartDelayMs),
     restart_max_delay: formatDuration(config.restartMaxDelayMs),
-    start_limit: { burst: config.startLimit.burst, interval: formatDuration(config.startLimit.intervalMs) },
+    start_limit: startLimit(config.startLimit),
     timeout_stop: formatDuration(config.timeoutStopMs),
     stop_signal: config.stopSignal,
     success_exit: config.successExit,
@@ -84,6 +84,11 @@ function execution(config: ProcessConfig["execution"]): Record<string, unknown> 
     nice: config.nice,
     limits: map(limits, (limit) => limit ?? "unlimited"),
   };
+}
+
+function startLimit({ burst, intervalMs, rearmMs }: ProcessConfig["startLimit"]): Record<string, unknown> {
+  const rearm = rearmMs === null ? {} : { rearm: formatDuration(rearmMs) };
+  return { burst, interval: formatDuration(intervalMs), ...rearm };
 }
 
 function memoryLimit(limit: ProcessConfig["memoryLimit"]): Record<string, unknown> | null {

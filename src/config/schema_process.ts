@@ -42,6 +42,11 @@ const startLimitSchema = v.strictObject({
     "In this time. Default: 5m, or more with long restart delays.",
     durationSchema(SECOND_MS, 7 * DAY_MS, "5m"),
   ),
+  rearm: described(
+    "Rearm",
+    "So long after it hit the limit it is tried anew, instead of being failed. Default: it is failed.",
+    durationSchema(SECOND_MS, 7 * DAY_MS, "10m"),
+  ),
 }, "an object");
 
 const commandText = v.pipe(

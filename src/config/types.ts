@@ -77,7 +77,12 @@ export interface ProcessConfig {
   readonly restart: "always" | "on-failure" | "no";
   readonly restartDelayMs: number;
   readonly restartMaxDelayMs: number;
-  readonly startLimit: { readonly burst: number; readonly intervalMs: number };
+  readonly startLimit: {
+    readonly burst: number;
+    readonly intervalMs: number;
+    /** Null: none, it is failed. */
+    readonly rearmMs: number | null;
+  };
   readonly timeoutStopMs: number;
   readonly stopSignal: Deno.Signal;
   /** Exit codes and names of signals. */

@@ -194,10 +194,11 @@ function filesTable(status: ManagerStatus): Part | string {
 }
 
 /** What it waits for before it starts; who is in the way of its stop, and until when. */
-function waitParts({ waitingFor, stop }: ProcessStatus): string[] {
+function waitParts({ waitingFor, stop, nextStartMs }: ProcessStatus): string[] {
   const parts = waitingFor.map(({ name, condition, state }) =>
     `waits for ${name} to be ${condition}, it is ${state}`
   );
+  if (nextStartMs !== null) parts.push(`next start ${new Date(nextStartMs).toISOString()}`);
   if (stop === null) return parts;
   const who = stop.blockers.map(({ pid, name, state, wchan }) =>
     `${pid} (${name}, ${state}${wchan === null ? "" : `, ${wchan}`})`

@@ -71,9 +71,12 @@ export function decideNext(
     : describeCause(cause);
   if (isLast) return { ...failed, reason: `${why}, which is named in no_restart_on` };
   if (permanent || (!success && spec.restart === "no")) return { ...failed, reason: why };
-  const { burst, intervalMs } = spec.startLimit;
+  const { burst, intervalMs, rearmMs } = spec.startLimit;
   if (burst > 0 && failureTimesMs.length >= burst) {
-    return { ...failed, reason: `${why}; failed ${burst} times within ${intervalMs / 1000} s` };
+    const reason = `${why}; failed ${burst} times within ${intervalMs / 1000} s`;
+    if (rearmMs === null) return { ...failed, reason };
+    // Not for good, so it is no end: a wait of its own, and then as if somebody had started it.
+    return { ...ended, ...COUNTERS_ANEW, state: "backoff", nextStartAtMs: nowMs + rearmMs, reason };
   }
   const stable = machine.uptimeMs >= Math.max(STABLE_AFTER_MS, 2 * machine.lastDelayMs);
   const atOnce = spec.restartDelayMs === 0 && machine.uptimeMs >= AT_ONCE_AFTER_MS;

@@ -48,7 +48,12 @@ export interface ProcessSpec {
   readonly restart: RestartPolicy;
   readonly restartDelayMs: number;
   readonly restartMaxDelayMs: number;
-  readonly startLimit: { readonly burst: number; readonly intervalMs: number };
+  readonly startLimit: {
+    readonly burst: number;
+    readonly intervalMs: number;
+    /** It is tried anew so long after it hit the limit; null: it is failed. */
+    readonly rearmMs: number | null;
+  };
   readonly timeoutStopMs: number;
   /** Signal name, e.g. "SIGTERM". */
   readonly stopSignal: Deno.Signal;

@@ -118,7 +118,7 @@ Deno.test("env_file is read at each start, over what is inherited and under env,
     envFiles: [path],
     ownEnv: { B: "own" },
     restart: "always",
-    startLimit: { burst: 1000, intervalMs: 60_000 },
+    startLimit: { burst: 1000, intervalMs: 60_000, rearmMs: null },
   }));
   app.start();
   await until(() => app.status("app").state === "backoff", "a backoff without the file");

@@ -107,7 +107,7 @@ Deno.test("Supervisor restarts a process whose liveness fails, counts it as a fa
   await using server = answering(() => new Response("no", { status: 500 }));
   await using app = new Supervised(shellSpec("sick", "trap 'exit 0' TERM; sleep 1000 & wait", {
     restart: "always",
-    startLimit: { burst: 3, intervalMs: 60_000 },
+    startLimit: { burst: 3, intervalMs: 60_000, rearmMs: null },
     probes: { ...NO_PROBES, liveness: probe(http(server.port)) },
   }));
   const outcome = await app.start().supervisor.outcome;

@@ -58,7 +58,7 @@ Deno.test("Supervisor cleans up after a leader that ended by itself before the n
   const spec = shellSpec("left-behind", script, {
     timeoutStopMs: 300,
     restart: "on-failure",
-    startLimit: { burst: 2, intervalMs: 60_000 },
+    startLimit: { burst: 2, intervalMs: 60_000, rearmMs: null },
   });
   await using app = new Supervised(spec);
   const outcome = await app.start().supervisor.outcome;
@@ -219,7 +219,7 @@ Deno.test("Supervisor.freeze stops all, strays too, and starts nothing until tha
       restartDelayMs: 300,
       restartMaxDelayMs: 300,
       essential: false,
-      startLimit: { burst: 0, intervalMs: 1 },
+      startLimit: { burst: 0, intervalMs: 1, rearmMs: null },
     }),
   );
   await app.start().untilLine("ice", "up");

@@ -17,7 +17,7 @@ export function processSpec(change: Partial<ProcessSpec> = {}): ProcessSpec {
     restart: "no",
     restartDelayMs: 20,
     restartMaxDelayMs: 100,
-    startLimit: { burst: 3, intervalMs: 60_000 },
+    startLimit: { burst: 3, intervalMs: 60_000, rearmMs: null },
     timeoutStopMs: 5_000,
     stopSignal: "SIGTERM",
     successExit: [],

@@ -29,6 +29,7 @@ Deno.test("ps shows who runs and is not ready, what its probe said last, and who
       ...process,
       name: "late",
       state: "waiting",
+      next_start: "1970-01-01T00:00:02.000Z",
       waiting_for: [{ name: "db", condition: "ready", state: "starting" }],
     },
   ]).split("\n");
@@ -36,5 +37,8 @@ Deno.test("ps shows who runs and is not ready, what its probe said last, and who
   assert.match(lines[2] ?? "", /^api\s+not ready\s.*readiness: HTTP 503\s*$/);
   assert.match(lines[3] ?? "", /^job\s+failed\s.*exit code 1\s*$/);
   assert.match(lines[4] ?? "", /waits for 7 \(a b, D, nfs_wait\); killed at 1970-01-01T00:00:01.000Z$/);
-  assert.match(lines[5] ?? "", /waits for db to be ready, it is starting$/);
+  assert.match(
+    lines[5] ?? "",
+    /next start 1970-01-01T00:00:02.000Z; waits for db to be ready, it is starting$/,
+  );
 });

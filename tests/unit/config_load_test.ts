@@ -53,6 +53,7 @@ Deno.test("loadConfig takes the seed's configuration as it is", async () => {
   assert.deepEqual(config?.processes["component1"]?.startLimit, {
     burst: 10,
     intervalMs: 300_000,
+    rearmMs: null,
   });
 });
 

@@ -25,7 +25,7 @@ const PROCESS = {
   restart: "on-failure",
   restart_delay: "2s",
   restart_max_delay: "20s",
-  start_limit: { burst: 5, interval: "10m" },
+  start_limit: { burst: 5, interval: "10m", rearm: "1h" },
   timeout_start: "30s",
   timeout_stop: "20s",
   stop_signal: "SIGINT",

@@ -33,7 +33,7 @@ Deno.test("rules change at once, what a spawn takes changes with the next start"
       cwd: "/srv",
       env: { PATH: "/bin", MORE: "1" },
       restart: "always",
-      startLimit: { burst: 3, intervalMs: 1000 },
+      startLimit: { burst: 3, intervalMs: 1000, rearmMs: null },
       timeoutStopMs: 1,
       stopSignal: "SIGQUIT",
       successExit: ["SIGTERM"],

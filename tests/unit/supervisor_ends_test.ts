@@ -13,7 +13,7 @@ const NOT_FOUND: ExitCause = { kind: "spawn-error", error: "not found", code: 12
 function after(cause: ExitCause, change: Partial<ProcessSpec>) {
   const machine = { ...newMachine(), wanted: "up", state: "draining", exit: cause } as const;
   return decideNext(
-    processSpec({ startLimit: { burst: 100, intervalMs: 1000 }, ...change }),
+    processSpec({ startLimit: { burst: 100, intervalMs: 1000, rearmMs: null }, ...change }),
     machine,
     0,
     0.5,

@@ -93,7 +93,7 @@ Deno.test("transition grows the delay with each short run, caps it, and forgets 
     restart: "on-failure",
     restartDelayMs: 1_000,
     restartMaxDelayMs: 30_000,
-    startLimit: { burst: 0, intervalMs: 1 },
+    startLimit: { burst: 0, intervalMs: 1, rearmMs: null },
   });
   const life = new Life(spec).to("want-up");
   const delays: number[] = [];
@@ -129,7 +129,7 @@ Deno.test("transition starts at once with no delay what ran for a second, delays
       restart: "always",
       restartDelayMs: 0,
       restartMaxDelayMs: 1_000,
-      startLimit: { burst: 14, intervalMs: 600_000 },
+      startLimit: { burst: 14, intervalMs: 600_000, rearmMs: null },
     }),
   ).to("want-up");
   const delays: number[] = [];
@@ -153,7 +153,7 @@ Deno.test("transition starts at once with no delay what ran for a second, delays
 Deno.test("transition gives up when the failures fill the window, and not when they are older", () => {
   const spec = processSpec({
     restart: "always",
-    startLimit: { burst: 3, intervalMs: 10_000 },
+    startLimit: { burst: 3, intervalMs: 10_000, rearmMs: null },
   });
   const life = new Life(spec).to("want-up");
   for (const nowMs of [0, 6_000, 11_000]) {
@@ -166,6 +166,29 @@ Deno.test("transition gives up when the failures fill the window, and not when t
   assert.equal(life.machine.reason, "exit code 1; failed 3 times within 10 s");
   life.to("want-up");
   assert.deepEqual(life.machine.failureTimesMs, []);
+});
+
+Deno.test("transition waits at the start limit for as long as rearm says, then begins anew, unless it is not wanted", () => {
+  const startLimit = { burst: 2, intervalMs: 60_000, rearmMs: 600_000 };
+  const life = new Life(processSpec({ restart: "always", startLimit })).to("want-up");
+  const hitLimit = () => {
+    life.run(exit(1)).at(life.machine.nextStartAtMs ?? 0).to("tick");
+    life.run(exit(1));
+  };
+  hitLimit();
+  assert.equal(life.machine.state, "backoff");
+  assert.equal(life.machine.reason, "exit code 1; failed 2 times within 60 s");
+  const armedMs = life.nowMs + 600_000;
+  assert.equal(nextTickMs(life.machine), armedMs);
+  life.at(armedMs - 1).to("tick");
+  assert.equal(life.machine.state, "backoff");
+  life.at(armedMs).to("tick");
+  assert.equal(life.machine.state, "waiting");
+  assert.deepEqual([life.machine.failureTimesMs, life.machine.shortRuns], [[], 0]);
+  hitLimit();
+  life.to({ type: "want-down", deadlineMs: Infinity });
+  assert.equal(life.machine.state, "stopped");
+  assert.equal(nextTickMs(life.machine), null);
 });
 
 Deno.test("transition kills at the earlier of timeout and deadline, and again each second, until the group is gone", () => {
@@ -272,7 +295,9 @@ Deno.test("transition starts anew at once after a restart that is asked, and bac
 });
 
 Deno.test("transition counts restarts for being unwell to the start limit", () => {
-  const life = new Life(processSpec({ restart: "always", startLimit: { burst: 3, intervalMs: 60_000 } }));
+  const life = new Life(
+    processSpec({ restart: "always", startLimit: { burst: 3, intervalMs: 60_000, rearmMs: null } }),
+  );
   life.to("want-up");
   for (let count = 0; count < 3; count++) {
     life.to("met", "spawned", { type: "restart", reason: "liveness", detail: null });
