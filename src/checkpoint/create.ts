@@ -7,6 +7,7 @@
 import type { Clock } from "../platform/clock.ts";
 import { isError, StateManagerError } from "../platform/errors.ts";
 import { ensureFolder } from "../platform/files.ts";
+import { mappedInodes } from "../platform/mapped_files.ts";
 import { type Random, ulid } from "../platform/random.ts";
 import type { ObjectStore } from "../storage/object_store.ts";
 import { CopyFolder } from "./captured_files.ts";
@@ -261,6 +262,7 @@ class Creation {
   async #open(scans: string): Promise<TreeReader[]> {
     const { clock, madeBy } = this.#environment;
     const readers: TreeReader[] = [];
+    const mapped = mappedInodes();
     for (const root of this.#request.roots) {
       const reader = new TreeReader({
         root,
@@ -269,6 +271,7 @@ class Creation {
           rootPath: root.path,
           clock,
           stamp: madeBy,
+          mapped,
         }),
         clock,
         scratchFolder: this.#environment.scratchFolder,

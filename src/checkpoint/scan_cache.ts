@@ -3,7 +3,7 @@
  * changed needs no manifest. Local, and never trusted: a damaged or foreign cache is ignored and costs one full read. A
  * file counts as unchanged only if size, mtime, ctime, inode and device are equal (an edit that keeps size and mtime
  * still moves ctime), and if both times lie clearly before the last scan: what was written within the same tick as that
- * scan may have changed after it, unseen.
+ * scan may have changed after it, unseen. What a process had mapped for writing at the last scan is read again always.
  */
 
 import { Buffer } from "node:buffer";
@@ -49,6 +49,8 @@ export interface ScanCacheOptions {
   readonly path: string;
   readonly rootPath: string;
   readonly stamp: string;
+  /** Inodes of files that may change with no time moved (mapped_files.ts), taken before the scan. */
+  readonly mapped: ReadonlySet<bigint>;
 }
 
 /** The cache of one root: reads what the last run saved, collects what this one sees. */
@@ -113,7 +115,11 @@ export class ScanCache {
    * with its extended attributes. This, `pass` and `miss` come in path order, one for each entry of the scan.
    */
   remember(now: ScannedEntry, parts: readonly ContentPart[]): void {
-    this.#writer.add(now, CONTENT, parts);
+    // A database is taken by SQLite, which maps nothing of it for writing but its index of the log.
+    if (this.#options.mapped.has(now.facts.ino) && now.entry.sqlite !== true) {
+      this.pass(now);
+      this.miss();
+    } else this.#writer.add(now, CONTENT, parts);
   }
 
   /** An entry without content of its own. */
@@ -158,14 +164,15 @@ export async function openScanCache(
     readonly rootPath: string;
     readonly clock: Clock;
     readonly stamp?: string;
+    readonly mapped?: ReadonlySet<bigint>;
   },
 ): Promise<ScanCache> {
-  const { path, rootPath, clock, stamp = "" } = options;
+  const { path, rootPath, clock, stamp = "", mapped = new Set<bigint>() } = options;
   const startNs = BigInt(Math.floor(clock.wallMs())) * 1_000_000n;
   const bytes = await readBytesIfPresent(path);
   const none = { startNs: 0n, records: RecordList.none(), manifest: null };
   const saved = bytes === null ? none : parseCache(bytes, rootPath, stamp) ?? none;
-  return new ScanCache({ path, rootPath, stamp }, startNs, saved);
+  return new ScanCache({ path, rootPath, stamp, mapped }, startNs, saved);
 }
 
 /** For an operator who asks for a full read. */
