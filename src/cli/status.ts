@@ -3,7 +3,7 @@
 import { type JsonObject, openClient } from "./client.ts";
 import type { Context, ExitCode, Options } from "./context.ts";
 import { processTable } from "./ps.ts";
-import { fields, json, printable } from "./text.ts";
+import { fields, json, printable, size, timeLeft } from "./text.ts";
 
 export async function showStatus(context: Context, options: Options): Promise<ExitCode> {
   using client = await openClient(context, options);
@@ -27,6 +27,21 @@ function storageText({ description, key_prefix: prefix, encrypted }: JsonObject)
   return `${String(description)}, prefix "${String(prefix)}"${
     encrypted === true ? ", checkpoints encrypted" : ""
   }`;
+}
+
+/** A checkpoint that is under way. */
+function progressLines(running: JsonObject | null): [string, string][] {
+  if (running === null) return [];
+  const progress = running["progress"] as JsonObject | null | undefined;
+  if (progress === null || progress === undefined) return [["running", String(running["kind"])]];
+  const { phase, bytes, total_bytes: total, bytes_per_second: rate, seconds_left: left } = progress;
+  const parts = [
+    `${String(running["kind"])}, ${String(phase)}: ${size(Number(bytes))}`,
+    ...(typeof total === "number" ? [`of ${size(total)}`] : []),
+    ...(typeof rate === "number" ? [`${size(rate)}/s`] : []),
+    ...(typeof left === "number" ? [`${timeLeft(left)} left`] : []),
+  ];
+  return [["running", parts.join(" ")]];
 }
 
 /** The status for people. */
@@ -57,6 +72,7 @@ export function statusText(status: JsonObject): string {
     ],
     ...databaseLines(status["databases"]),
     ["checkpoint", current === null ? "none yet" : `v${text(current["n"])} of ${text(current["time"])}`],
+    ...progressLines(object(checkpoint?.["in_progress"])),
     ["next", text(checkpoint?.["next"])],
     ["last error", text(checkpoint?.["last_error"])],
     ["up since", `${text(status["started"])}, pid ${text(status["pid"])}`],

@@ -4,16 +4,22 @@
  * checkpoint has sent and not yet committed looks like garbage.
  */
 
-import type { Archiver, HeadSession, Hold } from "../checkpoint/mod.ts";
+import { type Archiver, type HeadSession, type Hold, ProgressRate } from "../checkpoint/mod.ts";
 import type { CreateResult } from "../checkpoint/mod.ts";
-import type { CheckpointRecord } from "../checkpoint/types.ts";
+import type { ArchiveProgress, CheckpointRecord } from "../checkpoint/types.ts";
 import type { Lease } from "../lease/mod.ts";
 import { assert } from "../platform/assert.ts";
 import type { Clock } from "../platform/clock.ts";
 import { asStateManagerError, StateManagerError } from "../platform/errors.ts";
 import type { Log } from "../platform/log.ts";
 import { type Random, ulid } from "../platform/random.ts";
-import type { CheckpointInProgress, CheckpointRequest, CheckpointResult, LongWork } from "./control.ts";
+import type {
+  CheckpointInProgress,
+  CheckpointProgress,
+  CheckpointRequest,
+  CheckpointResult,
+  LongWork,
+} from "./control.ts";
 import { currentRecord } from "./lineage.ts";
 import { runTerm } from "./term.ts";
 import type { Positions } from "./term_machine.ts";
@@ -42,6 +48,7 @@ export class Checkpointer {
   #abort: AbortController | null = null;
   #prune: { readonly abort: AbortController; readonly ended: Promise<void> } | null = null;
   #inProgress: CheckpointInProgress | null = null;
+  #progress: CheckpointProgress | null = null;
   #lastFinishedMs: number | null = null;
   #lastError: StateManagerError | null = null;
 
@@ -56,6 +63,11 @@ export class Checkpointer {
   /** The one that is under way. */
   get inProgress(): CheckpointInProgress | null {
     return this.#inProgress;
+  }
+
+  /** How far it is; null: it has not begun to read. */
+  get progress(): CheckpointProgress | null {
+    return this.#progress;
   }
 
   /** Wall time of the last one that ended well, an unchanged one included. */
@@ -156,6 +168,7 @@ export class Checkpointer {
       .finally(() => {
         this.#running = null;
         this.#inProgress = null;
+        this.#progress = null;
         this.#abort = null;
       });
     this.#running = running;
@@ -183,6 +196,11 @@ export class Checkpointer {
         await using hold = runs ? this.#options.hold(work.signal) : null;
         this.#inProgress = { id, kind, state: "capturing" };
         const onCaptured = () => this.#captured({ id, kind, state: "local" }, work);
+        const rate = new ProgressRate();
+        const onProgress = (progress: ArchiveProgress) => {
+          this.#progress = progressNow(progress, rate, clock);
+          work.onProgress?.(progress);
+        };
         const result = await archiver.create({
           id,
           kind,
@@ -194,7 +212,7 @@ export class Checkpointer {
           roots: place.roots,
           databases: await databases(work),
           always: work.always ?? false,
-        }, { ...work, onCaptured, ...(hold === null ? {} : { hold }) });
+        }, { ...work, onCaptured, onProgress, ...(hold === null ? {} : { hold }) });
         made = result;
         const { record, indexes } = result;
         return { made: record === null ? null : { record, indexes } };
@@ -243,6 +261,20 @@ export class Checkpointer {
     onFinished(result);
     return result;
   }
+}
+
+function progressNow(progress: ArchiveProgress, rate: ProgressRate, clock: Clock): CheckpointProgress {
+  const { phase, entries, bytes, totalBytes } = progress;
+  const { bytesPerSecond, secondsLeft } = rate.next(progress, clock.monotonicMs());
+  const whole = (value: number | null) => value === null ? null : Math.round(value);
+  return {
+    phase,
+    entries,
+    bytes,
+    total_bytes: totalBytes,
+    bytes_per_second: whole(bytesPerSecond),
+    seconds_left: whole(secondsLeft),
+  };
 }
 
 /** The archiver was asked: it answered, or the procedure rejected. */

@@ -67,7 +67,7 @@ export interface ManagerStatus {
     readonly last_error: string | null;
     readonly running: boolean;
     /** Until it is durable; null: none is under way, or it has not begun to look at files. */
-    readonly in_progress: CheckpointInProgress | null;
+    readonly in_progress: (CheckpointInProgress & { readonly progress: CheckpointProgress | null }) | null;
     readonly next: string | null;
     readonly verify: VerifyStatus;
   };
@@ -183,6 +183,17 @@ export interface CheckpointInProgress {
   readonly id: string;
   readonly kind: CheckpointRecord["kind"];
   readonly state: "capturing" | "local";
+}
+
+/** Names are public. */
+export interface CheckpointProgress {
+  readonly phase: ArchiveProgress["phase"];
+  readonly entries: number;
+  readonly bytes: number;
+  readonly total_bytes: number | null;
+  /** Null while it is too early to say. */
+  readonly bytes_per_second: number | null;
+  readonly seconds_left: number | null;
 }
 
 export interface CheckpointRequest {

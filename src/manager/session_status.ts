@@ -21,6 +21,7 @@ export interface SessionParts {
 export function sessionStatus(parts: SessionParts): SessionStatus {
   const { config, opened, restorer, supervisor, lease, nextCheckpointMs } = parts;
   const checkpointer = opened?.checkpointer;
+  const inProgress = checkpointer?.inProgress ?? null;
   return {
     repoId: opened?.repo.repo_id ?? null,
     storage: opened === null ? null : {
@@ -37,7 +38,7 @@ export function sessionStatus(parts: SessionParts): SessionStatus {
       last_finished: iso(checkpointer?.lastFinishedMs),
       last_error: checkpointer?.lastError?.message ?? null,
       running: checkpointer?.running ?? false,
-      in_progress: checkpointer?.inProgress ?? null,
+      in_progress: inProgress === null ? null : { ...inProgress, progress: checkpointer?.progress ?? null },
       next: iso(nextCheckpointMs),
       verify: opened?.verifier.status() ?? { running: false, next: null, last: null },
     },

@@ -4,6 +4,7 @@
  */
 
 import { accepts } from "hono/accepts";
+import { ProgressRate } from "../checkpoint/mod.ts";
 import type { ArchiveProgress } from "../checkpoint/types.ts";
 import type { Clock } from "../platform/clock.ts";
 import { asStateManagerError, StateManagerError } from "../platform/errors.ts";
@@ -11,6 +12,7 @@ import type { Log } from "../platform/log.ts";
 import type { ServerContext } from "./env.ts";
 import type { Operation, OperationEvent } from "./operation.ts";
 import { logUnexpected, problemOf } from "./problems.ts";
+import { speedView } from "./views.ts";
 
 /** A comment this often keeps proxies from closing a quiet stream. */
 const HEARTBEAT_MS = 15_000;
@@ -80,6 +82,7 @@ async function stream<T>(
   const encode = type === "text/event-stream" ? encodeEvent : encodeLine;
   const timeNow = () => new Date(clock.wallMs()).toISOString();
   const heartbeat = new AbortController();
+  const rate = new ProgressRate();
   const streams = c.env.streams;
   let stopListening = () => {};
   let open = true;
@@ -118,7 +121,7 @@ async function stream<T>(
       }
       stopListening = operation.listen((event) => {
         const last = untilCaptured && event.type === "captured";
-        send(event.type, eventFields(event), last);
+        send(event.type, eventFields(event, rate, clock.monotonicMs()), last);
       });
       operation.result.then(
         (result) => send("complete", answerOf(result).body, true),
@@ -174,8 +177,13 @@ async function beat(
   }
 }
 
-function eventFields(event: OperationEvent): Readonly<Record<string, unknown>> {
-  return event.type === "captured" ? { id: event.id } : progressView(event.progress);
+function eventFields(
+  event: OperationEvent,
+  rate: ProgressRate,
+  nowMs: number,
+): Readonly<Record<string, unknown>> {
+  if (event.type === "captured") return { id: event.id };
+  return { ...progressView(event.progress), ...speedView(rate.next(event.progress, nowMs)) };
 }
 
 function progressView(

@@ -17,6 +17,7 @@ export {
   processView,
   repairView,
   restoreResultView,
+  speedView,
   statusView,
   totalsView,
   verifyResultView,
