@@ -89,6 +89,13 @@ class Scene {
   }
 }
 
+async function interrupted(folder: string): Promise<{ builder: ReplicaBuilder; scene: Scene }> {
+  const { store, builder } = await replica(`${folder}/a`);
+  const scene = new Scene(folder, store);
+  await scene.interrupt();
+  return { builder, scene };
+}
+
 /** An object that is whole and right in itself, of this size, with other content. Nearly each mask gives one. */
 function sameSize(builder: ReplicaBuilder, sizeBytes: number): Uint8Array {
   for (let mask = 255; mask > 0; mask--) {
@@ -103,10 +110,8 @@ function sameSize(builder: ReplicaBuilder, sizeBytes: number): Uint8Array {
 
 Deno.test("a restore that was interrupted fetches only what it had not", async () => {
   await using folder = scratchFolder("resume-");
-  const { store, builder } = await replica(`${folder.path}/a`);
+  const { builder, scene } = await interrupted(folder.path);
   using _builder = builder;
-  const scene = new Scene(folder.path, store);
-  await scene.interrupt();
   const kept = scene.pieces.length * 8 * MIB;
   const result = await scene.restore();
   assert.equal(result.reusedBytes, kept);
@@ -116,10 +121,8 @@ Deno.test("a restore that was interrupted fetches only what it had not", async (
 
 Deno.test("pieces of another database, all of them and under the very names of this one's, are never taken for its own", async () => {
   await using folder = scratchFolder("resume-");
-  const { store, builder } = await replica(`${folder.path}/a`);
+  const { builder, scene } = await interrupted(folder.path);
   using _builder = builder;
-  const scene = new Scene(folder.path, store);
-  await scene.interrupt();
   const [first = ""] = scene.pieces;
   const other = sameSize(builder, Number(first.split("-").at(-2)));
   for (let start = 0; start < other.length; start += 8 * MIB) {
@@ -132,10 +135,8 @@ Deno.test("pieces of another database, all of them and under the very names of t
 
 Deno.test("pieces that a power cut left damaged or short are fetched anew", async () => {
   await using folder = scratchFolder("resume-");
-  const { store, builder } = await replica(`${folder.path}/a`);
+  const { builder, scene } = await interrupted(folder.path);
   using _builder = builder;
-  const scene = new Scene(folder.path, store);
-  await scene.interrupt();
   const [first = ""] = scene.pieces;
   Deno.truncateSync(scene.pathOf(first), MIB);
   const { reusedBytes } = await scene.restore();
@@ -152,10 +153,8 @@ Deno.test("pieces that a power cut left damaged or short are fetched anew", asyn
 
 Deno.test("pieces are kept for a restore that may go on, and for no other", async () => {
   await using folder = scratchFolder("resume-");
-  const { store, builder } = await replica(`${folder.path}/a`);
+  const { builder, scene } = await interrupted(folder.path);
   using _builder = builder;
-  const scene = new Scene(folder.path, store);
-  await scene.interrupt();
   const { reusedBytes } = await scene.restore(false);
   assert.equal(reusedBytes, 0);
   scene.assertRestored(builder);

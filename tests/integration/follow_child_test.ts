@@ -4,7 +4,7 @@ import assert from "node:assert/strict";
 import { listReplica } from "../../src/database/replica_listing.ts";
 import { systemClock } from "../../src/platform/clock.ts";
 import { isError } from "../../src/platform/errors.ts";
-import { type ProxyFault, startFaultProxy } from "../support/fault_proxy.ts";
+import { type FaultProxy, type ProxyFault, startFaultProxy } from "../support/fault_proxy.ts";
 import { bucketStore, FollowScene } from "../support/follow_scene.ts";
 import { findLitestream } from "../support/litestream.ts";
 import { waitFor } from "../support/manager_process.ts";
@@ -45,16 +45,25 @@ Deno.test("sync is a barrier: what was committed before it is in the store, and 
 
 const hasMinio = findMinio() !== null;
 
+/** A scene on MinIO, behind a proxy that can disturb it. */
+async function onMinio(work: (scene: FollowScene, proxy: FaultProxy) => Promise<void>): Promise<void> {
+  const minio = await startMinio();
+  assert.ok(minio !== null);
+  try {
+    await using proxy = startFaultProxy(minio.endpoint);
+    await using scene = await FollowScene.make(bucketStore(minio, proxy.endpoint));
+    await work(scene, proxy);
+  } finally {
+    await minio.stop();
+  }
+}
+
 Deno.test({
   name:
     "a bucket gets what litestream restore reads, and an idle database costs no requests [needs minio] [needs litestream]",
   ignore: !hasMinio || findLitestream() === null,
-  async fn() {
-    const minio = await startMinio();
-    assert.ok(minio !== null);
-    try {
-      await using proxy = startFaultProxy(minio.endpoint);
-      await using scene = await FollowScene.make(bucketStore(minio, proxy.endpoint));
+  fn: () =>
+    onMinio(async (scene, proxy) => {
       await scene.open("app.db");
       const link = scene.link([scene.database("app.db")]);
       await link.seal();
@@ -69,10 +78,7 @@ Deno.test({
         return proxy.requests.length === before;
       });
       assert.equal(link.status().databases[0]?.lagMs, 0);
-    } finally {
-      await minio.stop();
-    }
-  },
+    }),
 });
 
 /** Rows are written and confirmed while the child is killed again and again. `disturb` may do worse, in each round. */
@@ -119,12 +125,8 @@ Deno.test("killed at random moments, the child comes back and nothing that a bar
 Deno.test({
   name: "killed while the bucket loses replies and is away, the same holds [needs minio] [needs litestream]",
   ignore: !hasMinio || findLitestream() === null,
-  async fn() {
-    const minio = await startMinio();
-    assert.ok(minio !== null);
-    try {
-      await using proxy = startFaultProxy(minio.endpoint);
-      await using scene = await FollowScene.make(bucketStore(minio, proxy.endpoint));
+  fn: () =>
+    onMinio(async (scene, proxy) => {
       const random = seeded();
       const faults: readonly ProxyFault[] = [
         { operation: "put", when: "after", reset: true, count: 2 },
@@ -140,10 +142,7 @@ Deno.test({
         if (fault !== undefined) proxy.fail({ nth: 1 + Math.floor(random() * 3), ...fault });
       });
       assert.equal(await scene.litestreamRows("app.db"), await scene.restoredRows("app.db"));
-    } finally {
-      await minio.stop();
-    }
-  },
+    }),
 });
 
 Deno.test("a hundred databases are followed at once, one that cannot be disturbs no other", async () => {
@@ -194,12 +193,8 @@ Deno.test("new files of a folder are followed as they come", async () => {
 Deno.test({
   name: "while the store is away the lag grows, nothing is lost, and it catches up by itself [needs minio]",
   ignore: !hasMinio,
-  async fn() {
-    const minio = await startMinio();
-    assert.ok(minio !== null);
-    try {
-      await using proxy = startFaultProxy(minio.endpoint);
-      await using scene = await FollowScene.make(bucketStore(minio, proxy.endpoint));
+  fn: () =>
+    onMinio(async (scene, proxy) => {
       await scene.open("app.db");
       const link = scene.link([scene.database("app.db")]);
       await link.seal();
@@ -221,10 +216,7 @@ Deno.test({
       await waitFor("no lag", () => link.status().databases[0]?.lagMs === 0);
       assert.equal(link.status().databases[0]?.state, "following");
       assert.ok(scene.events.some(({ kind }) => kind === "recovered"));
-    } finally {
-      await minio.stop();
-    }
-  },
+    }),
 });
 
 Deno.test("a child whose deadline has passed sends nothing until it is told a later one", async () => {

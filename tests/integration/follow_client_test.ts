@@ -1,12 +1,13 @@
 import assert from "node:assert/strict";
 import { FollowLink, type FollowLinkOptions } from "../../src/database/follow_client.ts";
-import { type DatabaseStatus, type FollowedDatabase, NO_COUNTS } from "../../src/database/follow_protocol.ts";
+import { type FollowedDatabase } from "../../src/database/follow_protocol.ts";
 import { systemClock } from "../../src/platform/clock.ts";
 import { isError, type StateManagerError } from "../../src/platform/errors.ts";
 import { log } from "../../src/platform/log.ts";
 import { Secret } from "../../src/platform/secret.ts";
 import { waitFor } from "../support/manager_process.ts";
 import { scriptedFollower } from "../support/scripted_follower.ts";
+import { databaseStatus } from "../support/database_status.ts";
 
 const clock = systemClock();
 
@@ -19,24 +20,6 @@ const database = (name: string, more: Partial<FollowedDatabase> = {}): FollowedD
   retentionMs: 86_400_000,
   baseline: null,
   pins: [],
-  ...more,
-});
-
-const statusOf = (name: string, more: Partial<DatabaseStatus> = {}): DatabaseStatus => ({
-  name,
-  path: `/nowhere/${name}.db`,
-  state: "following",
-  journalMode: "wal",
-  txid: 5,
-  durableTxid: 5,
-  behindSinceBootMs: null,
-  walBytes: 0,
-  waitingFiles: 0,
-  waitingBytes: 0,
-  lastDurableMs: null,
-  lastError: null,
-  lastSnapshot: null,
-  counts: { ...NO_COUNTS, syncs: 3 },
   ...more,
 });
 
@@ -94,7 +77,7 @@ Deno.test("follow link replaces a child that dies, with the newest settings and 
 });
 
 Deno.test("follow link shows lag from the child's last word on while no child speaks, and counts over restarts", async () => {
-  const status = JSON.stringify({ type: "status", databases: [statusOf("a")], gone: [] });
+  const status = JSON.stringify({ type: "status", databases: [databaseStatus("a")], gone: [] });
   using script = scriptedFollower(
     `*'"position"'*) kill -9 $$;; *'"sync"'*) answer '{"txid":1}';;`,
     `say '${status}'`,

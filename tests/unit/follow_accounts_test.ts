@@ -3,10 +3,11 @@ import { Bell } from "../../src/database/follow_bell.ts";
 import { LagAccount } from "../../src/database/follow_lag.ts";
 import { Pins } from "../../src/database/follow_pins.ts";
 import { Places } from "../../src/database/follow_places.ts";
-import { type DatabaseStatus, NO_COUNTS } from "../../src/database/follow_protocol.ts";
+import { NO_COUNTS } from "../../src/database/follow_protocol.ts";
 import { FollowBoard } from "../../src/database/follow_status.ts";
 import { StateManagerError } from "../../src/platform/errors.ts";
 import { VirtualClock } from "../support/virtual_clock.ts";
+import { databaseStatus } from "../support/database_status.ts";
 
 const never = new AbortController().signal;
 
@@ -120,22 +121,7 @@ Deno.test("places are given in order, and back by disposal; who gives up leaves 
 Deno.test("board lets lag grow while a child is silent or dead, and keeps counts over its restarts", async () => {
   const clock = new VirtualClock();
   const board = new FollowBoard(clock);
-  const status: DatabaseStatus = {
-    name: "a",
-    path: "/a",
-    state: "following",
-    journalMode: "wal",
-    txid: 5,
-    durableTxid: 5,
-    behindSinceBootMs: null,
-    walBytes: 0,
-    waitingFiles: 0,
-    waitingBytes: 0,
-    lastDurableMs: null,
-    lastError: null,
-    lastSnapshot: null,
-    counts: { ...NO_COUNTS, syncs: 3 },
-  };
+  const status = databaseStatus("a");
   const lag = () => board.status("following", 1).databases[0]?.lagMs;
   board.childStarted();
   board.heard();
