@@ -28,8 +28,11 @@ import { changeHead, type HeadChange } from "../../src/manager/head_changes.ts";
 import { asStateManagerError } from "../../src/platform/errors.ts";
 import { type GcWorld, MARGIN_MS, type SimObject, type SimPack, TTL_MS } from "./gc_world.ts";
 import type { Reply } from "./lossy_network.ts";
+import { type Procedure, StormyMachine } from "./stormy_machine.ts";
 
 const RENEW_INTERVAL_MS = 2_500;
+const LONGEST_PAUSE_MS = 25_000;
+const LONGEST_ABSENCE_MS = 10_000;
 /** Few enough that old content comes back often, for that is what meets doomed packs. */
 const CHUNKS = 10;
 const CHUNKS_IN_USE = 4;
@@ -39,23 +42,15 @@ const PUT_TRIES = 3;
 const TAKE_OVERS = 8;
 const REPO_ID = "ab".repeat(16);
 
-type Wait =
-  | { readonly type: "request"; readonly apply: () => unknown }
-  | { readonly type: "sleep"; readonly ms: number };
-type Procedure<T = void> = Generator<Wait, T, Reply<unknown>>;
-
 interface Term {
   readonly token: number;
   /** No checkpoint or collection at the same time. */
   busy: boolean;
 }
 
-export class GcNode {
-  readonly index: number;
+export class GcNode extends StormyMachine {
   readonly #world: GcWorld;
   readonly #skewMs: number;
-  #life = 0;
-  #pausedUntilMs = 0;
   #term: Term | null = null;
   #deadlineMs = 0;
   #machine: HeadMachine | null = null;
@@ -63,19 +58,18 @@ export class GcNode {
   #seen = new Map<string, number>();
 
   constructor(world: GcWorld, index: number) {
+    super(world, index);
     this.#world = world;
-    this.index = index;
     this.#skewMs = world.chance.between(-30_000, 30_000);
   }
 
   powerOn(): void {
-    this.#life++;
-    this.#stop();
-    this.#spawn(this.#contend());
+    this.endLife();
+    this.spawn(this.#contend());
     if (this.#world.isStormy) this.#scheduleTrouble();
   }
 
-  #stop(): void {
+  protected stop(): void {
     this.#term = null;
     this.#machine = null;
     this.#seen = new Map();
@@ -86,58 +80,19 @@ export class GcNode {
     this.#world.at(this.#world.nowMs + chance.between(2_000, 30_000), () => {
       if (!this.#world.isStormy) return;
       if (chance.happens(0.5)) {
-        this.#pause();
+        this.pause(LONGEST_PAUSE_MS);
         this.#scheduleTrouble();
-      } else this.#crash();
+      } else this.crash(LONGEST_ABSENCE_MS);
     });
   }
 
-  #crash(): void {
-    this.#world.count("crash");
-    this.#world.trace(() => `${this.index} crashes`);
-    this.#life++;
-    this.#stop();
-    this.#world.at(this.#world.nowMs + this.#world.chance.between(100, 10_000), () => this.powerOn());
-  }
-
-  #pause(): void {
-    this.#world.count("pause");
-    this.#pausedUntilMs = this.#world.nowMs + this.#world.chance.between(1_000, 25_000);
-    this.#world.trace(() => `${this.index} stops until ${this.#pausedUntilMs.toFixed(0)}`);
-  }
-
-  /** Runs when the machine runs, and only in the life that asked for it. */
-  #later(atMs: number, run: () => void): void {
-    const life = this.#life;
-    this.#world.at(atMs, () => {
-      if (life !== this.#life) return;
-      if (this.#world.nowMs < this.#pausedUntilMs) this.#later(this.#pausedUntilMs, run);
-      else run();
-    });
-  }
-
-  #spawn(procedure: Procedure): void {
-    const go = (reply: Reply<unknown>) => {
-      const next = procedure.next(reply);
-      if (next.done === true) return;
-      const wait = next.value;
-      if (wait.type === "sleep") {
-        return this.#later(this.#world.nowMs + wait.ms, () => go({ type: "done", value: null }));
-      }
-      // It may be stopped, or die, between any two requests.
-      if (this.#world.happens(0.006)) this.#pause();
-      if (this.#world.happens(0.003)) {
-        this.#world.count("crash between two requests");
-        return this.#crash();
-      }
-      this.#later(this.#world.nowMs, () => {
-        const life = this.#life;
-        this.#world.request(wait.apply, (answer) => {
-          if (life === this.#life) this.#later(this.#world.nowMs, () => go(answer));
-        });
-      });
-    };
-    go({ type: "done", value: null });
+  protected disturb(): boolean {
+    // It may be stopped, or die, between any two requests.
+    if (this.#world.happens(0.006)) this.pause(LONGEST_PAUSE_MS);
+    if (!this.#world.happens(0.003)) return false;
+    this.#world.count("crash between two requests");
+    this.crash(LONGEST_ABSENCE_MS);
+    return true;
   }
 
   // ---- the lease, as an oracle
@@ -156,8 +111,8 @@ export class GcNode {
       this.#deadlineMs = world.nowMs + TTL_MS - MARGIN_MS;
       world.count("term");
       world.trace(() => `${this.index} holds with token ${term.token}`);
-      this.#spawn(this.#renew(term));
-      this.#spawn(this.#hold(term));
+      this.spawn(this.#renew(term));
+      this.spawn(this.#hold(term));
     }
   }
 
@@ -175,7 +130,7 @@ export class GcNode {
 
   #end(term: Term, why: string): void {
     this.#world.trace(() => `${this.index} ends term ${term.token}: ${why}`);
-    if (this.#term === term) this.#stop();
+    if (this.#term === term) this.stop();
   }
 
   // ---- a term
@@ -183,7 +138,7 @@ export class GcNode {
   *#hold(term: Term): Procedure {
     const world = this.#world;
     // A token may come twice where the lease errs; whose head it is the writer's name tells.
-    const writer = `${this.index}.${this.#life}.${term.token}.${++this.#versions}`;
+    const writer = `${this.index}.${this.life}.${term.token}.${++this.#versions}`;
     this.#machine = initialHead({ repoId: REPO_ID, token: term.token, writer });
     for (let attempt = 0; this.#machine?.standing !== "ours"; attempt++) {
       if (attempt === TAKE_OVERS) return this.#end(term, "no take-over");
@@ -204,7 +159,7 @@ export class GcNode {
       if (world.isStormy ? world.chance.happens(0.55) : turn % 2 === 0) {
         yield* this.#exclusively(term, this.#checkpoint(term));
       } else if (world.happens(0.1)) yield* this.#pin(term);
-      else if (world.mutant.collectsBesideCheckpoint === true) this.#spawn(this.#prune(term));
+      else if (world.mutant.collectsBesideCheckpoint === true) this.spawn(this.#prune(term));
       else yield* this.#exclusively(term, this.#prune(term));
       if (this.#isLost) return this.#end(term, "the head is another's");
     }

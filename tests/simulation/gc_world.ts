@@ -7,10 +7,8 @@
 
 import { INDEX_PREFIX, packKey, PACKS_PREFIX, ROOTS_PREFIX } from "../../src/checkpoint/ids.ts";
 import type { Head } from "../../src/checkpoint/types.ts";
-import { Chance } from "./chance.ts";
 import { GcNode } from "./gc_node.ts";
-import { type Reply, sendRequest } from "./lossy_network.ts";
-import { Timeline } from "./timeline.ts";
+import { StormyWorld } from "./stormy_world.ts";
 
 export const TTL_MS = 8_000;
 export const MARGIN_MS = 2_000;
@@ -67,14 +65,11 @@ export interface GcOutcome {
   readonly trace: readonly string[];
 }
 
-export class GcWorld {
-  readonly chance: Chance;
+export class GcWorld extends StormyWorld {
   readonly mutant: GcMutant;
   readonly objects = new Map<string, SimObject>();
   readonly nodes: GcNode[] = [];
-  readonly tally: Record<string, number> = {};
   violation: string | null = null;
-  nowMs = 0;
   head: Head | null = null;
   lease = { token: 0, holder: -1, expiresMs: 0 };
   /** How much too early the lease may be taken in this history. */
@@ -83,11 +78,9 @@ export class GcWorld {
   readonly keepLast: number;
   /** Chunks of each checkpoint, as the program had them. */
   readonly needs = new Map<string, readonly string[]>();
-  readonly #timeline = new Timeline();
   readonly #recent = new Map<string, { readonly atMs: number; readonly before: SimObject | undefined }>();
   /** When each object came. */
   readonly #born = new Map<string, number>();
-  readonly #lines: string[] | null;
   /** Keys that the head names, directly or by its indexes. */
   #named = new Set<string>();
   #ids = 0;
@@ -95,9 +88,8 @@ export class GcWorld {
   #calmCollections = 0;
 
   constructor(seed: number, options: { readonly mutant?: GcMutant; readonly traced?: boolean } = {}) {
-    this.chance = new Chance(seed);
+    super(seed, { stormMs: STORM_MS, traceLines: options.traced === true ? TRACE_LINES : null });
     this.mutant = options.mutant ?? {};
-    this.#lines = options.traced === true ? [] : null;
     this.leaseErrorMs = this.chance.happens(0.5) ? this.chance.between(0, TTL_MS + 4_000) : 0;
     this.graceMs = [0, 1_000, 8_000][this.chance.below(3)] ?? 0;
     this.keepLast = 1 + this.chance.below(3);
@@ -107,36 +99,9 @@ export class GcWorld {
 
   run(): GcOutcome {
     for (const node of this.nodes) node.powerOn();
-    while (this.violation === null) {
-      const next = this.#timeline.next();
-      if (next === undefined || next.atMs > END_MS) break;
-      this.nowMs = next.atMs;
-      next.run();
-    }
+    this.pass(END_MS, () => this.violation === null);
     if (this.violation === null) this.#checkEnd();
-    return { violation: this.violation, tally: this.tally, trace: this.#lines ?? [] };
-  }
-
-  get isStormy(): boolean {
-    return this.nowMs < STORM_MS;
-  }
-
-  happens(probability: number): boolean {
-    return this.nowMs < STORM_MS && this.chance.float() < probability;
-  }
-
-  at(atMs: number, run: () => void): void {
-    this.#timeline.add(Math.max(this.nowMs, atMs), run);
-  }
-
-  count(what: string): void {
-    this.tally[what] = (this.tally[what] ?? 0) + 1;
-  }
-
-  trace(line: () => string): void {
-    if (this.#lines === null) return;
-    this.#lines.push(`${this.nowMs.toFixed(0).padStart(7)} ${line()}`);
-    if (this.#lines.length > TRACE_LINES) this.#lines.shift();
+    return { violation: this.violation, tally: this.tally, trace: this.lines };
   }
 
   freshId(): string {
@@ -145,10 +110,6 @@ export class GcWorld {
 
   fail(what: string): void {
     this.violation ??= what;
-  }
-
-  request<T>(apply: () => T, answer: (reply: Reply<T>) => void): void {
-    sendRequest(this, apply, answer);
   }
 
   /** A collection of garbage that began at `beganMs` has ended without a failure. */

@@ -23,18 +23,15 @@ import {
   type SlotWorld,
   TTL_MS,
 } from "./slot_world.ts";
+import { type Procedure, StormyMachine } from "./stormy_machine.ts";
 
 const RENEW_INTERVAL_MS = 4_000;
+const LONGEST_PAUSE_MS = 40_000;
+const LONGEST_ABSENCE_MS = 30_000;
 const LEVELS = [{ level: 1, intervalMs: 30_000 }, { level: 2, intervalMs: 90_000 }];
 const SNAPSHOT_INTERVAL_MS = 150_000;
 const RETENTION_MS = 120_000;
 const PINS_KEPT = 6;
-
-/** What a procedure waits for: a request or time. */
-type Wait =
-  | { readonly type: "request"; readonly apply: () => unknown }
-  | { readonly type: "sleep"; readonly ms: number };
-type Procedure = Generator<Wait, void, Reply<unknown>>;
 
 /** What is on the machine's disk, and survives a crash. */
 interface Term {
@@ -50,11 +47,8 @@ interface Disk {
   files: Body[];
 }
 
-export class SlotNode {
-  readonly index: number;
+export class SlotNode extends StormyMachine {
   readonly #world: SlotWorld;
-  #life = 0;
-  #pausedUntilMs = 0;
   /** The term, or what of it this life of the child makes; null: none. */
   #term: Term | null = null;
   #deadlineMs = 0;
@@ -65,18 +59,17 @@ export class SlotNode {
   #isRunning = false;
 
   constructor(world: SlotWorld, index: number) {
+    super(world, index);
     this.#world = world;
-    this.index = index;
   }
 
   powerOn(): void {
-    this.#life++;
-    this.#stop();
-    this.#spawn(this.#contend());
+    this.endLife();
+    this.spawn(this.#contend());
     if (this.#world.isStormy) this.#scheduleTrouble();
   }
 
-  #stop(): void {
+  protected stop(): void {
     this.#term = null;
     this.#machine = null;
     this.#isRunning = false;
@@ -88,18 +81,12 @@ export class SlotNode {
       if (!this.#world.isStormy) return;
       const kind = chance.below(5);
       if (kind < 2) {
-        this.#pause();
+        this.pause(LONGEST_PAUSE_MS);
         this.#scheduleTrouble();
       } else if (kind === 2) {
         this.#restartChild();
         this.#scheduleTrouble();
-      } else {
-        this.#world.count("crash");
-        this.#world.trace(() => `${this.index} crashes`);
-        this.#life++;
-        this.#stop();
-        this.#world.at(this.#world.nowMs + chance.between(100, 30_000), () => this.powerOn());
-      }
+      } else this.crash(LONGEST_ABSENCE_MS);
     });
   }
 
@@ -111,45 +98,14 @@ export class SlotNode {
     const term = { token: this.#term.token };
     this.#term = term;
     this.#machine = null;
-    this.#spawn(this.#renew(term));
-    this.#spawn(this.#hold(term, true, true));
+    this.spawn(this.#renew(term));
+    this.spawn(this.#hold(term, true, true));
   }
 
-  #pause(): void {
-    this.#world.count("pause");
-    this.#pausedUntilMs = this.#world.nowMs + this.#world.chance.between(1_000, 40_000);
-    this.#world.trace(() => `${this.index} stops until ${this.#pausedUntilMs.toFixed(0)}`);
-  }
-
-  /** Runs when the machine runs, and only in the life that asked for it. */
-  #later(atMs: number, run: () => void): void {
-    const life = this.#life;
-    this.#world.at(atMs, () => {
-      if (life !== this.#life) return;
-      if (this.#world.nowMs < this.#pausedUntilMs) this.#later(this.#pausedUntilMs, run);
-      else run();
-    });
-  }
-
-  /** Carries a procedure out until it ends or the machine crashes. */
-  #spawn(procedure: Procedure): void {
-    const go = (reply: Reply<unknown>) => {
-      const next = procedure.next(reply);
-      if (next.done === true) return;
-      const wait = next.value;
-      if (wait.type === "sleep") {
-        return this.#later(this.#world.nowMs + wait.ms, () => go({ type: "done", value: null }));
-      }
-      // It may be stopped between its look at the clock and the send.
-      if (this.#world.happens(0.004)) this.#pause();
-      this.#later(this.#world.nowMs, () => {
-        const life = this.#life;
-        this.#world.request(wait.apply, (answer) => {
-          if (life === this.#life) this.#later(this.#world.nowMs, () => go(answer));
-        });
-      });
-    };
-    go({ type: "done", value: null });
+  protected disturb(): boolean {
+    // It may be stopped between its look at the clock and the send.
+    if (this.#world.happens(0.004)) this.pause(LONGEST_PAUSE_MS);
+    return false;
   }
 
   // ---- the lease, as an oracle
@@ -170,8 +126,8 @@ export class SlotNode {
       this.#deadlineMs = world.nowMs + TTL_MS - MARGIN_MS;
       world.count(keeps ? "return" : "take-over");
       world.trace(() => `${this.index} holds with token ${term.token}${keeps ? ", keeps its data" : ""}`);
-      this.#spawn(this.#renew(term));
-      this.#spawn(this.#hold(term, keeps));
+      this.spawn(this.#renew(term));
+      this.spawn(this.#hold(term, keeps));
     }
   }
 
@@ -189,7 +145,7 @@ export class SlotNode {
 
   #end(why: string): void {
     this.#world.trace(() => `${this.index} ends its term: ${why}`);
-    this.#stop();
+    this.stop();
   }
 
   // ---- a term
@@ -248,7 +204,7 @@ export class SlotNode {
     files: readonly SimFile[],
     base: { readonly txid: number; readonly token: number },
     wasRunning: boolean,
-  ): Generator<Wait, boolean, Reply<unknown>> {
+  ): Procedure<boolean> {
     const world = this.#world;
     const { token } = term;
     this.#listing = HolderListing.of(PLACE, files);
@@ -333,7 +289,7 @@ export class SlotNode {
     return this.#disk.files.find((body) => body.txid > durableTxid);
   }
 
-  *#ask<T>(apply: () => T): Generator<Wait, Reply<T>, Reply<unknown>> {
+  *#ask<T>(apply: () => T): Procedure<Reply<T>> {
     return (yield { type: "request", apply }) as Reply<T>;
   }
 
@@ -409,9 +365,9 @@ export class SlotNode {
   #start(term: Term): void {
     this.#isRunning = true;
     this.#world.trace(() => `${this.index} runs its program on ${this.#machine?.durableTxid}`);
-    this.#spawn(this.#program(term));
-    this.#spawn(this.#pinning(term));
-    this.#spawn(this.#compaction(term));
+    this.spawn(this.#program(term));
+    this.spawn(this.#pinning(term));
+    this.spawn(this.#compaction(term));
   }
 
   *#program(term: Term): Procedure {
@@ -457,7 +413,7 @@ export class SlotNode {
   }
 
   /** One level: merge, put, delete; false when anything failed. */
-  *#compact(term: Term, level: number): Generator<Wait, boolean, Reply<unknown>> {
+  *#compact(term: Term, level: number): Procedure<boolean> {
     const world = this.#world;
     const pins = world.mutant.ignoresPins === true ? new Set<number>() : this.#pins;
     for (;;) {
@@ -493,7 +449,7 @@ export class SlotNode {
     return yield* this.#expire(term, level, [...pins]);
   }
 
-  *#expire(term: Term, level: number, pins: readonly number[]): Generator<Wait, boolean, Reply<unknown>> {
+  *#expire(term: Term, level: number, pins: readonly number[]): Procedure<boolean> {
     const world = this.#world;
     const { files } = this.#listing;
     const nowMs = world.nowMs + (world.mutant.emptiesSlotsAtOnce === true ? COMMIT_RETENTION_MS : 0);

@@ -7,11 +7,9 @@
 
 import { replicaKey } from "../../src/database/replica_layout.ts";
 import type { ReplicaFile } from "../../src/database/replica_listing.ts";
-import { Chance } from "./chance.ts";
-import { type Reply, sendRequest } from "./lossy_network.ts";
 import { SlotChecks } from "./slot_checks.ts";
 import { SlotNode } from "./slot_node.ts";
-import { Timeline } from "./timeline.ts";
+import { StormyWorld } from "./stormy_world.ts";
 
 export const PLACE = { layout: "bucket", name: "app" } as const;
 export const TTL_MS = 15_000;
@@ -74,28 +72,22 @@ export interface SlotOutcome {
   readonly trace: readonly string[];
 }
 
-export class SlotWorld {
-  readonly chance: Chance;
+export class SlotWorld extends StormyWorld {
   readonly mutant: SlotMutant;
   readonly checks: SlotChecks;
   readonly objects = new Map<string, SimObject>();
   readonly nodes: SlotNode[] = [];
   /** TXIDs of kept checkpoints. */
   readonly pins = new Set<number>();
-  readonly tally: Record<string, number> = {};
-  nowMs = 0;
-  readonly #timeline = new Timeline();
   readonly #recent = new Map<string, { readonly atMs: number; readonly before: SimObject | undefined }>();
-  readonly #lines: string[] | null;
   lease = { token: 0, holder: -1, expiresMs: 0 };
   /** How much too early the lease may be taken in this history. */
   readonly leaseErrorMs: number;
   #ids = 0;
 
   constructor(seed: number, options: { readonly mutant?: SlotMutant; readonly traced?: boolean } = {}) {
-    this.chance = new Chance(seed);
+    super(seed, { stormMs: STORM_MS, traceLines: options.traced === true ? TRACE_LINES : null });
     this.mutant = options.mutant ?? {};
-    this.#lines = options.traced === true ? [] : null;
     this.checks = new SlotChecks(this);
     this.leaseErrorMs = this.chance.happens(0.5) ? this.chance.between(0, TTL_MS + 10_000) : 0;
     const count = 2 + this.chance.below(2);
@@ -108,46 +100,13 @@ export class SlotWorld {
       this.at(atMs + this.chance.between(0, 40_000), () => this.checks.restores());
     }
     this.at(STORM_MS + 75_000, () => this.checks.calm());
-    while (this.checks.violation === null) {
-      const next = this.#timeline.next();
-      if (next === undefined || next.atMs > END_MS) break;
-      this.nowMs = next.atMs;
-      next.run();
-    }
+    this.pass(END_MS, () => this.checks.violation === null);
     if (this.checks.violation === null) this.checks.end();
-    return { violation: this.checks.violation, tally: this.tally, trace: this.#lines ?? [] };
-  }
-
-  get isStormy(): boolean {
-    return this.nowMs < STORM_MS;
-  }
-
-  /** Only while faults happen. */
-  happens(probability: number): boolean {
-    return this.nowMs < STORM_MS && this.chance.float() < probability;
-  }
-
-  at(atMs: number, run: () => void): void {
-    this.#timeline.add(Math.max(this.nowMs, atMs), run);
-  }
-
-  count(what: string): void {
-    this.tally[what] = (this.tally[what] ?? 0) + 1;
-  }
-
-  trace(line: () => string): void {
-    if (this.#lines === null) return;
-    this.#lines.push(`${this.nowMs.toFixed(0).padStart(7)} ${line()}`);
-    if (this.#lines.length > TRACE_LINES) this.#lines.shift();
+    return { violation: this.checks.violation, tally: this.tally, trace: this.lines };
   }
 
   newBody(txid: number, token: number, parent: Body | null): Body {
     return { txid, token, parent, id: ++this.#ids };
-  }
-
-  /** One request of a node; `apply` runs where it lands, `answer` gets what the node hears. */
-  request<T>(apply: () => T, answer: (reply: Reply<T>) => void): void {
-    sendRequest(this, apply, answer);
   }
 
   /** Lands a put that is only to create. */
