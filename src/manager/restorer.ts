@@ -339,8 +339,9 @@ export class Restorer {
           token: head.token,
           head: head.head,
         }, work);
-        // The intent comes next, and whoever finds one must be able to finish it.
+        // The intent comes next, and whoever finds one must be able to finish it. What a listed checkpoint names is kept.
         for (const [name, { txid }] of Object.entries(databases)) {
+          if (source.databases?.[name]?.txid === txid) continue;
           await this.#options.databases.checkPoint(name, txid, work.signal);
         }
         work.signal?.throwIfAborted();
