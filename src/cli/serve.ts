@@ -80,6 +80,7 @@ class SignalDesk {
       this.#stopAsked.abort(new StateManagerError("cancelled", `start: ended by ${signal}`));
     }
     if (signal === "SIGUSR1") this.onReopen();
+    if (signal === "SIGUSR2") this.#manager?.tellState();
     if (this.#manager === null) {
       this.#early.push(signal);
       return;

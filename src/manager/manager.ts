@@ -286,6 +286,26 @@ export class Manager implements Control {
     if (signal === "SIGHUP" && this.#options.mode === "server") void this.#reloader.hangUp();
   }
 
+  /** SIGUSR2: the state into the log, for one who has only a shell; in the place of a command it is the command's. */
+  tellState(): void {
+    if (this.#options.mode === "run") return;
+    const { processes, lease, checkpoint, warnings } = this.status();
+    logger.info(`state: ${this.#state}`, {
+      reason: this.#reason,
+      lease: lease === null ? null : { state: lease.state, token: lease.token },
+      checkpoint: { current: checkpoint.current?.n ?? null, last_error: checkpoint.last_error },
+      processes: processes.map(({ name, state, ready, pid, restarts, reason }) => ({
+        name,
+        state,
+        ready,
+        pid,
+        restarts,
+        reason,
+      })),
+      warnings,
+    });
+  }
+
   // ---- Control
 
   get logs(): ProcessLogs {

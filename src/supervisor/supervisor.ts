@@ -15,6 +15,7 @@ import { Measuring } from "./measuring.ts";
 import { isJob, outcomeOf } from "./outcome.ts";
 import { ProcessRunner } from "./runner.ts";
 import { Scheduler } from "./scheduler.ts";
+import { levelDeadlineMs, refuseSurvivors } from "./stop_order.ts";
 import { Watching } from "./watching.ts";
 import type { UnitWatch } from "./units.ts";
 import type {
@@ -26,11 +27,6 @@ import type {
   SupervisorOutcome,
 } from "./types.ts";
 
-/**
- * Kept back from the stop of a level for each level below it (at most half of what is left): without it one hanging
- * client eats the whole grace, and the database below it is killed without ever having been asked to stop.
- */
-const LEVEL_RESERVE_MS = 1_000;
 /** After KILL at the deadline a process is gone in milliseconds, or it is in the kernel and cannot be ended by anybody. */
 const UNKILLABLE_AFTER_MS = 2_000;
 /** How often a stop looks whether its deadline was moved. */
@@ -280,6 +276,7 @@ export class Supervisor {
     return {
       ...status,
       nextStartMs: status.nextStartMs ?? tickMs,
+      reason: status.reason ?? this.#watching.troubleOf(name),
       stoppedByRequest: this.#heldDown.has(name),
       waitingFor: runner.machine.state === "waiting" ? this.#openConditions(runner) : [],
     };
@@ -557,32 +554,13 @@ export class Supervisor {
     for (const names of this.#levels.toReversed()) {
       levelsBelow--;
       const runners = names.flatMap((name) => this.#runners.get(name) ?? []); // one may have been retired
-      const deadlineMs = this.#levelDeadlineMs(levelsBelow);
+      const deadlineMs = levelDeadlineMs(this.#stopByMs, this.#clock.monotonicMs(), levelsBelow);
       for (const runner of runners) runner.dispatch({ type: "want-down", deadlineMs });
       await this.#until(runners, () => this.#stopByMs + UNKILLABLE_AFTER_MS);
     }
     const left = [...this.#runners.values()].filter((runner) => isLive(runner.machine));
     this.#finishStop();
-    const dangerous = left.flatMap((runner) =>
-      runner.survivors.filter((survivor) => !survivor.endsWith(", D)")).map((pid) =>
-        `${runner.spec.name} ${pid}`
-      )
-    );
-    if (dangerous.length === 0) return;
-    throw new StateManagerError(
-      "timeout",
-      `stop processes: still alive after KILL: ${dangerous.join("; ")}`,
-      {
-        hint: "they may belong to another user that this manager may not signal",
-      },
-    );
-  }
-
-  #levelDeadlineMs(levelsBelow: number): number {
-    const leftMs = Math.max(0, this.#stopByMs - this.#clock.monotonicMs());
-    return this.#stopByMs === Infinity
-      ? Infinity
-      : this.#stopByMs - Math.min(levelsBelow * LEVEL_RESERVE_MS, leftMs / 2);
+    refuseSurvivors(left);
   }
 
   /** Resolves when none of them is live, or when the moment of giving up, which may move nearer, has come. */

@@ -24,6 +24,8 @@ interface Armed {
   lastPath: string;
   waiting: boolean;
   failureTold: boolean;
+  /** It is suspended. */
+  trouble: string | null;
 }
 
 export class Watching {
@@ -52,7 +54,14 @@ export class Watching {
   /** A person started it: one that was suspended is watched again, and what changed before is past. */
   forget(name: string): void {
     const armed = this.#armed.get(name);
-    if (armed !== undefined) armed.state = NEW_WATCH_STATE;
+    if (armed === undefined) return;
+    armed.state = NEW_WATCH_STATE;
+    armed.trouble = null;
+  }
+
+  /** Why changes restart it no more; null: they do, or it is not watched at all. */
+  troubleOf(name: string): string | null {
+    return this.#armed.get(name)?.trouble ?? null;
   }
 
   stop(): void {
@@ -69,6 +78,7 @@ export class Watching {
       lastPath: "",
       waiting: false,
       failureTold: false,
+      trouble: null,
     };
     this.#armed.set(name, armed);
     for (const path of spec.paths) void this.#watch(name, armed, path);
@@ -116,6 +126,7 @@ export class Watching {
         armed.state = state;
         if (verdict === "suspend") {
           const reason = `restarted too often: ${armed.lastPath} changes again and again`;
+          armed.trouble = `not watched: ${reason}`;
           onEvent({ type: "watch-trouble", name, reason });
         }
       }

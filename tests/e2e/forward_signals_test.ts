@@ -33,6 +33,8 @@ Deno.test("every signal that can be passed on reaches the program that asks for 
     manager.signal(signal);
     await seen(`got-${signal}`);
   }
+  const told = /"state: running".*"name":"other","state":"(starting|running)"/; // what SIGUSR2 asks for
+  await waitFor("the state in the log", () => told.test(manager.stderr), 60_000, () => manager.tail());
   const { processes } = await manager.json("/", { headers: { accept: "application/json" } });
   assert.deepEqual(processes.map(({ restarts }: { restarts: number }) => restarts), [0, 0]);
   manager.signal("SIGTERM");
