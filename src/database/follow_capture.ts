@@ -9,7 +9,7 @@ import type { StateManagerError } from "../platform/errors.ts";
 import { type FileStamp, fileStamp, sameStamp } from "../platform/file_stamp.ts";
 import { Bell } from "./follow_bell.ts";
 import type { LagAccount } from "./follow_lag.ts";
-import { isCaptureDue } from "./follow_pace.ts";
+import { isCaptureDue, LOOK_INTERVAL_MS, nextLookMs, type PaceFacts } from "./follow_pace.ts";
 import type { Captor } from "./follow_ports.ts";
 import { Persistence } from "./follow_persistence.ts";
 import type { SyncResult } from "./follower_types.ts";
@@ -137,19 +137,22 @@ export class CaptureLoop {
     await this.#captor?.[Symbol.asyncDispose](); // as a crash would leave it: the next start proves the position
   }
 
-  /** A cheap look, several times a second. */
-  tick(nowMs: number): void {
-    if (this.#isBusy) return;
+  /** A cheap look. Gives how long the next one may take to come. */
+  tick(nowMs: number): number {
+    if (this.#isBusy) return LOOK_INTERVAL_MS;
     const { lag, onSeen } = this.#options;
     if (this.#looksChanged()) {
       lag.changed(this.#lastLookMs);
       onSeen();
     }
     this.#lastLookMs = nowMs;
-    const isDue = (lag.hasUncaptured || this.#isDoubtOver()) && this.#isDue(nowMs);
+    const facts = this.#facts(nowMs);
+    const isDue = (lag.hasUncaptured || this.#isDoubtOver()) && isCaptureDue(facts);
     const isUpkeepDue = nowMs - this.#lastUpkeepMs >= UPKEEP_INTERVAL_MS && this.#logBytes > 0;
     const isWanted = this.#asking.length > 0 || this.#isUnsettled;
-    if (isWanted || isDue || isUpkeepDue) this.#bell.ring();
+    const isNeeded = isWanted || isDue || isUpkeepDue;
+    if (isNeeded) this.#bell.ring();
+    return isNeeded || !lag.hasUncaptured ? LOOK_INTERVAL_MS : nextLookMs(facts);
   }
 
   /**
@@ -249,16 +252,16 @@ export class CaptureLoop {
     return this.#logStamp?.sizeBytes ?? 0;
   }
 
-  #isDue(nowMs: number): boolean {
+  #facts(nowMs: number): PaceFacts {
     const { lag, syncIntervalMs, backlogBytes } = this.#options;
     const grownBytes = this.#logBytes - this.#capturedLogBytes;
-    return isCaptureDue({
+    return {
       sinceCaptureMs: nowMs - this.#lastCaptureMs,
       syncIntervalMs,
       waitingFiles: lag.waitingFiles,
       uncapturedBytes: grownBytes >= 0 ? grownBytes : this.#logBytes, // it began anew
       backlogBytes: backlogBytes(),
-    });
+    };
   }
 
   /** Remembers how the files are now: what changes after this is not in the capture that begins. */

@@ -95,7 +95,7 @@ export class FollowFleet {
 
   /** Looks and tells, until `stop`. */
   async run(): Promise<void> {
-    const { clock } = this.#options;
+    const { clock, folders } = this.#options;
     const { signal } = this.#stop;
     for (let lookMs = clock.monotonicMs(); !signal.aborted;) {
       const nowMs = clock.monotonicMs();
@@ -103,10 +103,11 @@ export class FollowFleet {
         this.#lastFolderMs = nowMs;
         await this.#scanFolders();
       }
-      for (const unit of this.#units.values()) unit.tick(nowMs);
+      let pauseMs = this.#units.size > 0 && folders.length === 0 ? Infinity : LOOK_INTERVAL_MS;
+      for (const unit of this.#units.values()) pauseMs = Math.min(pauseMs, unit.tick(nowMs));
       this.#tell(nowMs);
       // In time with a beat, so that ten looks are a second; one that comes late begins another beat.
-      lookMs = Math.max(lookMs + LOOK_INTERVAL_MS, nowMs);
+      lookMs = Math.max(lookMs + pauseMs, nowMs);
       await clock.sleep(lookMs - clock.monotonicMs(), { signal }).catch(() => {});
     }
   }

@@ -19,6 +19,10 @@ export interface PaceFacts {
 
 /** Half of it is added to a commit's way to the store on average; two system calls per database and look. */
 export const LOOK_INTERVAL_MS = 100;
+/** Between two looks at a database that waits for its interval, however long that is: it may write faster now. */
+const LONGEST_LOOK_MS = 1000;
+/** A look is that much before the interval's end: timers are late. */
+const EARLY_MS = 10;
 /** One on its way and one behind it keep the line busy. */
 const FILES_AHEAD = 2;
 /** About 1000 pages, at which the log is checkpointed and begins anew: it must be captured before. */
@@ -41,6 +45,18 @@ export function isCaptureDue(facts: PaceFacts): boolean {
   // At the look that is nearest: the one before the interval's end is a moment early, the next one would be late.
   if (waitingFiles < FILES_AHEAD) return sinceCaptureMs + LOOK_INTERVAL_MS / 2 >= syncIntervalMs;
   return waitingFiles < OUTAGE_FILES && sinceCaptureMs >= Math.max(OUTAGE_INTERVAL_MS, syncIntervalMs);
+}
+
+/**
+ * It has changed and its capture is not due: when it is to be looked at again. Each look that can change nothing costs a
+ * little of the machine that the program runs on. Well before its log reaches a step's size, at the rate that it had.
+ */
+export function nextLookMs(facts: PaceFacts): number {
+  const { sinceCaptureMs, syncIntervalMs, waitingFiles, uncapturedBytes } = facts;
+  if (isBackedUp(facts) || waitingFiles >= FILES_AHEAD) return LOOK_INTERVAL_MS;
+  const untilStepMs = (STEP_BYTES - uncapturedBytes) / (uncapturedBytes / Math.max(1, sinceCaptureMs));
+  const ms = Math.min(syncIntervalMs - sinceCaptureMs - EARLY_MS, untilStepMs / 2, LONGEST_LOOK_MS);
+  return Math.max(LOOK_INTERVAL_MS, ms);
 }
 
 /** So much waits on the disk that only large steps are taken. */

@@ -14,7 +14,7 @@ import { fileStamp } from "../platform/file_stamp.ts";
 import { errorToWire } from "../platform/wire_error.ts";
 import { CaptureLoop } from "./follow_capture.ts";
 import { LagAccount } from "./follow_lag.ts";
-import { BACKLOG_MOST_BYTES, isBacklogOver } from "./follow_pace.ts";
+import { BACKLOG_MOST_BYTES, isBacklogOver, LOOK_INTERVAL_MS } from "./follow_pace.ts";
 import type { Places } from "./follow_places.ts";
 import { Pins } from "./follow_pins.ts";
 import type { UnitParts } from "./follow_ports.ts";
@@ -146,13 +146,14 @@ export class FollowUnit {
     this.#pins.keep(pins);
   }
 
-  /** A cheap look, several times a second. */
-  tick(nowMs: number): void {
-    if (this.#givingUp !== null) return;
-    this.#capture.tick(nowMs);
+  /** A cheap look. Gives how long the next one may take to come. */
+  tick(nowMs: number): number {
+    if (this.#givingUp !== null) return LOOK_INTERVAL_MS;
+    const pauseMs = this.#capture.tick(nowMs);
     this.#ship.tick();
     this.#lookAtCompactor();
     if (this.#isBacklogOver(nowMs)) this.#givingUp = this.#giveUpBacklog(nowMs);
+    return pauseMs;
   }
 
   /** Nothing after it was sent: the slot after the durable one may be under way, and is, with its file, left alone. */

@@ -111,7 +111,7 @@ export class Follower {
   }
 
   /** Local files that are whole and durable, ascending. */
-  localFiles(): LocalFile[] {
+  localFiles(): readonly LocalFile[] {
     return this.#context.local.list();
   }
 

@@ -53,8 +53,10 @@ export interface WriteSteps {
 export class LocalLtx {
   readonly folder: string;
   readonly #files: LocalFiles;
-  /** TXID → size. */
+  /** TXID → size; changed by `#put` and `#drop` alone. */
   readonly #sizes = new Map<number, number>();
+  /** Made when it is asked for: it is, several times for each commit. */
+  #listed: LocalFile[] | null = null;
   #newest: NewestLtx | null = null;
   #damagedTxid: number | null = null;
   /** The newest file's name may not survive a power cut. */
@@ -90,23 +92,35 @@ export class LocalLtx {
   }
 
   /** Those that are durable, ascending: what is sent must not be forgotten here by a power cut. */
-  list(): LocalFile[] {
-    return [...this.#sizes].sort(([a], [b]) => a - b)
-      .filter(([txid]) => !this.#pending || txid !== this.#newest?.header.maxTxid)
+  list(): readonly LocalFile[] {
+    this.#listed ??= [...this.#sizes].sort(([a], [b]) => a - b)
       .map(([txid, sizeBytes]) => ({ txid, path: this.pathOf(txid), sizeBytes }));
+    const newest = this.#newest?.header.maxTxid;
+    return this.#pending ? this.#listed.filter(({ txid }) => txid !== newest) : this.#listed;
+  }
+
+  #put(txid: number, sizeBytes: number): void {
+    this.#sizes.set(txid, sizeBytes);
+    this.#listed = null;
+  }
+
+  #drop(txid: number): void {
+    this.#sizes.delete(txid);
+    this.#listed = null;
   }
 
   /** Sweeps what a crash left, and reads the newest file from end to end; one that is damaged is set aside. */
   async open(): Promise<void> {
     await ensureFolder(this.folder, 0o700, this.#files);
     this.#sizes.clear();
+    this.#listed = null;
     this.#newest = null;
     this.#damagedTxid = null;
     for (const name of await listFolder(this.folder, this.#files)) {
       const path = `${this.folder}/${name}`;
       if (name.endsWith(TEMPORARY)) await removeIfPresent(path, this.#files);
       const txid = txidOf(name);
-      if (txid !== null) this.#sizes.set(txid, await this.#sizeOf(path));
+      if (txid !== null) this.#put(txid, await this.#sizeOf(path));
     }
     for (const txid of [...this.#sizes.keys()].sort((a, b) => b - a)) {
       this.#newest = await this.#check(txid);
@@ -135,7 +149,7 @@ export class LocalLtx {
     } catch (error) {
       throw localFileError(`set aside ${path}`, error);
     }
-    this.#sizes.delete(txid);
+    this.#drop(txid);
   }
 
   /** Null for a file that is not whole. */
@@ -170,7 +184,7 @@ export class LocalLtx {
       await this.#files.remove(temporary).catch(() => {}); // else the next write of this TXID does it
       throw localFileError(`write ${path}`, error);
     }
-    this.#sizes.set(header.maxTxid, written.sizeBytes);
+    this.#put(header.maxTxid, written.sizeBytes);
     this.#newest = written;
     this.#pending = true;
     steps.onStep?.("renamed");
@@ -220,7 +234,7 @@ export class LocalLtx {
     for (const file of this.list()) {
       if (file.txid > txid || file.txid === newest) continue;
       await removeIfPresent(file.path, this.#files);
-      this.#sizes.delete(file.txid);
+      this.#drop(file.txid);
     }
   }
 
@@ -228,7 +242,7 @@ export class LocalLtx {
   async clear(): Promise<void> {
     for (const txid of [...this.#sizes.keys()]) {
       await removeIfPresent(this.pathOf(txid), this.#files);
-      this.#sizes.delete(txid);
+      this.#drop(txid);
     }
     this.#newest = null;
     this.#pending = false;

@@ -336,6 +336,7 @@ export class SlotWriter implements AsyncDisposable {
     const key = slotKey(place, upload.txid);
     const options: PutOptions = {
       condition: { absent: true },
+      mayComeTwice: true, // what refuses it is read back
       ...(place.layout === "bucket" ? { metadata: timestampMetadata(this.#timestampMs) } : {}),
     };
     const whole = upload.sizeBytes <= WHOLE_PUT_LIMIT_BYTES;

@@ -51,6 +51,11 @@ export interface PutOptions extends RequestOptions {
    */
   readonly condition?: { readonly absent: true } | { readonly etag: ETag };
   readonly metadata?: Readonly<Record<string, string>>;
+  /**
+   * true: whoever puts under a condition finds out by himself whether what refuses it is his own, so it may go over a
+   * connection that was used before, which can bring it twice. Left out: it comes once at most.
+   */
+  readonly mayComeTwice?: boolean;
 }
 
 export interface PutLargeOptions extends PutOptions {

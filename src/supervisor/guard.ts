@@ -25,6 +25,7 @@ import {
   type GuardEvent,
   guardStep,
   guardWaitMs,
+  LOOK_INTERVAL_MS,
   newGuardState,
 } from "./guard_rules.ts";
 import { Sweeper, systemSweep } from "./sweep.ts";
@@ -88,8 +89,9 @@ function guard(pipes: KernelPipes, tell: (report: GuardReport) => void): number 
 
   while (!done) {
     const nowMs = clock.monotonicMs();
-    if (!lines.ended) pipes.wait(guardWaitMs(state, nowMs));
-    else pipes.sleep(guardWaitMs(state, nowMs));
+    const waitMs = guardWaitMs(state, nowMs, pipes.countsSuspend ? Infinity : LOOK_INTERVAL_MS);
+    if (!lines.ended) pipes.wait(waitMs);
+    else pipes.sleep(waitMs);
     for (const line of lines.readAll()) {
       if (line.type === "run" && line.protocol !== GUARD_PROTOCOL) return NOT_UNDERSTOOD;
       feed(line);

@@ -7,7 +7,7 @@ import type { GuardLine, GuardReport } from "./guard_protocol.ts";
 import { REPORTED_PIDS } from "./guard_protocol.ts";
 import type { WatchedUnit } from "./units.ts";
 
-/** A suspend stops the clock of timers, not this one: with a deadline the guard looks at least this often. */
+/** Where a suspend stops the clock of its waits, not this one, the guard looks at least this often with a deadline. */
 export const LOOK_INTERVAL_MS = 100;
 /** A KILL takes effect in milliseconds; what is still there after the first looks is in the kernel for longer. */
 const SWEEP_FIRST_MS = 5;
@@ -89,12 +89,12 @@ export function newGuardState(): GuardState {
   };
 }
 
-/** How long the shell may sleep when no line comes. */
-export function guardWaitMs(state: GuardState, nowMs: number): number {
+/** How long the shell may sleep when no line comes; `lookMs`: at most, with a deadline. */
+export function guardWaitMs(state: GuardState, nowMs: number, lookMs = LOOK_INTERVAL_MS): number {
   const waits = [Infinity];
   if (state.sweepAtMs !== null) waits.push(state.sweepAtMs - nowMs);
   if (state.killAtMs !== null && state.mode === "watching") {
-    waits.push(Math.min(LOOK_INTERVAL_MS, state.killAtMs - nowMs));
+    waits.push(Math.min(lookMs, state.killAtMs - nowMs));
   }
   return Math.max(0, Math.min(...waits));
 }

@@ -1,6 +1,11 @@
 import assert from "node:assert/strict";
 import { databasesIn } from "../../src/database/follow_folder.ts";
-import { BACKLOG_LIMIT_BYTES, isCaptureDue, type PaceFacts } from "../../src/database/follow_pace.ts";
+import {
+  BACKLOG_LIMIT_BYTES,
+  isCaptureDue,
+  nextLookMs,
+  type PaceFacts,
+} from "../../src/database/follow_pace.ts";
 import type { FollowedFolder } from "../../src/database/follow_protocol.ts";
 
 Deno.test("capture is due at once after a quiet time, once an interval under load, and rarely while files wait", () => {
@@ -28,6 +33,28 @@ Deno.test("capture is due at once after a quiet time, once an interval under loa
     false,
   );
   assert.equal(due({ waitingFiles: 60, uncapturedBytes: 64 * mib, backlogBytes: BACKLOG_LIMIT_BYTES }), true);
+});
+
+Deno.test("a database that waits for its interval is looked at again at its end, or before its log can be a step", () => {
+  const next = (facts: Partial<PaceFacts>) =>
+    nextLookMs({
+      sinceCaptureMs: 100,
+      syncIntervalMs: 1000,
+      waitingFiles: 1,
+      uncapturedBytes: 0,
+      backlogBytes: 0,
+      ...facts,
+    });
+  const mib = 1024 * 1024;
+  assert.equal(next({}), 890);
+  assert.equal(next({ sinceCaptureMs: 880 }), 110);
+  assert.equal(next({ sinceCaptureMs: 990 }), 100);
+  assert.equal(next({ syncIntervalMs: 60_000 }), 1000);
+  assert.equal(next({ uncapturedBytes: mib / 10 }), 890, "it had time for 4 s");
+  assert.equal(next({ uncapturedBytes: mib }), 150, "half of the 300 ms that three more take");
+  assert.equal(next({ uncapturedBytes: 4 * mib }), 100);
+  assert.equal(next({ waitingFiles: 2 }), 100, "the line may be free at any time");
+  assert.equal(next({ backlogBytes: BACKLOG_LIMIT_BYTES }), 100);
 });
 
 Deno.test("folder scan takes the files that match, leaves SQLite's companions, and names what no key can hold", () => {

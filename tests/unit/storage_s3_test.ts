@@ -319,6 +319,37 @@ Deno.test("s3 store sends a conditional put at most once when a reused connectio
     }
   }));
 
+Deno.test("s3 store puts over a connection that was used before only where a put may come twice", async () => {
+  let ports: number[] = [];
+  await using server = Deno.serve(
+    { hostname: "127.0.0.1", port: 0, onListen: () => {} },
+    async (request, { remoteAddr }) => {
+      await request.arrayBuffer();
+      ports.push(remoteAddr.port);
+      return new Response(null, { headers: { etag: '"x"' } });
+    },
+  );
+  const store = s3Store({
+    bucket: "b",
+    endpoint: `http://127.0.0.1:${server.addr.port}`,
+    region: "us-east-1",
+    forcePathStyle: true,
+    clock: machineClock,
+    credentials: () => ({ accessKey: new Secret("a"), secretKey: new Secret("b"), sessionToken: null }),
+  });
+  const connections = async (
+    options: { readonly condition?: typeof absent; readonly mayComeTwice?: boolean },
+  ) => {
+    ports = [];
+    for (const key of ["1", "2", "3"]) await store.put(key, bytes("x"), options);
+    return new Set(ports).size;
+  };
+  assert.equal(await connections({ condition: absent }), 3);
+  assert.equal(await connections({}), 1);
+  assert.equal(await connections({ condition: absent, mayComeTwice: true }), 1);
+  await store.close();
+});
+
 Deno.test("s3 store says that nothing was sent when it can't connect, also for a put", async () => {
   const store = s3Store({
     bucket: "b",

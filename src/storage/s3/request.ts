@@ -1,5 +1,6 @@
 /** One signed HTTP request to an S3 service and its whole, checked answer. No retries, no opinions about statuses. */
 
+import { createHash, createHmac } from "node:crypto";
 import { AwsV4Signer } from "aws4fetch";
 import type { Clock } from "../../platform/clock.ts";
 import type { HttpClient } from "../../platform/http_client.ts";
@@ -75,21 +76,42 @@ export function requestUrl(target: S3Target, request: Pick<S3Request, "key" | "q
   return url;
 }
 
+/** Up to this a hash takes less than handing it to another thread. */
+const PROMPT_BYTES = 64 * 1024;
+
 async function sha256Hex(body: Uint8Array<ArrayBuffer>): Promise<string> {
   if (body.length === 0) return EMPTY_SHA256;
+  if (body.length <= PROMPT_BYTES) return createHash("sha256").update(body).digest("hex");
   return new Uint8Array(await crypto.subtle.digest("SHA-256", body)).toHex();
 }
 
 /**
- * Keys derived from secrets, per day: four rounds of HMAC that each request would make anew, on threads of their own.
- * Whoever rotates credentials leaves a few behind.
+ * Keys derived from secrets, per day: four rounds of HMAC that each request would make anew. Whoever rotates credentials
+ * leaves a few behind.
  */
-const derivedKeys = new Map<string, ArrayBuffer>();
+const derivedKeys = new Map<string, Uint8Array>();
 const MOST_DERIVED_KEYS = 16;
 
-function derivedKeyCache(): Map<string, ArrayBuffer> {
-  if (derivedKeys.size >= MOST_DERIVED_KEYS) derivedKeys.clear();
-  return derivedKeys;
+function hmac(key: Uint8Array | string, text: string): Uint8Array {
+  return createHmac("sha256", key).update(text).digest();
+}
+
+/** The same signature on this thread: the library's own goes to another one five times for each request. */
+class PromptSigner extends AwsV4Signer {
+  override async signature(): Promise<string> {
+    const date = this.datetime.slice(0, 8);
+    const name = [this.secretAccessKey, date, this.region, this.service].join();
+    let key = derivedKeys.get(name);
+    if (key === undefined) {
+      const dated = hmac(`AWS4${this.secretAccessKey}`, date);
+      key = [this.region, this.service, "aws4_request"].reduce<Uint8Array>(hmac, dated);
+      if (derivedKeys.size >= MOST_DERIVED_KEYS) derivedKeys.clear();
+      derivedKeys.set(name, key);
+    }
+    const hash = createHash("sha256").update(await this.canonicalString()).digest("hex");
+    const text = ["AWS4-HMAC-SHA256", this.datetime, this.credentialString, hash].join("\n");
+    return createHmac("sha256", key).update(text).digest("hex");
+  }
 }
 
 async function signedHeaders(
@@ -100,7 +122,7 @@ async function signedHeaders(
   wallMs: number,
 ): Promise<Headers> {
   const { sessionToken } = credentials;
-  const signer = new AwsV4Signer({
+  const signer = new PromptSigner({
     method: request.method,
     url: url.href,
     headers: {
@@ -113,7 +135,6 @@ async function signedHeaders(
     ...(sessionToken === null ? {} : { sessionToken: sessionToken.reveal() }),
     service: "s3",
     region: target.region,
-    cache: derivedKeyCache(),
     datetime: new Date(wallMs).toISOString().replace(/[:-]|\.\d{3}/g, ""),
   });
   const { headers } = await signer.sign();

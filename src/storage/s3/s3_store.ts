@@ -192,9 +192,10 @@ class S3Store implements ObjectStore {
   async put(key: string, body: Uint8Array<ArrayBuffer>, options: PutOptions = {}) {
     assertKey(key);
     assertBody(key, body);
-    const { condition, metadata } = options;
+    const { condition, metadata, mayComeTwice = condition === undefined } = options;
     const headers = { ...metadataHeaders(metadata), ...conditionHeaders(condition) };
-    const answer = await this.#send("put", { method: "PUT", key, headers, body }, options);
+    const request = { method: "PUT", key, headers, body } as const;
+    const answer = await this.#send("put", request, { ...options, atMostOnce: !mayComeTwice });
     if (!isSuccess(answer)) throw this.#refusal("put", key, answer, condition !== undefined);
     const etag = answer.headers.get("etag") ?? "";
     if (etag === "") throw outcomeUnknown(key, this.description, "the answer has no ETag");
@@ -275,10 +276,9 @@ class S3Store implements ObjectStore {
     const { timeoutMs, stallMs = STALL_LIMIT_MS } = options;
     const limitMs = timeoutMs ?? stallMs + (request.body?.length ?? 0) / SLOWEST_UPLOAD_BYTES_PER_MS;
     const mostBytes = kind === "list" ? MOST_LISTING_BYTES : MAX_OBJECT_BYTES;
-    const conditional = request.headers?.["if-none-match"] ?? request.headers?.["if-match"];
     const sender = {
       target: this.#target,
-      client: conditional === undefined && options.atMostOnce !== true ? this.#client : this.#onceClient,
+      client: options.atMostOnce === true ? this.#onceClient : this.#client,
       clock: this.#clock,
       credentials: this.#credentials,
     };
