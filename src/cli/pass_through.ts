@@ -16,7 +16,7 @@ export function passThrough(): PassOn {
   return (name, numbered, format) => {
     const { batch } = numbered;
     const sink = batch.stream === "stdout" ? standardOutput() : standardError();
-    if (format === "plain") sink.write(batch.bytes);
+    if (format === "plain") sink.write(batch.bytes.slice());
     else if (format === "json") sink.write(jsonLines(name, numbered));
     else sink.write(prefixed(batch, prefix(name)));
     return sink.room();

@@ -45,7 +45,7 @@ export function logStream(options: LogStreamOptions): Response {
   const nextText = (): string | null => {
     for (let next = follower.next(); next !== null; next = follower.next()) {
       const gap = next.sequence - lastNumber - 1;
-      lastNumber = next.sequence + next.batch.ends.length - 1;
+      lastNumber = next.sequence + next.batch.count - 1;
       const text = (gap > 0 ? encode.gap(gap) : "") +
         linesOf(next).filter(query.matches).map(encode.line).join("");
       if (text !== "") return text;

@@ -24,10 +24,11 @@ export interface LogFileOptions {
 
 /** What waits for the disk: half a second of a very talkative program, little enough for a hundred of them. */
 const QUEUE_LIMIT_BYTES = 1 << 20;
-/** From here on a program that can wait is asked to. */
-const WAIT_FROM_BYTES = 256 * 1024;
 /** Joined into one write: a call on another thread costs as much as copying this. */
 const WRITE_BYTES = 256 * 1024;
+/** From here on a program that can wait is asked to: one write is under way, and another one ready. */
+const WAIT_FROM_BYTES = 2 * WRITE_BYTES;
+const GO_ON_BYTES = WRITE_BYTES;
 /** After a write that failed. */
 const RETRY_AFTER_MS = 1_000;
 /** A line without end is cut where the file has this many times its size. */
@@ -38,20 +39,25 @@ const FOLDER_MODE = 0o750;
 
 const NEWLINE = 10;
 
-/** What waits to be written. */
-interface Entry {
-  readonly bytes: Uint8Array;
-  /** How many lines are missing if this is not written; for the record of a gap those that it tells of. */
-  readonly lines: number;
-  readonly isGap: boolean;
+/** What is written at once, or waits for it. */
+interface Block {
+  readonly memory: Uint8Array<ArrayBuffer>;
+  /** Bytes of it that are filled. */
+  length: number;
+  /** For the record of a gap, which is by itself: the lines that it tells of. */
+  readonly gap: number | null;
 }
 
-const LINE_END: Entry = { bytes: Uint8Array.of(NEWLINE), lines: 0, isGap: false };
+const LINE_END = Uint8Array.of(NEWLINE);
 const encoder = new TextEncoder();
+
+/** Blocks that nobody uses just now. They are filled again and again: new memory costs as much as what is copied into it. */
+const free: Uint8Array<ArrayBuffer>[] = [];
+const MOST_FREE = 4;
 
 export class LogFile {
   #options: LogFileOptions;
-  #queue: Entry[] = [];
+  #queue: Block[] = [];
   #queuedBytes = 0;
   /** Stream of the line that is under way in the queue's end; null: none is. */
   #openLine: OutputBatch["stream"] | null = null;
@@ -75,16 +81,16 @@ export class LogFile {
     this.#options = options;
   }
 
-  /** Takes a batch; a promise where the program should wait. Never throws, the promise never rejects. */
+  /** Takes a copy of a batch; a promise where the program should wait. Never throws, the promise never rejects. */
   push(batch: OutputBatch): Promise<void> | null {
     const { clock, policy } = this.#options;
     if (this.#closed) return null;
     if (this.#failing && clock.monotonicMs() < this.#failedAtMs + RETRY_AFTER_MS) {
-      this.#drop(batch.ends.length, this.#why);
+      this.#drop(batch.count, this.#why);
       return null;
     }
     if (this.#queuedBytes + batch.bytes.length > QUEUE_LIMIT_BYTES) {
-      this.#drop(batch.ends.length, "the disk is slow");
+      this.#drop(batch.count, "the disk is slow");
       return null;
     }
     if (this.#dropped > 0) this.#enqueueGap();
@@ -92,7 +98,7 @@ export class LogFile {
     if (this.#openLine !== null && (this.#openLine !== batch.stream || batch.firstPart === 0)) {
       this.#enqueue(LINE_END);
     }
-    this.#enqueue({ bytes: batch.bytes, lines: batch.ends.length, isGap: false });
+    this.#enqueue(batch.bytes);
     this.#openLine = batch.bytes.at(-1) === NEWLINE ? null : batch.stream;
     if (!this.#working) void this.#work();
     if (policy === "drop" || this.#queuedBytes <= WAIT_FROM_BYTES) return null;
@@ -126,9 +132,21 @@ export class LogFile {
     if (!this.#working) this.#shut(); // else the write that hangs still needs it; the process ends soon
   }
 
-  #enqueue(entry: Entry): void {
-    this.#queue.push(entry);
-    this.#queuedBytes += entry.bytes.length;
+  /** Joins what is waiting anyway; what is alone gets memory of its own size. */
+  #enqueue(bytes: Uint8Array<ArrayBuffer>): void {
+    this.#queuedBytes += bytes.length;
+    for (let rest = bytes; rest.length > 0;) {
+      let block = this.#queue.at(-1);
+      if (block === undefined || block.gap !== null || block.length === block.memory.length) {
+        const isBusy = this.#working || rest.length > WRITE_BYTES / 2;
+        const memory = isBusy ? free.pop() ?? new Uint8Array(WRITE_BYTES) : new Uint8Array(rest.length);
+        this.#queue.push(block = { memory, length: 0, gap: null });
+      }
+      const fits = rest.subarray(0, block.memory.length - block.length);
+      block.memory.set(fits, block.length);
+      block.length += fits.length;
+      rest = rest.subarray(fits.length);
+    }
   }
 
   #drop(lines: number, why: string): void {
@@ -137,49 +155,28 @@ export class LogFile {
   }
 
   #enqueueGap(): void {
-    if (this.#openLine !== null) this.#enqueue(LINE_END);
+    const lineEnd = this.#openLine === null ? "" : "\n";
     this.#openLine = null;
-    const bytes = encoder.encode(`state-manager: ${this.#dropped} lines dropped: ${this.#why}\n`);
-    this.#enqueue({ bytes, lines: this.#dropped, isGap: true });
+    const bytes = encoder.encode(`${lineEnd}state-manager: ${this.#dropped} lines dropped: ${this.#why}\n`);
+    this.#queue.push({ memory: bytes, length: bytes.length, gap: this.#dropped });
+    this.#queuedBytes += bytes.length;
     this.#dropped = 0;
-  }
-
-  /** The next write: entries joined, the record of a gap by itself. */
-  #take(): Entry {
-    const [first = LINE_END] = this.#queue;
-    let length = first.bytes.length;
-    let count = 1;
-    for (; !first.isGap && count < this.#queue.length; count++) {
-      const next = this.#queue[count];
-      if (next === undefined || next.isGap || length + next.bytes.length > WRITE_BYTES) break;
-      length += next.bytes.length;
-    }
-    const entries = this.#queue.splice(0, count);
-    if (entries.length === 1) return first;
-    const bytes = new Uint8Array(length);
-    let at = 0;
-    let lines = 0;
-    for (const entry of entries) {
-      bytes.set(entry.bytes, at);
-      at += entry.bytes.length;
-      lines += entry.lines;
-    }
-    return { bytes, lines, isGap: false };
   }
 
   async #work(): Promise<void> {
     this.#working = true;
-    while (this.#queue.length > 0) {
-      const { bytes, lines, isGap } = this.#take();
+    for (let block = this.#queue.shift(); block !== undefined; block = this.#queue.shift()) {
+      const bytes = block.memory.subarray(0, block.length);
       let written = 0;
       try {
         while (written < bytes.length) written += await this.#writeSome(bytes.subarray(written));
         this.#recovered();
       } catch (error) {
-        this.#failed(error, isGap || written === 0 ? lines : linesIn(bytes.subarray(written)));
+        this.#failed(error, block.gap ?? linesIn(bytes.subarray(written)));
       }
       this.#queuedBytes -= bytes.length;
-      if (this.#queuedBytes <= WAIT_FROM_BYTES / 2) {
+      giveBack(block.memory);
+      if (this.#queuedBytes <= GO_ON_BYTES) {
         for (const wake of this.#waiters.splice(0)) wake();
       }
     }
@@ -253,9 +250,10 @@ export class LogFile {
     const { clock, onTrouble } = this.#options;
     const trouble = error instanceof Error ? error : new Error(String(error));
     this.#drop(lostLines, reasonOf(trouble));
-    for (const { bytes, lines } of this.#queue.splice(0)) {
-      this.#dropped += lines;
-      this.#queuedBytes -= bytes.length;
+    for (const { memory, length, gap } of this.#queue.splice(0)) {
+      this.#dropped += gap ?? linesIn(memory.subarray(0, length));
+      this.#queuedBytes -= length;
+      giveBack(memory);
     }
     if (!this.#failing) onTrouble(trouble);
     this.#failing = true;
@@ -267,6 +265,10 @@ export class LogFile {
       this.#file = null;
     }
   }
+}
+
+function giveBack(memory: Uint8Array<ArrayBuffer>): void {
+  if (memory.length === WRITE_BYTES && free.length < MOST_FREE) free.push(memory);
 }
 
 function linesIn(bytes: Uint8Array): number {

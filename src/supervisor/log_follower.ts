@@ -24,6 +24,7 @@ export class LogFollower {
     return this.#closed;
   }
 
+  /** A batch whose bytes stay as they are. */
   push(numbered: NumberedBatch): void {
     this.#queue.push(numbered);
     this.#bytes += numbered.batch.bytes.length;

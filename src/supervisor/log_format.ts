@@ -23,8 +23,7 @@ export function prefixOf(name: string, colors: boolean): Uint8Array<ArrayBuffer>
 
 /** Each piece on a line of its own, behind `prefix`. */
 export function prefixed(batch: OutputBatch, prefix: Uint8Array): Uint8Array<ArrayBuffer> {
-  const { bytes, ends } = batch;
-  const whole = new Uint8Array(bytes.length + ends.length * (prefix.length + 1));
+  const whole = new Uint8Array(batch.bytes.length + batch.count * (prefix.length + 1));
   let at = 0;
   for (const { text } of piecesOf(batch)) {
     whole.set(prefix, at);

@@ -4,7 +4,7 @@
  */
 
 import type { Clock } from "../platform/clock.ts";
-import { LineSplitter, type OutputBatch, type OutputStream } from "./lines.ts";
+import { LINE_LIMIT_BYTES, LineSplitter, type OutputBatch, type OutputStream } from "./lines.ts";
 
 /** One read takes at most what a Linux pipe holds by default. */
 const READ_BYTES = 64 * 1024;
@@ -19,7 +19,7 @@ export interface OutputPump {
   close(): void;
 }
 
-/** Takes what was read; a promise: read on when it resolves. Neither throws nor rejects. */
+/** Takes what was read, and copies what it keeps; a promise: read on when it resolves. Neither throws nor rejects. */
 export type TakeOutput = (batch: OutputBatch) => Promise<void> | null;
 
 export interface PumpOptions {
@@ -58,13 +58,13 @@ export function pumpOutput({ source, stream, clock, take }: PumpOptions): Output
   };
 
   const read = async () => {
-    let buffer = new ArrayBuffer(READ_BYTES);
+    let buffer = new ArrayBuffer(LINE_LIMIT_BYTES + READ_BYTES);
     try {
       while (true) {
-        const { value, done } = await reader.read(new Uint8Array(buffer));
+        const { value, done } = await reader.read(new Uint8Array(buffer, LINE_LIMIT_BYTES, READ_BYTES));
         if (done || value === undefined) break;
-        splitter.push(value);
         buffer = value.buffer;
+        splitter.pushInPlace(value);
         if (splitter.pendingBytes > 0) {
           lastByteMs = clock.monotonicMs();
           if (!idleTimerRuns) void flushWhenIdle();

@@ -7,7 +7,7 @@
 import { type AppendFiles, systemAppendFiles } from "../platform/append_file.ts";
 import type { Clock } from "../platform/clock.ts";
 import { LineRing, type NumberedBatch, type OutputLine } from "./line_ring.ts";
-import { firstOf, noteOf, type OutputBatch } from "./lines.ts";
+import { copyOf, firstOf, noteOf, type OutputBatch } from "./lines.ts";
 import { LogFile } from "./log_file.ts";
 import { LogFollower } from "./log_follower.ts";
 import type { LogFormat } from "./log_format.ts";
@@ -29,7 +29,10 @@ export interface LogSpec {
   readonly format: LogFormat;
 }
 
-/** Takes what goes to the manager's own output; a promise while that is full. Must neither block nor throw. */
+/**
+ * Takes what goes to the manager's own output, of which it keeps copies; a promise while that is full. Must neither block
+ * nor throw.
+ */
 export type PassOn = (name: string, numbered: NumberedBatch, format: LogFormat) => Promise<void> | null;
 
 export interface ProcessLogsOptions {
@@ -95,8 +98,8 @@ export class ProcessLogs {
     if (entry.budget === null) return this.#spread(name, entry, batch);
     const nowMs = this.#options.clock.monotonicMs();
     if (nowMs >= entry.toldAtMs + SUMMARY_EVERY_MS) this.#tellSuppressed(name, entry);
-    const count = entry.budget.take(batch.ends.length, nowMs);
-    entry.suppressed += batch.ends.length - count;
+    const count = entry.budget.take(batch.count, nowMs);
+    entry.suppressed += batch.count - count;
     return count === 0 ? null : this.#spread(name, entry, firstOf(batch, count));
   };
 
@@ -172,7 +175,10 @@ export class ProcessLogs {
   #spread(name: string, entry: Entry, batch: OutputBatch): Promise<void> | null {
     const { spec } = entry;
     const numbered = entry.ring.push(batch);
-    for (const follower of entry.followers) follower.push(numbered);
+    if (entry.followers.size > 0) {
+      const kept = { ...numbered, batch: copyOf(batch) };
+      for (const follower of entry.followers) follower.push(kept);
+    }
     const disk = entry.file?.push(batch) ?? null;
     const reader = spec.passThrough ? this.#options.passOn(name, numbered, spec.format) : null;
     if (spec.policy === "drop") return null;
