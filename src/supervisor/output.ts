@@ -6,8 +6,21 @@
 import type { Clock } from "../platform/clock.ts";
 import { LINE_LIMIT_BYTES, LineSplitter, type OutputBatch, type OutputStream } from "./lines.ts";
 
-/** One read takes at most what a Linux pipe holds by default. */
-const READ_BYTES = 64 * 1024;
+/** What a Linux pipe holds by default, and one read takes. */
+const PIPE_BYTES = 64 * 1024;
+/** Of a larger pipe: more at once would be copied out of a slower cache, and hold others up longer. */
+const LONG_READ_BYTES = 256 * 1024;
+/**
+ * Who writes line by line would be read line by line, and each read costs as much as copying a hundred kilobytes. So after
+ * a read the next one waits this long, while what comes by then surely fits the pipe.
+ */
+const PAUSE_MS = 1;
+/** A pause may take longer: what is expected in this time must fit half of the pipe. */
+const LONGEST_PAUSE_MS = 2.5;
+/** A program whose output came faster than that for so long is worth a larger pipe; others share what a user may have. */
+const ENLARGE_AFTER_BYTES = 1 << 20;
+/** A program that said nothing for so long is not in full flow: its next line is read at once. */
+const FLOW_MS = 20;
 /** A prompt without newline shows after this long; shorter would cut lines that come in two writes. */
 const IDLE_FLUSH_MS = 200;
 
@@ -27,9 +40,11 @@ export interface PumpOptions {
   readonly stream: OutputStream;
   readonly clock: Clock;
   readonly take: TakeOutput;
+  /** Makes the pipe hold more, once, when so much comes that it pays; gives what it holds then. Null: as it was. */
+  readonly enlarge?: () => number | null;
 }
 
-export function pumpOutput({ source, stream, clock, take }: PumpOptions): OutputPump {
+export function pumpOutput({ source, stream, clock, take, enlarge }: PumpOptions): OutputPump {
   const reader = source.getReader({ mode: "byob" });
   const idle = new AbortController();
   let asked: () => Promise<void> | null = () => null;
@@ -57,17 +72,24 @@ export function pumpOutput({ source, stream, clock, take }: PumpOptions): Output
     }
   };
 
+  const flow = new Flow(enlarge ?? (() => null));
+
   const read = async () => {
-    let buffer = new ArrayBuffer(LINE_LIMIT_BYTES + READ_BYTES);
+    let buffer = new ArrayBuffer(LINE_LIMIT_BYTES + flow.readBytes);
     try {
       while (true) {
-        const { value, done } = await reader.read(new Uint8Array(buffer, LINE_LIMIT_BYTES, READ_BYTES));
+        const { value, done } = await reader.read(new Uint8Array(buffer, LINE_LIMIT_BYTES, flow.readBytes));
         if (done || value === undefined) break;
         buffer = value.buffer;
         splitter.pushInPlace(value);
+        const nowMs = clock.monotonicMs();
         if (splitter.pendingBytes > 0) {
-          lastByteMs = clock.monotonicMs();
+          lastByteMs = nowMs;
           if (!idleTimerRuns) void flushWhenIdle();
+        }
+        if (flow.mayPause(value.length, nowMs)) await clock.sleep(PAUSE_MS);
+        if (buffer.byteLength < LINE_LIMIT_BYTES + flow.readBytes) {
+          buffer = new ArrayBuffer(LINE_LIMIT_BYTES + flow.readBytes);
         }
         const pause = asked();
         if (pause === null || closed) continue;
@@ -92,4 +114,37 @@ export function pumpOutput({ source, stream, clock, take }: PumpOptions): Output
       reader.cancel().catch(() => {});
     },
   };
+}
+
+/** How fast output comes, and how much of it the pipe can take while nobody reads. */
+class Flow {
+  readonly #enlarge: () => number | null;
+  #wasEnlarged = false;
+  #pipeBytes = PIPE_BYTES;
+  #lastMs = -Infinity;
+  /** In reads that came too fast to pause after them. */
+  #fastBytes = 0;
+
+  constructor(enlarge: () => number | null) {
+    this.#enlarge = enlarge;
+  }
+
+  get readBytes(): number {
+    return Math.min(this.#pipeBytes, LONG_READ_BYTES);
+  }
+
+  /** After a read. */
+  mayPause(bytes: number, nowMs: number): boolean {
+    const sinceMs = nowMs - this.#lastMs;
+    this.#lastMs = nowMs;
+    if (sinceMs > FLOW_MS || sinceMs <= 0) return false;
+    const isAll = bytes < this.readBytes;
+    if (isAll && bytes / sinceMs * LONGEST_PAUSE_MS < this.#pipeBytes / 2) return true;
+    this.#fastBytes += bytes;
+    if (!this.#wasEnlarged && this.#fastBytes > ENLARGE_AFTER_BYTES) {
+      this.#wasEnlarged = true;
+      this.#pipeBytes = Math.max(PIPE_BYTES, this.#enlarge() ?? 0);
+    }
+    return false;
+  }
 }

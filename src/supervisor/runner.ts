@@ -11,6 +11,7 @@ import { NOTIFY_DESCRIPTOR } from "../platform/notify_child.ts";
 import { readProcess, readProcesses, readStartVariable, readWaitChannel } from "../platform/proc.ts";
 import type { Random } from "../platform/random.ts";
 import type { OutputLine } from "./line_ring.ts";
+import { enlargePipeOf } from "../platform/libc_pipe_size.ts";
 import { LineRing } from "./line_ring.ts";
 import { type OutputBatch, piecesOf } from "./lines.ts";
 import type { Effect, Machine, MachineEvent } from "./machine.ts";
@@ -417,7 +418,8 @@ export class ProcessRunner {
         }
         return pause;
       };
-      pumps.push(pumpOutput({ source, stream, clock, take }));
+      const enlarge = () => enlargePipeOf(child.pid, stream === "stdout" ? 1 : 2);
+      pumps.push(pumpOutput({ source, stream, clock, take, enlarge }));
     }
     return pumps;
   }

@@ -109,6 +109,45 @@ Deno.test("LineSplitter keeps every byte as it came, whatever it is, and numbers
   assert.deepEqual(parts, [[0, true], [1, true], [2, false], [0, false]]);
 });
 
+Deno.test("LineSplitter says the same without a copy, in a buffer that is used again, and counts what it does not cut", () => {
+  const buffer = new Uint8Array(3 * LINE_LIMIT_BYTES);
+  const lengths = fc.array(
+    fc.oneof(
+      fc.integer({ min: 0, max: 40 }),
+      fc.constantFrom(LINE_LIMIT_BYTES - 1, LINE_LIMIT_BYTES, LINE_LIMIT_BYTES + 1, 3 * LINE_LIMIT_BYTES),
+    ),
+    { minLength: 1, maxLength: 30 },
+  );
+  const reads = fc.array(fc.integer({ min: 1, max: 2 * LINE_LIMIT_BYTES }), { minLength: 1 });
+  fc.assert(fc.property(lengths, reads, (lines, cuts) => {
+    const whole = encoder.encode(lines.map((length, i) => String(i % 10).repeat(length)).join("\n"));
+    const seen: { bytes: string; count: number; ends: number; firstPart: number }[][] = [[], []];
+    const facts = (batch: OutputBatch) => ({
+      bytes: decoder.decode(batch.bytes),
+      count: batch.count,
+      ends: batch.ends.length,
+      firstPart: batch.firstPart,
+    });
+    const [copying, inPlace] = seen.map((batches) =>
+      new LineSplitter("stdout", () => 1, (batch) => batches.push(facts(batch)))
+    );
+    for (let at = 0, turn = 0; at < whole.length; turn++) {
+      const chunk = whole.subarray(at, at + (cuts[turn % cuts.length] ?? 1));
+      at += chunk.length;
+      copying?.push(chunk);
+      buffer.fill(10); // what another read left there
+      buffer.set(chunk, LINE_LIMIT_BYTES);
+      inPlace?.pushInPlace(buffer.subarray(LINE_LIMIT_BYTES, LINE_LIMIT_BYTES + chunk.length));
+    }
+    copying?.flush();
+    inPlace?.flush();
+    const [first = [], second = []] = seen;
+    assert.equal(JSON.stringify(second) === JSON.stringify(first), true);
+    assert.ok(first.every(({ count, ends }) => count === ends));
+    assert.ok(first.map(({ bytes }) => bytes).join("") === decoder.decode(whole));
+  }));
+});
+
 Deno.test("LineSplitter never cuts a character of UTF-8 at the limit", () => {
   for (let shift = 0; shift < 4; shift++) {
     const text = "a".repeat(shift) + "😀".repeat(2 * LINE_LIMIT_BYTES / 4);
@@ -177,4 +216,42 @@ Deno.test("LineRing forgets the first lines of a batch and keeps the others", ()
     "state-manager: remark",
   ]);
   assert.equal(ring.after(1501).length, 0);
+});
+
+Deno.test("LineRing says the last lines of whatever came, and copies what it keeps", () => {
+  const sizes = fc.array(
+    fc.tuple(fc.integer({ min: 1, max: 400 }), fc.integer({ min: 0, max: 900 })),
+    { minLength: 1, maxLength: 20 },
+  );
+  fc.assert(
+    fc.property(sizes, (batches) => {
+      const ring = new LineRing();
+      const all: string[] = [];
+      for (const [count, length] of batches) {
+        const texts = Array.from({ length: count }, (_, i) => `${all.length + i + 1} ${"x".repeat(length)}`);
+        const [batch] = batchesOf([encoder.encode(texts.map((text) => `${text}\n`).join(""))]);
+        assert.ok(batch);
+        ring.push(batch);
+        batch.bytes.fill(10);
+        all.push(...texts);
+      }
+      const lines = ring.last();
+      assert.ok(lines.every(({ text, sequence }) => text === all[sequence - 1]));
+      assert.ok(lines.every(({ sequence }, i) => sequence === all.length - lines.length + i + 1));
+      assert.equal(ring.firstSequence, all.length - lines.length + 1);
+      // All that the limits allow; of the first kept one of a batch its begin may be lost.
+      const longest = all.reduce((most, { length }) => Math.max(most, length + 1), 0);
+      const bytes = lines.reduce((sum, { text }) => sum + text.length + 1, 0);
+      assert.ok(bytes <= RING_LIMIT_BYTES && lines.length <= RING_LIMIT_LINES);
+      assert.ok(
+        lines.length === Math.min(all.length, RING_LIMIT_LINES) || bytes > RING_LIMIT_BYTES - 2 * longest,
+        `${lines.length} lines, ${bytes} bytes of ${all.length}`,
+      );
+      const after = ring.sequence - 3;
+      const last = ring.after(after).flatMap((each) => linesOf(each, after));
+      assert.deepEqual(last.map(({ text }) => text), all.slice(-3));
+      assert.deepEqual(ring.last(2).map(({ text }) => text), all.slice(-2));
+    }),
+    { numRuns: 60 },
+  );
 });
