@@ -4,8 +4,8 @@
  */
 
 const F_SETPIPE_SZ = 1031;
-/** The most that a user without privileges may have (/proc/sys/fs/pipe-max-size). */
-const LARGE_PIPE_BYTES = 1 << 20;
+/** All pipes of a user without privileges may have 64 MiB, and what is beyond gets a page each: nobody takes much of that. */
+export const LARGE_PIPE_BYTES = 256 * 1024;
 /** Reading ends do not keep a pipe from its end, and this opening of one waits for nobody. */
 const O_RDONLY_NOCTTY_NONBLOCK_CLOEXEC = 0o400 | 0o4000 | 0o2000000;
 
@@ -24,7 +24,7 @@ function openLibc() {
 let opened: ReturnType<typeof openLibc> | null = null;
 
 /**
- * Makes the pipe that the process has as `descriptor` hold a mebibyte. Gives what it holds then; null where it is no pipe,
+ * Makes the pipe that the process has as `descriptor` hold LARGE_PIPE_BYTES. Gives what it holds then; null where it is no pipe,
  * where the kernel refuses (another user's process, the user's share of all pipes is used up), or the process is gone.
  */
 export function enlargePipeOf(pid: number, descriptor: 1 | 2): number | null {

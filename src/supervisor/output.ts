@@ -8,8 +8,6 @@ import { LINE_LIMIT_BYTES, LineSplitter, type OutputBatch, type OutputStream } f
 
 /** What a Linux pipe holds by default, and one read takes. */
 const PIPE_BYTES = 64 * 1024;
-/** Of a larger pipe: more at once would be copied out of a slower cache, and hold others up longer. */
-const LONG_READ_BYTES = 256 * 1024;
 /**
  * Who writes line by line would be read line by line, and each read costs as much as copying a hundred kilobytes. So after
  * a read the next one waits this long, while what comes by then surely fits the pipe.
@@ -42,9 +40,21 @@ export interface PumpOptions {
   readonly take: TakeOutput;
   /** Makes the pipe hold more, once, when so much comes that it pays; gives what it holds then. Null: as it was. */
   readonly enlarge?: () => number | null;
+  /** The pumps of the same program, one set for all of them. */
+  readonly together?: Set<Pausing>;
 }
 
-export function pumpOutput({ source, stream, clock, take, enlarge }: PumpOptions): OutputPump {
+/** A pump that may be waiting: for more to come, or because it was asked to. */
+interface Pausing {
+  /** What the pipe has is to be taken, as soon as may be; resolves when it is. Null: the pump does not wait. */
+  catchUp(): Promise<void> | null;
+}
+
+/** For a pipe that turns out to be empty: its read does not end. */
+const CATCH_UP_MS = 2;
+
+export function pumpOutput(options: PumpOptions): OutputPump {
+  const { source, stream, clock, take, enlarge, together = new Set() } = options;
   const reader = source.getReader({ mode: "byob" });
   const idle = new AbortController();
   let asked: () => Promise<void> | null = () => null;
@@ -73,6 +83,33 @@ export function pumpOutput({ source, stream, clock, take, enlarge }: PumpOptions
   };
 
   const flow = new Flow(enlarge ?? (() => null));
+  let endPause: (() => void) | null = null;
+  /** While whoever takes the output has asked for a pause. */
+  let held: Promise<void> | null = null;
+  let caughtUp = () => {};
+  const self: Pausing = {
+    catchUp() {
+      if (endPause === null && held === null) return null;
+      endPause?.();
+      const read = new Promise<void>((resolve) => caughtUp = resolve);
+      return Promise.resolve(held).then(() => Promise.race([read, clock.sleep(CATCH_UP_MS)]));
+    },
+  };
+  together.add(self);
+
+  const pauseAWhile = async () => {
+    await new Promise<void>((resolve) => {
+      endPause = resolve;
+      clock.sleep(PAUSE_MS).then(resolve);
+    });
+    endPause = null;
+  };
+  /** A program's last words on one stream must not come before what it said earlier on the other. */
+  const letOthersCatchUp = async () => {
+    for (const other of together) {
+      if (other !== self) await other.catchUp();
+    }
+  };
 
   const read = async () => {
     let buffer = new ArrayBuffer(LINE_LIMIT_BYTES + flow.readBytes);
@@ -81,29 +118,35 @@ export function pumpOutput({ source, stream, clock, take, enlarge }: PumpOptions
         const { value, done } = await reader.read(new Uint8Array(buffer, LINE_LIMIT_BYTES, flow.readBytes));
         if (done || value === undefined) break;
         buffer = value.buffer;
+        if (together.size > 1) await letOthersCatchUp();
         splitter.pushInPlace(value);
+        caughtUp();
         const nowMs = clock.monotonicMs();
         if (splitter.pendingBytes > 0) {
           lastByteMs = nowMs;
           if (!idleTimerRuns) void flushWhenIdle();
         }
-        if (flow.mayPause(value.length, nowMs)) await clock.sleep(PAUSE_MS);
+        if (flow.mayPause(value.length, nowMs)) await pauseAWhile();
         if (buffer.byteLength < LINE_LIMIT_BYTES + flow.readBytes) {
           buffer = new ArrayBuffer(LINE_LIMIT_BYTES + flow.readBytes);
         }
         const pause = asked();
         if (pause === null || closed) continue;
         // Not Promise.race: its reactions would pile up on a promise that lives as long as the pipe.
-        await new Promise<void>((resolve) => {
+        held = new Promise<void>((resolve) => {
           resume = resolve;
           pause.then(resolve);
         });
+        await held;
+        held = null;
       }
     } catch {
       // A pipe that cannot be read any more is at its end.
     }
     splitter.flush();
     idle.abort();
+    together.delete(self);
+    caughtUp();
   };
 
   return {
@@ -129,8 +172,9 @@ class Flow {
     this.#enlarge = enlarge;
   }
 
+  /** One read empties the pipe: else a line of the other stream would overtake what is left. */
   get readBytes(): number {
-    return Math.min(this.#pipeBytes, LONG_READ_BYTES);
+    return this.#pipeBytes;
   }
 
   /** After a read. */

@@ -19,7 +19,7 @@ import { launchOf } from "./launch.ts";
 import { isLive, newMachine, nextTickMs } from "./machine.ts";
 import type { Members, Unit } from "./members.ts";
 import { findMembers, UNIT_VARIABLE } from "./members.ts";
-import type { OutputPump } from "./output.ts";
+import type { OutputPump, PumpOptions } from "./output.ts";
 import { pumpOutput } from "./output.ts";
 import { isFailure } from "./restart.ts";
 import type { ProcessProbes } from "./probe_types.ts";
@@ -405,6 +405,7 @@ export class ProcessRunner {
     const { clock, output } = this.#options;
     const { name } = this.spec;
     const pumps: OutputPump[] = [];
+    const together: PumpOptions["together"] = new Set();
     for (const stream of ["stdout", "stderr"] as const) {
       const source = child[stream];
       if (source === null) continue;
@@ -419,7 +420,7 @@ export class ProcessRunner {
         return pause;
       };
       const enlarge = () => enlargePipeOf(child.pid, stream === "stdout" ? 1 : 2);
-      pumps.push(pumpOutput({ source, stream, clock, take, enlarge }));
+      pumps.push(pumpOutput({ source, stream, clock, take, enlarge, together }));
     }
     return pumps;
   }

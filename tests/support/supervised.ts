@@ -50,7 +50,7 @@ export class Supervised implements AsyncDisposable {
       runId: this.runId,
       output: (name, batch) => {
         for (const { text, partial } of piecesOf(batch)) {
-          this.output.push({ name, stream: batch.stream, text, partial });
+          this.output.push({ name, stream: batch.stream, text: text.slice(), partial });
         }
         return null;
       },
