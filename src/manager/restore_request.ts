@@ -35,16 +35,30 @@ export async function checkRequest(
   scope: RestoreScope,
   signal?: AbortSignal,
 ): Promise<void> {
-  const source = sourceOf(request, scope);
-  if (!("txid" in request.target)) return;
+  if (!("txid" in request.target)) return void sourceOf(request, scope);
+  refuseUnfollowed(request, scope);
+  if (!request.safety) currentFor(scope); // else the safety checkpoint is the first
   // What a checkpoint names is kept for it; any other TXID may be a step that was merged away.
-  const { databases } = await wantedOf(source, request, scope, signal);
-  for (const [name, { txid }] of Object.entries(databases)) await scope.checkPoint(name, txid, signal);
+  const positions = positionsAt(request, request.target.txid);
+  for (const [name, { txid }] of Object.entries(positions)) await scope.checkPoint(name, txid, signal);
+}
+
+/** What will come back of databases, as far as it is known before anything stops. Errors as `checkRequest`. */
+export async function databasesWanted(request: RestoreRequest, scope: RestoreScope): Promise<Positions> {
+  if ("txid" in request.target) return positionsAt(request, request.target.txid);
+  return (await wantedOf(sourceOf(request, scope), request, scope)).databases;
+}
+
+function positionsAt({ databases }: Pick<RestoreRequest, "databases">, txid: number): Positions {
+  return Object.fromEntries((databases ?? []).map((name) => [name, { txid }]));
 }
 
 /** The checkpoint whose content comes back; where a TXID is asked for the current one, of which no files do. */
 export function sourceOf(request: RestoreRequest, scope: RestoreScope): CheckpointRecord {
-  if ("txid" in request.target) return currentFor(request, scope);
+  if ("txid" in request.target) {
+    refuseUnfollowed(request, scope);
+    return currentFor(scope);
+  }
   const source = findCheckpoint(scope.head, request.target);
   refuseUnknown(
     source,
@@ -63,10 +77,7 @@ export function sourceOf(request: RestoreRequest, scope: RestoreScope): Checkpoi
   return source;
 }
 
-function currentFor(
-  { databases: names }: RestoreRequest,
-  { head, hasDatabase }: RestoreScope,
-): CheckpointRecord {
+function refuseUnfollowed({ databases: names }: RestoreRequest, { hasDatabase }: RestoreScope): void {
   const unknown = (names ?? []).filter((name) => !hasDatabase(name));
   if (unknown.length > 0) {
     throw new StateManagerError(
@@ -79,6 +90,9 @@ function currentFor(
       },
     );
   }
+}
+
+function currentFor({ head }: RestoreScope): CheckpointRecord {
   const current = currentRecord(head);
   if (current !== null) return current;
   throw new StateManagerError("wrong-state", "restore to a TXID: there is no checkpoint yet, wanted one", {
@@ -96,12 +110,7 @@ export async function wantedOf(
   { roots, hasDatabase, positionAt }: RestoreScope,
   signal?: AbortSignal,
 ): Promise<Wanted> {
-  if ("txid" in target) {
-    return {
-      names: [],
-      databases: Object.fromEntries((only ?? []).map((name) => [name, { txid: target.txid }])),
-    };
-  }
+  if ("txid" in target) return { names: [], databases: positionsAt({ databases: only }, target.txid) };
   const both = files === null && only === null;
   const names = roots.filter((name) =>
     source.files[name] !== undefined && (both || (files ?? []).includes(name))

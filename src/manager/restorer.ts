@@ -27,7 +27,14 @@ import type { LongWork, RestoreRequest, RestoreResult } from "./control.ts";
 import { currentRecord, type LineageDecision } from "./lineage.ts";
 import type { Opened } from "./opening.ts";
 import type { SessionOptions } from "./session_types.ts";
-import { checkRequest, type RestoreScope, sourceOf, type Wanted, wantedOf } from "./restore_request.ts";
+import {
+  checkRequest,
+  databasesWanted,
+  type RestoreScope,
+  sourceOf,
+  type Wanted,
+  wantedOf,
+} from "./restore_request.ts";
 import { mustShip, onStartSource, stageId } from "./start_rules.ts";
 import { runTerm, type TermSteps } from "./term.ts";
 import { type Positions, type RootPaths, type TermFacts, txidsOf } from "./term_machine.ts";
@@ -192,8 +199,7 @@ export class Restorer {
    */
   async check(request: RestoreRequest): Promise<void> {
     const scope = this.#scope();
-    const { databases } = await wantedOf(sourceOf(request, scope), request, scope);
-    this.#options.databases.want(databases);
+    this.#options.databases.want(await databasesWanted(request, scope));
     try {
       await checkRequest(request, scope);
       await this.#checkPaths(request, scope);
@@ -267,7 +273,7 @@ export class Restorer {
     if (request.safety || request.paths !== null) {
       const made = await this.#options.checkpointer.create(
         "safety",
-        { comment: `before restore of ${whatOf(request, sourceOf(request, this.#scope()))}`, labels: {} },
+        { comment: `before restore of ${whatOf(request, this.#scope())}`, labels: {} },
         { ...work, always: true },
       );
       safety = made.checkpoint;
@@ -442,8 +448,11 @@ export class Restorer {
   }
 }
 
-function whatOf({ target, databases }: RestoreRequest, source: CheckpointRecord): string {
-  return "txid" in target ? `${(databases ?? []).join(", ")} to TXID ${target.txid}` : source.id;
+function whatOf(request: RestoreRequest, scope: RestoreScope): string {
+  const { target, databases } = request;
+  return "txid" in target
+    ? `${(databases ?? []).join(", ")} to TXID ${target.txid}`
+    : sourceOf(request, scope).id;
 }
 
 const LOGGED_WARNINGS = 20;

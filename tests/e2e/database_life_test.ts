@@ -359,6 +359,24 @@ testOnStores("a hand-over on request carries the database over to the last row",
   assert.equal(readJournal(one.journal).starts.at(-1), end);
 });
 
+Deno.test("a database goes back to a TXID where no checkpoint was made yet: the safety checkpoint is the first", async () => {
+  using scratch = scratchFolder();
+  const folder = `${scratch.path}/store`;
+  const args = ["--directory", folder, "--checkpoint-interval", "0"];
+  const store: TestStore = { args, env: {}, config: { directory: folder } };
+  const place = placeAt(`${scratch.path}/one`);
+  await using manager = start(place, store);
+  await untilRow(place, manager, 20);
+  const { durable_txid: txid } = await manager.json("/databases/app/sync", { method: "POST" });
+  await untilRow(place, manager, (readJournal(place.journal).rows.at(-1)?.n ?? 0) + 40);
+  const restored = await manager.json("/restore", {
+    method: "POST",
+    headers: { "content-type": "application/json" },
+    body: JSON.stringify({ txid, databases: ["app"] }),
+  });
+  assert.deepEqual([restored.databases, restored.safety.n], [{ app: txid }, 1]);
+});
+
 Deno.test("owner and mode of a database come back on another machine where no checkpoint was made", async () => {
   using scratch = scratchFolder();
   const folder = `${scratch.path}/store`;
