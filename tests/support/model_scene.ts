@@ -27,7 +27,7 @@ import { filesRoot } from "./checkpoint_runs.ts";
 import { applyEdit, type Edit, modelOf, rowsAt, rowsOf, withoutGroups } from "./model_edits.ts";
 import { type Death, mortalStore } from "./mortal_store.ts";
 import { assertSameLines, PruneScene } from "./prune_scene.ts";
-import { listRows } from "./tree_listing.ts";
+import { byteTextOf, listRows } from "./tree_listing.ts";
 import { makeTree, removeTree } from "./tree_model.ts";
 import { giveXattrs, python } from "./xattr_model.ts";
 
@@ -184,7 +184,7 @@ export class ModelScene extends PruneScene {
     if (chosen === "") return;
     const stage = `${this.folder}/part-${++this.#restores}`;
     await stageCheckpoint(
-      { record, indexes: this.head.indexes, roots: [{ name: "data", stage, paths: [chosen] }] },
+      { record, indexes: this.head.indexes, roots: [{ name: "data", stage, paths: [byteTextOf(chosen)] }] },
       this.environment(),
     );
     const found = (await listRows(stage)).map((row) => JSON.stringify(row));
@@ -201,7 +201,7 @@ export class ModelScene extends PruneScene {
     const [chosen = ""] = then[path % Math.max(1, then.length)] ?? [];
     if (record === undefined || chosen === "") return;
     const safety = await this.checkpoint();
-    const paths = [chosen];
+    const paths = [byteTextOf(chosen)];
     const compose = () => this.#compose(record, paths);
     let composed: ComposeResult;
     try {

@@ -20,6 +20,19 @@ async function output(
 const records = (bytes: Uint8Array): string[] =>
   new TextDecoder("latin1").decode(bytes).split("\0").filter((text) => text !== "");
 
+/** The runtime's "latin1" is windows-1252: some bytes come as other characters than their own number. */
+const byteOf = new Map(
+  Array.from({ length: 256 }, (_, byte) => [
+    new TextDecoder("latin1").decode(Uint8Array.of(byte)),
+    String.fromCharCode(byte),
+  ]),
+);
+
+/** A path of a listing as the product's byte text. */
+export function byteTextOf(path: string): string {
+  return [...path].map((character) => byteOf.get(character) ?? character).join("");
+}
+
 /**
  * One line for each entry: path, type, mode, owner, group, mtime with nanoseconds, size, target, hash of the content, and
  * for hard links the first path of their group. Sizes of folders are the file system's and left out.
