@@ -9,7 +9,7 @@
  *   said its pid. No delay is asked for; who has one that cannot be switched off is measured with it.
  * - Start: from the exec of the supervisor to the first of 100 programs, and to the last.
  * - Memory: Pss of the supervisor's own processes, with 1 and with 100 idle programs.
- * - CPU idle: user and system time of these, with 100 idle programs.
+ * - CPU idle: user and system time of these, with 100 idle programs; all supervisors at the same time.
  * - Log throughput: one program writes as fast as it may into its log file; until all of it is there. State Manager
  *   keeps the last lines in memory and numbers them besides.
  */
@@ -179,17 +179,24 @@ async function measureOne(subject: Subject): Promise<number> {
   return pssOf(scene);
 }
 
-async function measureMany(subject: Subject, idleSeconds: number) {
-  await using scene = await begin(subject, (bell) => idle(MANY, bell));
-  const { bell, startedMs, running } = scene;
+/** The scene is kept: how all of them idle is measured at the same time. */
+async function measureMany(subject: Subject, kept: AsyncDisposableStack) {
+  const scene = kept.use(await begin(subject, (bell) => idle(MANY, bell)));
+  const { bell, startedMs } = scene;
   await bell.until(MANY);
   const [firstMs, allMs] = [bell.firstMs - startedMs, bell.lastMs - startedMs];
   await sleep(3_000);
-  const cpu = () => running.pids().reduce((sum, pid) => sum + cpuSeconds(pid), 0);
+  return { scene, firstMs, allMs, memoryMany: pssOf(scene) };
+}
+
+/** Share of one core, in percent, of each. */
+async function measureIdle(scenes: readonly Scene[], seconds: number): Promise<number[]> {
+  const cpu = () =>
+    scenes.map(({ running }) => running.pids().reduce((sum, pid) => sum + cpuSeconds(pid), 0));
   const [before, beginMs] = [cpu(), performance.now()];
-  await sleep(idleSeconds * 1000);
-  const cpuPercent = (cpu() - before) / (performance.now() - beginMs) * 100_000;
-  return { firstMs, allMs, memoryMany: pssOf(scene), cpuPercent };
+  await sleep(seconds * 1000);
+  const tookMs = performance.now() - beginMs;
+  return cpu().map((after, index) => (after - (before[index] ?? NaN)) / tookMs * 100_000);
 }
 
 /** Lines a second; null: they were not all there in time. */
@@ -213,14 +220,15 @@ async function measureLogs(subject: Subject, lines: number, lineBytes: number): 
 
 async function measure(
   subject: Subject,
-  options: { readonly restarts: number; readonly idleSeconds: number; readonly lines: number },
-): Promise<Figures> {
-  const { restarts, idleSeconds, lines } = options;
+  kept: AsyncDisposableStack,
+  options: { readonly restarts: number; readonly lines: number },
+) {
+  const { restarts, lines } = options;
   const restartMs = await measureRestarts(subject, restarts);
   const memoryOne = await measureOne(subject);
-  const many = await measureMany(subject, idleSeconds);
   const linesPerSecond = await measureLogs(subject, lines, SHORT_LINE_BYTES);
   const long = await measureLogs(subject, Math.ceil(lines / 5), LONG_LINE_BYTES);
+  const many = await measureMany(subject, kept);
   return {
     restartMs,
     memoryOne,
@@ -275,7 +283,8 @@ export async function benchSupervisor(args: readonly string[]): Promise<void> {
     lines: Number(values.lines),
   };
   const names: string[] = [];
-  const all: Figures[] = [];
+  const alone: Awaited<ReturnType<typeof measure>>[] = [];
+  await using kept = new AsyncDisposableStack();
   for (const subject of SUBJECTS.filter(({ name }) => values.only.split(",").includes(name))) {
     const version = await subject.version();
     if (version === null) {
@@ -283,9 +292,11 @@ export async function benchSupervisor(args: readonly string[]): Promise<void> {
       continue;
     }
     say(`${subject.name} ${version}`);
-    all.push(await measure(subject, options));
+    alone.push(await measure(subject, kept, options));
     names.push(subject.name);
   }
+  const idling = await measureIdle(alone.map(({ scene }) => scene), options.idleSeconds);
+  const all: Figures[] = alone.map((figures, index) => ({ ...figures, cpuPercent: idling[index] ?? NaN }));
   const title =
     `${options.restarts} restarts, ${options.idleSeconds} s idle, ${options.lines} lines; in ( ) times ours`;
   sayRows(title, names, rowsOf(names, all));

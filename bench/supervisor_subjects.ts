@@ -100,8 +100,8 @@ export const ours: Subject = {
       command: ["/bin/sh", "-c", line],
       essential: false,
       restart: "always",
-      restart_delay: RESTART_DELAY,
-      restart_max_delay: RESTART_DELAY,
+      restart_delay: "0s",
+      restart_max_delay: "1s",
       start_limit: { burst: 1000, interval: "1h" },
       logs: logs ? { path: `${home}/${name}.log`, max_size: 0 } : { pass_through: false },
     }]);
@@ -118,8 +118,6 @@ export const ours: Subject = {
     };
   },
 };
-/** The least that it takes. */
-export const RESTART_DELAY = "10ms";
 
 /** s6 and runit: a folder for each program, with a program of its own for the log. */
 async function writeFolders(
