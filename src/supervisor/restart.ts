@@ -81,7 +81,12 @@ export function decideNext(
   const stable = machine.uptimeMs >= Math.max(STABLE_AFTER_MS, 2 * machine.lastDelayMs);
   const atOnce = spec.restartDelayMs === 0 && machine.uptimeMs >= AT_ONCE_AFTER_MS;
   const shortRuns = stable || atOnce ? 1 : machine.shortRuns + 1;
-  const lastDelayMs = atOnce ? 0 : restartDelayMs(spec, shortRuns, roll);
+  // No timer in between: it would take a millisecond. A loop without a turn cannot come of it, since it ran for a second.
+  if (atOnce) {
+    const again = { restarts: machine.restarts + 1, reason: null, nextStartAtMs: null };
+    return { ...ended, ...again, failureTimesMs, shortRuns, lastDelayMs: 0, state: "waiting" };
+  }
+  const lastDelayMs = restartDelayMs(spec, shortRuns, roll);
   return {
     ...ended,
     failureTimesMs,

@@ -135,6 +135,7 @@ Deno.test("transition starts at once with no delay what ran for a second, delays
   const delays: number[] = [];
   const end = (cause: ExitCause, uptimeMs: number) => {
     life.run(cause, uptimeMs);
+    if (life.machine.state === "waiting") return void delays.push(0);
     delays.push((life.machine.nextStartAtMs ?? NaN) - life.nowMs);
     life.at(life.machine.nextStartAtMs ?? 0).to("tick");
   };
