@@ -141,6 +141,7 @@ function logsOf(parsed: ParsedLogs): LogsConfig {
     path,
     maxSizeBytes: size === 0 ? Infinity : size,
     maxFiles: parsed.max_files ?? LOG_FILES.maxFiles,
+    compression: parsed.compression ?? "none",
     policy: parsed.policy ?? "block",
     rateLimit: rate === undefined
       ? null

@@ -107,6 +107,7 @@ function logs(config: LogsConfig): Record<string, unknown> {
     path: config.path,
     max_size: maxSizeBytes === Infinity ? 0 : formatSize(maxSizeBytes),
     max_files: config.maxFiles,
+    compression: config.compression,
     policy: config.policy,
     rate_limit: rateLimit === null
       ? null

@@ -40,6 +40,11 @@ export const logsSchema = v.strictObject({
     "In all, the one that is written among them. Default: 5.",
     integerSchema(1, 1000, "files"),
   ),
+  compression: described(
+    "Compression",
+    "Of files that are renamed away: none, or zstd (.1.zst; zstdcat reads them), after the renaming and behind other work. Default: none.",
+    choiceSchema(["none", "zstd"]),
+  ),
   policy: described(
     "Policy",
     "block: it waits while the disk, or for up to 5s the reader of the manager's output, is slow. drop: lines are dropped and counted. Default: block.",

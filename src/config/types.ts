@@ -106,6 +106,8 @@ export interface LogsConfig {
   readonly maxSizeBytes: number;
   /** In all, the one that is written among them. */
   readonly maxFiles: number;
+  /** Of files that are rotated away. */
+  readonly compression: "none" | "zstd";
   readonly policy: "block" | "drop";
   readonly rateLimit: { readonly linesPerSecond: number; readonly burst: number } | null;
   readonly passThrough: boolean;

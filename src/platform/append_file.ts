@@ -13,6 +13,8 @@ export interface AppendFiles {
   rename(from: string, to: string): Promise<void>;
   remove(path: string): Promise<void>;
   exists(path: string): Promise<boolean>;
+  /** Which file the name means; null: none, or one that cannot be told. */
+  inode(path: string): Promise<number | null>;
   makeFolder(path: string, mode: number): Promise<void>;
 }
 
@@ -45,5 +47,6 @@ export const systemAppendFiles: AppendFiles = {
       if (error instanceof Deno.errors.NotFound) return false;
       throw error;
     }),
+  inode: (path) => Deno.lstat(path).then(({ ino }) => ino, () => null),
   makeFolder: (path, mode) => Deno.mkdir(path, { recursive: true, mode }),
 };

@@ -8,7 +8,8 @@
 import type { AppendFile, AppendFiles } from "../platform/append_file.ts";
 import type { Clock } from "../platform/clock.ts";
 import type { OutputBatch } from "./lines.ts";
-import { rotateAway } from "./log_rotation.ts";
+import type { Compress } from "./log_compressor.ts";
+import { COMPRESSED, nextToCompress, rotateAway } from "./log_rotation.ts";
 
 export interface LogFileOptions {
   /** Absolute. */
@@ -16,11 +17,17 @@ export interface LogFileOptions {
   readonly maxSizeBytes: number;
   readonly maxFiles: number;
   readonly policy: "block" | "drop";
+  /** What is to become of files that are rotated away. */
+  readonly compression: "none" | "zstd";
   readonly files: AppendFiles;
+  readonly compress: Compress;
   readonly clock: Clock;
   /** Told once when writing begins to fail, and with null when it works again. */
   readonly onTrouble: (error: Error | null) => void;
 }
+
+/** What may change while the file stays open. */
+export type LogLimits = Pick<LogFileOptions, "maxSizeBytes" | "maxFiles" | "policy" | "compression">;
 
 /** What waits for the disk: half a second of a very talkative program, little enough for a hundred of them. */
 const QUEUE_LIMIT_BYTES = 1 << 20;
@@ -72,6 +79,10 @@ export class LogFile {
   #failing = false;
   #rotationFailedAtMs = -Infinity;
   #mustReopen = false;
+  #rotations = 0;
+  /** Renamings, one after the other. */
+  #renaming: Promise<void> = Promise.resolve();
+  #compressing = false;
   #working = false;
   #closed = false;
   #waiters: (() => void)[] = [];
@@ -106,9 +117,9 @@ export class LogFile {
   }
 
   /** Other limits or another policy for the same file, from now on. */
-  adjust(change: Pick<LogFileOptions, "maxSizeBytes" | "maxFiles" | "policy">): void {
-    const { maxSizeBytes, maxFiles, policy } = change;
-    this.#options = { ...this.#options, maxSizeBytes, maxFiles, policy };
+  adjust(change: LogLimits): void {
+    const { maxSizeBytes, maxFiles, policy, compression } = change;
+    this.#options = { ...this.#options, maxSizeBytes, maxFiles, policy, compression };
   }
 
   /** Opens the file anew by its name with the next write: somebody moved it away. */
@@ -219,6 +230,55 @@ export class LogFile {
     await files.makeFolder(path.slice(0, path.lastIndexOf("/")) || "/", FOLDER_MODE);
     this.#file = await files.open(path, FILE_MODE);
     this.#sizeBytes = this.#file.sizeBytes;
+    if (this.#sizeBytes !== null) void this.#compressRotated();
+  }
+
+  /** Until all are compressed. What fails is left as it is until the next rotation. */
+  async #compressRotated(): Promise<void> {
+    if (this.#compressing) return;
+    this.#compressing = true;
+    try {
+      while (!this.#closed && this.#options.compression === "zstd") {
+        if (!await this.#compressNext()) break;
+      }
+    } catch {
+      // A full disk, most likely: the file stays as it is, and what was made of it makes room.
+      await this.#options.files.remove(this.#partPath).catch(() => {});
+    }
+    this.#compressing = false;
+  }
+
+  get #partPath(): string {
+    return `${this.#options.path}.part${COMPRESSED}`;
+  }
+
+  async #compressNext(): Promise<boolean> {
+    const { path, files, compress } = this.#options;
+    const found = await this.#alone(async () => {
+      const number = await nextToCompress(path, this.#options, files);
+      return number === null ? null : { number, rotations: this.#rotations };
+    });
+    if (found === null) return false;
+    const part = this.#partPath;
+    const inode = await compress({ from: `${path}.${found.number}`, to: part, mode: FILE_MODE });
+    await this.#alone(async () => {
+      const number = found.number + this.#rotations - found.rotations;
+      const plain = `${path}.${number}`;
+      // Its name may have gone to another file before the Worker opened it, and it may be gone.
+      const isThere = number < this.#options.maxFiles && inode !== null && await files.inode(plain) === inode;
+      if (!isThere) return await files.remove(part);
+      await files.rename(part, `${plain}${COMPRESSED}`);
+      // If we die here, then it is there in both forms, and is compressed once more.
+      await files.remove(plain);
+    });
+    return true;
+  }
+
+  /** No other renaming goes on meanwhile. */
+  #alone<T>(work: () => Promise<T>): Promise<T> {
+    const done = this.#renaming.then(work);
+    this.#renaming = done.then(() => {}, () => {});
+    return done;
   }
 
   /** If it fails the same file is written on: lines are worth more than its size. */
@@ -226,7 +286,10 @@ export class LogFile {
     const { path, files, clock, onTrouble } = this.#options;
     this.#shut();
     try {
-      await rotateAway(path, this.#options, files);
+      await this.#alone(async () => {
+        await rotateAway(path, this.#options, files);
+        this.#rotations++;
+      });
     } catch (error) {
       this.#rotationFailedAtMs = clock.monotonicMs();
       onTrouble(error instanceof Error ? error : new Error(String(error)));

@@ -8,6 +8,7 @@ import { type AppendFiles, systemAppendFiles } from "../platform/append_file.ts"
 import type { Clock } from "../platform/clock.ts";
 import { LineRing, type NumberedBatch, type OutputLine } from "./line_ring.ts";
 import { copyOf, firstOf, noteOf, type OutputBatch } from "./lines.ts";
+import { type Compress, logCompressor } from "./log_compressor.ts";
 import { LogFile } from "./log_file.ts";
 import { LogFollower } from "./log_follower.ts";
 import type { LogFormat } from "./log_format.ts";
@@ -23,6 +24,8 @@ export interface LogSpec {
   readonly maxFiles: number;
   /** block: the program waits while the disk or the reader of our output is slow. drop: lines are dropped. */
   readonly policy: "block" | "drop";
+  /** Of files that are rotated away. */
+  readonly compression: "none" | "zstd";
   readonly rateLimit: RateLimit | null;
   /** Also to the manager's own output. */
   readonly passThrough: boolean;
@@ -65,11 +68,13 @@ const CLOSE_MS = 2_000;
 export class ProcessLogs {
   readonly #options: ProcessLogsOptions;
   readonly #entries = new Map<string, Entry>();
+  readonly #compress: Compress;
   /** The numbers of lines begin anew with each manager: this says which one counted. */
   readonly runId: string;
 
   constructor(options: ProcessLogsOptions) {
     this.#options = options;
+    this.#compress = logCompressor(options.clock);
     this.runId = randomHex(options.random, 4);
   }
 
@@ -88,6 +93,7 @@ export class ProcessLogs {
       path: spec.path,
       clock,
       files: this.#options.files ?? systemAppendFiles,
+      compress: this.#compress,
       onTrouble: (error) => this.#options.onTrouble(name, spec.path ?? "", error),
     });
   }
@@ -149,6 +155,7 @@ export class ProcessLogs {
         maxSizeBytes: 0,
         maxFiles: 1,
         policy: "drop",
+        compression: "none",
         rateLimit: null,
         passThrough: true,
         format: "prefix",

@@ -1,8 +1,10 @@
 /** Log files of processes: what is written arrives whole, rotated by name, and a disk that refuses stops nobody. */
 
 import assert from "node:assert/strict";
+import zlib from "node:zlib";
 import { type AppendFiles, systemAppendFiles } from "../../src/platform/append_file.ts";
 import { systemClock } from "../../src/platform/clock.ts";
+import { logCompressor } from "../../src/supervisor/log_compressor.ts";
 import { LogFile, type LogFileOptions } from "../../src/supervisor/log_file.ts";
 import { rotateAway } from "../../src/supervisor/log_rotation.ts";
 import { batchOf } from "../support/process_logs.ts";
@@ -27,7 +29,9 @@ async function scene(change: Partial<LogFileOptions> = {}): Promise<Scene> {
     maxSizeBytes: Infinity,
     maxFiles: 3,
     policy: "block",
+    compression: "none",
     files: systemAppendFiles,
+    compress: logCompressor(clock),
     clock,
     onTrouble: (error) => troubles.push(error === null ? null : error.message),
     ...change,
@@ -85,7 +89,7 @@ Deno.test("a log file obeys new limits without being opened anew", async () => {
   await using app = await scene();
   await pushAll(app.file, ["x".repeat(999) + "\n"]);
   await until(() => sizeOf(app.path) === 1000, "the first line");
-  app.file.adjust({ maxSizeBytes: 1000, maxFiles: 2, policy: "block" });
+  app.file.adjust({ maxSizeBytes: 1000, maxFiles: 2, policy: "block", compression: "none" });
   await pushAll(app.file, ["second\n"]);
   await app.file.close(5_000);
   assert.deepEqual([(await app.text(".1")).length, await app.text()], [1000, "second\n"]);
@@ -244,3 +248,71 @@ function sizeOf(path: string): number {
     return -1;
   }
 }
+
+/** What all files of a log hold, oldest first, and how many of them are compressed. */
+async function allOf(path: string): Promise<{ text: string; compressed: number }> {
+  let text = "";
+  let compressed = 0;
+  for (let number = 9; number >= 1; number--) {
+    const packed = await Deno.readFile(`${path}.${number}.zst`).catch(() => null);
+    if (packed === null) text += await Deno.readTextFile(`${path}.${number}`).catch(() => "");
+    else {
+      text += new TextDecoder().decode(zlib.zstdDecompressSync(packed));
+      compressed++;
+    }
+  }
+  return { text: text + await Deno.readTextFile(path), compressed };
+}
+
+Deno.test("rotated files are compressed, whatever is rotated meanwhile, and none is lost, doubled or taken for another", async () => {
+  await using app = await scene({ maxSizeBytes: 64 * 1024, maxFiles: 6, compression: "zstd" });
+  const line = (n: number) => `${n} ${"x".repeat(1000)}\n`;
+  const count = 1500;
+  for (let n = 0; n < count; n++) await pushAll(app.file, [line(n)]);
+  await until(
+    () => [1, 2, 3, 4, 5].every((n) => sizeOf(`${app.path}.${n}.zst`) > 0),
+    "all compressed",
+  );
+  await until(() => sizeOf(`${app.path}.part.zst`) <= 0, "no part of one");
+  const { text, compressed } = await allOf(app.path);
+  assert.equal(compressed, 5);
+  const lines = text.trimEnd().split("\n").map((each) => Number(each.split(" ")[0]));
+  assert.ok(lines.length > 300 && lines.at(-1) === count - 1);
+  assert.ok(lines.every((n, i) => n === count - lines.length + i), "in order, none missing");
+  assert.ok(sizeOf(`${app.path}.1`) <= 0);
+});
+
+Deno.test("compression of another file than the one that has the name by now is thrown away", async () => {
+  const gate = Promise.withResolvers<void>();
+  const real = logCompressor(clock);
+  let asked = 0;
+  await using app = await scene({
+    maxSizeBytes: 1000,
+    maxFiles: 4,
+    compression: "zstd",
+    compress: async (job) => {
+      if (asked++ === 0) await gate.promise; // the name means another file when it goes on
+      return await real(job);
+    },
+  });
+  const line = (n: number) => `${n} ${"x".repeat(700)}\n`;
+  for (let n = 1; n <= 2; n++) await pushAll(app.file, [line(n)]);
+  await until(() => asked === 1, "the first job");
+  await pushAll(app.file, [line(3)]);
+  await until(() => sizeOf(`${app.path}.2`) > 0, "the second rotation");
+  gate.resolve();
+  await until(() => [1, 2].every((n) => sizeOf(`${app.path}.${n}.zst`) > 0), "both compressed");
+  assert.equal((await allOf(app.path)).text, line(1) + line(2) + line(3));
+});
+
+Deno.test("rotation keeps the forms of a number together, and removes what a crash left in two", async () => {
+  await using app = await scene();
+  await Deno.mkdir(app.path.slice(0, app.path.lastIndexOf("/")));
+  const write = (suffix: string) => Deno.writeTextFile(app.path + suffix, suffix);
+  for (const suffix of ["", ".1", ".1.zst", ".2.zst", ".3"]) await write(suffix);
+  await rotateAway(app.path, { maxFiles: 4 }, systemAppendFiles);
+  const names = [...Deno.readDirSync(app.path.slice(0, app.path.lastIndexOf("/")))].map(({ name }) => name);
+  assert.deepEqual(names.sort(), ["app.log.1", "app.log.2", "app.log.2.zst", "app.log.3.zst"]);
+  assert.equal(await app.text(".3.zst"), ".2.zst");
+  assert.equal(await app.text(".1"), "");
+});

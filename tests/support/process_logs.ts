@@ -39,6 +39,7 @@ export function logSpecOf(change: Partial<LogSpec> = {}): LogSpec {
     maxSizeBytes: 64 * 1024,
     maxFiles: 3,
     policy: "block",
+    compression: "none",
     rateLimit: null,
     passThrough: false,
     format: "prefix",

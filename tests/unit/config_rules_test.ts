@@ -150,6 +150,7 @@ Deno.test("logs have files of their own, sizes that last, and defaults that depe
     path: null,
     maxSizeBytes: 10 << 20,
     maxFiles: 5,
+    compression: "none",
     policy: "block",
     rateLimit: null,
     passThrough: true,
