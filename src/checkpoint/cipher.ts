@@ -8,6 +8,7 @@
 import { Buffer } from "node:buffer";
 import { createHash, createHmac } from "node:crypto";
 import { assert } from "../platform/assert.ts";
+import { type NativeCrypto, nativeCrypto } from "../platform/libcrypto.ts";
 import type { Random } from "../platform/random.ts";
 import { Secret } from "../platform/secret.ts";
 import { damaged } from "./codec.ts";
@@ -87,18 +88,29 @@ export const plainCipher: Cipher = {
   forWorker: () => null,
 };
 
-/** The cipher of `wire`, e.g. in a Worker. `random` makes nonces of objects. */
-export function openCipher(wire: WireCipher, random: Random): Cipher {
-  if (wire === null) return plainCipher;
-  return sealingCipher({ repoId: wire.repoId, dataKey: new Secret(wire.dataKey) }, random);
+/**
+ * The cipher of `wire`, in the archiver or a Worker, which name and seal very many chunks: by the system's libcrypto where
+ * there is one. `random` makes nonces of objects.
+ */
+export function openCipher(wire: WireCipher, random: Random, native = nativeCrypto()): Cipher {
+  if (wire !== null) {
+    return sealingCipher({ repoId: wire.repoId, dataKey: new Secret(wire.dataKey) }, random, native);
+  }
+  return native === null ? plainCipher : { ...plainCipher, chunkId: native.sha256 };
 }
 
 /** The cipher of an encrypted repository. */
-export function sealingCipher({ repoId, dataKey }: CipherKey, random: Random): Cipher {
+export function sealingCipher(
+  { repoId, dataKey }: CipherKey,
+  random: Random,
+  native: NativeCrypto | null = null,
+): Cipher {
   const root = new Uint8Array(Buffer.from(dataKey.reveal(), "base64"));
   assert(root.length === KEY_BYTES, "a data key has 32 bytes");
   const idKey = derivedKey(root, "id");
   const packKeys = new PackKeys(root);
+  const chunkId = native?.hmacSha256(idKey) ??
+    ((plain: Uint8Array) => new Uint8Array(createHmac("sha256", idKey).update(plain).digest()));
   const blobUse = ({ pack, offset }: BlobPlace): SealUse => ({
     key: packKeys.of(pack),
     nonce: offsetNonce(offset),
@@ -112,13 +124,13 @@ export function sealingCipher({ repoId, dataKey }: CipherKey, random: Random): C
   return {
     seals: true,
     hash: () => createHmac("sha256", idKey),
-    chunkId: (plain) => new Uint8Array(createHmac("sha256", idKey).update(plain).digest()),
+    chunkId,
     sealBlob(place, blob, target) {
-      sealInto(target, blobUse(place), blob);
+      sealInto(target, blobUse(place), blob, native);
       return blob.length + SEAL_BYTES;
     },
     openBlob: (place, sealed) =>
-      unseal(blobUse(place), sealed) ?? broken(`${packKey(place.pack)} at ${place.offset}`),
+      unseal(blobUse(place), sealed, native) ?? broken(`${packKey(place.pack)} at ${place.offset}`),
     sealObject(key, bytes) {
       const nonce = random.bytes(NONCE_BYTES);
       return seal(objectUse(key, nonce), bytes, Buffer.concat([OBJECT_MAGIC, nonce]));

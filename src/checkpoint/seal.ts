@@ -5,6 +5,7 @@
 
 import { Buffer } from "node:buffer";
 import { createCipheriv, createDecipheriv, hkdfSync } from "node:crypto";
+import type { NativeCrypto } from "../platform/libcrypto.ts";
 
 /** Bytes of every key. */
 export const KEY_BYTES = 32;
@@ -24,8 +25,23 @@ export interface SealUse {
   readonly about: string;
 }
 
-/** Ciphertext and tag go to the beginning of `target`: `SEAL_BYTES` more than `plain` has. */
-export function sealInto(target: Uint8Array, use: SealUse, plain: Uint8Array): void {
+/** Who computes; null is the runtime. The sealed bytes are the same. */
+export type SealEngine = Pick<NativeCrypto, "seal" | "unseal"> | null;
+
+const utf8 = new TextEncoder();
+
+function gcmUse({ key, nonce, about }: SealUse) {
+  return { key, nonce, about: utf8.encode(about) };
+}
+
+/** Ciphertext and tag go to the beginning of `target`: `SEAL_BYTES` more than `plain` has. They may not overlap. */
+export function sealInto(
+  target: Uint8Array,
+  use: SealUse,
+  plain: Uint8Array,
+  engine: SealEngine = null,
+): void {
+  if (engine !== null) return engine.seal(gcmUse(use), plain, target);
   const cipher = createCipheriv(ALGORITHM, use.key, use.nonce, { authTagLength: SEAL_BYTES });
   cipher.setAAD(Buffer.from(use.about));
   target.set(cipher.update(plain));
@@ -42,7 +58,12 @@ export function seal(use: SealUse, plain: Uint8Array, head: Uint8Array): Uint8Ar
 }
 
 /** The plain bytes; null unless exactly these were sealed with this use. */
-export function unseal(use: SealUse, sealed: Uint8Array): Uint8Array<ArrayBuffer> | null {
+export function unseal(
+  use: SealUse,
+  sealed: Uint8Array,
+  engine: SealEngine = null,
+): Uint8Array<ArrayBuffer> | null {
+  if (engine !== null) return engine.unseal(gcmUse(use), sealed);
   const end = sealed.length - SEAL_BYTES;
   if (end < 0) return null;
   try {

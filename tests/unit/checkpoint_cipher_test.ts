@@ -100,7 +100,7 @@ Deno.test("cipher made anew from its message is the same, and the secret is in n
   const again = openCipher(message, random);
   assert.deepEqual(again.openBlob(place, sealed(cipher, place, bytes(9))), bytes(9));
   assert.deepEqual(again.chunkId(bytes(9)), cipher.chunkId(bytes(9)));
-  assert.equal(openCipher(plainCipher.forWorker(), random), plainCipher);
+  assert.equal(openCipher(plainCipher.forWorker(), random, null), plainCipher);
   const secret = Buffer.from(dataKey).toString("base64");
   assert.equal(message?.dataKey, secret);
   for (const text of [Deno.inspect(cipher, { depth: 10, showHidden: true }), JSON.stringify(cipher)]) {
