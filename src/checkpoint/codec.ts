@@ -23,7 +23,7 @@ const SMALLEST_COMPRESSED_BYTES = 64;
 
 export interface Codec {
   readonly engine: "native" | "wasm";
-  /** `level` of zstd, 1 to 19; the default is `FAST_LEVEL`. */
+  /** `level` of zstd, 1 to 19; the default is `FAST_LEVEL`. The frame may be good until the next call only. */
   compress(plain: Uint8Array, level?: number): Uint8Array;
   /**
    * Exactly `length` bytes, else it throws. In `into`, where it is given and large enough: good until that is used
@@ -78,7 +78,7 @@ class KeptCompressors {
     const frame = this.#frame;
     handle.writeSync(zlib.constants.ZSTD_e_end, plain, 0, plain.length, frame, 0, frame.length);
     const [outputLeft = 0, inputLeft = 0] = left;
-    if (outputLeft > 0 && inputLeft === 0) return frame.slice(0, frame.length - outputLeft);
+    if (outputLeft > 0 && inputLeft === 0) return frame.subarray(0, frame.length - outputLeft);
     this.#compressors.delete(level); // what it still holds must not begin the next frame
     return null;
   }
@@ -205,7 +205,7 @@ export interface EncodedBytes {
   readonly compressed: boolean;
 }
 
-/** `level` null: as it is. */
+/** `level` null: as it is. The bytes are `plain` itself, or good until the next call. */
 export function encodeBytes(
   codec: Codec,
   plain: Uint8Array,

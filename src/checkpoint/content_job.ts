@@ -20,6 +20,13 @@ export interface ReadJob {
   readonly range: ContentRange | null;
 }
 
+/** A database that was copied and whose copy must be checked before it is read. */
+export interface DatabaseCopy {
+  /** Of the original, for errors. */
+  readonly path: PathBytes;
+  readonly copy: string;
+}
+
 /** Paths one after the other, each ended by a NUL: one buffer goes to another thread instead of hundreds. */
 export function packPaths(paths: readonly PathBytes[]): PathBytes {
   const packed = new Uint8Array(paths.reduce((sum, path) => sum + path.length + 1, 0));

@@ -12,13 +12,14 @@ import { errorFromWire } from "../platform/wire_error.ts";
 import type { ClaimTable } from "./claim_table.ts";
 import type { Cipher } from "./cipher.ts";
 import type { Compression } from "./compression.ts";
-import { ContentReader, type FileOutcome, type ReadJob } from "./content_job.ts";
+import { ContentReader, type DatabaseCopy, type FileOutcome, type ReadJob } from "./content_job.ts";
 import type { FromWorker, ToWorker } from "./content_worker_protocol.ts";
 import { decodeOutcomes } from "./outcome_wire.ts";
 import type { PackCredit } from "./pack_filler.ts";
 import type { PackSender } from "./pack_sender.ts";
 import type { Pacer } from "./pacer.ts";
 import { PACKS_PER_WORKER } from "./reading_plan.ts";
+import { finishCopy } from "./sqlite_snapshot.ts";
 
 export interface JobAnswer {
   /** One for each path; decoded at each call, since many answers may wait for their turn. */
@@ -29,6 +30,8 @@ export interface JobAnswer {
 export interface ContentPool {
   /** Jobs are begun in the order of the calls. A promise nobody awaits is no unhandled one. */
   read(job: ReadJob): Promise<JobAnswer>;
+  /** Checks the copy of a database, in turn with the jobs; rejects with what is wrong with it. */
+  check(copy: DatabaseCopy): Promise<void>;
   /** After all jobs: hands what is left to the sender. */
   finish(): Promise<void>;
   /** Ends everything at once; what was read is garbage. */
@@ -60,6 +63,12 @@ export class LocalPool implements ContentPool {
     });
     this.#last = answer.catch(() => {}); // also: a promise nobody awaits is no unhandled one
     return answer;
+  }
+
+  check({ path, copy }: DatabaseCopy): Promise<void> {
+    const checked = this.#last.then(() => finishCopy(path, copy));
+    this.#last = checked.catch(() => {});
+    return checked;
   }
 
   async finish(): Promise<void> {
@@ -100,10 +109,12 @@ export interface WorkerPoolOptions {
 }
 
 interface Waiting {
-  readonly job: ReadJob;
+  readonly message: Extract<ToWorker, { type: "job" | "check" }>;
   readonly resolve: (answer: JobAnswer) => void;
   readonly reject: (error: unknown) => void;
 }
+
+const NO_ANSWER: JobAnswer = { outcomes: () => [], bytesRead: 0 };
 
 class Thread {
   readonly worker: Worker;
@@ -137,11 +148,19 @@ export class WorkerPool implements ContentPool {
   }
 
   read(job: ReadJob): Promise<JobAnswer> {
+    return this.#ask({ type: "job", job });
+  }
+
+  async check(copy: DatabaseCopy): Promise<void> {
+    await this.#ask({ type: "check", copy });
+  }
+
+  #ask(message: Waiting["message"]): Promise<JobAnswer> {
     const { promise, resolve, reject } = Promise.withResolvers<JobAnswer>();
     promise.catch(() => {});
     if (this.#failure !== null) reject(this.#failure.error);
     else {
-      this.#queue.push({ job, resolve, reject });
+      this.#queue.push({ message, resolve, reject });
       this.#deal();
     }
     return promise;
@@ -198,7 +217,7 @@ export class WorkerPool implements ContentPool {
         if (next === undefined) continue;
         thread.heardMs = this.#options.clock.monotonicMs();
         thread.waiting.push(next);
-        thread.send({ type: "job", job: next.job });
+        thread.send(next.message);
       }
     }
   }
@@ -219,6 +238,13 @@ export class WorkerPool implements ContentPool {
         const waiting = thread.waiting.shift();
         this.#deal();
         waiting?.resolve({ outcomes: () => decodeOutcomes(message.outcomes), bytesRead: message.bytes });
+        return;
+      }
+      case "checked": {
+        const waiting = thread.waiting.shift();
+        this.#deal();
+        if (message.problem === null) waiting?.resolve(NO_ANSWER);
+        else waiting?.reject(errorFromWire(message.problem));
         return;
       }
       case "flushed":

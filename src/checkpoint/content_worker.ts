@@ -9,10 +9,11 @@ import { errorToWire } from "../platform/wire_error.ts";
 import { ClaimTable } from "./claim_table.ts";
 import { openCipher } from "./cipher.ts";
 import { loadCodec } from "./codec.ts";
-import { ContentReader, type ReadJob } from "./content_job.ts";
+import { ContentReader, type DatabaseCopy, type ReadJob } from "./content_job.ts";
 import type { FromWorker, ToWorker } from "./content_worker_protocol.ts";
 import { encodeOutcomes } from "./outcome_wire.ts";
 import { PackFiller } from "./pack_filler.ts";
+import { finishCopy } from "./sqlite_snapshot.ts";
 
 /** The part of a Worker's global that we use; the DOM's types describe a window. */
 interface WorkerScope {
@@ -62,6 +63,12 @@ class ReadingThread {
     scope.postMessage({ type: "done", outcomes, bytes: this.#jobBytes }, [outcomes]);
   }
 
+  /** What is wrong with the copy is an answer. */
+  async check({ path, copy }: DatabaseCopy): Promise<void> {
+    const problem = await finishCopy(path, copy).then(() => null, errorToWire);
+    scope.postMessage({ type: "checked", problem });
+  }
+
   flush(): void {
     this.#reader.close();
     this.#filler.flush();
@@ -87,6 +94,7 @@ let last: Promise<void> = Promise.resolve();
 async function handle(message: Exclude<ToWorker, { type: "credit" }>): Promise<void> {
   if (message.type === "start") thread = await ReadingThread.start(message);
   else if (message.type === "job") await thread?.read(message.job);
+  else if (message.type === "check") await thread?.check(message.copy);
   else thread?.flush();
 }
 

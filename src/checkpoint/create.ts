@@ -328,7 +328,8 @@ class Creation {
     const writing = await this.#openWriting();
     const pool = this.#pool = this.#openPool(writing, readers.map((reader) => reader.plan()));
     // All databases first: programs mostly write a file before the row that names it.
-    for (const reader of readers) await reader.readDatabases(pool);
+    const last = readers.findLast((reader) => reader.hasDatabases);
+    for (const reader of readers) await reader.readDatabases(pool, reader === last);
     for (const reader of readers) reader.begin(pool);
     const items: Record<string, FilesItem> = {};
     for (const reader of readers) {

@@ -52,11 +52,31 @@ export async function snapshotDatabase(
   copy: string,
   options: SnapshotOptions,
 ): Promise<SnapshotMethod> {
-  try {
-    const method = await takeSnapshot(path, copy, options);
+  const method = await copyDatabase(path, copy, options);
+  await finishCopy(path, copy);
+  return method;
+}
+
+/** The first half: the state is fixed, and is in `copy` with what lies beside it. `finishCopy` must follow. */
+export async function copyDatabase(
+  path: PathBytes,
+  copy: string,
+  options: SnapshotOptions,
+): Promise<SnapshotMethod> {
+  return await orRemoved(copy, () => takeSnapshot(path, copy, options));
+}
+
+/** The second half, which looks at the copy alone, and at all of it: it may take as long, and run in another thread. */
+export async function finishCopy(path: PathBytes, copy: string): Promise<void> {
+  await orRemoved(copy, async () => {
     checkCopy(path, copy);
     await removeCompanions(copy);
-    return method;
+  });
+}
+
+async function orRemoved<T>(copy: string, action: () => Promise<T>): Promise<T> {
+  try {
+    return await action();
   } catch (error) {
     await removeIfPresent(copy);
     await removeCompanions(copy);

@@ -19,7 +19,7 @@ import type { ReadingNeed } from "./reading_plan.ts";
 import { type ScannedEntry, scanTree } from "./scan.ts";
 import type { ScanCache } from "./scan_cache.ts";
 import { ScannedList } from "./scanned_list.ts";
-import { snapshotDatabase } from "./sqlite_snapshot.ts";
+import { copyDatabase, snapshotDatabase } from "./sqlite_snapshot.ts";
 import type { FilesRoot, FilesSummary, FileWarning, ManifestEntry, TreeEntry } from "./types.ts";
 import { XattrReader } from "./xattrs.ts";
 
@@ -77,6 +77,8 @@ export class TreeReader {
   readonly #contents = new Map<number, Taken | Promise<Taken | null>>();
   #toRead: number[] = [];
   #toCopy: number[] = [];
+  /** The database that was copied and is left for `begin` to read. */
+  #copied: { readonly planned: Planned; readonly copied: Captured } | null = null;
   #need: ReadingNeed | null = null;
   readonly #captured = new Map<number, Captured>();
   #bytes = 0;
@@ -230,14 +232,34 @@ export class TreeReader {
     for (const index of indexes) yield { index, scanned: this.#scanned.at(index) };
   }
 
-  /** Reads the databases, each from a consistent copy. Before `begin`. */
-  async readDatabases(pool: ContentPool): Promise<void> {
-    for (const planned of this.#planned(this.#toCopy)) {
-      const read = await this.#readDatabase(pool, planned);
-      if (read !== null) this.#contents.set(planned.index, read);
-      else this.#toRead.push(planned.index); // as it is
-    }
+  /** True when `readDatabases` has something to do. */
+  get hasDatabases(): boolean {
+    return this.#toCopy.length > 0;
+  }
+
+  /**
+   * Reads the databases, each from a consistent copy. Before `begin`. With `leavesLast` the last of them, the largest, is
+   * copied only: its state is fixed, and `begin` has it checked and read beside all else.
+   */
+  async readDatabases(pool: ContentPool, leavesLast: boolean): Promise<void> {
+    const databases = [...this.#planned(this.#toCopy)];
+    databases.sort((a, b) => a.scanned.entry.size - b.scanned.entry.size);
     this.#toCopy = [];
+    for (const [i, planned] of databases.entries()) {
+      const copied = await this.#copyDatabase(planned);
+      if (copied === null) this.#toRead.push(planned.index); // as it is
+      else if (leavesLast && i === databases.length - 1) this.#copied = { planned, copied };
+      else await this.#contentOf(pool, planned, copied);
+    }
+  }
+
+  /** Reads the copy into the contents; where it is damaged, the file as it is. */
+  #contentOf(pool: ContentPool, planned: Planned, copied: Captured): Promise<Taken | null> {
+    const read = this.#readCopied(pool, planned, copied)
+      .then((taken) => taken ?? this.#readSegmented(pool, planned));
+    read.catch(() => {}); // whoever takes the entries sees it
+    this.#contents.set(planned.index, read);
+    return read;
   }
 
   /** Gives the pool all that is to be read: large files first, so that none of them is the last one. */
@@ -255,6 +277,10 @@ export class TreeReader {
       read.catch(() => {}); // whoever takes the entries sees it
       this.#contents.set(planned.index, read);
     }
+    const left = this.#copied;
+    this.#copied = null;
+    // Its copy was made before any of these is read; its check, by one thread, is long, so it begins early.
+    if (left !== null) void this.#contentOf(pool, left.planned, left.copied);
     for (const list of [live, captured]) {
       for (const batch of readBatches(this.#planned(list))) this.#readBatch(pool, batch);
     }
@@ -412,26 +438,44 @@ export class TreeReader {
   }
 
   /** Null when no consistent copy could be made: the file is then read as it is, with a warning. */
-  async #readDatabase(pool: ContentPool, { index, scanned }: Planned): Promise<Taken | null> {
+  async #copyDatabase({ index, scanned }: Planned): Promise<Captured | null> {
     const { clock, scratchFolder, signal } = this.#options;
     const captured = this.#captured.get(index);
-    if (captured !== undefined) return await this.#readCopy(pool, captured);
+    if (captured !== undefined) return captured;
     const { path } = scanned.entry;
-    const copy = `${scratchFolder}/${COPY_NAME}`;
     try {
       const now = { ...scanned, entry: { ...scanned.entry, ...this.#xattrsOf(path) } };
-      await snapshotDatabase(joinPath(this.root.path, path), copy, { clock, signal });
-      return await this.#readCopy(pool, { folder: scratchFolder, path: pathBytes(COPY_NAME), now });
+      await copyDatabase(joinPath(this.root.path, path), `${scratchFolder}/${COPY_NAME}`, { clock, signal });
+      return { folder: scratchFolder, path: pathBytes(COPY_NAME), now };
     } catch (error) {
-      signal.throwIfAborted();
-      if (isError(error, "disk-full", "cancelled")) throw error;
-      if (isErrno(error, "ENOENT")) return null;
-      const reason = asStateManagerError(error).message;
-      this.#warn(path, `no consistent copy of the database, its file was taken as it is: ${reason}`);
+      this.#noCopy(path, error);
+      return null;
+    }
+  }
+
+  /** Checks the copy, unless that was done when it was captured, and reads it. Null as above. */
+  async #readCopied(pool: ContentPool, { index, scanned }: Planned, copied: Captured): Promise<Taken | null> {
+    if (this.#captured.has(index)) return await this.#readCopy(pool, copied);
+    const { path } = scanned.entry;
+    const copy = `${copied.folder}/${COPY_NAME}`;
+    try {
+      await pool.check({ path: joinPath(this.root.path, path), copy });
+      return await this.#readCopy(pool, copied);
+    } catch (error) {
+      this.#noCopy(path, error);
       return null;
     } finally {
       await removeIfPresent(copy);
     }
+  }
+
+  /** Throws again what ends the checkpoint; all else is a warning, and nothing for a file that vanished. */
+  #noCopy(path: PathBytes, error: unknown): void {
+    this.#options.signal.throwIfAborted();
+    if (isError(error, "disk-full", "cancelled")) throw error;
+    if (isErrno(error, "ENOENT")) return;
+    const reason = asStateManagerError(error).message;
+    this.#warn(path, `no consistent copy of the database, its file was taken as it is: ${reason}`);
   }
 
   /** Those of a database: its bytes come from a copy. Read before that, while no connection of ours is open to it. */

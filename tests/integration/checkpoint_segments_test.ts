@@ -72,6 +72,7 @@ async function take(runs: CheckpointRuns, between: (read: number) => void) {
       before = answer;
       return answer;
     },
+    check: (copy) => local.check(copy),
     finish: () => local.finish(),
     close: () => local.close(),
   };
