@@ -1,5 +1,5 @@
 /**
- * `deno task compile [--output path]`: main.ts and every Worker bundled to dist/, then one binary from these bundles.
+ * `deno task compile [--output path]`: main.ts, the archiver and every Worker bundled to dist/, then one binary from these bundles.
  * Bundled first because `deno compile` embeds every package of the lockfile, reachable or not, in each process's memory.
  * The libsql add-on goes in compressed, behind a loader that unpacks it at first use: most processes never need it.
  *

@@ -215,3 +215,30 @@ Deno.test("a reading thread that dies, refuses or falls silent fails the operati
   const silent = await poolOf(`onmessage = ({ data }) => data.type === "job" && close()`, 300);
   assert.ok(isError(silent, "timeout") && /said nothing for 300 ms/.test(silent.message));
 });
+
+for (const cores of [1, 4]) {
+  Deno.test(`damaged database beside much else is taken as it is, with a warning, by ${cores} threads`, async () => {
+    await using runs = new CheckpointRuns(watchedStore().store);
+    runs.machine = { cores, memoryLimitBytes: 2 ** 40 };
+    await shell('head -c 30000000 /dev/urandom > "$0/big"', runs.files);
+    for (const name of ["broken.db", "sound.db"]) {
+      const database = new DatabaseSync(`${runs.files}/${name}`);
+      database.exec("CREATE TABLE t(a, b); BEGIN");
+      const insert = database.prepare("INSERT INTO t VALUES (?, ?)");
+      for (let i = 0; i < 20_000; i++) insert.run(i, "x".repeat(name === "broken.db" ? 90 : 20));
+      database.exec("COMMIT");
+      database.close();
+    }
+    using file = Deno.openSync(`${runs.files}/broken.db`, { write: true });
+    file.seekSync(1_000_000 - 1_000_000 % 4096, Deno.SeekMode.Start);
+    file.writeSync(new Uint8Array(4096).fill(0x55));
+    const { warnings } = await runs.create();
+    assert.deepEqual(warnings.map(({ path }) => path), ["broken.db"]);
+    assert.match(
+      warnings[0]?.reason ?? "",
+      /no consistent copy of the database, its file was taken as it is/,
+    );
+    const { path } = await runs.stage();
+    assert.deepEqual(await listTree(path), await listTree(runs.files));
+  });
+}
