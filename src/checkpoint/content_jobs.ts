@@ -63,12 +63,12 @@ export function mergeSegments(
   const [first] = outcomes;
   if (first === undefined) return { kind: "failed", errno: "ENOENT" };
   if (outcomes.length === 1 && ranges[0] === null) return first;
-  if (first.kind === "failed") return first;
+  if (first.kind !== "read") return first;
   const lists = [];
   let settled = true;
   let isWhole = true;
   for (const [i, outcome] of outcomes.entries()) {
-    if (outcome.kind === "failed") return outcome;
+    if (outcome.kind !== "read") return outcome;
     settled &&= outcome.settled && sameState(first.facts, outcome.facts);
     // What follows a part that ended early is not where it was.
     if (isWhole) lists.push(outcome.parts);

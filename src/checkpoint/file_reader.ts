@@ -83,7 +83,8 @@ function openFile(fd: number, entry: TreeEntry, facts: ScanFacts): OpenFile {
   };
 }
 
-function extentsOf(fd: number, size: number, blocks: number): Extent[] {
+/** Data and holes of an open file of this size, which has so many blocks of 512 bytes. */
+export function extentsOf(fd: number, size: number, blocks: number): Extent[] {
   if (size === 0) return [];
   if (blocks * 512 >= size) return [{ kind: "data", offset: 0, length: size }]; // no room for a hole
   const extents: Extent[] = [];

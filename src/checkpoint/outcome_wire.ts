@@ -11,6 +11,7 @@ import type { ContentPart } from "./types.ts";
 const FAILED = 0;
 const SETTLED = 1;
 const UNSETTLED = 2;
+const SAME = 3;
 /** Status, 4 × u32, 2 × f64, 4 × i64, count of parts. */
 const READ_BYTES = 1 + 16 + 16 + 32 + 4;
 const ID_CHARACTERS = 43;
@@ -20,11 +21,11 @@ type Extras = readonly [xattrs: readonly (readonly [string, string])[], problems
 const PART_BYTES = 8 + 1 + ID_CHARACTERS;
 
 export function encodeOutcomes(outcomes: readonly FileOutcome[]): ArrayBuffer {
-  const extras = outcomes.map((outcome) => outcome.kind === "read" ? extrasOf(outcome) : NO_EXTRAS);
+  const extras = outcomes.map(extrasOf);
   const most = outcomes.reduce(
     (sum, outcome, i) =>
       sum +
-      (outcome.kind === "read"
+      (outcome.kind !== "failed"
         ? READ_BYTES + outcome.parts.length * PART_BYTES + EXTRAS_BYTES + (extras[i]?.length ?? 0)
         : 2 + outcome.errno.length),
     4,
@@ -34,9 +35,13 @@ export function encodeOutcomes(outcomes: readonly FileOutcome[]): ArrayBuffer {
   view.setUint32(0, outcomes.length, true);
   let at = 4;
   for (const [i, outcome] of outcomes.entries()) {
-    at = outcome.kind === "read"
-      ? encodeExtras(bytes, view, encodeRead(bytes, view, at, outcome), extras[i] ?? NO_EXTRAS)
-      : encodeFailure(bytes, at, outcome.errno);
+    if (outcome.kind === "failed") at = encodeFailure(bytes, at, outcome.errno);
+    else {
+      const end = outcome.kind === "same"
+        ? encodeSame(bytes, view, at, outcome.parts)
+        : encodeRead(bytes, view, at, outcome);
+      at = encodeExtras(bytes, view, end, extras[i] ?? NO_EXTRAS);
+    }
   }
   return bytes.buffer.slice(bytes.byteOffset, bytes.byteOffset + at) as ArrayBuffer;
 }
@@ -44,8 +49,10 @@ export function encodeOutcomes(outcomes: readonly FileOutcome[]): ArrayBuffer {
 const NO_EXTRAS = Buffer.alloc(0);
 const EXTRAS_BYTES = 4;
 
-function extrasOf({ facts, problems }: Extract<FileOutcome, { kind: "read" }>): Buffer {
-  const { xattrs = [] } = facts;
+function extrasOf(outcome: FileOutcome): Buffer {
+  if (outcome.kind === "failed") return NO_EXTRAS;
+  const { problems } = outcome;
+  const { xattrs = [] } = outcome.kind === "read" ? outcome.facts : outcome;
   if (xattrs.length === 0 && problems.length === 0) return NO_EXTRAS;
   const pairs = xattrs.map(({ name, value }) => [name, Buffer.from(value).toString("base64")] as const);
   const extras: Extras = [pairs, problems];
@@ -96,8 +103,17 @@ function encodeRead(
     view.setBigInt64(at, BigInt.asIntN(64, number), true);
     at += 8;
   }
-  view.setUint32(at, parts.length, true);
-  at += 4;
+  return encodeParts(bytes, view, at, parts);
+}
+
+function encodeSame(bytes: Buffer, view: DataView, start: number, parts: readonly ContentPart[]): number {
+  bytes[start] = SAME;
+  return encodeParts(bytes, view, start + 1, parts);
+}
+
+function encodeParts(bytes: Buffer, view: DataView, start: number, parts: readonly ContentPart[]): number {
+  view.setUint32(start, parts.length, true);
+  let at = start + 4;
   for (const part of parts) {
     view.setFloat64(at, part.length, true);
     at += 8;
@@ -120,6 +136,11 @@ export function decodeOutcomes(buffer: ArrayBuffer): FileOutcome[] {
       const length = bytes[at++] ?? 0;
       outcomes.push({ kind: "failed", errno: bytes.toString("latin1", at, at + length) });
       at += length;
+    } else if (status === SAME) {
+      const { parts, end } = decodeParts(bytes, view, at + 4);
+      const { problems, xattrs, end: next } = decodeExtras(bytes, view, end);
+      outcomes.push({ kind: "same", parts, problems, ...xattrs });
+      at = next;
     } else {
       const facts = decodeFacts(view, at);
       const { parts, end } = decodeParts(bytes, view, at + READ_BYTES - 1);

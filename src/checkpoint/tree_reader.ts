@@ -10,7 +10,14 @@ import { closeFd, isErrno, LibcError, type PathBytes, pathBytes, showPath } from
 import { bytesOf, byteText } from "./byte_text.ts";
 import type { CopyFolder } from "./captured_files.ts";
 import type { ContentRange } from "./content_reader.ts";
-import { attributesOf, type FileOutcome, packPaths, type ReadFacts, sizeOf } from "./content_job.ts";
+import {
+  attributesOf,
+  type FileOutcome,
+  packPaths,
+  packSeen,
+  type ReadFacts,
+  sizeOf,
+} from "./content_job.ts";
 import type { ContentPool, JobAnswer } from "./content_pool.ts";
 import { fileSegments, isSegmented, mergeSegments, type Planned, readBatches } from "./content_jobs.ts";
 import { FUZZY_READS, openForReading, openRootFolder } from "./file_reader.ts";
@@ -291,7 +298,10 @@ export class TreeReader {
     if (first === undefined) return;
     const { folder } = this.#placeOf(first);
     const paths = packPaths(files.map((planned) => this.#placeOf(planned).path));
-    const answer = pool.read({ folder, sqlite: first.scanned.entry.sqlite === true, range: null, paths });
+    const isLive = !this.#captured.has(first.index);
+    const seen = isLive ? { seen: packSeen(files.map(({ scanned }) => scanned)) } : {};
+    const sqlite = first.scanned.entry.sqlite === true;
+    const answer = pool.read({ folder, sqlite, range: null, paths, ...seen });
     answer.then(({ bytesRead }) => this.#bytesRead += bytesRead, () => {});
     for (const [place, { index }] of files.entries()) {
       this.#sources[index] = FIRST_BATCH + this.#batches.length;
@@ -424,8 +434,16 @@ export class TreeReader {
       if (!gone) this.#warn(entry.path, `not read: ${outcome.errno}`);
       return null;
     }
-    const { facts, parts, settled, problems } = outcome;
+    const { parts, problems } = outcome;
     for (const problem of problems) this.#warn(entry.path, problem);
+    if (outcome.kind === "same") {
+      const isPlain = scanned.entry.sqlite !== true && outcome.xattrs === undefined;
+      if (isPlain) return { entry: scanned.entry, parts, cached: scanned };
+      const xattrs = outcome.xattrs === undefined ? {} : { xattrs: outcome.xattrs };
+      const now = { ...scanned, entry: { ...entry, ...xattrs } };
+      return { entry: now.entry, parts, cached: now };
+    }
+    const { facts, settled } = outcome;
     const captured = this.#captured.get(index);
     if (settled && captured === undefined && scanned.entry.sqlite !== true && sameAs(scanned, facts)) {
       return { entry: scanned.entry, parts, cached: scanned };

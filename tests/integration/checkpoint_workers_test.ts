@@ -217,7 +217,7 @@ Deno.test("a reading thread that dies, refuses or falls silent fails the operati
 });
 
 for (const cores of [1, 4]) {
-  Deno.test(`damaged database beside much else is taken as it is, with a warning, by ${cores} threads`, async () => {
+  Deno.test(`damaged database beside much else is taken as it is, with a warning, on ${cores} cores`, async () => {
     await using runs = new CheckpointRuns(watchedStore().store);
     runs.machine = { cores, memoryLimitBytes: 2 ** 40 };
     await shell('head -c 30000000 /dev/urandom > "$0/big"', runs.files);
@@ -239,6 +239,11 @@ for (const cores of [1, 4]) {
       /no consistent copy of the database, its file was taken as it is/,
     );
     const { path } = await runs.stage();
-    assert.deepEqual(await listTree(path), await listTree(runs.files));
+    // A sound copy differs from its file in the counter of its first page.
+    const others = async (folder: string) =>
+      (await listTree(folder)).filter((line) => !line.startsWith("sound"));
+    assert.deepEqual(await others(path), await others(runs.files));
+    using sound = new DatabaseSync(`${path}/sound.db`);
+    assert.deepEqual({ ...sound.prepare("SELECT count(*) AS n FROM t").get() }, { n: 20_000 });
   });
 }
