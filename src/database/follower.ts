@@ -27,8 +27,8 @@ export const DEFAULT_FOLLOWER_LIMITS: FollowerLimits = {
   syncBytes: 64 * 1024 * 1024,
   // SQLite's own: 4 MB of pages, which one checkpoint writes in some 10 ms.
   checkpointPages: 1000,
-  // 8 MB of log, which stay in the machine's cache. Each time a commit may wait for some milliseconds.
-  barrierPages: 2000,
+  // From there on each commit of the application would try a checkpoint of its own.
+  barrierPages: 1000,
   // What a busy program commits in the time of one checkpoint.
   restPages: 250,
   checkpointIntervalMs: 60_000,
