@@ -117,6 +117,10 @@ for (
         "SIGQUIT",
         "SIGUSR1",
         "SIGUSR2",
+        "SIGWINCH",
+        "SIGALRM",
+        "SIGPWR",
+        "SIGTSTP",
       ] as const;
       for (
         const signal of [
@@ -124,7 +128,6 @@ for (
           "SIGPIPE",
           "SIGTTIN",
           "SIGTTOU",
-          "SIGTSTP",
         ] as const
       ) sendSignal(init.pid, signal);
       await until(
