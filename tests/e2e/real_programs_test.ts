@@ -194,7 +194,8 @@ Deno.test({
       });
       assert.equal(count, `:${turn + 1}`);
     });
-    assert.equal((await scene.process()).ready, true);
+    // It answers before its line has been read.
+    await waitFor("readiness", async () => (await scene.process()).ready);
     const stopped = await scene.stop();
     assert.deepEqual([stopped.state, stopped.last_exit.kind, stopped.last_exit.code], ["stopped", "exit", 0]);
     await scene.logs("every start", /Ready to accept connections/, CRASHES + 1);
