@@ -41,7 +41,7 @@ const FILES = 150;
 Deno.test("follower's every file is one commit of programs that never pause, without all pages but once", async () => {
   await using scene = await FollowedDatabase.make({
     limits: {
-      syncBytes: 200_000,
+      syncBytes: 500_000,
       checkpointPages: 100,
       barrierPages: 150,
       restPages: 50,
@@ -60,7 +60,8 @@ Deno.test("follower's every file is one commit of programs that never pause, wit
   let commits = 0;
   let counts = 0;
   try {
-    for (let files = 0; files < FILES;) {
+    // On a loaded machine it may lag behind all the time, and checkpoints only when it has read to the end.
+    for (let files = 0; files < FILES || (follower.status.checkpoints === 0 && files < 10 * FILES);) {
       const result = await follower.sync();
       const kind = await follower.checkpointIfNeeded();
       kinds[kind ?? "none"] = (kinds[kind ?? "none"] ?? 0) + 1;
