@@ -64,7 +64,7 @@ export {
 } from "./prune_rules.ts";
 export { emptyHead, TAKE_OVER_ATTEMPTS } from "./head_rules.ts";
 export { parseInnerPath } from "./path_filter.ts";
-export { ProgressRate, type ProgressSpeed } from "./progress_rate.ts";
+export { ProgressRate, type ProgressSpeed, type SpeedFigures, speedFigures } from "./progress_rate.ts";
 export { rebuildIndexes, type RepairResult } from "./repair.ts";
 export { type LostFile, type SalvageResult, salvageTo } from "./salvage.ts";
 export { verifyRepository } from "./verify.ts";

@@ -14,6 +14,17 @@ export interface ProgressSpeed {
   readonly secondsLeft: number | null;
 }
 
+/** As it is told: in whole bytes and seconds, under the names of the API. */
+export interface SpeedFigures {
+  readonly bytes_per_second: number | null;
+  readonly seconds_left: number | null;
+}
+
+export function speedFigures({ bytesPerSecond, secondsLeft }: ProgressSpeed): SpeedFigures {
+  const whole = (value: number | null) => value === null ? null : Math.round(value);
+  return { bytes_per_second: whole(bytesPerSecond), seconds_left: whole(secondsLeft) };
+}
+
 /** One for each listener or piece of work; `next` with all its progress, in order. */
 export class ProgressRate {
   #phase: string | null = null;

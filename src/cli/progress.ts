@@ -1,8 +1,7 @@
 /** Progress of long work: one line that is rewritten on a terminal, a line each 10 s otherwise, JSON lines for programs. */
 
-import { ProgressRate, type ProgressSpeed } from "../checkpoint/mod.ts";
+import { ProgressRate, type ProgressSpeed, speedFigures } from "../checkpoint/mod.ts";
 import type { ArchiveProgress } from "../checkpoint/types.ts";
-import { speedView } from "../server/mod.ts";
 import type { StreamEvent } from "./client.ts";
 import type { Context, Options } from "./context.ts";
 import { size, timeLeft } from "./text.ts";
@@ -24,7 +23,7 @@ export function showProgress(context: Context, options: Options): Progress {
     const full = (event: StreamEvent) => {
       // A manager's say it themselves.
       if (event.type !== "progress" || "bytes_per_second" in event) return event;
-      return { ...event, ...speedView(rate.next(figuresOf(event), clock.monotonicMs())) };
+      return { ...event, ...speedFigures(rate.next(figuresOf(event), clock.monotonicMs())) };
     };
     return { onEvent: (event) => terminal.out(JSON.stringify(full(event)) + "\n"), done: () => {} };
   }

@@ -4,7 +4,7 @@
  * checkpoint has sent and not yet committed looks like garbage.
  */
 
-import { type Archiver, type HeadSession, type Hold, ProgressRate } from "../checkpoint/mod.ts";
+import { type Archiver, type HeadSession, type Hold, ProgressRate, speedFigures } from "../checkpoint/mod.ts";
 import type { CreateResult } from "../checkpoint/mod.ts";
 import type { ArchiveProgress, CheckpointRecord } from "../checkpoint/types.ts";
 import type { Lease } from "../lease/mod.ts";
@@ -265,15 +265,12 @@ export class Checkpointer {
 
 function progressNow(progress: ArchiveProgress, rate: ProgressRate, clock: Clock): CheckpointProgress {
   const { phase, entries, bytes, totalBytes } = progress;
-  const { bytesPerSecond, secondsLeft } = rate.next(progress, clock.monotonicMs());
-  const whole = (value: number | null) => value === null ? null : Math.round(value);
   return {
     phase,
     entries,
     bytes,
     total_bytes: totalBytes,
-    bytes_per_second: whole(bytesPerSecond),
-    seconds_left: whole(secondsLeft),
+    ...speedFigures(rate.next(progress, clock.monotonicMs())),
   };
 }
 

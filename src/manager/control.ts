@@ -8,6 +8,7 @@ import type {
   Kept,
   PlannedRoot,
   RepairResult,
+  SpeedFigures,
   VerifyLevel,
   VerifyResult,
 } from "../checkpoint/mod.ts";
@@ -186,14 +187,11 @@ export interface CheckpointInProgress {
 }
 
 /** Names are public. */
-export interface CheckpointProgress {
+export interface CheckpointProgress extends SpeedFigures {
   readonly phase: ArchiveProgress["phase"];
   readonly entries: number;
   readonly bytes: number;
   readonly total_bytes: number | null;
-  /** Null while it is too early to say. */
-  readonly bytes_per_second: number | null;
-  readonly seconds_left: number | null;
 }
 
 export interface CheckpointRequest {

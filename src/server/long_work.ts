@@ -4,7 +4,7 @@
  */
 
 import { accepts } from "hono/accepts";
-import { ProgressRate } from "../checkpoint/mod.ts";
+import { ProgressRate, speedFigures } from "../checkpoint/mod.ts";
 import type { ArchiveProgress } from "../checkpoint/types.ts";
 import type { Clock } from "../platform/clock.ts";
 import { asStateManagerError, StateManagerError } from "../platform/errors.ts";
@@ -12,7 +12,6 @@ import type { Log } from "../platform/log.ts";
 import type { ServerContext } from "./env.ts";
 import type { Operation, OperationEvent } from "./operation.ts";
 import { logUnexpected, problemOf } from "./problems.ts";
-import { speedView } from "./views.ts";
 
 /** A comment this often keeps proxies from closing a quiet stream. */
 const HEARTBEAT_MS = 15_000;
@@ -183,7 +182,7 @@ function eventFields(
   nowMs: number,
 ): Readonly<Record<string, unknown>> {
   if (event.type === "captured") return { id: event.id };
-  return { ...progressView(event.progress), ...speedView(rate.next(event.progress, nowMs)) };
+  return { ...progressView(event.progress), ...speedFigures(rate.next(event.progress, nowMs)) };
 }
 
 function progressView(

@@ -17,7 +17,6 @@ export {
   processView,
   repairView,
   restoreResultView,
-  speedView,
   statusView,
   totalsView,
   verifyResultView,

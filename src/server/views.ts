@@ -4,7 +4,6 @@ import type {
   DiffResult,
   FolderListing,
   PlannedRoot,
-  ProgressSpeed,
   RepairResult,
   VerifyResult,
 } from "../checkpoint/mod.ts";
@@ -323,11 +322,6 @@ export function verifyResultView(result: VerifyResult, checkpoint: string | null
     findings_total: result.findingsTotal,
     duration_seconds: Math.round(result.durationMs) / 1000,
   };
-}
-
-export function speedView({ bytesPerSecond, secondsLeft }: ProgressSpeed): View {
-  const whole = (value: number | null) => value === null ? null : Math.round(value);
-  return { bytes_per_second: whole(bytesPerSecond), seconds_left: whole(secondsLeft) };
 }
 
 export function repairView(

@@ -427,12 +427,7 @@ Deno.test("a restore that was begun to a state which is gone is given up by the 
   }
   await beginRestore(folder, { app: { txid: 1_000_000 } });
   await using manager = start(place, store);
-  await waitFor(
-    "the program again",
-    () => readJournal(place.journal).starts.length === 2,
-    60_000,
-    () => manager.tail(),
-  );
+  await startedAgain(place, manager);
   assert.ok((await manager.checkpoint()).checkpoint.n > 1, "the head is free again");
   manager.signal("SIGTERM");
   assert.equal(await manager.exit(), 0, manager.tail());
@@ -440,6 +435,11 @@ Deno.test("a restore that was begun to a state which is gone is given up by the 
   assert.equal(told?.subject, "app");
   assert.match(told?.summary ?? "", /given up/);
 });
+
+async function startedAgain(place: Place, manager: ManagerProcess): Promise<void> {
+  const again = () => readJournal(place.journal).starts.length === 2;
+  await waitFor("the program again", again, 60_000, () => manager.tail());
+}
 
 /** As its holder would have left the head, had it died right after the intent of a restore of databases. */
 async function beginRestore(folder: string, databases: NonNullable<CheckpointRecord["databases"]>) {
@@ -473,12 +473,7 @@ Deno.test("a restore of a database that its holder began is finished once by the
   await beginRestore(folder, early.databases ?? {});
 
   await using manager = start(place, store);
-  await waitFor(
-    "the program again",
-    () => readJournal(place.journal).starts.length === 2,
-    60_000,
-    () => manager.tail(),
-  );
+  await startedAgain(place, manager);
   const back = readJournal(place.journal).starts.at(-1) ?? 0;
   assert.ok(back >= 50 && back < 150, `${back} rows came back`);
   const { databases: [status] } = await manager.json("/databases");
