@@ -8,7 +8,7 @@ import { FLAG_SEALED, FLAG_ZSTD } from "./pack.ts";
 export interface BlobReading {
   readonly codec: Codec;
   readonly cipher: Cipher;
-  /** Where chunks are unpacked; left out: each has memory of its own. */
+  /** Where chunks are unpacked, and sealed ones before that in their own place; left out: each has memory of its own. */
   readonly scratch?: Uint8Array;
 }
 
@@ -23,8 +23,9 @@ export interface StoredChunk {
 }
 
 /**
- * The plain bytes of the blob `stored`, good until the next one where there is a `scratch`. `data-damaged` that names pack and offset and ends with `users`, for example
- * ", needed by a, b", unless they are exactly the chunk.
+ * The plain bytes of the blob `stored`. Where there is a `scratch` they are good until the next one, and `stored` is used
+ * up. `data-damaged` that names pack and offset and ends with `users`, for example ", needed by a, b", unless they are
+ * exactly the chunk.
  */
 export function readChunk(
   reading: BlobReading,
@@ -58,7 +59,8 @@ function unpackBlob(
       cipher.seals ? "is not encrypted, as all here must be" : "is encrypted, as nothing here is",
     );
   }
-  const bytes = cipher.openBlob({ pack: chunk.pack, offset: chunk.offset }, stored);
+  const { pack, offset } = chunk;
+  const bytes = cipher.openBlob({ pack, offset }, stored, scratch !== undefined);
   const compressed = (chunk.flags & FLAG_ZSTD) !== 0;
   return decodeBytes(codec, { bytes, compressed }, chunk.length, place, scratch);
 }

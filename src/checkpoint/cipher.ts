@@ -53,8 +53,11 @@ export interface Cipher {
   chunkId(plain: Uint8Array): Uint8Array<ArrayBuffer>;
   /** Writes what is stored for the blob to the beginning of `target`; its length, at most `SEAL_BYTES` more. */
   sealBlob(place: BlobPlace, blob: Uint8Array, target: Uint8Array): number;
-  /** The blob again. Anything that was not sealed for this very place is `data-damaged`. */
-  openBlob(place: BlobPlace, sealed: Uint8Array): Uint8Array;
+  /**
+   * The blob again. Anything that was not sealed for this very place is `data-damaged`. `inPlace`: nobody needs `sealed`
+   * afterwards, and the blob may take its place.
+   */
+  openBlob(place: BlobPlace, sealed: Uint8Array, inPlace?: boolean): Uint8Array;
   /** What is written under `key` for `bytes`; may be `bytes` itself. Another one with each call. */
   sealObject(key: string, bytes: Uint8Array<ArrayBuffer>): Uint8Array<ArrayBuffer>;
   /** The bytes again. Anything that was not sealed for `key` is `data-damaged`. */
@@ -129,8 +132,8 @@ export function sealingCipher(
       sealInto(target, blobUse(place), blob, native);
       return blob.length + SEAL_BYTES;
     },
-    openBlob: (place, sealed) =>
-      unseal(blobUse(place), sealed, native) ?? broken(`${packKey(place.pack)} at ${place.offset}`),
+    openBlob: (place, sealed, inPlace = false) =>
+      unseal(blobUse(place), sealed, native, inPlace) ?? broken(`${packKey(place.pack)} at ${place.offset}`),
     sealObject(key, bytes) {
       const nonce = random.bytes(NONCE_BYTES);
       return seal(objectUse(key, nonce), bytes, Buffer.concat([OBJECT_MAGIC, nonce]));

@@ -3,7 +3,7 @@
 export { Archiver, type ArchiverOptions, type ArchiverWork, type NewCheckpoint } from "./archiver_client.ts";
 export type { ArchiverStore } from "./archiver_protocol.ts";
 export { archiverMain } from "./archiver.ts";
-export { type Cipher, plainCipher } from "./cipher.ts";
+export { type Cipher, openCipher, plainCipher } from "./cipher.ts";
 export { configuredKey, type EncryptionKey, readEncryptionKey } from "./encryption_key.ts";
 export { parseCheckpointReference } from "./checkpoint_reference.ts";
 export { type CollectReport, type CollectResult, doomOf } from "./collect.ts";

@@ -57,13 +57,14 @@ export function seal(use: SealUse, plain: Uint8Array, head: Uint8Array): Uint8Ar
   return sealed;
 }
 
-/** The plain bytes; null unless exactly these were sealed with this use. */
+/** The plain bytes; null unless exactly these were sealed with this use. `inPlace`: `sealed` may be overwritten. */
 export function unseal(
   use: SealUse,
   sealed: Uint8Array,
   engine: SealEngine = null,
+  inPlace = false,
 ): Uint8Array<ArrayBuffer> | null {
-  if (engine !== null) return engine.unseal(gcmUse(use), sealed);
+  if (engine !== null) return engine.unseal(gcmUse(use), sealed, inPlace);
   const end = sealed.length - SEAL_BYTES;
   if (end < 0) return null;
   try {

@@ -3,7 +3,7 @@
  * store; if it is interrupted, an unfinished folder is left and nothing else.
  */
 
-import { findCheckpoint, parseInnerPath, planRestore, restoreTo } from "../checkpoint/mod.ts";
+import { findCheckpoint, openCipher, parseInnerPath, planRestore, restoreTo } from "../checkpoint/mod.ts";
 import type { ReadEnvironment, RestoreToRequest } from "../checkpoint/mod.ts";
 import { StateManagerError } from "../platform/errors.ts";
 import { isEmptyFolder } from "../platform/folder.ts";
@@ -92,7 +92,7 @@ export async function openSource(context: Context, options: Options, target: Tar
     const progress = showProgress(context, options);
     const environment: ReadEnvironment = {
       store,
-      cipher,
+      cipher: openCipher(cipher.forWorker(), context.random), // as its Workers do it: by the system's library
       clock: context.clock,
       cacheFolder: null,
       signal: new AbortController().signal, // an interrupt ends the process; what was written is an unfinished new folder

@@ -55,8 +55,11 @@ export interface NativeCrypto {
   hmacSha256(key: Uint8Array): (bytes: Uint8Array) => Uint8Array<ArrayBuffer>;
   /** Ciphertext and a tag of 16 bytes to the beginning of `target`, which may not overlap `plain`. */
   seal(use: GcmUse, plain: Uint8Array, target: Uint8Array): void;
-  /** The plain bytes; null unless `sealed`, with its tag at the end, was made by `seal` with the same use. */
-  unseal(use: GcmUse, sealed: Uint8Array): Uint8Array<ArrayBuffer> | null;
+  /**
+   * The plain bytes; null unless `sealed`, with its tag at the end, was made by `seal` with the same use. In the place of
+   * `sealed`, whose bytes are gone then, where `inPlace` says so: memory of its own for each costs as much as unsealing.
+   */
+  unseal(use: GcmUse, sealed: Uint8Array, inPlace?: boolean): Uint8Array<ArrayBuffer> | null;
 }
 
 /** What FFI takes is the same memory, whatever its type says of being shared. */
@@ -151,15 +154,13 @@ function gcmWith(library: Library): Pick<NativeCrypto, "seal" | "unseal"> {
       succeeded(library.EVP_CIPHER_CTX_ctrl(context, CTRL_GET_TAG, TAG_BYTES, tag), "give the tag");
       target.set(tag, plain.length);
     },
-    unseal(use, sealed) {
+    unseal(use, sealed, inPlace = false) {
       const length = sealed.length - TAG_BYTES;
       if (length < 0) return null;
       begin(use, DECRYPT);
-      const plain = new Uint8Array(length);
-      succeeded(
-        library.EVP_CipherUpdate(context, plain, written, sealed.subarray(0, length) as Bytes, length),
-        "unseal",
-      );
+      const content = sealed.subarray(0, length) as Bytes;
+      const plain = inPlace ? content : new Uint8Array(length);
+      succeeded(library.EVP_CipherUpdate(context, plain, written, content, length), "unseal");
       tag.set(sealed.subarray(length));
       succeeded(library.EVP_CIPHER_CTX_ctrl(context, CTRL_SET_TAG, TAG_BYTES, tag), "take the tag");
       return library.EVP_CipherFinal_ex(context, rest, written) === 1 ? plain : null;

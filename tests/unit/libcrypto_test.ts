@@ -53,6 +53,10 @@ Deno.test(
         "and no more",
       );
       assert.equal(text(unseal(use, sealed) ?? new Uint8Array()), text(bytes));
+      const own = sealed.slice();
+      const opened = unseal(use, own, true) ?? new Uint8Array();
+      assert.equal(text(opened), text(bytes), "in place");
+      assert.equal(opened.buffer, own.buffer);
       for (const at of [0, size >> 1, size, size + 15]) {
         const changed = sealed.slice();
         changed[at] = (changed[at] ?? 0) ^ 1;
