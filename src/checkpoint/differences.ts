@@ -6,7 +6,7 @@
 
 import { type PathBytes, showPath } from "../platform/libc_files.ts";
 import { comparePaths } from "./manifest.ts";
-import type { ManifestEntry, TreeEntry } from "./types.ts";
+import type { TreeEntry } from "./types.ts";
 
 export interface ChangeSum {
   readonly entries: number;
@@ -40,25 +40,24 @@ const PATHS_LIMIT_BYTES = 8 * 1024 * 1024;
  * would replace it at all.
  */
 export function differencesOf(
-  wanted: readonly ManifestEntry[],
+  wanted: Iterable<TreeEntry>,
   there: Iterable<TreeEntry>,
   options: { readonly paths: number; readonly isInScope?: (path: PathBytes) => boolean },
 ): TreeDifferences {
   const { isInScope = () => true } = options;
   const tally = new Tally(options.paths);
-  let at = 0;
+  const rest = wanted[Symbol.iterator]();
+  let next = rest.next();
   for (const live of there) {
-    for (let next = wanted[at]; next !== undefined && comparePaths(next.entry.path, live.path) < 0;) {
-      tally.add("added", next.entry);
-      next = wanted[++at];
+    for (; next.done !== true && comparePaths(next.value.path, live.path) < 0; next = rest.next()) {
+      tally.add("added", next.value);
     }
-    const match = wanted[at]?.entry;
-    if (match !== undefined && comparePaths(match.path, live.path) === 0) {
-      tally.add(isSame(match, live) ? "unchanged" : "changed", match);
-      at++;
+    if (next.done !== true && comparePaths(next.value.path, live.path) === 0) {
+      tally.add(isSame(next.value, live) ? "unchanged" : "changed", next.value);
+      next = rest.next();
     } else if (isInScope(live.path)) tally.add("removed", live);
   }
-  for (const { entry } of wanted.slice(at)) tally.add("added", entry);
+  for (; next.done !== true; next = rest.next()) tally.add("added", next.value);
   return tally.result();
 }
 

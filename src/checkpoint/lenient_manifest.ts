@@ -83,7 +83,9 @@ class LenientReading {
 
   finish(): Pick<LenientManifest, "entries" | "cut"> {
     this.#close();
-    return { entries: this.#members, cut: this.#cut };
+    // A folder whose own line is lost was met with the first of what is in it, after neighbours that sort behind it.
+    const entries = this.#members.toSorted((a, b) => comparePaths(a.entry.path, b.entry.path));
+    return { entries, cut: this.#cut };
   }
 
   #take(bytes: Uint8Array): void {

@@ -103,7 +103,10 @@ export class ManifestReader {
   readonly #object: string;
   readonly #expected: FilesSummary;
   readonly #hash: RunningHash;
+  /** Complete, and not taken yet. */
   readonly #entries: ManifestEntry[] = [];
+  #count = 0;
+  #previous: TreeEntry["path"] | null = null;
   readonly #folders = new Set<string>();
   /** First members of hard link groups: path → their group and type. */
   readonly #groups = new Map<string, { readonly number: number; readonly entry: TreeEntry }>();
@@ -125,7 +128,7 @@ export class ManifestReader {
       this.#line++;
       if (end < 0) throw this.#problem("line is not ended");
       try {
-        this.#take(piece.subarray(start, end));
+        this.#readLine(piece.subarray(start, end));
       } catch (error) {
         throw error instanceof LineProblem ? this.#problem(error.message) : error;
       }
@@ -133,20 +136,30 @@ export class ManifestReader {
     }
   }
 
-  /** All entries in path order, once every piece was added. */
+  /** How many entries `take` would give. */
+  get complete(): number {
+    return this.#entries.length;
+  }
+
+  /** The next entries that are complete by now, in path order, `atMost` of them. */
+  take(atMost: number): readonly ManifestEntry[] {
+    return this.#entries.splice(0, atMost);
+  }
+
+  /** The entries that were not taken, in path order, once every piece was added and the whole is proven. */
   finish(): readonly ManifestEntry[] {
     this.#close();
-    if (this.#entries.length !== this.#expected.entries || this.#bytes !== this.#expected.bytes) {
+    if (this.#count !== this.#expected.entries || this.#bytes !== this.#expected.bytes) {
       throw this.#problem(
-        `${this.#entries.length} entries with ${this.#bytes} bytes, ` +
+        `${this.#count} entries with ${this.#bytes} bytes, ` +
           `wanted ${this.#expected.entries} with ${this.#expected.bytes}`,
       );
     }
     if (this.#hash.digest("hex") !== this.#expected.manifest_sha256) throw this.#problem("SHA-256 differs");
-    return this.#entries;
+    return this.take(Infinity);
   }
 
-  #take(bytes: Uint8Array): void {
+  #readLine(bytes: Uint8Array): void {
     const line = parseLine(bytes);
     if (line.kind === "more") {
       if (this.#open === null || this.#open.parts.length === 0) throw new LineProblem("+ follows a file");
@@ -154,7 +167,7 @@ export class ManifestReader {
       return;
     }
     this.#close();
-    if (this.#entries.length >= this.#expected.entries) throw new LineProblem("more entries than declared");
+    if (this.#count >= this.#expected.entries) throw new LineProblem("more entries than declared");
     const { link } = line;
     this.#checkPlace(line.entry);
     const key = pathKey(line.entry.path);
@@ -168,17 +181,19 @@ export class ManifestReader {
       throw new LineProblem("a hard link has no content");
     }
     this.#open = { entry, parts: [...line.parts] };
+    this.#count++;
     if (link === null || link.first) this.#bytes += entry.size;
   }
 
   /** Entries come in path order, below folders that were listed: nothing is ever written through a symlink. */
   #checkPlace(entry: TreeEntry): void {
-    const previous = this.#entries.at(-1)?.entry;
-    if (previous === undefined) {
+    const previous = this.#previous;
+    this.#previous = entry.path;
+    if (previous === null) {
       if (entry.path.length > 0 || entry.type !== "directory") throw new LineProblem("the root comes first");
       return;
     }
-    if (comparePaths(previous.path, entry.path) >= 0) throw new LineProblem("entries are sorted by path");
+    if (comparePaths(previous, entry.path) >= 0) throw new LineProblem("entries are sorted by path");
     const parent = entry.path.subarray(0, Math.max(0, entry.path.lastIndexOf(0x2f)));
     if (!this.#folders.has(pathKey(parent))) throw new LineProblem("the parent is a folder listed before");
   }

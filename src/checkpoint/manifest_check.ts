@@ -6,7 +6,8 @@
 import { StateManagerError } from "../platform/errors.ts";
 import { type PathBytes, showPath } from "../platform/libc_files.ts";
 import { byteText } from "./byte_text.ts";
-import type { ManifestEntry } from "./types.ts";
+import { comparePaths } from "./manifest.ts";
+import type { ManifestEntry, TreeEntry } from "./types.ts";
 
 const SLASH = 0x2f;
 
@@ -17,44 +18,74 @@ export function manifestDamaged(root: string, path: PathBytes, what: string): St
 }
 
 /**
- * Throws `data-damaged` unless every path is relative, without "." and "..", comes once, and lies in a folder that
- * the manifest itself names before it, so that no entry can reach through a symlink; and sizes agree with the parts.
+ * Looks at a manifest batch by batch: throws `data-damaged` unless every path is relative, without "." and "..", comes
+ * after the one before it (so none comes twice), and lies in a folder that the manifest itself names before it, so that
+ * no entry can reach through a symlink; and sizes agree with the parts.
  */
-export function checkManifest(entries: readonly ManifestEntry[], root: string): void {
-  const first = entries[0]?.entry;
-  if (first === undefined || first.path.length > 0 || first.type !== "directory") {
-    throw manifestDamaged(root, new Uint8Array(0), "the manifest does not begin with the root folder");
+export class ManifestCheck {
+  readonly #root: string;
+  readonly #folders = new Set<string>();
+  readonly #groups = new Set<number>();
+  #previous: PathBytes | null = null;
+
+  constructor(root: string) {
+    this.#root = root;
   }
-  const folders = new Set<string>([""]);
-  const seen = new Set<string>([""]);
-  const groups = new Set<number>();
-  for (const { entry, parts } of entries.slice(1)) {
-    const cut = entry.path.lastIndexOf(SLASH);
-    const name = byteText(entry.path.subarray(cut + 1));
-    const parent = byteText(entry.path.subarray(0, Math.max(cut, 0)));
-    const path = byteText(entry.path);
-    if (name === "" || name === "." || name === ".." || name.includes("\0") || cut === 0) {
-      throw manifestDamaged(root, entry.path, "is no path inside the root");
+
+  check(entries: readonly ManifestEntry[]): void {
+    for (const member of entries) {
+      const previous = this.#previous;
+      this.#previous = member.entry.path;
+      if (previous === null) this.#checkFirst(member.entry);
+      else {
+        this.#checkPath(member.entry, previous);
+        this.#checkContent(member);
+      }
     }
-    if (!folders.has(parent)) {
-      throw manifestDamaged(root, entry.path, "its folder is not in the manifest before it");
-    }
-    if (seen.has(path)) throw manifestDamaged(root, entry.path, "comes twice");
-    seen.add(path);
-    if (entry.type === "directory") folders.add(path);
-    if (entry.type === "symlink" && entry.target === undefined) {
-      throw manifestDamaged(root, entry.path, "has no target");
-    }
-    if (entry.type !== "file") continue;
-    const follower = entry.linkGroup !== undefined && groups.has(entry.linkGroup);
-    if (entry.linkGroup !== undefined) groups.add(entry.linkGroup);
-    const bytes = parts.reduce((sum, part) => sum + part.length, 0);
-    if (follower ? parts.length > 0 : bytes !== entry.size) {
+    if (this.#previous === null) this.#checkFirst(null);
+  }
+
+  #checkFirst(entry: TreeEntry | null): void {
+    if (entry === null || entry.path.length > 0 || entry.type !== "directory") {
       throw manifestDamaged(
-        root,
-        entry.path,
-        `has parts of ${bytes} bytes, wanted ${follower ? "none" : entry.size}`,
+        this.#root,
+        new Uint8Array(0),
+        "the manifest does not begin with the root folder",
       );
     }
+    this.#folders.add("");
+  }
+
+  #checkPath({ path, type }: TreeEntry, previous: PathBytes): void {
+    const cut = path.lastIndexOf(SLASH);
+    const name = byteText(path.subarray(cut + 1));
+    const parent = byteText(path.subarray(0, Math.max(cut, 0)));
+    if (name === "" || name === "." || name === ".." || name.includes("\0") || cut === 0) {
+      throw manifestDamaged(this.#root, path, "is no path inside the root");
+    }
+    if (!this.#folders.has(parent)) {
+      throw manifestDamaged(this.#root, path, "its folder is not in the manifest before it");
+    }
+    const order = comparePaths(previous, path);
+    if (order >= 0) {
+      throw manifestDamaged(this.#root, path, order === 0 ? "comes twice" : "comes after a later path");
+    }
+    if (type === "directory") this.#folders.add(byteText(path));
+  }
+
+  #checkContent({ entry, parts }: ManifestEntry): void {
+    if (entry.type === "symlink" && entry.target === undefined) {
+      throw manifestDamaged(this.#root, entry.path, "has no target");
+    }
+    if (entry.type !== "file") return;
+    const follower = entry.linkGroup !== undefined && this.#groups.has(entry.linkGroup);
+    if (entry.linkGroup !== undefined) this.#groups.add(entry.linkGroup);
+    const bytes = parts.reduce((sum, part) => sum + part.length, 0);
+    if (follower ? parts.length === 0 : bytes === entry.size) return;
+    throw manifestDamaged(
+      this.#root,
+      entry.path,
+      `has parts of ${bytes} bytes, wanted ${follower ? "none" : entry.size}`,
+    );
   }
 }

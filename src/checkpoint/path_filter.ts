@@ -29,37 +29,60 @@ export function selectPaths(
   paths: readonly string[],
   root: string,
 ): readonly ManifestEntry[] {
-  const wanted = new Set(paths);
-  const above = new Set(
-    paths.flatMap((path) => [...path.matchAll(/\//g)].map(({ index }) => path.slice(0, index))),
-  );
-  above.add("");
-  const found = new Set<string>();
-  const content = new Map<number, ManifestEntry["parts"]>();
-  const carried = new Set<number>();
-  const selected: ManifestEntry[] = [];
-  for (const { entry, parts } of entries) {
-    const { linkGroup } = entry;
-    if (linkGroup !== undefined && parts.length > 0) content.set(linkGroup, parts);
-    const path = byteText(entry.path);
-    const inside = innermostOf(path, wanted);
-    if (inside !== null) found.add(inside);
-    if (inside === null && !(above.has(path) && entry.type === "directory")) continue;
-    if (linkGroup === undefined || carried.has(linkGroup)) selected.push({ entry, parts });
-    else {
-      carried.add(linkGroup);
-      selected.push({ entry, parts: content.get(linkGroup) ?? [] });
-    }
+  const selection = new PathSelection(paths, root);
+  const selected = selection.select(entries);
+  selection.finish();
+  return selected;
+}
+
+/** The same for a tree that comes in batches, in path order. */
+export class PathSelection {
+  readonly #paths: readonly string[];
+  readonly #root: string;
+  readonly #wanted: ReadonlySet<string>;
+  /** The folders above the wanted paths. */
+  readonly #above: ReadonlySet<string>;
+  readonly #found = new Set<string>();
+  readonly #content = new Map<number, ManifestEntry["parts"]>();
+  readonly #carried = new Set<number>();
+
+  constructor(paths: readonly string[], root: string) {
+    this.#paths = paths;
+    this.#root = root;
+    this.#wanted = new Set(paths);
+    const above = paths.flatMap((path) => [...path.matchAll(/\//g)].map(({ index }) => path.slice(0, index)));
+    this.#above = new Set([...above, ""]);
   }
-  const missing = paths.find((path) => !found.has(path));
-  if (missing === undefined) return selected;
-  throw new StateManagerError(
-    "not-found",
-    `restore files "${root}": the checkpoint does not have that path`,
-    {
-      hint: "list what it has, or name another checkpoint; paths are relative to the files root",
-    },
-  );
+
+  select(entries: readonly ManifestEntry[]): readonly ManifestEntry[] {
+    const selected: ManifestEntry[] = [];
+    for (const { entry, parts } of entries) {
+      const { linkGroup } = entry;
+      if (linkGroup !== undefined && parts.length > 0) this.#content.set(linkGroup, parts);
+      const path = byteText(entry.path);
+      const inside = innermostOf(path, this.#wanted);
+      if (inside !== null) this.#found.add(inside);
+      if (inside === null && !(this.#above.has(path) && entry.type === "directory")) continue;
+      if (linkGroup === undefined || this.#carried.has(linkGroup)) selected.push({ entry, parts });
+      else {
+        this.#carried.add(linkGroup);
+        selected.push({ entry, parts: this.#content.get(linkGroup) ?? [] });
+      }
+    }
+    return selected;
+  }
+
+  /** After the last batch: `not-found` for a path that did not come. */
+  finish(): void {
+    if (this.#paths.every((path) => this.#found.has(path))) return;
+    throw new StateManagerError(
+      "not-found",
+      `restore files "${this.#root}": the checkpoint does not have that path`,
+      {
+        hint: "list what it has, or name another checkpoint; paths are relative to the files root",
+      },
+    );
+  }
 }
 
 /** True for a path at or below one of `paths`; all are byte texts. */

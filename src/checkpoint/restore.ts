@@ -18,13 +18,14 @@ import { differencesOf, type TreeDifferences } from "./differences.ts";
 import { readHead } from "./head.ts";
 import { type IndexRef, loadIndexes } from "./index_store.ts";
 import { Pacer } from "./pacer.ts";
-import { isBelow, selectPaths } from "./path_filter.ts";
+import { isBelow } from "./path_filter.ts";
 import type { FilesItem, RootObject } from "./records.ts";
-import { loadRoot, type ReadingOptions, readManifest } from "./root_reader.ts";
+import { fetchManifest, loadRoot, type ReadingOptions, readManifest } from "./root_reader.ts";
 import { scanTree } from "./scan.ts";
-import { freeSpaceAt, needOf, requireSpaceForAll, type SpaceClaim } from "./space.ts";
+import { freeSpaceAt, requireSpaceForAll, type SpaceClaim } from "./space.ts";
 import { stageRoot, type StageTarget } from "./stage_root.ts";
 import { openStageRunner } from "./stage_runner.ts";
+import { type WantedPart, type WantedTree, wantedTree } from "./wanted_tree.ts";
 import type {
   ArchiveProgress,
   ArchiveTotals,
@@ -42,6 +43,8 @@ export interface StageRequest {
   readonly indexes: readonly IndexRef[];
   /** Files roots to bring back, each into a folder that does not exist yet. */
   readonly roots: readonly StageTarget[];
+  /** Entries of a root that are in memory at one time; left out: as many as never trouble the heap. */
+  readonly batchEntries?: number;
 }
 
 export interface StageResult {
@@ -141,30 +144,30 @@ export async function stageCheckpoint(
     totals.bytesTransferred += bytes;
   });
   const roots = request.roots.map((root) => ({ ...root, item: itemOf(opened.root, root.name) }));
+  const batches = request.batchEntries === undefined ? {} : { batchEntries: request.batchEntries };
   await requireSpaceForAll(claimsOf(roots, (root) =>
     readThrough(
       request.record,
       opened,
       environment,
-      () => readWanted(root.item, root, opened),
+      () => readWanted(root.item, { ...root, ...batches }, opened),
     )));
   let planned = false;
   const warnings: FileWarning[] = [];
   for (const { item, ...target } of roots) {
     const reload = () => reloadTable(request.record, opened, environment);
-    const entries = await readThrough(
+    const tree = await readThrough(
       request.record,
       opened,
       environment,
-      () => readWanted(item, target, opened),
+      () => readWanted(item, { ...target, ...batches }, opened),
     );
-    const of = target.paths === undefined ? item : { entries: entries.length, bytes: sizeOf(entries) };
     if (!planned) {
       const others = roots.slice(1).reduce((all, { item }) => all + item.bytes, 0);
-      pacer.begin("fetch", of.bytes + others);
+      pacer.begin("fetch", tree.bytes + others);
     }
     planned = true;
-    const staged = await stageRoot(target, entries, {
+    const staged = await stageRoot(target, tree, {
       reading: opened,
       pacer,
       runner,
@@ -173,8 +176,8 @@ export async function stageCheckpoint(
     });
     warnings.push(...staged.warnings);
     totals.bytesReused += staged.bytesReused;
-    totals.entries += of.entries;
-    totals.bytes += of.bytes;
+    totals.entries += tree.entries;
+    totals.bytes += tree.bytes;
   }
   return { totals: { ...totals, durationMs: clock.monotonicMs() - startedMs }, warnings };
 }
@@ -186,31 +189,23 @@ type RootToStage = StageTarget & { readonly item: FilesItem };
 /** Of roots that begin anew: how much of a former stage can be used is not known yet. */
 function claimsOf(
   roots: readonly RootToStage[],
-  entriesOf: (root: RootToStage) => Promise<readonly ManifestEntry[]>,
+  treeOf: (root: RootToStage) => Promise<WantedTree>,
 ): SpaceClaim[] {
   return roots.filter(({ former = [] }) => former.length === 0).map((root) => ({
     name: root.name,
     folder: root.stage.slice(0, root.stage.lastIndexOf("/")) || "/",
     atMost: { bytes: root.item.bytes, files: root.item.entries },
-    exact: async () => needOf(await entriesOf(root)),
+    exact: async () => (await treeOf(root)).need,
   }));
 }
 
 /** The entries of one root that are asked for. */
 async function readWanted(
   item: FilesItem,
-  { name, paths }: Pick<StageTarget, "name" | "paths">,
+  target: WantedPart,
   opened: Opened,
-): Promise<readonly ManifestEntry[]> {
-  const entries = await readManifest(item, name, opened);
-  return paths === undefined ? entries : selectPaths(entries, paths, name);
-}
-
-/** Of files, holes included; of hard links once. */
-function sizeOf(entries: readonly ManifestEntry[]): number {
-  let bytes = 0;
-  for (const { parts } of entries) for (const part of parts) bytes += part.length;
-  return bytes;
+): Promise<WantedTree> {
+  return wantedTree(await fetchManifest(item, target.name, opened), target);
 }
 
 /** One range of 4 MiB each, in memory twice for a moment: an eighth of what the container may use. */
@@ -286,27 +281,33 @@ export async function planRestore(request: PlanRequest, environment: ReadEnviron
   const roots: PlannedRoot[] = [];
   for (const target of request.roots) {
     const item = itemOf(opened.root, target.name);
-    const entries = await readThrough(
+    const tree = await readThrough(
       request.record,
       opened,
       environment,
       () => readWanted(item, target, opened),
     );
-    totals.entries += entries.length;
-    totals.bytes += sizeOf(entries);
-    totals.bytesTransferred += planFetch(opened.table, wantedIds(entries)).bytes;
+    totals.entries += tree.entries;
+    totals.bytes += tree.bytes;
+    for (const entries of tree.batches()) {
+      totals.bytesTransferred += planFetch(opened.table, wantedIds(entries)).bytes;
+    }
     const { live, paths } = target;
     roots.push({
       name: target.name,
-      differences: differencesOf(entries, live === undefined ? [] : thereNow(live), {
+      differences: differencesOf(entriesOf(tree), live === undefined ? [] : thereNow(live), {
         paths: request.paths,
         isInScope: paths === undefined ? () => true : (path) => isBelow(byteText(path), paths),
       }),
-      neededBytes: needOf(entries).bytes,
+      neededBytes: tree.need.bytes,
       freeBytes: freeSpaceAt(target.into).bytes,
     });
   }
   return { totals: { ...totals, durationMs: environment.clock.monotonicMs() - startedMs }, roots };
+}
+
+function* entriesOf(tree: WantedTree): Generator<TreeEntry> {
+  for (const entries of tree.batches()) for (const { entry } of entries) yield entry;
 }
 
 function* thereNow(live: FilesRoot): Generator<TreeEntry> {

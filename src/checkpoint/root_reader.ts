@@ -38,12 +38,31 @@ export interface ReadingOptions {
   readonly onFetched?: (bytes: number) => void;
 }
 
-/** The entries of files root `name`, in path order. */
+/** The entries of files root `name`, in path order; for trees of which all entries are to be at hand at once. */
 export async function readManifest(
   item: FilesItem,
   name: string,
   options: ReadingOptions,
 ): Promise<readonly ManifestEntry[]> {
+  const manifest = await fetchManifest(item, name, options);
+  const [entries = []] = manifest.batches(Infinity);
+  return entries;
+}
+
+/** A manifest whose text is at hand. As objects its entries would take several times the memory. */
+export interface StoredManifest {
+  /**
+   * All entries in path order, in batches of `entries`; the last may have less, or none. The whole is proven when the last batch comes, and each
+   * piece by its id before.
+   */
+  batches(entries: number): Generator<readonly ManifestEntry[]>;
+}
+
+export async function fetchManifest(
+  item: FilesItem,
+  name: string,
+  options: ReadingOptions,
+): Promise<StoredManifest> {
   const pieces = new Map<string, Uint8Array>();
   await fetchChunks(planFetch(options.table, new Set(item.manifest)), {
     ...options,
@@ -51,11 +70,16 @@ export async function readManifest(
     deliver: (id, bytes) => void pieces.set(id, bytes.slice()),
     usersOf: () => `the manifest of "${name}"`,
   });
-  const reader = new ManifestReader(`manifest of "${name}"`, item, options.cipher);
-  for (const id of item.manifest) {
-    const piece = pieces.get(id);
-    if (piece === undefined) throw damaged(`manifest of "${name}"`, `piece ${id} did not come`);
-    reader.add(piece);
-  }
-  return reader.finish();
+  return {
+    *batches(entries) {
+      const reader = new ManifestReader(`manifest of "${name}"`, item, options.cipher);
+      for (const id of item.manifest) {
+        const piece = pieces.get(id);
+        if (piece === undefined) throw damaged(`manifest of "${name}"`, `piece ${id} did not come`);
+        reader.add(piece);
+        while (reader.complete >= entries) yield reader.take(entries);
+      }
+      yield reader.finish();
+    },
+  };
 }

@@ -17,16 +17,19 @@ export interface FreeSpace {
   readonly files: number | null;
 }
 
-export function needOf(entries: readonly ManifestEntry[]): SpaceNeed {
-  let bytes = 0;
-  let files = 0;
-  const groups = new Set<number>();
-  for (const { entry, parts } of entries) {
-    if (entry.linkGroup === undefined || !groups.has(entry.linkGroup)) files++;
-    if (entry.linkGroup !== undefined) groups.add(entry.linkGroup);
-    for (const part of parts) if (part.kind === "chunk") bytes += part.length;
+/** What the entries given to `add` need together. */
+export class SpaceTally implements SpaceNeed {
+  bytes = 0;
+  files = 0;
+  readonly #groups = new Set<number>();
+
+  add(entries: readonly ManifestEntry[]): void {
+    for (const { entry: { linkGroup }, parts } of entries) {
+      if (linkGroup === undefined || !this.#groups.has(linkGroup)) this.files++;
+      if (linkGroup !== undefined) this.#groups.add(linkGroup);
+      for (const part of parts) if (part.kind === "chunk") this.bytes += part.length;
+    }
   }
-  return { bytes, files };
 }
 
 /** Free space where `path` is, or would be: the nearest folder above it that is there counts. */
@@ -87,6 +90,11 @@ function fits(need: SpaceNeed, free: FreeSpace): boolean {
 /** `disk-full` with the numbers when it cannot fit. On filesystems that compress this refuses what might just have fit. */
 export function requireSpace(folder: string, root: string, need: SpaceNeed): void {
   refuseUnlessFits(folder, root, need, freeSpaceAt(folder));
+}
+
+/** Whether it fits, as far as the filesystem says. */
+export function hasSpace(folder: string, need: SpaceNeed): boolean {
+  return fits(need, freeSpaceAt(folder));
 }
 
 function refuseUnlessFits(folder: string, root: string, need: SpaceNeed, free: FreeSpace): void {

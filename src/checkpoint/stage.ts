@@ -39,11 +39,11 @@ import {
   setNameAttributes,
 } from "./attributes.ts";
 import { type FormerStage, heldChunks } from "./former_stage.ts";
-import { checkManifest, manifestDamaged } from "./manifest_check.ts";
+import { ManifestCheck, manifestDamaged } from "./manifest_check.ts";
 import type { ChunkWrites, FileTarget, StageJobResult } from "./stage_job.ts";
 import type { FileWarning, ManifestEntry, TreeEntry } from "./types.ts";
 
-/** Where a chunk's bytes go: index of the entry in the manifest, and offset in that file. */
+/** Where a chunk's bytes go: index of the entry in the batch, and offset in that file. */
 export interface ChunkPosition {
   readonly entry: number;
   readonly offset: number;
@@ -63,7 +63,7 @@ export interface StagePart {
   readonly files: readonly FileTarget[];
   /** In the order that was asked for, without those that nobody wants any more. */
   readonly chunks: readonly ChunkWrites[];
-  /** Entry in the manifest of each of `files`. */
+  /** Entry in the batch of each of `files`. */
   readonly entries: readonly number[];
 }
 
@@ -79,15 +79,21 @@ interface PendingFile {
 }
 
 /**
- * One stage in the making: `begin`, `resume` as often as there are former ones, then for each job `take` its chunks, run
- * it and `settle` it, and at last `finish`.
+ * One stage in the making. For each batch of its entries: `begin`, `resume` as often as there are former ones, then for
+ * each job `take` its chunks, run it and `settle` it. At last `finish`.
  */
 export class TreeStager {
   readonly #options: StageOptions;
   readonly #target: PathBytes;
   #folder = -1;
   #owner: DefaultOwner = null;
+  readonly #check: ManifestCheck;
+  /** Of the batch under way, as all that counts entries by their index. */
   #entries: readonly ManifestEntry[] = [];
+  /** Of all batches, until the end: what needs the whole tree. */
+  readonly #folders: TreeEntry[] = [];
+  readonly #carriers = new Map<number, TreeEntry>();
+  readonly #links: (readonly [TreeEntry, TreeEntry])[] = [];
   readonly #wanted = new Map<string, ChunkPosition[]>();
   readonly #lengths = new Map<string, number>();
   readonly #pending = new Map<number, PendingFile>();
@@ -97,11 +103,42 @@ export class TreeStager {
   constructor(options: StageOptions) {
     this.#options = options;
     this.#target = pathBytes(options.target);
+    this.#check = new ManifestCheck(options.root);
   }
 
-  /** Makes folders, symlinks, fifos and files without chunks; says which chunks are wanted, and where. */
+  /**
+   * Makes folders, symlinks, fifos and files without chunks of the next batch; says which chunks are wanted, and where.
+   * The batch before must have got all of its chunks.
+   */
   begin(entries: readonly ManifestEntry[]): ReadonlyMap<string, readonly ChunkPosition[]> {
-    checkManifest(entries, this.#options.root);
+    this.#requireComplete();
+    this.#check.check(entries);
+    if (this.#folder < 0) this.#makeTarget();
+    this.#entries = entries;
+    this.#lengths.clear();
+    for (const [index, { entry, parts }] of entries.entries()) {
+      if (entry.type === "directory") {
+        if (entry.path.length > 0) makeFolderAt(this.#folder, entry.path, 0o700);
+        this.#folders.push(entry);
+      } else if (entry.type === "symlink") {
+        makeSymlinkAt(entry.target ?? new Uint8Array(0), this.#folder, entry.path);
+        setNameAttributes(this.#folder, entry, this.#refusals);
+      } else if (entry.type === "fifo") {
+        makeFifoAt(this.#folder, entry.path, 0o600);
+        setNameAttributes(this.#folder, entry, this.#refusals);
+      } else {
+        const carrier = entry.linkGroup === undefined ? undefined : this.#carriers.get(entry.linkGroup);
+        if (carrier !== undefined) this.#links.push([carrier, entry]);
+        else {
+          if (entry.linkGroup !== undefined) this.#carriers.set(entry.linkGroup, entry);
+          this.#planFile(index, entry, parts);
+        }
+      }
+    }
+    return this.#wanted;
+  }
+
+  #makeTarget(): void {
     makeFolderAt(AT_CWD, this.#target, 0o700);
     this.#folder = openAt(AT_CWD, this.#target, OPEN.read | OPEN.directory);
     this.#owner = defaultOwner(this.#folder);
@@ -109,23 +146,6 @@ export class TreeStager {
     for (const acl of ["system.posix_acl_default", "system.posix_acl_access"]) {
       removeOwnXattr(this.#folder, acl);
     }
-    this.#entries = entries;
-    const carriers = new Set<number>();
-    for (const [index, { entry, parts }] of entries.entries()) {
-      if (entry.type === "directory") {
-        if (entry.path.length > 0) makeFolderAt(this.#folder, entry.path, 0o700);
-      } else if (entry.type === "symlink") {
-        makeSymlinkAt(entry.target ?? new Uint8Array(0), this.#folder, entry.path);
-        setNameAttributes(this.#folder, entry, this.#refusals);
-      } else if (entry.type === "fifo") {
-        makeFifoAt(this.#folder, entry.path, 0o600);
-        setNameAttributes(this.#folder, entry, this.#refusals);
-      } else if (entry.linkGroup === undefined || !carriers.has(entry.linkGroup)) {
-        if (entry.linkGroup !== undefined) carriers.add(entry.linkGroup);
-        this.#planFile(index, entry, parts);
-      }
-    }
-    return this.#wanted;
   }
 
   #planFile(index: number, entry: TreeEntry, parts: ManifestEntry["parts"]): void {
@@ -200,6 +220,13 @@ export class TreeStager {
       }
     }
     this.#dropHeld();
+  }
+
+  /** Of the batch under way: bytes of files that have not come yet. */
+  missingBytes(): number {
+    let bytes = 0;
+    for (const [id, positions] of this.#wanted) bytes += (this.#lengths.get(id) ?? 0) * positions.length;
+    return bytes;
   }
 
   #dropHeld(): void {
@@ -314,32 +341,22 @@ export class TreeStager {
    * one sync of the filesystem. When it returns, the stage is complete and durable.
    */
   async finish(): Promise<FileWarning[]> {
-    const [waiting] = this.#wanted.keys();
-    if (waiting !== undefined || this.#pending.size > 0) {
-      throw new StateManagerError(
-        "data-damaged",
-        `restore files "${this.#options.root}": ${this.#wanted.size} chunks are missing, the first is ${waiting}`,
-        { hint: "run a verify of the checkpoint; restore another one meanwhile" },
-      );
-    }
-    this.#linkAll();
-    for (let index = this.#entries.length - 1; index >= 0; index--) {
-      const entry = this.#entries[index]?.entry;
-      if (entry?.type === "directory") setNameAttributes(this.#folder, entry, this.#refusals);
-    }
+    this.#requireComplete();
+    for (const [carrier, entry] of this.#links) this.#link(carrier, entry);
+    for (const entry of this.#folders.reverse()) setNameAttributes(this.#folder, entry, this.#refusals);
     await syncFilesystemAside(this.#folder, this.#target);
     this.close();
     return [...this.#warnings, ...this.#refusals.warnings(this.#options.root)];
   }
 
-  #linkAll(): void {
-    const carriers = new Map<number, TreeEntry>();
-    for (const { entry } of this.#entries) {
-      if (entry.type !== "file" || entry.linkGroup === undefined) continue;
-      const carrier = carriers.get(entry.linkGroup);
-      if (carrier === undefined) carriers.set(entry.linkGroup, entry);
-      else this.#link(carrier, entry);
-    }
+  #requireComplete(): void {
+    const [waiting] = this.#wanted.keys();
+    if (waiting === undefined && this.#pending.size === 0) return;
+    throw new StateManagerError(
+      "data-damaged",
+      `restore files "${this.#options.root}": ${this.#wanted.size} chunks are missing, the first is ${waiting}`,
+      { hint: "run a verify of the checkpoint; restore another one meanwhile" },
+    );
   }
 
   #link(carrier: TreeEntry, entry: TreeEntry): void {

@@ -13,11 +13,12 @@ import { disposeFormer } from "./dispose.ts";
 import { FormerStage } from "./former_stage.ts";
 import type { Pacer } from "./pacer.ts";
 import type { ReadingOptions } from "./root_reader.ts";
-import { needOf, requireSpace } from "./space.ts";
+import { hasSpace, requireSpace } from "./space.ts";
 import { runStageJob, type StageJob } from "./stage_job.ts";
 import type { StageRunner } from "./stage_runner.ts";
 import { type StagePart, TreeStager } from "./stage.ts";
 import type { FileWarning, ManifestEntry } from "./types.ts";
+import type { WantedTree } from "./wanted_tree.ts";
 
 export interface StageTarget {
   readonly name: string;
@@ -46,27 +47,52 @@ export interface RootStaged {
 }
 
 export async function stageRoot(
-  { name, stage, former = [], live }: StageTarget,
-  entries: readonly ManifestEntry[],
+  target: StageTarget,
+  tree: WantedTree,
   surroundings: StageSurroundings,
 ): Promise<RootStaged> {
-  const { pacer } = surroundings;
-  const need = needOf(entries);
-  const parent = stage.slice(0, stage.lastIndexOf("/")) || "/";
+  const { name, stage, former = [], live } = target;
   // With a former stage it is not known yet how much of it is there already.
-  if (former.length === 0) requireSpace(parent, name, need);
+  if (former.length === 0) requireSpace(parentOf(stage), name, tree.need);
   using stager = new TreeStager({ root: name, target: stage });
-  const wanted = stager.begin(entries);
-  pacer.count(entries.length, holeBytes(entries));
-  let bytesReused = 0;
-  for (const path of former) bytesReused += await resumeFormer(stager, path, surroundings);
-  // What can be used has moved; the rest goes before anything is fetched, so that the disk holds the tree once.
-  for (const path of former) await disposeFormer(path);
-  if (former.length > 0) requireSpace(parent, name, { bytes: need.bytes - bytesReused, files: 0 });
   const stageRun = new StageRun(stager, surroundings);
-  if (live !== undefined) bytesReused += await stageRun.copyFrom(live, entries, wanted);
-  await stageRun.fetch(wanted, usersOf(entries));
+  let bytesReused = 0;
+  let come = 0;
+  for (const entries of tree.batches()) {
+    const wanted = stager.begin(entries);
+    surroundings.pacer.count(entries.length, holeBytes(entries));
+    come += entries.length;
+    if (former.length > 0) {
+      bytesReused += await resumeFormers(stager, target, { isLast: come === tree.entries }, surroundings);
+    }
+    if (live !== undefined) bytesReused += await stageRun.copyFrom(live, entries, wanted);
+    await stageRun.fetch(wanted, usersOf(entries));
+  }
   return { warnings: await stager.finish(), bytesReused };
+}
+
+function parentOf(path: string): string {
+  return path.slice(0, path.lastIndexOf("/")) || "/";
+}
+
+/**
+ * Moves over what the former stages have of a batch. When that was the last one, or the rest of the batch has no room
+ * beside them, they go before anything is fetched.
+ */
+async function resumeFormers(
+  stager: TreeStager,
+  { name, stage, former = [] }: StageTarget,
+  { isLast }: { readonly isLast: boolean },
+  surroundings: StageSurroundings,
+): Promise<number> {
+  let reused = 0;
+  for (const path of former) reused += await resumeFormer(stager, path, surroundings);
+  const need = { bytes: stager.missingBytes(), files: 0 };
+  if (isLast || !hasSpace(parentOf(stage), need)) {
+    for (const path of former) await disposeFormer(path);
+    requireSpace(parentOf(stage), name, need);
+  }
+  return reused;
 }
 
 /** Brings one verified chunk to where it belongs, in this thread. One that nobody wants, or wants no more, is ignored. */

@@ -7,7 +7,7 @@ import {
   type CreateResult,
   type HeadFacts,
 } from "../../src/checkpoint/create.ts";
-import { stageCheckpoint, type StageResult } from "../../src/checkpoint/restore.ts";
+import { stageCheckpoint, type StageRequest, type StageResult } from "../../src/checkpoint/restore.ts";
 import type { ArchiveProgress, CheckpointRecord, FilesRoot } from "../../src/checkpoint/types.ts";
 import { type Clock, systemClock } from "../../src/platform/clock.ts";
 import { isRoot } from "../../src/platform/libc_files.ts";
@@ -127,6 +127,7 @@ export class CheckpointRuns implements AsyncDisposable {
   async stage(
     record: CheckpointRecord | null = this.head.current,
     name = "data",
+    more: Pick<StageRequest, "batchEntries"> = {},
   ): Promise<StageResult & { path: string }> {
     if (record === null) throw new Error("no checkpoint to restore");
     const path = `${this.folder}/stage-${++this.#stages}`;
@@ -134,6 +135,7 @@ export class CheckpointRuns implements AsyncDisposable {
       record,
       indexes: this.head.indexes,
       roots: [{ name, stage: path }],
+      ...more,
     };
     return { ...await stageCheckpoint(request, this.environment()), path };
   }

@@ -2,7 +2,7 @@
 
 import assert from "node:assert/strict";
 import { graftPaths } from "../../src/checkpoint/graft.ts";
-import { checkManifest } from "../../src/checkpoint/manifest_check.ts";
+import { ManifestCheck } from "../../src/checkpoint/manifest_check.ts";
 import type { ManifestEntry, TreeEntry } from "../../src/checkpoint/types.ts";
 import { isError } from "../../src/platform/errors.ts";
 import { pathBytes } from "../../src/platform/libc_files.ts";
@@ -19,7 +19,7 @@ function tree(...lines: readonly (readonly [string, string, Partial<TreeEntry>?]
 
 function graft(current: readonly ManifestEntry[], source: readonly ManifestEntry[], ...paths: string[]) {
   const grafted = graftPaths(current, source, paths, "data");
-  checkManifest(grafted, "data");
+  new ManifestCheck("data").check(grafted);
   return grafted.map(({ entry, parts }) => {
     const path = new TextDecoder().decode(entry.path);
     const [part] = parts;

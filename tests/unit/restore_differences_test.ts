@@ -7,12 +7,11 @@ function entry(path: string, more: Partial<TreeEntry> = {}): TreeEntry {
   const type = path === "" ? "directory" : "file";
   return { path: pathBytes(path), type, mode: 0o644, uid: 1, gid: 1, mtimeNs: 5n, size: 10, ...more };
 }
-const wanted = (...entries: TreeEntry[]) => entries.map((each) => ({ entry: each, parts: [] }));
 
 Deno.test("differences name what a restore adds, changes and removes, and sum their sizes", () => {
   const target = pathBytes("to");
   const { paths, pathsTotal, ...sums } = differencesOf(
-    wanted(
+    [
       entry("", { mtimeNs: 1n }),
       entry("added"),
       entry("content", { size: 7 }),
@@ -20,7 +19,7 @@ Deno.test("differences name what a restore adds, changes and removes, and sum th
       entry("mode", { mode: 0o600 }),
       entry("same"),
       entry("z-last", { size: 3 }),
-    ),
+    ],
     [
       entry(""),
       entry("a-gone", { size: 100 }),
@@ -47,7 +46,7 @@ Deno.test("differences name what a restore adds, changes and removes, and sum th
 Deno.test("differences leave out what is outside of the restore's scope", () => {
   const scope = { paths: 10, isInScope: (path: Uint8Array) => path[0] === 0x61 };
   const { paths } = differencesOf(
-    wanted(entry(""), entry("a1")),
+    [entry(""), entry("a1")],
     [entry(""), entry("a2"), entry("b")],
     scope,
   );

@@ -1,0 +1,69 @@
+/**
+ * The entries of a files root that a restore wants, in batches: a million of them at once are more than the heap holds.
+ * A tree of one batch is kept as it was read; a larger one is read twice, first for what it needs as a whole.
+ */
+
+import { PathSelection } from "./path_filter.ts";
+import type { StoredManifest } from "./root_reader.ts";
+import { type SpaceNeed, SpaceTally } from "./space.ts";
+import type { ManifestEntry } from "./types.ts";
+
+/** Some 100 MiB with all that a stage knows of them. */
+const BATCH_ENTRIES = 65_536;
+
+export interface WantedTree {
+  readonly entries: number;
+  /** Of files, holes included; of hard links once. */
+  readonly bytes: number;
+  readonly need: SpaceNeed;
+  /** In path order, as often as it is called; one batch at least. */
+  batches(): Iterable<readonly ManifestEntry[]>;
+}
+
+/** What of a files root. */
+export interface WantedPart {
+  readonly name: string;
+  /** Byte texts; left out: the whole tree. */
+  readonly paths?: readonly string[];
+  readonly batchEntries?: number;
+}
+
+/** Errors: those of a manifest, `not-found` for a path that it lacks. */
+export function wantedTree(
+  manifest: StoredManifest,
+  { name, paths, batchEntries = BATCH_ENTRIES }: WantedPart,
+): WantedTree {
+  const need = new SpaceTally();
+  let count = 0;
+  let bytes = 0;
+  let batches = 0;
+  let only: readonly ManifestEntry[] | null = null;
+  for (const batch of selected(manifest, name, paths, batchEntries)) {
+    need.add(batch);
+    count += batch.length;
+    for (const { parts } of batch) for (const part of parts) bytes += part.length;
+    only = batches++ === 0 ? batch : null;
+  }
+  const kept = only;
+  return {
+    entries: count,
+    bytes,
+    need,
+    batches: () => kept !== null ? [kept] : selected(manifest, name, paths, batchEntries),
+  };
+}
+
+function* selected(
+  manifest: StoredManifest,
+  name: string,
+  paths: readonly string[] | undefined,
+  batchEntries: number,
+): Generator<readonly ManifestEntry[]> {
+  if (paths === undefined) {
+    yield* manifest.batches(batchEntries);
+    return;
+  }
+  const selection = new PathSelection(paths, name);
+  for (const batch of manifest.batches(batchEntries)) yield selection.select(batch);
+  selection.finish();
+}
