@@ -242,14 +242,21 @@ export const COMMANDS: readonly CommandSpec[] = [
     arguments: "[names...]",
     options: [
       { flags: "-f, --follow", text: "go on until interrupted" },
-      { flags: "-n, --tail <lines>", text: "only so many of the last lines of each" },
-      { flags: "--since <time>", text: "only lines since this time (RFC 3339), or this long ago (10m)" },
+      {
+        flags: "-n, --tail <lines>",
+        text: "so many of the last lines of each, or all, with log files where memory has less",
+      },
+      {
+        flags: "--since <time>",
+        text: "lines since this time (RFC 3339), or this long ago (10m), with log files likewise",
+      },
       { flags: "--stream <name>", text: "only this one", choices: ["stdout", "stderr", "note"] },
       { flags: "--text <text>", text: "only lines that hold this text" },
       { flags: "-t, --timestamps", text: "the time before each line" },
+      { ...CONFIG, text: "configuration file that names the log files, where no manager answers" },
       ...CLIENT,
     ],
-    examples: ["logs -f web", "logs --since 10m --stream stderr"],
+    examples: ["logs -f web", "logs --since 10m --stream stderr", "logs --tail 50000 web"],
     load: async () => (await import("./logs.ts")).showLogs,
   },
   {

@@ -1,11 +1,13 @@
 /** `state-manager logs`: what processes said, and with `-f` what they say. */
 
+import { isError } from "../platform/errors.ts";
 import { prefixOf } from "../supervisor/mod.ts";
+import { linesOfFile, logFilesOf } from "./log_files.ts";
 import { type JsonObject, type ManagerClient, openClient } from "./client.ts";
 import type { Context, ExitCode, Options } from "./context.ts";
-import { usageError } from "./context.ts";
+import { say, usageError } from "./context.ts";
 
-interface Told {
+export interface Told {
   readonly process: string;
   readonly event: JsonObject;
 }
@@ -55,25 +57,61 @@ export async function showLogs(
   options: Options,
   args: readonly string[],
 ): Promise<ExitCode> {
+  const query = queryOf(options);
+  try {
+    await showOfManager(context, options, args, query);
+  } catch (unreachable) {
+    const mayRead = !options.flag("follow") && !options.any("url");
+    if (!isError(unreachable, "manager-unreachable") || !mayRead) throw unreachable;
+    const logs = await logFilesOf(context, options, args);
+    if (logs.length === 0) throw unreachable; // what was kept in memory is gone
+    say(context, options, "No manager answers: this is from log files.");
+    const printer = new LinePrinter(context, options, logs.map(({ name }) => name));
+    await printInOrder(printer, logs.map((log) => linesOfFile(log, query, context.clock.wallMs())));
+  }
+  return 0;
+}
+
+async function showOfManager(
+  context: Context,
+  options: Options,
+  args: readonly string[],
+  query: URLSearchParams,
+): Promise<void> {
   using client = await openClient(context, options);
   const names = args.length > 0 ? [...new Set(args)] : await processNames(client);
-  const query = queryOf(options);
   const printer = new LinePrinter(context, options, names);
-  const read = async (name: string, tell: (told: Told) => void) => {
-    const lines = client.lines(`/processes/${encodeURIComponent(name)}/logs?${query}`);
-    for await (const event of lines) tell({ process: name, event });
-  };
-  if (options.flag("follow")) {
-    await Promise.all(names.map((name) => read(name, (told) => printer.print(told))));
-  } else {
-    const all: Told[] = [];
-    await Promise.all(names.map((name) => read(name, (told) => all.push(told))));
-    // Stable: lines of one process with the same time stay in their order.
-    all.sort((a, b) => timeOf(a) < timeOf(b) ? -1 : timeOf(a) > timeOf(b) ? 1 : 0);
-    for (const told of all) printer.print(told);
-  }
+  const told = names.map((name) => linesOfManager(client, name, query));
+  if (!options.flag("follow")) return await printInOrder(printer, told);
+  await Promise.all(told.map(async (lines) => {
+    for await (const line of lines) printer.print(line);
+  }));
   printer.end();
-  return 0;
+}
+
+async function* linesOfManager(
+  client: ManagerClient,
+  name: string,
+  query: URLSearchParams,
+): AsyncGenerator<Told> {
+  const lines = client.lines(`/processes/${encodeURIComponent(name)}/logs?${query}`);
+  for await (const event of lines) yield { process: name, event };
+}
+
+/** By time, those of one process in their order; no more of each is held than one. */
+async function printInOrder(printer: LinePrinter, sources: readonly AsyncGenerator<Told>[]): Promise<void> {
+  const waiting = await Promise.all(sources.map(async (source) => ({ source, next: await source.next() })));
+  for (;;) {
+    let first: { source: AsyncGenerator<Told>; next: IteratorYieldResult<Told> } | null = null;
+    for (const { source, next } of waiting) {
+      if (next.done) continue;
+      if (first === null || timeOf(next.value) < timeOf(first.next.value)) first = { source, next };
+    }
+    if (first === null) return printer.end();
+    printer.print(first.next.value);
+    const { source } = first;
+    for (const entry of waiting) if (entry.source === source) entry.next = await source.next();
+  }
 }
 
 function timeOf({ event }: Told): string {

@@ -224,6 +224,7 @@ function openLogs(dir: DataDir, clock: Clock, random: Random): { logs: ProcessLo
     clock,
     random,
     passOn: passThrough(),
+    timesFolder: dir.logTimes,
     onTrouble(name, path, error) {
       if (error === null) told.info(`the log file of ${name} is written again`, { path });
       else {told.warn(`the log file of ${name} cannot be written: lines are dropped and counted`, {

@@ -28,6 +28,7 @@ export interface DataDir {
   readonly scratch: string;
   readonly stale: string;
   readonly crashes: string;
+  readonly logTimes: string;
   readonly catalog: string;
   readonly socket: string;
 }
@@ -51,6 +52,7 @@ export function dataDirAt(path: string): DataDir {
     scratch: at("scratch"),
     stale: at("stale"),
     crashes: at("crashes"),
+    logTimes: at("log-times"),
     catalog: at("catalog.db"),
     socket: at("control.sock"),
   };

@@ -16,6 +16,8 @@ export interface AppendFiles {
   /** Which file the name means; null: none, or one that cannot be told. */
   inode(path: string): Promise<number | null>;
   makeFolder(path: string, mode: number): Promise<void>;
+  /** Names in a folder, in no order. */
+  list(path: string): Promise<string[]>;
 }
 
 async function isFifo(path: string): Promise<boolean> {
@@ -49,4 +51,5 @@ export const systemAppendFiles: AppendFiles = {
     }),
   inode: (path) => Deno.lstat(path).then(({ ino }) => ino, () => null),
   makeFolder: (path, mode) => Deno.mkdir(path, { recursive: true, mode }),
+  list: (path) => Array.fromAsync(Deno.readDir(path), ({ name }) => name),
 };

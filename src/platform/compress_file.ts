@@ -14,9 +14,14 @@ export function compressFile(from: string, to: string, mode: number): number | n
   using target = Deno.openSync(to, { write: true, create: true, truncate: true, mode });
   const piece = new Uint8Array(PIECE_BYTES);
   for (let count = source.readSync(piece); count !== null; count = source.readSync(piece)) {
-    const frame = zlib.zstdCompressSync(piece.subarray(0, count));
+    // Its size goes into its header: readers find their way from frame to frame without what is in them.
+    const options: zlib.ZstdOptions & { pledgedSrcSize: number } = { pledgedSrcSize: count }; // the types lag behind
+    const frame = zlib.zstdCompressSync(piece.subarray(0, count), options);
     for (let written = 0; written < frame.length;) written += target.writeSync(frame.subarray(written));
   }
+  const facts = source.statSync();
+  // It stays as old as what it holds.
+  if (facts.mtime !== null) target.utimeSync(facts.mtime, facts.mtime);
   target.syncDataSync();
-  return source.statSync().ino;
+  return facts.ino;
 }

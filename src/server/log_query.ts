@@ -1,22 +1,28 @@
 /** What a request for output wants: how much of it, since when, which lines, and in which form. */
 
 import { accepts } from "hono/accepts";
-import { parseDuration } from "../config/duration.ts";
-import type { OutputLine } from "../supervisor/mod.ts";
+import type { HistoryQuery, OutputLine } from "../supervisor/mod.ts";
 import { invalid } from "./body.ts";
 import type { ServerContext } from "./env.ts";
-import { parseTime } from "./schemas.ts";
+import { parseSince } from "./schemas.ts";
 
 export type LogType = "application/json" | "application/x-ndjson" | "text/plain" | "text/event-stream";
 
 export interface LogQuery {
   readonly follow: boolean;
   readonly type: LogType;
-  /** Most of the lines that are kept. */
+  /** Most lines; Infinity: all. */
   readonly tail: number;
+  /** No line before this time; -Infinity: all. */
+  readonly sinceMs: number;
+  /** True when a number of lines or a time is given: then log files are read, too, where memory does not reach back. */
+  readonly asksBack: boolean;
+  readonly stream: string | undefined;
   /** Number of the last line that the client has; null: it has none. */
   readonly after: number | null;
   readonly matches: (line: OutputLine) => boolean;
+  /** The same of files, at most so many lines. */
+  ofFiles(tail: number): HistoryQuery;
 }
 
 /** Longest text to look for. */
@@ -44,9 +50,17 @@ export function readLogQuery(c: ServerContext, nowMs: number, runId: string): Lo
     // One document has an end; what goes on comes line by line.
     type: follow && type === "application/json" ? "application/x-ndjson" : type,
     tail: tailOf(c),
+    sinceMs,
+    asksBack: c.req.query("tail") !== undefined || sinceMs !== -Infinity,
+    stream,
     after: afterOf(c, runId),
     matches: (line) =>
       line.wallMs >= sinceMs && (stream === undefined || line.stream === stream) && line.text.includes(text),
+    ofFiles: (tail) => ({
+      tail,
+      sinceMs,
+      matches: text === "" ? null : (line) => line.text.includes(text),
+    }),
   };
 }
 
@@ -71,11 +85,11 @@ function tailOf(c: ServerContext): number {
 function sinceOf(c: ServerContext, nowMs: number): number {
   const text = c.req.query("since");
   if (text === undefined) return -Infinity;
-  const time = parseTime(text);
-  if (time !== null) return time;
-  const ago = parseDuration(text);
-  if (ago === null) throw wrong("since: want a time as in RFC 3339 with its zone, or a duration such as 10m");
-  return nowMs - ago;
+  const time = parseSince(text, nowMs);
+  if (time === null) {
+    throw wrong("since: want a time as in RFC 3339 with its zone, or a duration such as 10m");
+  }
+  return time;
 }
 
 /** `after=ID`, or the header that a browser sends when it comes back. */

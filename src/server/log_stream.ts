@@ -1,58 +1,97 @@
 /**
- * Output as a stream that goes on. Bytes are made when the reader asks for them, so a slow one costs the queue of its
- * follower and nothing else, and hears how many lines it missed.
+ * Output as a stream: what is in files, what is kept in memory, and what comes. Bytes are made when the reader asks for
+ * them, a slice at a time, so a slow one costs the queue of its follower and nothing else, and hears how many lines it
+ * missed; and no turn of the loop encodes more than a slice, however much one read of a program's output brought.
  */
 
 import type { Clock } from "../platform/clock.ts";
 import { StateManagerError } from "../platform/errors.ts";
-import { linesOf, type LogFollower, type OutputLine } from "../supervisor/mod.ts";
-import type { LogQuery, LogType } from "./log_query.ts";
+import {
+  type HistoryQuery,
+  type LogFollower,
+  type LogHistory,
+  type NumberedBatch,
+  type OutputLine,
+  sliceOf,
+} from "../supervisor/mod.ts";
+import { encoderFor, type ShownLine } from "./log_encoding.ts";
+import type { LogQuery } from "./log_query.ts";
 import type { OpenStreams } from "./open_streams.ts";
 
 /** A sign of life this often keeps proxies from closing a quiet stream. */
 const HEARTBEAT_MS = 15_000;
+/** Encoded in one turn, in some two milliseconds. */
+const SLICE_LINES = 500;
 
 export interface LogStreamOptions {
+  readonly process: string;
   readonly query: LogQuery;
   readonly runId: string;
+  /** What is in files before what is kept; the stream disposes of it. */
+  readonly past: { readonly history: LogHistory; readonly query: HistoryQuery } | null;
   /** What is kept and wanted, oldest first. */
   readonly kept: readonly OutputLine[];
   /** Number of the last line before those that `follower` brings. */
   readonly after: number;
   /** Lines between what the client has and what is kept. */
   readonly missed: number;
-  readonly follower: LogFollower;
+  /** Null: the stream ends with what is kept. */
+  readonly follower: LogFollower | null;
   readonly clock: Clock;
   readonly streams: OpenStreams;
 }
 
 /** Throws `overloaded` when too many streams are open; the follower is then closed. */
 export function logStream(options: LogStreamOptions): Response {
-  const { query, runId, follower, clock, streams } = options;
-  const encode = encoderFor(query.type, runId);
+  const { query, runId, past, follower, clock, streams } = options;
+  const encode = encoderFor(query.type, options.process, runId);
   const over = new AbortController();
-  let lastNumber = options.after;
   let open = true;
   const end = () => {
     open = false;
     over.abort();
-    follower.close();
+    follower?.close();
     streams.remove(close);
+    past?.history[Symbol.dispose]();
   };
   let close = end;
 
-  /** What waits, encoded; null: nothing does. Empty texts are left out. */
-  const nextText = (): string | null => {
-    for (let next = follower.next(); next !== null; next = follower.next()) {
-      const gap = next.sequence - lastNumber - 1;
-      lastNumber = next.sequence + next.batch.count - 1;
-      const text = (gap > 0 ? encode.gap(gap) : "") +
-        linesOf(next).filter(query.matches).map(encode.line).join("");
-      if (text !== "") return text;
+  const texts = async function* (): AsyncGenerator<string> {
+    if (encode.start !== "") yield encode.start;
+    if (past !== null) {
+      for await (const lines of past.history.lines(past.query)) yield* encoded(lines);
     }
-    return null;
+    if (options.missed > 0) yield encode.gap(options.missed);
+    yield* encoded(options.kept);
+    if (follower !== null) yield* comingTexts(follower);
+    if (encode.end !== "") yield encode.end;
+  };
+  const encoded = function* (lines: readonly ShownLine[]): Generator<string> {
+    for (let from = 0; from < lines.length; from += SLICE_LINES) {
+      yield lines.slice(from, from + SLICE_LINES).map(encode.line).join("");
+    }
+  };
+  const comingTexts = async function* (follower: LogFollower): AsyncGenerator<string> {
+    // Without a first byte some clients wait with the headers.
+    if (past === null && options.missed === 0 && options.kept.length === 0) yield encode.heartbeat();
+    let lastNumber = options.after;
+    let rest: NumberedBatch | null = null;
+    while (open) {
+      const next: NumberedBatch | null = rest ?? follower.next();
+      if (next === null) {
+        if (follower.closed) return;
+        if (await quiet(follower, clock, over.signal)) yield encode.heartbeat();
+        continue;
+      }
+      const gap = next.sequence - lastNumber - 1;
+      const slice: { lines: OutputLine[]; rest: NumberedBatch | null } = sliceOf(next, SLICE_LINES);
+      rest = slice.rest;
+      lastNumber = next.sequence + slice.lines.length - 1;
+      yield (gap > 0 ? encode.gap(gap) : "") + slice.lines.filter(query.matches).map(encode.line).join("");
+    }
   };
 
+  const source = texts();
   const body = new ReadableStream<Uint8Array>({
     start(controller) {
       close = () => {
@@ -60,24 +99,24 @@ export function logStream(options: LogStreamOptions): Response {
         end();
         controller.close();
       };
-      if (!streams.add(close)) {
-        end();
-        throw new StateManagerError(
-          "overloaded",
-          "follow the output: too many streams are open, or the manager stops",
-        );
-      }
-      const first = (options.missed > 0 ? encode.gap(options.missed) : "") +
-        options.kept.map(encode.line).join("");
-      // Without a first byte some clients wait with the headers.
-      const text = first === "" ? encode.heartbeat() : first;
-      if (text !== "") controller.enqueue(bytesOf(text));
+      if (streams.add(close)) return;
+      end();
+      throw new StateManagerError(
+        "overloaded",
+        "show the output: too many streams are open, or the manager stops",
+      );
     },
     async pull(controller) {
-      while (open) {
-        const text = nextText() ?? (await quiet(follower, clock, over.signal) ? encode.heartbeat() : "");
-        if (open && text !== "") return controller.enqueue(bytesOf(text));
-        if (follower.closed) close();
+      try {
+        while (open) {
+          const { value, done } = await source.next();
+          if (done) close();
+          else if (open && value !== "") return controller.enqueue(encoder.encode(value));
+        }
+      } catch (error) {
+        if (!open) return; // closed under the reader
+        end();
+        throw error;
       }
     },
     cancel: end,
@@ -101,46 +140,4 @@ async function quiet(follower: LogFollower, clock: Clock, over: AbortSignal): Pr
   return isQuiet;
 }
 
-interface LogEncoder {
-  line(line: OutputLine): string;
-  gap(lines: number): string;
-  /** May be empty: then there is none. */
-  heartbeat(): string;
-}
-
-export function encoderFor(type: LogType, runId: string): LogEncoder {
-  if (type === "text/plain") {
-    return {
-      line: ({ text, partial }) => partial ? text : `${text}\n`,
-      gap: (lines) => `\nstate-manager: ${lines} lines dropped\n`,
-      heartbeat: () => "",
-    };
-  }
-  const encode = type === "text/event-stream"
-    ? (name: string, fields: object, id?: string) =>
-      `${id === undefined ? "" : `id: ${id}\n`}event: ${name}\ndata: ${JSON.stringify(fields)}\n\n`
-    : (name: string, fields: object) => JSON.stringify({ type: name, ...fields }) + "\n";
-  return {
-    line: (line) => encode("line", lineView(line, runId), `${runId}-${line.sequence}`),
-    gap: (lines) => encode("gap", { lines }),
-    heartbeat: () => encode("heartbeat", {}),
-  };
-}
-
-/** The public form of a line. `partial` and `part` are there only where a line came in pieces. */
-export function lineView(line: OutputLine, runId: string): Readonly<Record<string, unknown>> {
-  const { sequence, wallMs, stream, text, partial, part } = line;
-  return {
-    id: `${runId}-${sequence}`,
-    time: new Date(wallMs).toISOString(),
-    stream,
-    text,
-    ...(partial || part > 0 ? { partial, part } : {}),
-  };
-}
-
 const encoder = new TextEncoder();
-
-function bytesOf(text: string): Uint8Array<ArrayBuffer> {
-  return encoder.encode(text);
-}

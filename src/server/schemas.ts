@@ -4,6 +4,7 @@
  */
 
 import * as v from "valibot";
+import { parseDuration } from "../config/duration.ts";
 import { durationSchema, signalSchema as signalNameSchema } from "../config/mod.ts";
 import { LABELS_LIMIT, parseCheckpointReference, parseInnerPath } from "../checkpoint/mod.ts";
 import { isError } from "../platform/errors.ts";
@@ -141,6 +142,14 @@ export function parseTime(text: string): number | null {
   if (!RFC_3339.test(text)) return null;
   const ms = Date.parse(text.replace(" ", "T"));
   return Number.isFinite(ms) ? ms : null;
+}
+
+/** A time, or a duration back from now. */
+export function parseSince(text: string, nowMs: number): number | null {
+  const time = parseTime(text);
+  if (time !== null) return time;
+  const ago = parseDuration(text);
+  return ago === null ? null : nowMs - ago;
 }
 
 export const restoreSchema = object({

@@ -1,6 +1,6 @@
 /** The last lines of one process, for people who ask what it said. Bounded by lines and by bytes. */
 
-import { type BatchFacts, batchFrom, type OutputBatch, piecesOf, restOf } from "./lines.ts";
+import { type BatchFacts, batchFrom, type OutputBatch, piecesOf, restOf, splitAfter } from "./lines.ts";
 
 /** One kept piece of output. */
 export interface OutputLine {
@@ -34,7 +34,16 @@ interface Segment {
   length: number;
   /** True when its first bytes were written over, in the middle of a piece as a rule. */
   isCut: boolean;
+  readonly filed: FilePosition;
 }
+
+/** Where the end of a batch is in what the log file takes, and whether it takes the batch at all. */
+export interface FilePosition {
+  readonly end: number;
+  readonly isTaken: boolean;
+}
+
+const NOWHERE: FilePosition = { end: 0, isTaken: false };
 
 const LEAST_MEMORY_BYTES = 1024;
 const NEWLINE = 10;
@@ -59,7 +68,7 @@ export class LineRing {
   }
 
   /** Gives the batch its number, and copies what it keeps of it. */
-  push(batch: OutputBatch): NumberedBatch {
+  push(batch: OutputBatch, filed = NOWHERE): NumberedBatch {
     const numbered = { batch, sequence: this.#sequence + 1 };
     const { stream, wallMs, firstPart, count } = batch;
     const bytes = batch.bytes.subarray(Math.max(0, batch.bytes.length - RING_LIMIT_BYTES));
@@ -71,6 +80,7 @@ export class LineRing {
       count,
       length: bytes.length,
       isCut: bytes.length < batch.bytes.length,
+      filed,
     });
     this.#bytes += bytes.length;
     this.#count += count;
@@ -178,6 +188,14 @@ export class LineRing {
     return this.#sequence - this.#count + 1;
   }
 
+  /** Where the oldest piece that is kept is in what the log file takes; null: none is kept. */
+  get filePosition(): number | null {
+    this.#tidy();
+    const [first] = this.#segments;
+    if (first === undefined) return null;
+    return first.filed.end - (first.filed.isTaken ? first.length : 0);
+  }
+
   /** The last `limit` pieces, oldest first. */
   last(limit = RING_LIMIT_LINES): OutputLine[] {
     const after = this.#sequence - Math.max(0, limit);
@@ -201,6 +219,17 @@ export function linesOf({ batch, sequence }: NumberedBatch, after = 0): OutputLi
     lines.push({ sequence: number++, wallMs, stream, text: decoder.decode(text), partial, part });
   }
   return lines;
+}
+
+/** The first pieces of a batch, `most` of them, and the rest; null: none is left. */
+export function sliceOf(
+  numbered: NumberedBatch,
+  most: number,
+): { lines: OutputLine[]; rest: NumberedBatch | null } {
+  const { batch, sequence } = numbered;
+  if (batch.count <= most) return { lines: linesOf(numbered), rest: null };
+  const [head, rest] = splitAfter(batch, most);
+  return { lines: linesOf({ batch: head, sequence }), rest: { batch: rest, sequence: sequence + most } };
 }
 
 /** All pieces decoded at once, several times as fast as one by one; null where not every one of them is a whole line. */

@@ -143,9 +143,9 @@ function pendingRoom(length: number): number {
   return length <= LEAST_PENDING_BYTES ? LEAST_PENDING_BYTES : LINE_LIMIT_BYTES;
 }
 
-function endsOfPieces(bytes: Uint8Array): number[] {
+function endsOfPieces(bytes: Uint8Array, most = Infinity): number[] {
   const ends: number[] = [];
-  for (let from = 0; from < bytes.length;) {
+  for (let from = 0; from < bytes.length && ends.length < most;) {
     const newline = bytes.indexOf(NEWLINE, from);
     const end = newline < 0 ? bytes.length : newline;
     while (end - from > LINE_LIMIT_BYTES) {
@@ -230,6 +230,15 @@ function partAt({ bytes, ends, firstPart }: OutputBatch, index: number): number 
 export function firstOf(batch: OutputBatch, count: number): OutputBatch {
   if (count >= batch.count) return batch;
   return new Batch(batch, batch.bytes.subarray(0, batch.ends[count - 1] ?? 0));
+}
+
+/** The first `most` pieces, and the rest, which there is; looks at no more than these. */
+export function splitAfter(batch: OutputBatch, most: number): [OutputBatch, OutputBatch] {
+  const { stream, wallMs, bytes, count } = batch;
+  const ends = endsOfPieces(bytes, most).slice(0, most); // the end of a long line brings one more
+  const head = new Batch(batch, bytes.subarray(0, ends.at(-1) ?? 0), ends.length);
+  const facts = { stream, wallMs, firstPart: partAt(head, ends.length) };
+  return [head, new Batch(facts, bytes.subarray(head.bytes.length), count - ends.length)];
 }
 
 /** The pieces from index `from` on, of which there is one. */

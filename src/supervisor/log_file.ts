@@ -9,7 +9,8 @@ import type { AppendFile, AppendFiles } from "../platform/append_file.ts";
 import type { Clock } from "../platform/clock.ts";
 import type { OutputBatch } from "./lines.ts";
 import type { Compress } from "./log_compressor.ts";
-import { COMPRESSED, nextToCompress, rotateAway } from "./log_rotation.ts";
+import { COMPRESSED, nextToCompress, rotateAway, rotatedInodes } from "./log_rotation.ts";
+import type { LogTimes } from "./log_times.ts";
 
 export interface LogFileOptions {
   /** Absolute. */
@@ -22,6 +23,10 @@ export interface LogFileOptions {
   readonly files: AppendFiles;
   readonly compress: Compress;
   readonly clock: Clock;
+  /** Of the file; null: nobody wants them. */
+  readonly times: LogTimes | null;
+  /** Positions are counted from here: those before it are of another file. */
+  readonly firstPosition: number;
   /** Told once when writing begins to fail, and with null when it works again. */
   readonly onTrouble: (error: Error | null) => void;
 }
@@ -36,8 +41,15 @@ const WRITE_BYTES = 256 * 1024;
 /** From here on a program that can wait is asked to: one write is under way, and another one ready. */
 const WAIT_FROM_BYTES = 2 * WRITE_BYTES;
 const GO_ON_BYTES = WRITE_BYTES;
+/** Bytes that came in this time have one time. */
+const TIMED_BLOCK_MS = 1_000;
+const MOST_TIMED_BLOCKS = 16;
 /** After a write that failed. */
 const RETRY_AFTER_MS = 1_000;
+/** Longest wait until what was said is in the file, for who reads it there. */
+const SETTLE_MS = 2_000;
+/** Losses remembered: readers look back over a thousand lines. */
+const MOST_LOSSES = 32;
 /** A line without end is cut where the file has this many times its size. */
 const LONGEST_LINE_FILES = 2;
 /** Readable by the group: log shippers run as other users. */
@@ -51,8 +63,23 @@ interface Block {
   readonly memory: Uint8Array<ArrayBuffer>;
   /** Bytes of it that are filled. */
   length: number;
+  /** When its first bytes came. */
+  readonly wallMs: number;
   /** For the record of a gap, which is by itself: the lines that it tells of. */
   readonly gap: number | null;
+}
+
+/** Bytes that were to be written and were not. */
+interface Loss {
+  readonly from: number;
+  readonly to: number;
+}
+
+/** Where a position lies: so many bytes before the end of the file that is written, whose length is known. */
+export interface PlaceInFile {
+  /** Bytes of the current file that count; null: nothing was written by us yet, so all of it. */
+  readonly sizeBytes: number | null;
+  readonly bytesBack: number;
 }
 
 const LINE_END = Uint8Array.of(NEWLINE);
@@ -87,9 +114,29 @@ export class LogFile {
   #closed = false;
   #waiters: (() => void)[] = [];
   #idle: (() => void)[] = [];
+  /** Bytes that were taken so far, those that were lost among them: what a position counts. */
+  #taken: number;
+  /** Of these, how many are written or lost. */
+  #passed: number;
+  #losses: Loss[] = [];
+  /** Positions before it cannot be found: the file that they are in was moved away, nobody knows where. */
+  #findableFrom: number;
+  #inode: number | null = null;
+  /** Since the last opening. */
+  #hasRotated = false;
+  /** Waiting for something to be written or lost. */
+  #readers: (() => void)[] = [];
 
   constructor(options: LogFileOptions) {
     this.#options = options;
+    this.#taken = options.firstPosition;
+    this.#passed = options.firstPosition;
+    this.#findableFrom = options.firstPosition;
+  }
+
+  /** The place behind all that was taken. */
+  get position(): number {
+    return this.#taken;
   }
 
   /** Takes a copy of a batch; a promise where the program should wait. Never throws, the promise never rejects. */
@@ -107,13 +154,38 @@ export class LogFile {
     if (this.#dropped > 0) this.#enqueueGap();
     // Another stream's line, or the first of a new incarnation, does not go on with what another left open.
     if (this.#openLine !== null && (this.#openLine !== batch.stream || batch.firstPart === 0)) {
-      this.#enqueue(LINE_END);
+      this.#enqueue(LINE_END, batch.wallMs);
     }
-    this.#enqueue(batch.bytes);
+    this.#enqueue(batch.bytes, batch.wallMs);
     this.#openLine = batch.bytes.at(-1) === NEWLINE ? null : batch.stream;
     if (!this.#working) void this.#work();
     if (policy === "drop" || this.#queuedBytes <= WAIT_FROM_BYTES) return null;
     return new Promise((resolve) => this.#waiters.push(resolve));
+  }
+
+  /**
+   * What `look` makes of the files while none is renamed, and where `position` lies then. Null: that cannot be told, or is
+   * not written yet on a disk that is slow.
+   */
+  async at<T>(position: number, look: () => Promise<T>): Promise<{ found: T; place: PlaceInFile } | null> {
+    const { clock, firstPosition } = this.#options;
+    const deadlineMs = clock.monotonicMs() + SETTLE_MS;
+    while (this.#passed < position) {
+      const waitMs = deadlineMs - clock.monotonicMs();
+      if (waitMs <= 0 || this.#closed) return null;
+      const done = new AbortController();
+      const passed = new Promise<void>((resolve) => this.#readers.push(resolve));
+      await Promise.race([passed, clock.sleep(waitMs, { signal: done.signal }).catch(() => {})]);
+      done.abort();
+    }
+    return await this.#alone(async () => {
+      const found = await look();
+      const from = Math.max(position, firstPosition);
+      if (from < this.#findableFrom) return null;
+      let bytesBack = this.#passed - from;
+      for (const loss of this.#losses) bytesBack -= Math.max(0, loss.to - Math.max(from, loss.from));
+      return { found, place: { sizeBytes: this.#sizeBytes, bytesBack } };
+    });
   }
 
   /** Other limits or another policy for the same file, from now on. */
@@ -140,24 +212,32 @@ export class LogFile {
       await Promise.race([idle, clock.sleep(limitMs, { signal: done.signal }).catch(() => {})]);
       done.abort();
     }
+    this.#options.times?.close();
     if (!this.#working) this.#shut(); // else the write that hangs still needs it; the process ends soon
   }
 
   /** Joins what is waiting anyway; what is alone gets memory of its own size. */
-  #enqueue(bytes: Uint8Array<ArrayBuffer>): void {
+  #enqueue(bytes: Uint8Array<ArrayBuffer>, wallMs: number): void {
     this.#queuedBytes += bytes.length;
+    this.#taken += bytes.length;
     for (let rest = bytes; rest.length > 0;) {
       let block = this.#queue.at(-1);
-      if (block === undefined || block.gap !== null || block.length === block.memory.length) {
+      const isFull = block === undefined || block.gap !== null || block.length === block.memory.length;
+      if (block === undefined || isFull || this.#isOld(block, wallMs)) {
         const isBusy = this.#working || rest.length > WRITE_BYTES / 2;
         const memory = isBusy ? free.pop() ?? new Uint8Array(WRITE_BYTES) : new Uint8Array(rest.length);
-        this.#queue.push(block = { memory, length: 0, gap: null });
+        this.#queue.push(block = { memory, length: 0, wallMs, gap: null });
       }
       const fits = rest.subarray(0, block.memory.length - block.length);
       block.memory.set(fits, block.length);
       block.length += fits.length;
       rest = rest.subarray(fits.length);
     }
+  }
+
+  /** So that times are told well on a slow disk, too; one that hangs is not worth memory. */
+  #isOld(block: Block, wallMs: number): boolean {
+    return Math.abs(wallMs - block.wallMs) >= TIMED_BLOCK_MS && this.#queue.length < MOST_TIMED_BLOCKS;
   }
 
   #drop(lines: number, why: string): void {
@@ -169,8 +249,10 @@ export class LogFile {
     const lineEnd = this.#openLine === null ? "" : "\n";
     this.#openLine = null;
     const bytes = encoder.encode(`${lineEnd}state-manager: ${this.#dropped} lines dropped: ${this.#why}\n`);
-    this.#queue.push({ memory: bytes, length: bytes.length, gap: this.#dropped });
+    const wallMs = this.#options.clock.wallMs();
+    this.#queue.push({ memory: bytes, length: bytes.length, wallMs, gap: this.#dropped });
     this.#queuedBytes += bytes.length;
+    this.#taken += bytes.length;
     this.#dropped = 0;
   }
 
@@ -180,13 +262,16 @@ export class LogFile {
       const bytes = block.memory.subarray(0, block.length);
       let written = 0;
       try {
-        while (written < bytes.length) written += await this.#writeSome(bytes.subarray(written));
+        while (written < bytes.length) {
+          written += await this.#writeSome(bytes.subarray(written), block.wallMs);
+        }
         this.#recovered();
       } catch (error) {
-        this.#failed(error, block.gap ?? linesIn(bytes.subarray(written)));
+        this.#failed(error, block.gap ?? linesIn(bytes.subarray(written)), bytes.length - written);
       }
       this.#queuedBytes -= bytes.length;
       giveBack(block.memory);
+      for (const wake of this.#readers.splice(0)) wake();
       if (this.#queuedBytes <= GO_ON_BYTES) {
         for (const wake of this.#waiters.splice(0)) wake();
       }
@@ -195,8 +280,8 @@ export class LogFile {
     for (const resolve of this.#idle.splice(0)) resolve();
   }
 
-  async #writeSome(bytes: Uint8Array): Promise<number> {
-    const { clock } = this.#options;
+  async #writeSome(bytes: Uint8Array, wallMs: number): Promise<number> {
+    const { clock, times } = this.#options;
     if (this.#mustReopen) this.#shut();
     if (this.#file === null) await this.#open();
     let room = this.#roomFor(bytes);
@@ -206,7 +291,11 @@ export class LogFile {
     }
     const count = await this.#file?.write(bytes.subarray(0, room)) ?? 0;
     if (count === 0) throw new Error("the write took nothing");
-    if (this.#sizeBytes !== null) this.#sizeBytes += count;
+    this.#passed += count;
+    if (this.#sizeBytes !== null) {
+      times?.wrote(this.#sizeBytes, wallMs);
+      this.#sizeBytes += count;
+    }
     this.#atLineStart = bytes[count - 1] === NEWLINE;
     return count;
   }
@@ -230,7 +319,28 @@ export class LogFile {
     await files.makeFolder(path.slice(0, path.lastIndexOf("/")) || "/", FOLDER_MODE);
     this.#file = await files.open(path, FILE_MODE);
     this.#sizeBytes = this.#file.sizeBytes;
-    if (this.#sizeBytes !== null) void this.#compressRotated();
+    if (this.#sizeBytes === null) return;
+    await this.#recognize(this.#sizeBytes);
+    void this.#compressRotated();
+  }
+
+  /** Which file it is, and whether the one before is where a rotation puts it. */
+  async #recognize(sizeBytes: number): Promise<void> {
+    const { files, path, times } = this.#options;
+    const before = this.#inode;
+    const hasRotated = this.#hasRotated;
+    this.#hasRotated = false;
+    this.#inode = await files.inode(path).catch(() => null);
+    if (this.#inode === before) return;
+    const isBefore = before === null || hasRotated ||
+      await files.inode(`${path}.1`).catch(() => null) === before;
+    if (!isBefore) this.#findableFrom = this.#passed;
+    if (times === null || this.#inode === null) return;
+    times.opened(this.#inode, sizeBytes);
+    void this.#alone(async () => {
+      const known = await rotatedInodes(path, this.#options, files);
+      await times.keepOnly([this.#inode ?? 0, ...known]);
+    }).catch(() => {});
   }
 
   /** Until all are compressed. What fails is left as it is until the next rotation. */
@@ -267,6 +377,8 @@ export class LogFile {
       // Its name may have gone to another file before the Worker opened it, and it may be gone.
       const isThere = number < this.#options.maxFiles && inode !== null && await files.inode(plain) === inode;
       if (!isThere) return await files.remove(part);
+      const compressedInode = await files.inode(part);
+      if (compressedInode !== null) await this.#options.times?.replace(inode, compressedInode);
       await files.rename(part, `${plain}${COMPRESSED}`);
       // If we die here, then it is there in both forms, and is compressed once more.
       await files.remove(plain);
@@ -289,6 +401,8 @@ export class LogFile {
       await this.#alone(async () => {
         await rotateAway(path, this.#options, files);
         this.#rotations++;
+        this.#hasRotated = true;
+        this.#sizeBytes = 0; // until the new one is open
       });
     } catch (error) {
       this.#rotationFailedAtMs = clock.monotonicMs();
@@ -309,15 +423,20 @@ export class LogFile {
     this.#options.onTrouble(null);
   }
 
-  #failed(error: unknown, lostLines: number): void {
+  #failed(error: unknown, lostLines: number, lostBytes: number): void {
+    const from = this.#passed;
+    this.#passed += lostBytes;
     const { clock, onTrouble } = this.#options;
     const trouble = error instanceof Error ? error : new Error(String(error));
     this.#drop(lostLines, reasonOf(trouble));
     for (const { memory, length, gap } of this.#queue.splice(0)) {
       this.#dropped += gap ?? linesIn(memory.subarray(0, length));
       this.#queuedBytes -= length;
+      this.#passed += length;
       giveBack(memory);
     }
+    this.#losses.push({ from, to: this.#passed });
+    if (this.#losses.length > MOST_LOSSES) this.#findableFrom = this.#losses.shift()?.to ?? this.#passed;
     if (!this.#failing) onTrouble(trouble);
     this.#failing = true;
     this.#failedAtMs = clock.monotonicMs();

@@ -69,3 +69,18 @@ export async function nextToCompress(
   }
   return null;
 }
+
+/** Inodes of all files that were rotated away. */
+export async function rotatedInodes(
+  path: string,
+  { maxFiles }: RotationLimits,
+  files: AppendFiles,
+): Promise<number[]> {
+  const inodes: number[] = [];
+  for (let number = 1, holes = 0; number < maxFiles && holes < 2; number++) {
+    const forms = await formsOf(path, number, files);
+    holes = forms.length === 0 ? holes + 1 : 0;
+    for (const form of forms) inodes.push(await files.inode(`${path}.${number}${form}`) ?? 0);
+  }
+  return inodes;
+}

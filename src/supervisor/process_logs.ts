@@ -11,6 +11,8 @@ import { copyOf, firstOf, noteOf, type OutputBatch } from "./lines.ts";
 import { type Compress, logCompressor } from "./log_compressor.ts";
 import { LogFile } from "./log_file.ts";
 import { LogFollower } from "./log_follower.ts";
+import { type LogHistory, openLogFiles } from "./log_history.ts";
+import { LogTimes } from "./log_times.ts";
 import type { LogFormat } from "./log_format.ts";
 import { type Random, randomHex } from "../platform/random.ts";
 import { LineBudget, type RateLimit } from "./rate_limit.ts";
@@ -43,6 +45,8 @@ export interface ProcessLogsOptions {
   readonly passOn: PassOn;
   readonly random: Random;
   readonly files?: AppendFiles;
+  /** Where times of log files are kept, a folder for each process; null: nowhere. */
+  readonly timesFolder: string | null;
   /** Told when the log file of a process cannot be written, and with null when it can again. */
   readonly onTrouble: (name: string, path: string, error: Error | null) => void;
 }
@@ -52,6 +56,8 @@ interface Entry {
   readonly ring: LineRing;
   readonly followers: Set<LogFollower>;
   file: LogFile | null;
+  /** How much former files took: positions in the file go on from there. */
+  position: number;
   budget: LineBudget | null;
   suppressed: number;
   /** When the last summary of suppressed lines was written. */
@@ -87,12 +93,17 @@ export class ProcessLogs {
     entry.budget = spec.rateLimit === null ? null : new LineBudget(spec.rateLimit, clock.monotonicMs());
     // A second writer of the same file would rotate it under the first.
     if (entry.file !== null && before.path === spec.path) return entry.file.adjust(spec);
+    entry.position = entry.file?.position ?? entry.position;
     void entry.file?.close(CLOSE_MS);
+    const files = this.#options.files ?? systemAppendFiles;
+    const timesFolder = this.#timesFolder(name);
     entry.file = spec.path === null ? null : new LogFile({
       ...spec,
       path: spec.path,
       clock,
-      files: this.#options.files ?? systemAppendFiles,
+      files,
+      times: timesFolder === null ? null : new LogTimes(timesFolder, files),
+      firstPosition: entry.position,
       compress: this.#compress,
       onTrouble: (error) => this.#options.onTrouble(name, spec.path ?? "", error),
     });
@@ -112,6 +123,22 @@ export class ProcessLogs {
   /** The last lines of a process, oldest first; empty for one that never said anything. */
   last(name: string, limit?: number): OutputLine[] {
     return this.#entries.get(name)?.ring.last(limit) ?? [];
+  }
+
+  /**
+   * What the log file and those rotated away hold of what was said before the lines that are kept in memory when this is
+   * called. Null: there is no such file, or it cannot be told where in it they begin. The caller disposes of it.
+   */
+  async history(name: string): Promise<LogHistory | null> {
+    const entry = this.#entries.get(name);
+    const { file, spec } = entry ?? {};
+    if (entry === undefined || !file || !spec || spec.path === null) return null;
+    const { path, maxFiles } = spec;
+    const position = entry.ring.filePosition ?? file.position;
+    const at = await file.at(position, () => openLogFiles(path, this.#timesFolder(name), maxFiles));
+    if (at === null || at.found === null) return null;
+    at.found.endAt(at.place);
+    return at.found;
   }
 
   /** Numbers of the oldest and the newest line that are kept; the oldest is one more than the newest where none is. */
@@ -163,12 +190,18 @@ export class ProcessLogs {
       ring: new LineRing(),
       followers: new Set(),
       file: null,
+      position: 0,
       budget: null,
       suppressed: 0,
       toldAtMs: -Infinity,
     };
     if (this.#entries.size < MOST_NAMES) this.#entries.set(name, entry);
     return entry;
+  }
+
+  #timesFolder(name: string): string | null {
+    const { timesFolder } = this.#options;
+    return timesFolder === null ? null : `${timesFolder}/${name}`;
   }
 
   #tellSuppressed(name: string, entry: Entry): void {
@@ -180,13 +213,15 @@ export class ProcessLogs {
   }
 
   #spread(name: string, entry: Entry, batch: OutputBatch): Promise<void> | null {
-    const { spec } = entry;
-    const numbered = entry.ring.push(batch);
+    const { spec, file } = entry;
+    const before = file?.position ?? entry.position;
+    const disk = file?.push(batch) ?? null;
+    const end = file?.position ?? entry.position;
+    const numbered = entry.ring.push(batch, { end, isTaken: end > before });
     if (entry.followers.size > 0) {
       const kept = { ...numbered, batch: copyOf(batch) };
       for (const follower of entry.followers) follower.push(kept);
     }
-    const disk = entry.file?.push(batch) ?? null;
     const reader = spec.passThrough ? this.#options.passOn(name, numbered, spec.format) : null;
     if (spec.policy === "drop") return null;
     if (disk === null || reader === null) return disk ?? reader;

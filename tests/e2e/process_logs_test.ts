@@ -59,6 +59,43 @@ Deno.test("a program's log file has every line of it, in order over its rotation
   });
 });
 
+Deno.test("logs reads rotated files back beyond memory, the same with the manager and without it", async () => {
+  using scratch = scratchFolder();
+  const path = `${scratch.path}/logs/counts.log`;
+  const count = 60_000;
+  await using manager = start(scratch.path, {
+    counts: {
+      ...shell(`seq ${count}; exec sleep 1000`),
+      logs: { path, max_size: "64KiB", max_files: 20, compression: "zstd" },
+    },
+    quiet: shell("exec sleep 1000"),
+  });
+  await manager.state("running");
+  await waitFor("the last line", () => textOf(path).endsWith(`\n${count}\n`), 30_000, () => manager.tail());
+  const place = ["--data-dir", `${scratch.path}/data`, "--config", `${scratch.path}/config.json`];
+  const run = async (...argv: string[]) => {
+    const { code, stdout, stderr } = await runProgram(["logs", ...argv, ...place]);
+    assert.equal(code, 0, stderr);
+    return stdout;
+  };
+  const last = (lines: number) =>
+    Array.from({ length: lines }, (_, i) => `${count - lines + i + 1}\n`).join("");
+  const check = async () => {
+    assert.ok(await run("counts") === last(1_000), "memory's worth");
+    assert.ok(await run("counts", "--tail", "45678") === last(45_678), "rotated files");
+    assert.ok(await run("counts", "--since", "1h") === last(count), "all");
+    assert.equal((await run("counts", "--tail", "all", "--text", "777")).split("\n")[0], "777");
+    const [first = ""] = (await run("counts", "--tail", "50000", "--json")).split("\n");
+    assert.equal(JSON.parse(first).text, String(count - 50_000 + 1));
+  };
+  await check();
+  manager.signal("SIGTERM");
+  await manager.exit();
+  await check();
+  const { code } = await runProgram(["logs", "quiet", ...place]);
+  assert.equal(code, 69, "what was kept in memory is gone");
+});
+
 Deno.test("the commands show what processes say and what they said before they fell", async () => {
   using scratch = scratchFolder();
   await using manager = start(scratch.path, {

@@ -33,6 +33,8 @@ async function scene(change: Partial<LogFileOptions> = {}): Promise<Scene> {
     files: systemAppendFiles,
     compress: logCompressor(clock),
     clock,
+    times: null,
+    firstPosition: 0,
     onTrouble: (error) => troubles.push(error === null ? null : error.message),
     ...change,
   });

@@ -18,6 +18,7 @@ export function quietLogs(options: Partial<ProcessLogsOptions> = {}): ProcessLog
     random: randomOf(1),
     passOn: () => null,
     onTrouble: () => {},
+    timesFolder: null,
     ...options,
   });
 }

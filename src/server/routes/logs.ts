@@ -5,9 +5,11 @@ import { NAME_PATTERN } from "../../config/schema_values.ts";
 import type { Control } from "../../manager/control.ts";
 import type { Clock } from "../../platform/clock.ts";
 import { StateManagerError } from "../../platform/errors.ts";
+import { localFileError } from "../../platform/files.ts";
+import type { LogHistory } from "../../supervisor/mod.ts";
 import type { ServerContext, ServerEnv } from "../env.ts";
 import { type LogQuery, readLogQuery } from "../log_query.ts";
-import { encoderFor, lineView, logStream } from "../log_stream.ts";
+import { logStream } from "../log_stream.ts";
 import { jsonResponse } from "../long_work.ts";
 
 export interface LogRoutes {
@@ -16,11 +18,11 @@ export interface LogRoutes {
 }
 
 export function addLogRoutes(app: Hono<ServerEnv>, { control, clock }: LogRoutes): void {
-  app.get("/processes/:name/logs", function showLogs(c) {
+  app.get("/processes/:name/logs", async function showLogs(c) {
     const name = c.req.param("name");
     if (!control.logs.has(name) && !isKnown(control, name)) throw unknown("show the output");
     const query = readLogQuery(c, clock.wallMs(), control.logs.runId);
-    return query.follow ? follow(c, control, name, query, clock) : snapshot(control, name, query);
+    return await output(c, control, name, query, clock);
   });
 
   app.get("/processes/:name/crashes", async function listCrashes(c) {
@@ -55,32 +57,53 @@ function keptLines(control: Control, name: string, query: LogQuery) {
   return query.tail === Infinity ? lines : lines.slice(Math.max(0, lines.length - query.tail));
 }
 
-function snapshot(control: Control, name: string, query: LogQuery): Response {
-  const lines = keptLines(control, name, query);
-  const { runId } = control.logs;
-  if (query.type === "application/json") {
-    const body = { process: name, lines: lines.map((line) => lineView(line, runId)) };
-    return jsonResponse({ status: 200, body });
+/** Whether what is kept in memory may be less than what is asked for. */
+function reachesBack(control: Control, name: string, query: LogQuery, found: number): boolean {
+  // Files do not know streams and numbers.
+  if (!query.asksBack || query.stream !== undefined || query.after !== null || found >= query.tail) {
+    return false;
   }
-  const encode = encoderFor(query.type, runId);
-  const type = query.type === "text/plain" ? "text/plain; charset=utf-8" : query.type;
-  return new Response(lines.map(encode.line).join(""), { headers: { "content-type": type } });
+  const [oldest] = control.logs.last(name);
+  return oldest === undefined || oldest.wallMs >= query.sinceMs;
 }
 
-function follow(c: ServerContext, control: Control, name: string, query: LogQuery, clock: Clock): Response {
+async function historyOf({ logs }: Control, name: string): Promise<LogHistory | null> {
+  try {
+    return await logs.history(name);
+  } catch (error) {
+    throw localFileError(`read the log files of ${name}`, error);
+  }
+}
+
+async function output(
+  c: ServerContext,
+  control: Control,
+  name: string,
+  query: LogQuery,
+  clock: Clock,
+): Promise<Response> {
   const { logs } = control;
-  // Nothing can come between these lines: all of it is one turn.
+  // Nothing can come between these: all of it is one turn.
   const kept = keptLines(control, name, query);
   const { first, last } = logs.numbers(name);
-  const missed = query.after === null ? 0 : Math.max(0, first - query.after - 1);
-  return logStream({
-    query,
-    runId: logs.runId,
-    kept,
-    after: last,
-    missed,
-    follower: logs.follow(name, last),
-    clock,
-    streams: c.env.streams,
-  });
+  const follower = query.follow ? logs.follow(name, last) : null;
+  const opening = reachesBack(control, name, query, kept.length) ? historyOf(control, name) : null;
+  try {
+    const history = await opening;
+    return logStream({
+      process: name,
+      query,
+      runId: logs.runId,
+      past: history === null ? null : { history, query: query.ofFiles(query.tail - kept.length) },
+      kept,
+      after: last,
+      missed: query.follow && query.after !== null ? Math.max(0, first - query.after - 1) : 0,
+      follower,
+      clock,
+      streams: c.env.streams,
+    });
+  } catch (error) {
+    follower?.close();
+    throw error;
+  }
 }
