@@ -1,5 +1,5 @@
 /**
- * `deno task compile [--output path]`: main.ts, the archiver and every Worker bundled to dist/, then one binary from these bundles.
+ * `deno task compile [--output path]`: main.ts, the archiver, the guard and every Worker bundled to dist/, then one binary from these bundles.
  * Bundled first because `deno compile` embeds every package of the lockfile, reachable or not, in each process's memory.
  * The libsql add-on goes in compressed, behind a loader that unpacks it at first use: most processes never need it.
  *
@@ -179,10 +179,17 @@ async function writeAddon(): Promise<void> {
   );
 }
 
-/** What begins: an archiver starts often, and the whole program takes 40 ms to read. */
+/**
+ * What begins. An archiver starts often, and the whole program takes 40 ms to read; a guard stays as long as the manager, and would
+ * hold it in memory.
+ */
 const ENTRY = `if (Deno.args[0] === "__archive") {
   const { archiverMain } = await import("./archiver.js");
   Deno.exit(await archiverMain());
+}
+if (Deno.args[0] === "__guard" && Deno.args[1] !== undefined) {
+  const { guardMain } = await import("./guard.js");
+  Deno.exit(guardMain(Deno.args[1]));
 }
 await import("./program.js");
 `;
@@ -243,9 +250,15 @@ const { values } = parseArgs({
 await Deno.remove(dist, { recursive: true }).catch(() => {});
 const { workers, assets } = await entries();
 // Beside each other: assets and Workers are found from where a bundle lies.
-const bundles = [`${dist}/program.js`, `${dist}/archiver.js`, ...workers.map((path) => `${dist}/${path}.js`)];
+const bundles = [
+  `${dist}/program.js`,
+  `${dist}/archiver.js`,
+  `${dist}/guard.js`,
+  ...workers.map((path) => `${dist}/${path}.js`),
+];
 await bundle(values.main, `${dist}/program.js`);
 await bundle(`${root}src/checkpoint/archiver.ts`, `${dist}/archiver.js`);
+await bundle(`${root}src/supervisor/guard.ts`, `${dist}/guard.js`);
 await Deno.writeTextFile(`${dist}/main.js`, ENTRY);
 for (const path of workers) await bundle(`${root}${path}.ts`, `${dist}/${path}.js`);
 for (const path of assets) {

@@ -62,7 +62,7 @@ Deno.test("a program's log file has every line of it, in order over its rotation
 Deno.test("logs reads rotated files back beyond memory, the same with the manager and without it", async () => {
   using scratch = scratchFolder();
   const path = `${scratch.path}/logs/counts.log`;
-  const count = 60_000;
+  const count = 30_000;
   await using manager = start(scratch.path, {
     counts: {
       ...shell(`seq ${count}; exec sleep 1000`),
@@ -81,17 +81,17 @@ Deno.test("logs reads rotated files back beyond memory, the same with the manage
   const last = (lines: number) =>
     Array.from({ length: lines }, (_, i) => `${count - lines + i + 1}\n`).join("");
   const check = async () => {
-    assert.ok(await run("counts") === last(1_000), "memory's worth");
-    assert.ok(await run("counts", "--tail", "45678") === last(45_678), "rotated files");
+    assert.ok(await run("counts", "--tail", "23456") === last(23_456), "rotated files");
     assert.ok(await run("counts", "--since", "1h") === last(count), "all");
     assert.equal((await run("counts", "--tail", "all", "--text", "777")).split("\n")[0], "777");
-    const [first = ""] = (await run("counts", "--tail", "50000", "--json")).split("\n");
-    assert.equal(JSON.parse(first).text, String(count - 50_000 + 1));
   };
   await check();
+  const [first = ""] = (await run("counts", "--tail", "20000", "--json")).split("\n");
+  assert.equal(JSON.parse(first).text, String(count - 20_000 + 1));
   manager.signal("SIGTERM");
   await manager.exit();
   await check();
+  assert.ok(await run("counts") === last(1_000), "memory's worth");
   const { code } = await runProgram(["logs", "quiet", ...place]);
   assert.equal(code, 69, "what was kept in memory is gone");
 });

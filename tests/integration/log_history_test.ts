@@ -225,12 +225,15 @@ Deno.test("lines that a disk refused are in memory alone, and those after them a
       };
     },
   };
-  await using app = await scene({}, { files });
+  let troubles = 0;
+  await using app = await scene({}, { files, onTrouble: () => troubles++ });
   await app.say(0, 2_000, 13);
   const written = () => app.ask("tail=all").then((numbers) => numbers.length === 2_000);
   assert.ok(await written());
+  await app.settled();
   full = true;
   await app.say(2_000, 2_100, 1);
+  await until(() => troubles > 0, "the disk refused");
   full = false;
   await clock.sleep(1_100); // the disk is tried again
   await app.say(2_100, 2_600, 1);
@@ -241,10 +244,12 @@ Deno.test("a file moved away by another is not mistaken: no line is said twice",
   await using app = await scene({ maxSizeBytes: Infinity });
   await app.say(0, 1_500);
   assertRun(await app.ask("tail=all"), 0, 1_500);
+  await app.settled();
   await Deno.rename(app.path, `${app.path}.1`); // as logrotate does
   app.logs.reopen();
   await app.say(1_500, 1_600);
   assertRun(await app.ask("tail=all"), 0, 1_600, "moved to where we look");
+  await app.settled();
   await Deno.rename(app.path, `${app.path}.elsewhere`);
   app.logs.reopen();
   await app.say(1_600, 1_700);
