@@ -3,6 +3,8 @@
 export interface AppendFile extends Disposable {
   /** Bytes so far; null for what cannot be rotated: a pipe, a terminal, /dev/stdout. */
   readonly sizeBytes: number | null;
+  /** Which file it is; null where it cannot be told. */
+  readonly inode: number | null;
   /** Bytes written at the end; may be fewer than given. */
   write(bytes: Uint8Array): Promise<number>;
 }
@@ -38,6 +40,7 @@ export const systemAppendFiles: AppendFiles = {
     const info = await file.stat();
     return {
       sizeBytes: info.isFile ? info.size : null,
+      inode: info.ino,
       write: (bytes) => file.write(bytes),
       [Symbol.dispose]: () => file.close(),
     };

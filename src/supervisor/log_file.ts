@@ -77,8 +77,10 @@ interface Loss {
 
 /** Where a position lies: so many bytes before the end of the file that is written, whose length is known. */
 export interface PlaceInFile {
-  /** Bytes of the current file that count; null: nothing was written by us yet, so all of it. */
-  readonly sizeBytes: number | null;
+  /** The current file, whatever its name is by now; null: nothing was written by us yet, so all there is counts. */
+  readonly inode: number | null;
+  /** Bytes of it that count. */
+  readonly sizeBytes: number;
   readonly bytesBack: number;
 }
 
@@ -184,7 +186,7 @@ export class LogFile {
       if (from < this.#findableFrom) return null;
       let bytesBack = this.#passed - from;
       for (const loss of this.#losses) bytesBack -= Math.max(0, loss.to - Math.max(from, loss.from));
-      return { found, place: { sizeBytes: this.#sizeBytes, bytesBack } };
+      return { found, place: { inode: this.#inode, sizeBytes: this.#sizeBytes ?? 0, bytesBack } };
     });
   }
 
@@ -317,29 +319,29 @@ export class LogFile {
   async #open(): Promise<void> {
     const { files, path } = this.#options;
     await files.makeFolder(path.slice(0, path.lastIndexOf("/")) || "/", FOLDER_MODE);
-    this.#file = await files.open(path, FILE_MODE);
-    this.#sizeBytes = this.#file.sizeBytes;
-    if (this.#sizeBytes === null) return;
-    await this.#recognize(this.#sizeBytes);
+    const file = await files.open(path, FILE_MODE);
+    // The one before is where a rotation puts it, or nobody knows where.
+    const isKnown = this.#inode === null || this.#hasRotated || this.#inode === file.inode ||
+      await files.inode(`${path}.1`).catch(() => null) === this.#inode;
+    // All in one turn: whoever looks sees one file or the other.
+    const isOther = this.#inode !== file.inode;
+    this.#file = file;
+    this.#sizeBytes = file.sizeBytes;
+    this.#inode = file.inode;
+    this.#hasRotated = false;
+    if (!isKnown) this.#findableFrom = this.#passed;
+    if (file.sizeBytes === null) return;
+    if (isOther && file.inode !== null) this.#keepTimes(file.inode, file.sizeBytes);
     void this.#compressRotated();
   }
 
-  /** Which file it is, and whether the one before is where a rotation puts it. */
-  async #recognize(sizeBytes: number): Promise<void> {
+  #keepTimes(inode: number, sizeBytes: number): void {
     const { files, path, times } = this.#options;
-    const before = this.#inode;
-    const hasRotated = this.#hasRotated;
-    this.#hasRotated = false;
-    this.#inode = await files.inode(path).catch(() => null);
-    if (this.#inode === before) return;
-    const isBefore = before === null || hasRotated ||
-      await files.inode(`${path}.1`).catch(() => null) === before;
-    if (!isBefore) this.#findableFrom = this.#passed;
-    if (times === null || this.#inode === null) return;
-    times.opened(this.#inode, sizeBytes);
+    if (times === null) return;
+    times.opened(inode, sizeBytes);
     void this.#alone(async () => {
       const known = await rotatedInodes(path, this.#options, files);
-      await times.keepOnly([this.#inode ?? 0, ...known]);
+      await times.keepOnly([inode, ...known]);
     }).catch(() => {});
   }
 
@@ -402,7 +404,6 @@ export class LogFile {
         await rotateAway(path, this.#options, files);
         this.#rotations++;
         this.#hasRotated = true;
-        this.#sizeBytes = 0; // until the new one is open
       });
     } catch (error) {
       this.#rotationFailedAtMs = clock.monotonicMs();

@@ -44,7 +44,7 @@ const NEWLINE = 10;
 /** One of the files. Lengths are of what it holds uncompressed. */
 interface Part {
   readonly name: string;
-  readonly facts: { readonly modifiedMs: number };
+  readonly facts: { readonly modifiedMs: number; readonly inode: number };
   length(): Promise<number>;
   /** At least one byte, as far as there are any. */
   read(at: number, length: number): Promise<Uint8Array<ArrayBuffer>>;
@@ -86,7 +86,7 @@ export async function openLogFiles(
 
 const NOTHING: Part = {
   name: "",
-  facts: { modifiedMs: -Infinity },
+  facts: { modifiedMs: -Infinity, inode: -1 },
   length: () => Promise.resolve(0),
   read: () => Promise.resolve(new Uint8Array(0)),
   times: () => Promise.resolve([]),
@@ -136,17 +136,21 @@ export class LogHistory implements Disposable {
   readonly #parts: readonly Part[];
   /** Where it ends; null: not looked at yet. */
   #end: Place | null = null;
-  #sizeBytes: number | null = null;
+  /** The part in which what we wrote ends, and where; null: all of all counts. */
+  #written: Place | null = null;
   #bytesBack = 0;
 
   constructor(parts: readonly Part[]) {
     this.#parts = parts;
   }
 
-  /** What is behind this place does not belong to it. */
-  endAt({ sizeBytes, bytesBack }: PlaceInFile): void {
-    this.#sizeBytes = sizeBytes;
+  /** What is behind this place does not belong to it. False: the file that it is in is not among these. */
+  endAt({ inode, sizeBytes, bytesBack }: PlaceInFile): boolean {
     this.#bytesBack = bytesBack;
+    if (inode === null) return true;
+    const part = this.#parts.findIndex(({ facts }) => facts.inode === inode);
+    this.#written = { part, at: sizeBytes };
+    return part >= 0;
   }
 
   [Symbol.dispose](): void {
@@ -180,8 +184,9 @@ export class LogHistory implements Disposable {
 
   async #findEnd(): Promise<Place> {
     let back = this.#bytesBack;
-    for (let part = 0; part < this.#parts.length; part++) {
-      const length = part === 0 ? this.#sizeBytes ?? await this.#length(0) : await this.#length(part);
+    const written = this.#written;
+    for (let part = written?.part ?? 0; part < this.#parts.length; part++) {
+      const length = part === written?.part ? written.at : await this.#length(part);
       if (back <= length) return { part, at: length - back };
       back -= length;
     }

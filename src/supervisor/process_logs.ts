@@ -68,6 +68,8 @@ interface Entry {
 const MOST_NAMES = 1024;
 /** A program far above its limit gets a summary this often. */
 const SUMMARY_EVERY_MS = 1_000;
+/** A file may be opened, or moved by others, while one looks: then it is looked again. */
+const MOST_LOOKS = 5;
 /** Longest wait for the file that a changed configuration no longer names. */
 const CLOSE_MS = 2_000;
 
@@ -135,10 +137,13 @@ export class ProcessLogs {
     if (entry === undefined || !file || !spec || spec.path === null) return null;
     const { path, maxFiles } = spec;
     const position = entry.ring.filePosition ?? file.position;
-    const at = await file.at(position, () => openLogFiles(path, this.#timesFolder(name), maxFiles));
-    if (at === null || at.found === null) return null;
-    at.found.endAt(at.place);
-    return at.found;
+    for (let tries = 0; tries < MOST_LOOKS; tries++) {
+      const at = await file.at(position, () => openLogFiles(path, this.#timesFolder(name), maxFiles));
+      if (at === null || at.found === null) return null;
+      if (at.found.endAt(at.place)) return at.found;
+      at.found[Symbol.dispose]();
+    }
+    return null;
   }
 
   /** Numbers of the oldest and the newest line that are kept; the oldest is one more than the newest where none is. */

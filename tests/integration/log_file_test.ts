@@ -145,6 +145,7 @@ function failingFiles(halves: boolean) {
       const file = await systemAppendFiles.open(path, mode);
       let short = false;
       return {
+        inode: file.inode,
         sizeBytes: file.sizeBytes,
         write(bytes) {
           if (!state.full) return file.write(bytes);
