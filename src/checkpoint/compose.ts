@@ -7,7 +7,7 @@
 import { StateManagerError } from "../platform/errors.ts";
 import { type Random, ulid } from "../platform/random.ts";
 import { databasesOf, type HeadFacts, summariesOf } from "./create.ts";
-import { graftPaths } from "./graft.ts";
+import { type BatchedTree, graftPaths } from "./graft.ts";
 import { idToText, indexKey, rootKey, sha256Hex } from "./ids.ts";
 import { encodeIndexes } from "./index_format.ts";
 import { type IndexRef, loadIndexes } from "./index_store.ts";
@@ -15,7 +15,7 @@ import { ManifestWriter } from "./manifest.ts";
 import { PackSender } from "./pack_sender.ts";
 import { encodeJson, type FilesItem, FORMAT, type RootObject } from "./records.ts";
 import { openCheckpoint, type Opened, type ReadEnvironment, readThrough } from "./restore.ts";
-import { loadRoot, readManifest } from "./root_reader.ts";
+import { BATCH_ENTRIES, fetchManifest, loadRoot } from "./root_reader.ts";
 import type { CheckpointRecord, DatabasePosition, ManifestEntry } from "./types.ts";
 
 export interface ComposeRequest {
@@ -130,20 +130,20 @@ async function graft(
   const then = await openCheckpoint(source, head.indexes, environment, () => {});
   const now = await openCheckpoint(head.current, head.indexes, environment, () => {});
   const entries = graftPaths(
-    await entriesOf(name, head.current, now, environment),
-    await entriesOf(name, source, then, environment),
+    await treeOf(name, head.current, now, environment),
+    await treeOf(name, source, then, environment),
     paths,
     name,
   );
   return await writeManifest(entries, { head, token }, now, environment);
 }
 
-function entriesOf(
+async function treeOf(
   name: string,
   record: CheckpointRecord,
   opened: Opened,
   environment: ReadEnvironment,
-): Promise<readonly ManifestEntry[]> {
+): Promise<BatchedTree> {
   const item = opened.root.items.files[name];
   if (item === undefined) {
     throw new StateManagerError(
@@ -154,12 +154,13 @@ function entriesOf(
       },
     );
   }
-  return readThrough(record, opened, environment, () => readManifest(item, name, opened));
+  const manifest = await readThrough(record, opened, environment, () => fetchManifest(item, name, opened));
+  return { batches: () => manifest.batches(BATCH_ENTRIES) };
 }
 
 /** Mostly pieces that are stored already; the others go into a pack and an index of their own. */
 async function writeManifest(
-  entries: readonly ManifestEntry[],
+  entries: Iterable<ManifestEntry>,
   { head, token }: Pick<ComposeRequest, "head" | "token">,
   { codec }: Opened,
   environment: ComposeEnvironment,

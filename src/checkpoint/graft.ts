@@ -1,96 +1,137 @@
 /**
  * The tree of a restore of single paths: what is there now, with some paths as they were in an older tree. What swap.ts
- * does to the live folder, said of manifests; both must come to the same. Pure.
+ * does to the live folder, said of manifests; both must come to the same. Each tree is
+ * read a few times rather than held: it may have a million entries. Pure.
  */
 
 import { StateManagerError } from "../platform/errors.ts";
 import { byteText } from "./byte_text.ts";
 import { comparePaths } from "./manifest.ts";
-import { isBelow, selectPaths } from "./path_filter.ts";
-import type { ManifestEntry } from "./types.ts";
+import { isBelow, PathSelection } from "./path_filter.ts";
+import type { ManifestEntry, TreeEntry } from "./types.ts";
 
 /** What SQLite keeps beside a database. Of another content than the database it would be played into it. */
 export const SQLITE_COMPANIONS = ["-wal", "-shm", "-journal"] as const;
 
+/** A tree as it is read: batch by batch, in path order, as often as it is asked for. */
+export interface BatchedTree {
+  batches(): Iterable<readonly ManifestEntry[]>;
+}
+
 /**
- * `current` with all that is at and below `paths` (byte texts) replaced by what `source` has there. Folders that lead
- * there come from `source` only where `current` has none. Errors: `not-found` for a path that `source` does not have,
- * `invalid-request` where something else than a folder is in the way.
+ * `current` with all that is at and below `paths` (byte texts) replaced by what `source` has there, in path order.
+ * Folders that lead there come from `source` only where `current` has none. Errors, all before the first entry:
+ * `not-found` for a path that `source` does not have, `invalid-request` where something else than a folder is in the way.
  */
 export function graftPaths(
-  current: readonly ManifestEntry[],
-  source: readonly ManifestEntry[],
+  current: BatchedTree,
+  source: BatchedTree,
   paths: readonly string[],
   root: string,
-): readonly ManifestEntry[] {
+): Iterable<ManifestEntry> {
+  const comes = () => selectedOf(source, paths, root);
   const wanted = new Set(paths);
-  const selected = selectPaths(source, paths, root);
-  const databases = selected.filter(({ entry }) => entry.sqlite === true && wanted.has(byteText(entry.path)));
-  const gone = [
-    ...paths,
-    ...databases.flatMap(({ entry }) => SQLITE_COMPANIONS.map((end) => byteText(entry.path) + end)),
-  ];
-  const stays = withCarriers(current, (path) => !isBelow(path, gone));
-  const there = new Map(stays.map(({ entry }) => [byteText(entry.path), entry.type]));
-  const lastGroup = Math.max(0, ...groupsOf(stays));
-  const comes = selected.flatMap(({ entry, parts }) => {
+  const above = new Set<string>();
+  const gone = [...paths];
+  const groups = new GroupCount();
+  for (const { entry } of comes()) {
     const path = byteText(entry.path);
-    const type = there.get(path);
-    if (!isBelow(path, paths) && type !== undefined) {
-      if (type !== "directory") throw inTheWay(root);
-      return [];
-    }
-    const { linkGroup } = entry;
-    return [{
-      entry: linkGroup === undefined ? entry : { ...entry, linkGroup: lastGroup + 1 + linkGroup },
-      parts,
-    }];
-  });
-  const grafted = [...stays, ...comes].sort((a, b) => comparePaths(a.entry.path, b.entry.path));
-  return withoutLoneGroups(grafted, loneGroups(current));
+    if (!isBelow(path, paths)) above.add(path);
+    if (entry.sqlite === true && wanted.has(path)) gone.push(...SQLITE_COMPANIONS.map((end) => path + end));
+  }
+  const stays = (path: string) => !isBelow(path, gone);
+  /** Of the folders that lead to the paths, those that are there. */
+  const there = new Set<string>();
+  const before = new GroupCount();
+  for (const { entry } of entriesOf(current)) {
+    const path = byteText(entry.path);
+    before.add(entry);
+    if (!stays(path)) continue;
+    groups.add(entry);
+    if (!above.has(path)) continue;
+    if (entry.type !== "directory") throw inTheWay(root);
+    there.add(path);
+  }
+  const renumbered = (group: number) => before.highest + 1 + group;
+  for (const { entry } of comes()) groups.add(renumber(entry, renumbered));
+  const isLost = (group: number) => groups.isLone(group) && !before.isLone(group);
+  return {
+    *[Symbol.iterator]() {
+      const fromSource = function* () {
+        for (const { entry, parts } of comes()) {
+          if (!there.has(byteText(entry.path))) yield { entry: renumber(entry, renumbered), parts };
+        }
+      };
+      for (const { entry, parts } of merged(withCarriers(current, stays), fromSource())) {
+        const { linkGroup, ...alone } = entry;
+        // Whoever lost the others of its group is a file like any other.
+        yield { entry: linkGroup !== undefined && isLost(linkGroup) ? alone : entry, parts };
+      }
+    },
+  };
+}
+
+function* entriesOf(tree: BatchedTree): Generator<ManifestEntry> {
+  for (const batch of tree.batches()) yield* batch;
+}
+
+function* selectedOf(tree: BatchedTree, paths: readonly string[], root: string): Generator<ManifestEntry> {
+  const selection = new PathSelection(paths, root);
+  for (const batch of tree.batches()) yield* selection.select(batch);
+  selection.finish();
 }
 
 /** The entries that stay; of hard links whose first one goes, the next carries the content. */
-function withCarriers(
-  entries: readonly ManifestEntry[],
-  stays: (path: string) => boolean,
-): readonly ManifestEntry[] {
+function* withCarriers(tree: BatchedTree, stays: (path: string) => boolean): Generator<ManifestEntry> {
   const content = new Map<number, ManifestEntry["parts"]>();
   const carried = new Set<number>();
-  return entries.flatMap(({ entry, parts }) => {
+  for (const { entry, parts } of entriesOf(tree)) {
     const { linkGroup } = entry;
     if (linkGroup !== undefined && parts.length > 0) content.set(linkGroup, parts);
-    if (!stays(byteText(entry.path))) return [];
-    if (linkGroup === undefined || carried.has(linkGroup)) return [{ entry, parts }];
-    carried.add(linkGroup);
-    return [{ entry, parts: content.get(linkGroup) ?? [] }];
-  });
-}
-
-function groupsOf(entries: readonly ManifestEntry[]): Set<number> {
-  return new Set(entries.flatMap(({ entry: { linkGroup } }) => linkGroup === undefined ? [] : [linkGroup]));
-}
-
-/** Groups of one: linked to something outside of the tree. */
-function loneGroups(entries: readonly ManifestEntry[]): ReadonlySet<number> {
-  const members = new Map<number, number>();
-  for (const { entry: { linkGroup } } of entries) {
-    if (linkGroup !== undefined) members.set(linkGroup, (members.get(linkGroup) ?? 0) + 1);
+    if (!stays(byteText(entry.path))) continue;
+    if (linkGroup === undefined || carried.has(linkGroup)) yield { entry, parts };
+    else {
+      carried.add(linkGroup);
+      yield { entry, parts: content.get(linkGroup) ?? [] };
+    }
   }
-  return new Set([...members].flatMap(([group, count]) => count === 1 ? [group] : []));
 }
 
-/** Whoever lost the others of its group is a file like any other. */
-function withoutLoneGroups(
-  entries: readonly ManifestEntry[],
-  alwaysLone: ReadonlySet<number>,
-): readonly ManifestEntry[] {
-  const lone = loneGroups(entries);
-  return entries.map(({ entry, parts }) => {
-    const { linkGroup, ...alone } = entry;
-    const lost = linkGroup !== undefined && lone.has(linkGroup) && !alwaysLone.has(linkGroup);
-    return { entry: lost ? alone : entry, parts };
-  });
+/** Two lists in path order that share no path, as one. */
+function* merged(a: Iterator<ManifestEntry>, b: Iterator<ManifestEntry>): Generator<ManifestEntry> {
+  let [left, right] = [a.next(), b.next()];
+  while (left.done !== true || right.done !== true) {
+    const isLeft = right.done === true ||
+      (left.done !== true && comparePaths(left.value.entry.path, right.value.entry.path) < 0);
+    if (isLeft && left.done !== true) {
+      yield left.value;
+      left = a.next();
+    } else if (right.done !== true) {
+      yield right.value;
+      right = b.next();
+    }
+  }
+}
+
+function renumber(entry: TreeEntry, numberOf: (group: number) => number): TreeEntry {
+  return entry.linkGroup === undefined ? entry : { ...entry, linkGroup: numberOf(entry.linkGroup) };
+}
+
+/** How many names of a tree each hard link group has. */
+class GroupCount {
+  readonly #members = new Map<number, number>();
+  highest = 0;
+
+  add({ linkGroup }: TreeEntry): void {
+    if (linkGroup === undefined) return;
+    this.#members.set(linkGroup, (this.#members.get(linkGroup) ?? 0) + 1);
+    this.highest = Math.max(this.highest, linkGroup);
+  }
+
+  /** A group of one: linked to something outside of the tree. */
+  isLone(group: number): boolean {
+    return this.#members.get(group) === 1;
+  }
 }
 
 function inTheWay(root: string): StateManagerError {

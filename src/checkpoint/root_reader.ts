@@ -49,6 +49,9 @@ export async function readManifest(
   return entries;
 }
 
+/** Entries of a manifest to be held as objects at one time: some 100 MiB with all that a stage knows of them. */
+export const BATCH_ENTRIES = 65_536;
+
 /** A manifest whose text is at hand. As objects its entries would take several times the memory. */
 export interface StoredManifest {
   /**

@@ -4,12 +4,9 @@
  */
 
 import { PathSelection } from "./path_filter.ts";
-import type { StoredManifest } from "./root_reader.ts";
+import { BATCH_ENTRIES, type StoredManifest } from "./root_reader.ts";
 import { type SpaceNeed, SpaceTally } from "./space.ts";
 import type { ManifestEntry } from "./types.ts";
-
-/** Some 100 MiB with all that a stage knows of them. */
-const BATCH_ENTRIES = 65_536;
 
 export interface WantedTree {
   readonly entries: number;
