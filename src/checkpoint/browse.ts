@@ -31,7 +31,7 @@ export interface ListedEntry {
   readonly mtimeNs: string;
   readonly sizeBytes: number;
   readonly target: string | null;
-  /** A SQLite database, taken by SQLite's backup. */
+  /** A SQLite database, taken by a consistent copy. */
   readonly sqlite: boolean;
 }
 

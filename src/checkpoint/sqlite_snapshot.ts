@@ -1,19 +1,24 @@
 /**
  * A consistent copy of a SQLite database that a program may be using, its write-ahead log included. The original is
- * only ever read: a read-only connection neither checkpoints nor deletes the program's log, and where SQLite could
- * not read without writing beside the original (a closed WAL database, a hot journal after kill -9, a read-only
- * folder) the files are copied and the copy is opened instead. Runs in the archiver child only: closing a database
- * file drops the POSIX locks of the process that does it, and there they are nobody's.
+ * only ever read: its files are copied as they are, while a read transaction of a read-only connection, which neither
+ * checkpoints nor deletes the program's log, keeps every writer from changing what it sees. Where SQLite could not read
+ * without writing beside the original (a closed WAL database, a hot journal after kill -9, a read-only folder) they are
+ * copied without one, unless one of them changes meanwhile. Either way SQLite then opens the copy, as it would open the
+ * files after a power cut. Runs in the archiver child only: closing a database file drops the POSIX locks of the process
+ * that does it, and there they are nobody's but the copy's own.
  */
 
-import { backup, DatabaseSync } from "node:sqlite";
+import { DatabaseSync } from "node:sqlite";
 import type { Clock } from "../platform/clock.ts";
 import { isError, StateManagerError } from "../platform/errors.ts";
 import { removeIfPresent } from "../platform/files.ts";
 import {
   AT_CWD,
   closeFd,
+  copyRangeAside,
   type FileStat,
+  isErrno,
+  LibcError,
   OPEN,
   openAt,
   type PathBytes,
@@ -33,8 +38,8 @@ export interface SnapshotOptions {
   readonly still?: boolean;
 }
 
-/** How the copy was made: by SQLite's backup of the live file, or from copied files that SQLite then recovered. */
-export type SnapshotMethod = "backup" | "copy";
+/** How the files were copied: under SQLite's lock, or without one since nothing changed meanwhile. */
+export type SnapshotMethod = "locked" | "copy";
 
 /** A writer in rollback-journal mode locks readers out for one commit; longer than this in all is a held lock. */
 const LOCK_TRIES = 25;
@@ -42,6 +47,8 @@ const LOCK_PAUSE_MS = 200;
 /** A file that changes each time it is copied is in use: then SQLite's own way is taken, or none. */
 const COPY_TRIES = 3;
 const COPY_BYTES = 1024 * 1024;
+/** Copied between two looks at the signal: less than a second of work. */
+const ASIDE_BYTES = 256 * 1024 * 1024;
 
 /**
  * Writes the state of the database at `path`, as of one commit, to the file `copy`, which must not exist, in a folder
@@ -94,17 +101,18 @@ async function takeSnapshot(
   // The name is given to SQLite as text; a name that is not UTF-8 cannot be.
   if (showable(path)) {
     try {
-      await backupLive(textOf(path), copy, options);
-      return "backup";
+      await copyLocked(path, copy, options);
+      return "locked";
     } catch (error) {
       const locked = isError(error, "busy");
-      if (isError(error, "cancelled") || options.signal?.aborted) throw error;
+      if (isError(error, "cancelled", "disk-full") || options.signal?.aborted) throw error;
       if (locked && options.still !== true) throw error;
       if (/malformed|not a database/.test(textOfError(error))) {
         throw damagedDatabase(path, textOfError(error));
       }
       // What is left: a read-only folder, or a hot journal that only a writer may roll back.
       await removeIfPresent(copy);
+      await removeCompanions(copy);
     }
   }
   if (!copyFiles(path, copy)) {
@@ -130,24 +138,52 @@ function withFile<T>(path: PathBytes, use: (fd: number) => T): T {
 }
 
 /**
- * One read transaction, held over the whole backup: it pins the state (no writer can restart the backup) and it says
- * at once when the database is locked, where the backup alone would wait for ever.
+ * One read transaction, held while the files are copied. With a rollback journal it keeps writers from the file: what is
+ * in it is the last commit, and the journal of one that has begun need not be copied. With a log it keeps a checkpoint
+ * from bringing more into the file than the transaction sees, and the log from beginning anew while the transaction needs
+ * it; what the file holds of that half way is in the log, too. What is added to the log meanwhile is later commits, of
+ * which SQLite takes the whole ones. Source: https://sqlite.org/walformat.html, "WAL Locks".
  */
-async function backupLive(path: string, copy: string, options: SnapshotOptions): Promise<void> {
-  const database = new DatabaseSync(path, { readOnly: true });
+async function copyLocked(path: PathBytes, copy: string, options: SnapshotOptions): Promise<void> {
+  const fd = openAt(AT_CWD, path, OPEN.read | OPEN.noFollow | OPEN.nonBlocking);
   try {
-    database.exec("PRAGMA busy_timeout=0"); // the runtime's own is 5 s, all of it blocking: we pause between tries
-    await beginRead(database, path, options);
-    await backup(database, copy, { rate: -1 });
-    database.exec("COMMIT");
+    const database = new DatabaseSync(textOf(path), { readOnly: true });
+    try {
+      database.exec("PRAGMA busy_timeout=0"); // the runtime's own is 5 s, all of it blocking: we pause between tries
+      await beginRead(database, path, options);
+      if (!isAt(path, fd)) throw new LibcError(`copy database ${showPath(path)}`, "ESTALE");
+      await copyAside(fd, pathBytes(copy), options.signal);
+      await copyLog(path, copy, options.signal);
+      database.exec("COMMIT");
+    } finally {
+      database.close();
+    }
   } finally {
-    database.close();
+    closeFd(fd); // not before: with it goes the lock
   }
+}
+
+/** Nobody locks the log itself, so it may be opened and closed meanwhile. */
+async function copyLog(path: PathBytes, copy: string, signal: AbortSignal | undefined): Promise<void> {
+  if (companion(path, "-wal") === null) return;
+  const fd = openAt(AT_CWD, withSuffix(path, "-wal"), OPEN.read | OPEN.noFollow | OPEN.nonBlocking);
+  try {
+    await copyAside(fd, pathBytes(`${copy}-wal`), signal);
+  } finally {
+    closeFd(fd);
+  }
+}
+
+/** True while `path` names the open file. */
+function isAt(path: PathBytes, fd: number): boolean {
+  const named = statIfPresent(AT_CWD, path);
+  const open = statFd(fd);
+  return named !== null && named.ino === open.ino && named.dev === open.dev;
 }
 
 async function beginRead(
   database: DatabaseSync,
-  path: string,
+  path: PathBytes,
   { clock, signal, still = false }: SnapshotOptions,
 ): Promise<void> {
   for (let attempt = 1;; attempt++) {
@@ -162,7 +198,7 @@ async function beginRead(
       } catch {
         // no transaction was open
       }
-      if (still || attempt === LOCK_TRIES) throw lockedDatabase(pathBytes(path), "is locked by its program");
+      if (still || attempt === LOCK_TRIES) throw lockedDatabase(path, "is locked by its program");
     }
     await clock.sleep(LOCK_PAUSE_MS, signal === undefined ? {} : { signal });
   }
@@ -199,17 +235,40 @@ function copyFile(from: PathBytes, to: PathBytes): void {
   withFile(from, (source) => {
     const target = openAt(AT_CWD, to, OPEN.write | OPEN.create | OPEN.truncate);
     try {
-      const buffer = new Uint8Array(Math.min(COPY_BYTES, Math.max(1, statFd(source).size)));
-      for (let at = 0;;) {
-        const count = readAt(source, buffer, at);
-        if (count === 0) return;
-        writeAt(target, buffer.subarray(0, count), at, to);
-        at += count;
-      }
+      copyFrom(0, source, target, to);
     } finally {
       closeFd(target);
     }
   });
+}
+
+function copyFrom(start: number, source: number, target: number, to: PathBytes): void {
+  const buffer = new Uint8Array(Math.min(COPY_BYTES, Math.max(1, statFd(source).size)));
+  for (let at = start;;) {
+    const count = readAt(source, buffer, at);
+    if (count === 0) return;
+    writeAt(target, buffer.subarray(0, count), at, to);
+    at += count;
+  }
+}
+
+/** In the kernel and on another thread, where that can be; what it leaves is copied here. */
+async function copyAside(source: number, to: PathBytes, signal: AbortSignal | undefined): Promise<void> {
+  const target = openAt(AT_CWD, to, OPEN.write | OPEN.create | OPEN.truncate);
+  try {
+    let at = 0;
+    try {
+      for (let count = 1; count > 0; at += count) {
+        signal?.throwIfAborted();
+        count = await copyRangeAside(source, at, target, at, ASIDE_BYTES);
+      }
+    } catch (error) {
+      if (!isErrno(error, "EXDEV", "EINVAL", "ENOSYS", "EOPNOTSUPP", "EPERM")) throw error;
+    }
+    copyFrom(at, source, target, to);
+  } finally {
+    closeFd(target);
+  }
 }
 
 /** Opens the copy for writing, which rolls back or takes in what was copied beside it, and checks its structure. */
@@ -217,6 +276,7 @@ function checkCopy(path: PathBytes, copy: string): void {
   try {
     const database = new DatabaseSync(copy);
     try {
+      database.exec("PRAGMA synchronous=OFF"); // a copy that is lost is made again
       const [row] = database.prepare("PRAGMA quick_check(1)").all();
       const result = String(Object.values(row ?? {})[0]);
       if (result !== "ok") throw damagedDatabase(path, result);

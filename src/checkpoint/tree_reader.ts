@@ -246,14 +246,18 @@ export class TreeReader {
 
   /**
    * Reads the databases, each from a consistent copy. Before `begin`. With `leavesLast` the last of them, the largest, is
-   * copied only: its state is fixed, and `begin` has it checked and read beside all else.
+   * copied only: its state is fixed, and `begin` has it checked and read beside all else. `open` is called each time, when
+   * the copying has begun: another thread does it.
    */
-  async readDatabases(pool: ContentPool, leavesLast: boolean): Promise<void> {
+  async readDatabases(open: () => ContentPool, leavesLast: boolean): Promise<void> {
     const databases = [...this.#planned(this.#toCopy)];
     databases.sort((a, b) => a.scanned.entry.size - b.scanned.entry.size);
     this.#toCopy = [];
     for (const [i, planned] of databases.entries()) {
-      const copied = await this.#copyDatabase(planned);
+      const copying = this.#copyDatabase(planned);
+      copying.catch(() => {}); // seen below, unless the pool cannot be opened
+      const pool = open();
+      const copied = await copying;
       if (copied === null) this.#toRead.push(planned.index); // as it is
       else if (leavesLast && i === databases.length - 1) this.#copied = { planned, copied };
       else await this.#contentOf(pool, planned, copied);
@@ -269,7 +273,7 @@ export class TreeReader {
     return read;
   }
 
-  /** Gives the pool all that is to be read: large files first, so that none of them is the last one. */
+  /** Gives the pool all that is to be read: large files early, so that none of them is the last one. */
   begin(pool: ContentPool): void {
     const large: Planned[] = [];
     const live: number[] = [];
@@ -279,15 +283,15 @@ export class TreeReader {
       else (this.#captured.has(planned.index) ? captured : live).push(planned.index);
     }
     this.#toRead = [];
+    const left = this.#copied;
+    this.#copied = null;
+    // Its copy was made before any of these is read; its check, by one thread, is long, so it begins first.
+    if (left !== null) void this.#contentOf(pool, left.planned, left.copied);
     for (const planned of large.sort((a, b) => b.scanned.entry.size - a.scanned.entry.size)) {
       const read = this.#readSegmented(pool, planned);
       read.catch(() => {}); // whoever takes the entries sees it
       this.#contents.set(planned.index, read);
     }
-    const left = this.#copied;
-    this.#copied = null;
-    // Its copy was made before any of these is read; its check, by one thread, is long, so it begins early.
-    if (left !== null) void this.#contentOf(pool, left.planned, left.copied);
     for (const list of [live, captured]) {
       for (const batch of readBatches(this.#planned(list))) this.#readBatch(pool, batch);
     }

@@ -178,7 +178,7 @@ export interface TreeEntry {
    * member in path order carries the content, the others none.
    */
   readonly linkGroup?: number;
-  /** True for a SQLite database whose content was taken by the backup API. */
+  /** True for a SQLite database whose content was taken from a consistent copy. */
   readonly sqlite?: boolean;
   /** Extended attributes that are kept (ACLs and file capabilities, too), sorted by name. Absent: none. */
   readonly xattrs?: readonly Xattr[];

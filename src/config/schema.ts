@@ -117,7 +117,7 @@ const filesSchema = v.strictObject({
   ),
   include_databases: described(
     "Include databases",
-    "Keep SQLite databases below it by SQLite's backup API. Default: true.",
+    "Keep SQLite databases below it by consistent copies. Default: true.",
     booleanSchema,
   ),
 }, "an object");

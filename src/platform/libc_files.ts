@@ -101,6 +101,12 @@ const LIBC_SYMBOLS = {
   pread: { parameters: ["i32", "buffer", "usize", "i64"], result: "isize" },
   pwrite: { parameters: ["i32", "buffer", "usize", "i64"], result: "isize" },
   copy_file_range: { parameters: ["i32", "buffer", "i32", "buffer", "usize", "u32"], result: "isize" },
+  copyFileRangeAside: {
+    name: "copy_file_range",
+    parameters: ["i32", "buffer", "i32", "buffer", "usize", "u32"],
+    result: "isize",
+    nonblocking: true,
+  },
   ftruncate: { parameters: ["i32", "i64"], result: "i32" },
   mkdirat: { parameters: ["i32", "buffer", "u32"], result: "i32" },
   symlinkat: { parameters: ["buffer", "i32", "buffer"], result: "i32" },
@@ -430,6 +436,21 @@ export function copyRange(
     libc().symbols.copy_file_range(fromFd, from, toFd, to, BigInt(length), 0),
     "copy within files",
   );
+}
+
+/** The same on another thread, while this one does something else. */
+export async function copyRangeAside(
+  fromFd: number,
+  fromOffset: number,
+  toFd: number,
+  toOffset: number,
+  length: number,
+): Promise<number> {
+  const from = new Uint8Array(new BigInt64Array([BigInt(fromOffset)]).buffer);
+  const to = new Uint8Array(new BigInt64Array([BigInt(toOffset)]).buffer);
+  const copied = await libc().symbols.copyFileRangeAside(fromFd, from, toFd, to, BigInt(length), 0);
+  // Says why, since errno stayed in the other thread.
+  return copied < 0n ? copyRange(fromFd, fromOffset, toFd, toOffset, length) : Number(copied);
 }
 
 export function truncateFd(fd: number, size: number, path: PathBytes): void {

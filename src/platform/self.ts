@@ -28,7 +28,7 @@ export function keepAliveOnErrors(handler: (error: unknown) => void): void {
 
 /**
  * The SQLite that takes databases into checkpoints, when it is one of those that can corrupt a WAL database at a
- * restart of the log (3.7.0 to 3.51.2; fixed in 3.51.3, 3.50.7 and 3.44.6), else null. Reading by the backup API
+ * restart of the log (3.7.0 to 3.51.2; fixed in 3.51.3, 3.50.7 and 3.44.6), else null. Reading
  * does not trigger it; a program that uses the same SQLite can.
  */
 export function affectedSqlite(): string | null {

@@ -89,7 +89,7 @@ Deno.test("snapshot holds what a live program has committed to its log, and touc
   const scene = sceneIn(folder.path);
   const app = open(scene.path, `${WAL}; ${ROWS}`);
   const before = scene.state();
-  assert.equal(await take(scene), "backup");
+  assert.equal(await take(scene), "locked");
   assert.equal(scene.state(), before);
   assert.equal(count(scene.copy), 500);
   assert.deepEqual(
@@ -202,6 +202,69 @@ Deno.test("snapshot is one commit while other processes write", async () => {
     await output.cancel();
   }
 });
+
+/** A writer that hardly pauses may hold its lock at each look. */
+async function takeUnlessBusy(scene: Scene): Promise<void> {
+  const short = { ...clock, sleep: () => new Promise<void>((resolve) => setTimeout(resolve, 1)) };
+  for (;;) {
+    try {
+      await snapshotDatabase(pathBytes(scene.path), scene.copy, { clock: short });
+      return;
+    } catch (error) {
+      if (!isError(error, "busy")) throw error;
+    }
+  }
+}
+
+/** Rewrites every row in each transaction, so that a copy of two states has two values; the log begins anew often. */
+const REWRITER = `
+  const setup = "CREATE TABLE IF NOT EXISTS t(a, b); " + rows;
+  db.exec("PRAGMA cache_size=20; PRAGMA busy_timeout=5000; PRAGMA wal_autocheckpoint=50; " + setup);
+  for (let i = 1;; i++) {
+    db.exec("BEGIN IMMEDIATE; UPDATE t SET a=" + i + ", b=randomblob(6000 + " + i % 100 + "); COMMIT");
+    Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 3); // who waits for the lock has his turn
+    if (i % 7 === 0) db.exec("PRAGMA wal_checkpoint(TRUNCATE)");
+    if (i === 10) console.log("writing");
+  }`;
+
+/** More by STATE_MANAGER_TEST_SNAPSHOTS. */
+const SNAPSHOTS = Number(Deno.env.get("STATE_MANAGER_TEST_SNAPSHOTS") ?? 10);
+
+for (const mode of ["wal", "delete", "persist"]) {
+  Deno.test(`snapshot is one state of a database that is rewritten all the time, journal mode ${mode}`, async () => {
+    await using folder = scratchFolder("sqlite-");
+    const scene = sceneIn(folder.path);
+    const script = `
+      import { DatabaseSync } from "node:sqlite";
+      const rows = ${JSON.stringify(ROWS)};
+      const db = new DatabaseSync(${JSON.stringify(scene.path)});
+      db.exec("PRAGMA journal_mode=${mode}; PRAGMA synchronous=OFF");
+      ${REWRITER}`;
+    const writer = new Deno.Command(Deno.execPath(), {
+      args: ["eval", "--no-config", script],
+      stdout: "piped",
+    }).spawn();
+    const output = writer.stdout.getReader();
+    try {
+      await output.read(); // it writes now
+      const seen = new Set<number>();
+      for (let i = 0; i < SNAPSHOTS || seen.size < 2; i++) {
+        await takeUnlessBusy(scene);
+        assert.equal(count(scene.copy), 500);
+        const copy = new DatabaseSync(scene.copy);
+        const row = copy.prepare("SELECT min(a) AS least, max(a) AS most FROM t").get();
+        copy.close();
+        assert.equal(row?.["least"], row?.["most"]);
+        seen.add(Number(row?.["least"]));
+        Deno.removeSync(scene.copy);
+      }
+    } finally {
+      writer.kill("SIGKILL");
+      await writer.status;
+      await output.cancel();
+    }
+  });
+}
 
 Deno.test("snapshot says busy for a database held in exclusive mode, and leaves no copy", async () => {
   await using folder = scratchFolder("sqlite-");
