@@ -32,6 +32,8 @@ export interface ContentPool {
   read(job: ReadJob): Promise<JobAnswer>;
   /** Checks the copy of a database, in turn with the jobs; rejects with what is wrong with it. */
   check(copy: DatabaseCopy): Promise<void>;
+  /** Few jobs follow: what the last ones read is sent at once, so that the store has little to do in the end. */
+  allAsked(): void;
   /** After all jobs: hands what is left to the sender. */
   finish(): Promise<void>;
   /** Ends everything at once; what was read is garbage. */
@@ -71,6 +73,8 @@ export class LocalPool implements ContentPool {
     return checked;
   }
 
+  allAsked(): void {}
+
   async finish(): Promise<void> {
     await this.#last;
     this.close();
@@ -95,6 +99,8 @@ const SILENCE_CHECK_MS = 5000;
 export interface WorkerPoolOptions {
   readonly workers: number;
   readonly packBytes: number;
+  /** Packs of each thread that the store has not acknowledged; left out: the fewest. */
+  readonly packsPerWorker?: number;
   readonly compression: Compression;
   /** Made anew in each thread: its key goes there by message. */
   readonly cipher: Cipher;
@@ -139,6 +145,7 @@ export class WorkerPool implements ContentPool {
   readonly #closed = new AbortController();
   #rejectFinish: ((error: unknown) => void) | null = null;
   #failure: { readonly error: unknown } | null = null;
+  #allAsked = false;
 
   constructor(options: WorkerPoolOptions) {
     this.#options = options;
@@ -149,6 +156,10 @@ export class WorkerPool implements ContentPool {
 
   read(job: ReadJob): Promise<JobAnswer> {
     return this.#ask({ type: "job", job });
+  }
+
+  allAsked(): void {
+    this.#allAsked = true;
   }
 
   async check(copy: DatabaseCopy): Promise<void> {
@@ -190,6 +201,7 @@ export class WorkerPool implements ContentPool {
 
   #start(): void {
     const { claims, cipher, compression, packBytes, clock, startThread } = this.#options;
+    const { packsPerWorker = PACKS_PER_WORKER } = this.#options;
     const worker = startThread?.() ??
       new Worker(workerUrl("src/checkpoint/content_worker"), { type: "module" });
     const thread = new Thread(worker, clock.monotonicMs());
@@ -200,7 +212,7 @@ export class WorkerPool implements ContentPool {
     };
     worker.onmessageerror = () => this.#fail(lost("its answer cannot be read"));
     thread.send({ type: "start", claims: claims.shared, cipher: cipher.forWorker(), compression, packBytes });
-    for (let n = 0; n < PACKS_PER_WORKER; n++) this.#grant(thread, null);
+    for (let n = 0; n < packsPerWorker; n++) this.#grant(thread, null);
     this.#threads.push(thread);
   }
 
@@ -218,6 +230,9 @@ export class WorkerPool implements ContentPool {
         thread.heardMs = this.#options.clock.monotonicMs();
         thread.waiting.push(next);
         thread.send(next.message);
+        if (this.#allAsked && this.#queue.length < JOBS_PER_WORKER * this.#threads.length) {
+          thread.send({ type: "send" });
+        }
       }
     }
   }

@@ -95,6 +95,7 @@ async function handle(message: Exclude<ToWorker, { type: "credit" }>): Promise<v
   if (message.type === "start") thread = await ReadingThread.start(message);
   else if (message.type === "job") await thread?.read(message.job);
   else if (message.type === "check") await thread?.check(message.copy);
+  else if (message.type === "send") thread?.filler.flushEarly();
   else thread?.flush();
 }
 

@@ -18,6 +18,8 @@ export type ToWorker =
   | { readonly type: "credit"; readonly credit: PackCredit }
   | { readonly type: "job"; readonly job: ReadJob }
   | { readonly type: "check"; readonly copy: DatabaseCopy }
+  /** Gives out what is in the pack that is being filled, unless it is little. */
+  | { readonly type: "send" }
   /** Gives out what is left; nothing may follow. */
   | { readonly type: "flush" };
 

@@ -180,10 +180,15 @@ class Creation {
     }
     this.#pacer.begin("upload", null);
     await this.#pool?.finish();
-    const indexes = await this.#writeIndexes(await this.#writing?.sender.finish() ?? []);
-    // Chunks that the cache names are stored now; if the commit fails they are in no index and are stored again.
-    await this.#saveCaches(changed, items);
-    const record = await this.#writeRoot(items, databases);
+    const sent = await this.#writing?.sender.sendRest() ?? [];
+    // Beside the last packs, since nothing names any of it before the head does: when all is acknowledged. Likewise the
+    // cache: while its chunks are in no index of the head they are stored again.
+    const [indexes, record] = await allSettled([
+      this.#writeIndexes(sent),
+      this.#writeRoot(items, databases),
+      this.#saveCaches(changed, items),
+      this.#writing?.sender.finish(),
+    ]);
     this.#pacer.begin("finish", null);
     return { record, indexes, ...this.#told(readers) };
   }
@@ -302,13 +307,14 @@ class Creation {
     const pacer = this.#pacer;
     const bytes = needs.reduce((sum, need) => sum + need.bytes, 0);
     const files = needs.reduce((sum, need) => sum + need.files, 0);
-    const { workers, packBytes } = planReading(machine, { bytes, files });
+    const { workers, packBytes, packsPerWorker } = planReading(machine, { bytes, files });
     sender.packBytes = packBytes;
     if (workers === 0) return new LocalPool(sender, pacer);
     const claims = ClaimTable.forChunks(table.size + files + bytes / CHUNK_ESTIMATE_BYTES);
     for (const { id } of table.all()) claims.claim(id);
     const { compression = "auto" } = this.#request;
-    return new WorkerPool({ workers, packBytes, compression, cipher, claims, sender, pacer, clock, signal });
+    const plan = { workers, packBytes, packsPerWorker };
+    return new WorkerPool({ ...plan, compression, cipher, claims, sender, pacer, clock, signal });
   }
 
   /** Items of the current checkpoint that this run does not read, or that did not change, stay as they are. */
@@ -326,11 +332,15 @@ class Creation {
     if (readers.length === 0) return {};
     this.#pacer.begin("read", readers.reduce((sum, reader) => sum + reader.bytes, 0));
     const writing = await this.#openWriting();
-    const pool = this.#pool = this.#openPool(writing, readers.map((reader) => reader.plan()));
+    const needs = readers.map((reader) => reader.plan());
+    // Its threads start while the first database is copied.
+    const open = () => this.#pool ??= this.#openPool(writing, needs);
     // All databases first: programs mostly write a file before the row that names it.
     const last = readers.findLast((reader) => reader.hasDatabases);
-    for (const reader of readers) await reader.readDatabases(pool, reader === last);
+    for (const reader of readers) await reader.readDatabases(open, reader === last);
+    const pool = open();
     for (const reader of readers) reader.begin(pool);
+    pool.allAsked();
     const items: Record<string, FilesItem> = {};
     for (const reader of readers) {
       items[reader.root.name] = await this.#readTree(reader, pool, writing.sender);
@@ -430,6 +440,14 @@ class Creation {
       durationMs: this.#environment.clock.monotonicMs() - this.#startedMs,
     };
   }
+}
+
+/** Like `Promise.all`, but when it rejects, nothing of it goes on. */
+async function allSettled<T extends readonly unknown[]>(
+  promises: readonly [...{ [K in keyof T]: Promise<T[K]> | T[K] }],
+): Promise<T> {
+  await Promise.allSettled(promises);
+  return await Promise.all(promises) as unknown as T;
 }
 
 /** What the table knows of these packs, in the form of packs that were just sent. */

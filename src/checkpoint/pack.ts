@@ -159,6 +159,11 @@ export class PackBuilder {
     return this.#entries.length === 0;
   }
 
+  /** Of what is in it so far. */
+  get sizeBytes(): number {
+    return this.#used;
+  }
+
   /** True when `encodedLength` more bytes keep it within the target. An empty pack takes any chunk. */
   hasRoom(encodedLength: number): boolean {
     const footer = (this.#entries.length + 1) * ENTRY_BYTES + TRAILER_BYTES;

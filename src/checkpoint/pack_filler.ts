@@ -13,6 +13,9 @@ import type { Cipher } from "./cipher.ts";
 import { idToText } from "./ids.ts";
 import { FLAG_ZSTD, PackBuilder } from "./pack.ts";
 
+/** Less than this is synced in little time at the end, and would be many small objects before. */
+const EARLY_BYTES = 4 * 1024 * 1024;
+
 /** Leave to fill one pack. */
 export interface PackCredit {
   readonly name: string;
@@ -77,6 +80,11 @@ export class PackFiller {
     const { builder } = this.#filling ??= this.#begin();
     builder.add(id, bytes, plain.length, compressed ? FLAG_ZSTD : 0);
     return idToText(id);
+  }
+
+  /** Gives out what is in the pack that is being filled, where that is worth an object of its own. */
+  flushEarly(): void {
+    if ((this.#filling?.builder.sizeBytes ?? 0) >= EARLY_BYTES) this.flush();
   }
 
   /** Gives out what is in the pack that is being filled. */

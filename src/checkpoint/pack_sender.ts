@@ -146,8 +146,8 @@ export class PackSender {
     table.add(filling.builder.add(id, bytes, plain.length, flags), filling.number);
   }
 
-  /** Sends what is left and waits for every acknowledgement. All packs of this run, for the index. */
-  async finish(): Promise<readonly SentPack[]> {
+  /** Sends what is left. All packs of this run, for the index: no more may be added, and not all are acknowledged. */
+  async sendRest(): Promise<readonly SentPack[]> {
     await this.#submitted;
     for (const kind of ["data", "meta"] as const) {
       const filling = this.#filling[kind];
@@ -156,9 +156,15 @@ export class PackSender {
       await this.#ready(); // the last packs keep the bound, too
       this.#send(filling);
     }
+    return this.#sent;
+  }
+
+  /** Sends what is left and waits for every acknowledgement. */
+  async finish(): Promise<readonly SentPack[]> {
+    const sent = await this.sendRest();
     await Promise.all(this.#inFlight);
     this.#signal.throwIfAborted();
-    return this.#sent;
+    return sent;
   }
 
   /** Waits for what is under way after a failure, so that nothing goes on behind the caller's back. */

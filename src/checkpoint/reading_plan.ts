@@ -14,6 +14,8 @@ export interface ReadingPlan {
   /** 0: the archiver's own thread reads. */
   readonly workers: number;
   readonly packBytes: number;
+  /** Packs of one thread: one that is filled, the others on their way. */
+  readonly packsPerWorker: number;
 }
 
 const MIB = 1024 * 1024;
@@ -27,8 +29,10 @@ const MEMORY_SHARE = 0.4;
 const BASE_BYTES = 110 * MIB;
 /** A thread without its packs: its own heap, window and code. */
 const WORKER_BYTES = 40 * MIB;
-/** Packs of one thread: one that is filled, one on its way. */
+/** One that is filled, one on its way. */
 export const PACKS_PER_WORKER = 2;
+/** What does not compress fills packs faster than a disk takes them, for a while: with more of them nobody waits. */
+const MOST_PACKS_PER_WORKER = 4;
 const LEAST_PACK_BYTES = 4 * MIB;
 
 /** Less than this is read sooner than a thread has started. */
@@ -46,10 +50,14 @@ export function planReading(machine: Machine, need: ReadingNeed): ReadingPlan {
   const most = isSmall ? 0 : Math.min(machine.cores, MOST_WORKERS);
   // One thread beside the archiver's own is no gain on one core.
   for (let workers = most; workers > 1; workers--) {
-    const packBytes = packSize((budget - BASE_BYTES) / workers - WORKER_BYTES);
-    if (packBytes >= LEAST_PACK_BYTES) return { workers, packBytes };
+    const memoryBytes = (budget - BASE_BYTES) / workers - WORKER_BYTES;
+    const packBytes = packSize(memoryBytes);
+    if (packBytes < LEAST_PACK_BYTES) continue;
+    const packsPerWorker = Math.min(MOST_PACKS_PER_WORKER, Math.floor(memoryBytes / packBytes));
+    return { workers, packBytes, packsPerWorker };
   }
-  return { workers: 0, packBytes: Math.max(LEAST_PACK_BYTES, packSize(budget / 4)) };
+  const packBytes = Math.max(LEAST_PACK_BYTES, packSize(budget / 4));
+  return { workers: 0, packBytes, packsPerWorker: PACKS_PER_WORKER };
 }
 
 /** The largest power of two that fits, up to the target. */

@@ -64,6 +64,7 @@ async function take(runs: CheckpointRuns, between: (read: number) => void) {
   let reads = 0;
   let before: Promise<unknown> = Promise.resolve();
   const pool: ContentPool = {
+    allAsked: () => {},
     read(job) {
       const answer = before.then(() => {
         if (job.range !== null && job.range.start > 0) between(++reads);

@@ -2,16 +2,24 @@ import assert from "node:assert/strict";
 import fc from "fast-check";
 import { levelOf } from "../../src/checkpoint/compression.ts";
 import { encodeBytes, loadCodec } from "../../src/checkpoint/codec.ts";
-import { PACKS_PER_WORKER, planReading } from "../../src/checkpoint/reading_plan.ts";
+import { planReading } from "../../src/checkpoint/reading_plan.ts";
 
 const MIB = 2 ** 20;
 const MUCH = { bytes: 10_000 * MIB, files: 100_000 };
 const machine = (cores: number, mebibytes: number) => ({ cores, memoryLimitBytes: mebibytes * MIB });
 
 Deno.test("a checkpoint is read by as many threads as there are cores, four at most, in what memory there is", () => {
-  assert.deepEqual(planReading(machine(2, 8192), MUCH), { workers: 2, packBytes: 16 * MIB });
+  assert.deepEqual(planReading(machine(2, 8192), MUCH), {
+    workers: 2,
+    packBytes: 16 * MIB,
+    packsPerWorker: 4,
+  });
   assert.equal(planReading(machine(64, 8192), MUCH).workers, 4);
-  assert.deepEqual(planReading(machine(1, 8192), MUCH), { workers: 0, packBytes: 16 * MIB });
+  assert.deepEqual(planReading(machine(1, 8192), MUCH), {
+    workers: 0,
+    packBytes: 16 * MIB,
+    packsPerWorker: 2,
+  });
   assert.equal(planReading(machine(4, 256), MUCH).workers, 0);
   assert.ok(planReading(machine(4, 600), MUCH).workers < 4);
 });
@@ -28,11 +36,12 @@ Deno.test("threads and their packs never take more than the budget", () => {
       fc.integer({ min: 1, max: 128 }),
       fc.integer({ min: 16, max: 65_536 }),
       (cores, mebibytes) => {
-        const { workers, packBytes } = planReading(machine(cores, mebibytes), MUCH);
+        const { workers, packBytes, packsPerWorker } = planReading(machine(cores, mebibytes), MUCH);
         const budget = Math.min(350, mebibytes * 0.4) * MIB;
         assert.ok(workers <= Math.min(cores, 4) && workers !== 1);
+        assert.ok(packsPerWorker >= 2 && packsPerWorker <= 4);
         assert.ok(packBytes >= 4 * MIB && packBytes <= 16 * MIB);
-        assert.ok(workers === 0 || workers * packBytes * PACKS_PER_WORKER <= budget);
+        assert.ok(workers === 0 || workers * packBytes * packsPerWorker <= budget);
       },
     ),
   );
