@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
+import { createHash } from "node:crypto";
 import fc from "fast-check";
-import { cutAll, DATA_CHUNKS, nextCut } from "../../src/checkpoint/chunker.ts";
+import { type ChunkerSizes, cutAll, DATA_CHUNKS, nextCut } from "../../src/checkpoint/chunker.ts";
 import { chunkId } from "../../src/checkpoint/ids.ts";
 
 /** Bytes from a small generator: the same seed gives the same bytes on every machine. */
@@ -52,6 +53,43 @@ Deno.test("chunker cuts at places that depend on the bytes before them alone", (
         );
       },
     ),
+  );
+});
+
+/** The definition, byte by byte, as the format's description has it. */
+function plainCut(bytes: Uint8Array, start: number, end: number, sizes: ChunkerSizes): number {
+  const bits = 31 - Math.clz32(sizes.avg);
+  for (let cut = start + sizes.min; cut < Math.min(end, start + sizes.max); cut++) {
+    let hash = 0;
+    for (const byte of bytes.subarray(cut - 32, cut)) hash = ((hash << 1) + (GEAR[byte] ?? 0)) | 0;
+    const ones = cut <= start + sizes.avg ? bits + 2 : bits - 2;
+    if (hash >>> (32 - ones) === 0) return cut;
+  }
+  return Math.min(end, start + sizes.max);
+}
+
+const GEAR = Array.from({ length: 256 }, (_, byte) => {
+  const text = [...new TextEncoder().encode("state-manager gear32 v1"), byte];
+  return createHash("sha256").update(Uint8Array.from(text)).digest().readInt32LE(0);
+});
+
+Deno.test("chunker cuts where the definition says, however many bytes it looks at in one step", () => {
+  const sizes = fc.constantFrom(
+    SMALL,
+    { min: 64, avg: 4096, max: 20_000 },
+    { min: 2048, avg: 8192, max: 16_384 },
+  );
+  fc.assert(
+    fc.property(fc.integer({ min: 1 }), fc.nat({ max: 30_000 }), fc.nat({ max: 99 }), sizes, (...args) => {
+      const [seed, length, start, each] = args;
+      const content = noise(seed, start + length);
+      if (seed % 3 === 0) content.forEach((byte, i) => content[i] = byte & 3);
+      assert.equal(
+        nextCut(content, start, content.length, each),
+        plainCut(content, start, content.length, each),
+      );
+    }),
+    { numRuns: 300 },
   );
 });
 
