@@ -151,16 +151,18 @@ export class Session {
       output: logs.take,
       runId: this.#options.guard.runId,
       units: this.#options.guard.units,
-      onEvent: (event) => {
-        tellProcessEvent(event, this.#options.record);
-        const report = crashReport(
-          event,
-          this.#options.specs(),
-          clock.wallMs(),
-          (name, limit) => logs.last(name, limit),
-        );
-        if (report !== null) crashes.add(report);
-      },
+      // After the step that caused it: what is to run again does so before its end is put down.
+      onEvent: (event) =>
+        queueMicrotask(() => {
+          tellProcessEvent(event, this.#options.record);
+          const report = crashReport(
+            event,
+            this.#options.specs(),
+            clock.wallMs(),
+            (name, limit) => logs.last(name, limit),
+          );
+          if (report !== null) crashes.add(report);
+        }),
     });
     this.#supervisor = supervisor;
     // The end of those that a restore stopped is not the end of these. Stops, jobs and fences are kept elsewhere too.

@@ -1,9 +1,13 @@
 /**
  * The only place that starts a process. Every child is in the own set from the same turn that made it until its exit
- * status was taken, so that the reaper of orphans never takes the status of a child that the runtime waits for.
+ * status was taken, so that the reaper of orphans never takes the status of a child that somebody waits for. By libc where
+ * that can be (libc_child.ts), else by the runtime.
  */
 
+import { resolve } from "node:path";
 import { StateManagerError } from "./errors.ts";
+import { libcChildren, type StartLibcChild } from "./libc_child.ts";
+import { ErrnoError } from "./libc_spawn.ts";
 import { withFileLimitOfChildren } from "./libc_process.ts";
 import { spawnNotifyChild } from "./notify_child.ts";
 
@@ -23,7 +27,7 @@ export interface SpawnOptions {
   readonly stderr?: ChildStdio;
   /** setsid: own session and own group, whose id is the child's pid. */
   readonly detached?: boolean;
-  /** The child gets descriptor 3 to tell us something on (notify_child.ts); `stdin` is not to be "piped" then. */
+  /** The child gets descriptor 3 to tell us something on; `stdin` is not to be "piped" then. */
   readonly notify?: boolean;
 }
 
@@ -66,30 +70,52 @@ export class SpawnError extends StateManagerError {
   }
 }
 
+const EPERM = 1;
+const ENOENT = 2;
+const EACCES = 13;
+const ENOTDIR = 20;
 /** EAGAIN, ENOMEM, ENFILE, EMFILE, ETXTBSY: shortages, and a program that is being written just now. */
-const PASSING = /os error (11|12|23|24|26)\)/;
+const PASSING: ReadonlySet<number> = new Set([11, 12, 23, 24, 26]);
 
 function spawnError(options: SpawnOptions, error: unknown): SpawnError {
+  const { command, cwd } = options;
   const text = error instanceof Error ? error.message : String(error);
-  const action = `start ${options.command}`;
-  if (options.cwd !== undefined && /No such cwd/.test(text)) {
-    return new SpawnError(`${action}: working folder ${options.cwd} does not exist`, 126, true, error);
+  const errno = errnoOf(error, text);
+  const action = `start ${command}`;
+  if (cwd !== undefined && (errno === ENOENT || errno === ENOTDIR) && !isFolder(cwd)) {
+    return new SpawnError(`${action}: working folder ${cwd} does not exist`, 126, true, error);
   }
-  if (error instanceof Deno.errors.NotFound) {
+  if (errno === ENOENT) {
     // A script whose interpreter is missing says the same; the path tells the two apart.
-    const there = options.command.includes("/") && exists(options.command, options.cwd);
+    const there = command.includes("/") && exists(resolve(cwd ?? "", command));
     const what = there ? "its interpreter or loader was not found" : "not found";
     return new SpawnError(`${action}: ${what}`, 127, true, error);
   }
-  if (error instanceof Deno.errors.PermissionDenied) {
+  if (errno === EACCES || errno === EPERM) {
     return new SpawnError(`${action}: permission denied`, 126, true, error);
   }
-  return new SpawnError(`${action}: ${text}`, 126, !PASSING.test(text), error);
+  return new SpawnError(`${action}: ${text}`, 126, !PASSING.has(errno), error);
 }
 
-function exists(path: string, cwd: string | undefined): boolean {
+/** 0 where it is not known. */
+function errnoOf(error: unknown, text: string): number {
+  if (error instanceof ErrnoError) return error.errno;
+  if (error instanceof Deno.errors.NotFound) return ENOENT;
+  if (error instanceof Deno.errors.PermissionDenied) return EACCES;
+  return Number(/\(os error (\d+)\)/.exec(text)?.[1] ?? 0);
+}
+
+function isFolder(path: string): boolean {
   try {
-    Deno.statSync(path.startsWith("/") || cwd === undefined ? path : `${cwd}/${path}`);
+    return Deno.statSync(path).isDirectory;
+  } catch {
+    return false;
+  }
+}
+
+function exists(path: string): boolean {
+  try {
+    Deno.statSync(path);
     return true;
   } catch {
     return false;
@@ -98,13 +124,36 @@ function exists(path: string, cwd: string | undefined): boolean {
 
 const own = new Set<number>();
 
-/** Pids of the children that the runtime waits for. Nobody else may reap or adopt these. */
+/** Pids of the children that we or the runtime wait for. Nobody else may reap or adopt these. */
 export function ownChildren(): ReadonlySet<number> {
   return own;
 }
 
 /** Starts a process. Throws SpawnError, at once. */
 export function spawnChild(options: SpawnOptions): Child {
+  const start = options.stdin === "piped" ? null : libcChildren();
+  return start === null ? spawnByRuntime(options) : spawnByLibc(start, options);
+}
+
+function spawnByLibc(start: StartLibcChild, options: SpawnOptions): Child {
+  try {
+    const child = start(options, { started: (pid) => own.add(pid), reaped: (pid) => own.delete(pid) });
+    const { pid } = child;
+    return {
+      ...child,
+      stdin: null,
+      kill(signal) {
+        // Its number is somebody else's as soon as its status was taken.
+        if (own.has(pid)) sendSignal(pid, signal);
+      },
+    };
+  } catch (error) {
+    throw spawnError(options, error);
+  }
+}
+
+/** The runtime's own ways, where libc does not do it and where we write to the child. Throws SpawnError, at once. */
+export function spawnByRuntime(options: SpawnOptions): Child {
   const stdin = options.stdin ?? "null";
   const stdout = options.stdout ?? "null";
   const stderr = options.stderr ?? "null";

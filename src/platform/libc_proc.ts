@@ -37,7 +37,10 @@ let entries: Uint8Array<ArrayBuffer> | null = null;
  * Content of /proc/<pid>/<name>, null where it cannot be read: most often the process is gone. The bytes are valid
  * until the next call.
  */
-export function readProcFile(pid: number, name: "stat" | "environ"): Uint8Array | null {
+export function readProcFile(
+  pid: number,
+  name: "stat" | "environ" | `task/${number}/children`,
+): Uint8Array | null {
   const calls = libc();
   if (calls === undefined) return readByRuntime(`/proc/${pid}/${name}`);
   path[encoder.encodeInto(`/proc/${pid}/${name}`, path).written] = 0;

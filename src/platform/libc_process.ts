@@ -1,5 +1,5 @@
 /**
- * The few process calls of libc that the runtime lacks: subreaper, reaping one given pid, file limits.
+ * The few process calls of libc that the runtime lacks: subreaper, reaping one given pid, file limits. Starts are in libc_spawn.ts.
  * Never `waitpid(-1)`: the runtime waits for its own children, and taking one of theirs loses its exit code.
  * Where libc cannot be opened (another libc, no FFI) everything here answers "not done" and the manager goes on.
  */
@@ -7,6 +7,7 @@
 const PR_SET_CHILD_SUBREAPER = 36;
 const RLIMIT_NOFILE = 7;
 const WNOHANG = 1;
+const ESRCH = 3;
 const SIG_IGN = 1n;
 const SIG_SETMASK = 2;
 /** Of glibc's sigset_t. */
@@ -25,6 +26,8 @@ function openLibc() {
       getpagesize: { parameters: [], result: "i32" },
       signal: { parameters: ["i32", "usize"], result: "usize" },
       pthread_sigmask: { parameters: ["i32", "buffer", "buffer"], result: "i32" },
+      kill: { parameters: ["i32", "i32"], result: "i32" },
+      __errno_location: { parameters: [], result: "pointer" },
     }).symbols;
   } catch {
     return undefined;
@@ -34,9 +37,27 @@ function openLibc() {
 let opened: ReturnType<typeof openLibc> | null = null;
 const libc = () => opened === null ? (opened = openLibc()) : opened;
 
+let adopts = false;
+
 /** Orphans below us become our children from now on, also when we are not PID 1. True when the kernel agreed. */
 export function becomeSubreaper(): boolean {
-  return libc()?.prctl(PR_SET_CHILD_SUBREAPER, 1n, 0n, 0n, 0n) === 0;
+  adopts = libc()?.prctl(PR_SET_CHILD_SUBREAPER, 1n, 0n, 0n, 0n) === 0;
+  return adopts;
+}
+
+/** Whether they do. */
+export function isSubreaper(): boolean {
+  return adopts;
+}
+
+/** False where no process, no zombie either, is a member of the group; true also where that cannot be told. */
+export function mayHaveMembers(groupId: number): boolean {
+  const calls = libc();
+  if (calls === undefined || !Number.isInteger(groupId) || groupId <= 1 || calls.kill(-groupId, 0) === 0) {
+    return true;
+  }
+  const location = calls.__errno_location();
+  return location === null || new Deno.UnsafePointerView(location).getInt32() !== ESRCH;
 }
 
 /** Only KILL and STOP reach this process from now on. For one that starts no children: they would inherit it. */
@@ -99,6 +120,9 @@ export function raiseFileLimit(): number | undefined {
 }
 
 function openFiles(): number {
+  // Newer kernels say how many there are; older ones say 0.
+  const { size } = Deno.statSync("/proc/self/fd");
+  if (size > 0) return size;
   let count = 0;
   for (const _ of Deno.readDirSync("/proc/self/fd")) count++;
   return count;

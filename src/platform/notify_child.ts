@@ -1,6 +1,6 @@
 /**
  * Starts a child with one more descriptor, number 3, on which it can tell us something. `Deno.Command` passes none on;
- * the runtime's own node:child_process does, as a socket pair.
+ * the runtime's own node:child_process does, as a socket pair. For machines where libc does not do it (libc_child.ts).
  */
 
 import type { Buffer } from "node:buffer";

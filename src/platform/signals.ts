@@ -4,6 +4,7 @@
  * without a listener of its own ends PID 1 with a segmentation fault. So all are taken together, and never given back.
  */
 
+import { lookForEnds } from "./libc_child.ts";
 import { unblockSignals } from "./libc_process.ts";
 
 /**
@@ -31,7 +32,12 @@ export type HandledSignal = typeof HANDLED[number];
 
 /** Installs all listeners, for the life of the process. `handler` runs in the event loop, once per signal noticed. */
 export function installSignals(handler: (signal: HandledSignal) => void): void {
-  for (const signal of HANDLED) Deno.addSignalListener(signal, () => handler(signal));
+  for (const signal of HANDLED) {
+    Deno.addSignalListener(signal, () => {
+      if (signal === "SIGCHLD") lookForEnds();
+      handler(signal);
+    });
+  }
   for (const signal of IGNORED) {
     try {
       Deno.addSignalListener(signal, () => {});

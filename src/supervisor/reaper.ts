@@ -1,6 +1,6 @@
 /**
  * Reaps orphans: as PID 1 and as subreaper the dead of others become our children and stay zombies until somebody
- * takes their status. Never `waitpid(-1)`: each pid that is not in the runtime's own set is asked for by number.
+ * takes their status. Never `waitpid(-1)`: each pid that is not in the own set is asked for by number.
  */
 
 import { ownChildren } from "../platform/child_process.ts";

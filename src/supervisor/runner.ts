@@ -4,11 +4,24 @@
  */
 
 import type { Child } from "../platform/child_process.ts";
-import { sendGroupSignal, sendSignal, spawnChild, SpawnError } from "../platform/child_process.ts";
+import {
+  ownChildren,
+  sendGroupSignal,
+  sendSignal,
+  spawnChild,
+  SpawnError,
+} from "../platform/child_process.ts";
 import type { Clock } from "../platform/clock.ts";
 import { lendTerminal, type TerminalLoan } from "../platform/foreground.ts";
 import { NOTIFY_DESCRIPTOR } from "../platform/notify_child.ts";
-import { readProcess, readProcesses, readStartVariable, readWaitChannel } from "../platform/proc.ts";
+import { isSubreaper, mayHaveMembers } from "../platform/libc_process.ts";
+import {
+  readAdopted,
+  readProcess,
+  readProcesses,
+  readStartVariable,
+  readWaitChannel,
+} from "../platform/proc.ts";
 import type { Random } from "../platform/random.ts";
 import type { OutputLine } from "./line_ring.ts";
 import { enlargePipeOf } from "../platform/libc_pipe_size.ts";
@@ -368,7 +381,11 @@ export class ProcessRunner {
       if (this.#machine.incarnation === incarnation) this.dispatch(event());
     };
     const exited = (cause: ExitCause) =>
-      ifCurrent(() => ({ type: "leader-exited", cause, groupGone: !this.#anyLeft(current) }));
+      ifCurrent(() => ({
+        type: "leader-exited",
+        cause,
+        groupGone: this.#isAlone(current) || !this.#anyLeft(current),
+      }));
     child.status.then(
       ({ code, signal }) =>
         exited(signal === null ? { kind: "exit", code } : { kind: "signal", signal, number: code - 128 }),
@@ -423,6 +440,19 @@ export class ProcessRunner {
       pumps.push(pumpOutput({ source, stream, clock, take, enlarge, together }));
     }
     return pumps;
+  }
+
+  /**
+   * True where it is plain that the leader, whose status was just taken, left nobody behind: nobody in its group, and no
+   * orphan, which would be our child now. A look at all processes of the machine takes a multiple of the rest of a restart.
+   * It would find one more kind of stray: started with this tag by a stranger, such as by `at`. So one that ends as it was
+   * asked to, for which somebody waits until all is gone, is looked for in any case.
+   */
+  #isAlone({ unit }: Incarnation): boolean {
+    if (this.#machine.stopRequested || unit.strays.size > 0 || !isSubreaper()) return false;
+    if (mayHaveMembers(unit.groupId)) return false;
+    const own = ownChildren();
+    return readAdopted()?.every((pid) => own.has(pid)) ?? false;
   }
 
   /** True while anybody of the incarnation can run; `kill(-group, 0)` would count zombies too. */
