@@ -22,6 +22,8 @@ const CONFIG = new URL("../../deno.json", import.meta.url).pathname;
 const O_CLOEXEC = 0o2000000;
 const RESTARTS = 2_000;
 const AT_ONCE = 20;
+/** One that takes this long does not end. */
+const END_LIMIT_MS = 60_000;
 const SIGPIPE_BIT = 1n << 12n;
 /** The two that follow are the C library's own. */
 const NAMED_SIGNALS = (1n << 31n) - 1n;
@@ -270,12 +272,15 @@ Deno.test("we end by ourselves when the children have ended, and at once when as
       stdout: "piped",
       stderr: "piped",
     });
+    const limit = setTimeout(() => child.kill("SIGKILL"), END_LIMIT_MS);
     const { stdout, stderr, code } = await outputOf(child);
+    clearTimeout(limit);
     if (way !== "natural") sendSignal(Number(stdout.trim()), "SIGKILL");
     return { stdout, stderr, code };
   };
   const natural = await run("natural");
   assert.deepEqual([natural.stdout.trim().split("\n").sort(), natural.code], [["ended 0", "read 0"], 0]);
+  assert.equal((await run("cancelled")).code, 0);
   assert.equal((await run("exit")).code, 7);
   const failed = await run("error");
   assert.equal(failed.code, 1);
