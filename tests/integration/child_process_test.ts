@@ -28,8 +28,9 @@ const SIGPIPE_BIT = 1n << 12n;
 /** The two that follow are the C library's own. */
 const NAMED_SIGNALS = (1n << 31n) - 1n;
 
-/** Opened once: it holds libc open for good, which a test's own check would take for a leak. */
+/** Opened once: they hold libc open for good, which a test's own check would take for a leak. */
 const byLibc = libcChildren();
+readProcess(Deno.pid);
 
 async function textOf(stream: ReadableStream<Uint8Array<ArrayBuffer>> | null): Promise<string> {
   const decoder = new TextDecoder();
