@@ -4,6 +4,7 @@
  */
 
 import type { Clock } from "../platform/clock.ts";
+import { lookAtPipe } from "../platform/pipe_stream.ts";
 import { LINE_LIMIT_BYTES, LineSplitter, type OutputBatch, type OutputStream } from "./lines.ts";
 
 /** What a Linux pipe holds by default, and one read takes. */
@@ -89,7 +90,10 @@ export function pumpOutput(options: PumpOptions): OutputPump {
   let caughtUp = () => {};
   const self: Pausing = {
     catchUp() {
-      if (endPause === null && held === null) return null;
+      if (endPause === null && held === null) {
+        // What came after the last read was there before what another stream has just said, in full flow at least.
+        if (!flow.flowsAt(clock.monotonicMs()) || !lookAtPipe(source)) return null;
+      }
       endPause?.();
       const read = new Promise<void>((resolve) => caughtUp = resolve);
       return Promise.resolve(held).then(() => Promise.race([read, clock.sleep(CATCH_UP_MS)]));
@@ -165,6 +169,7 @@ class Flow {
   #wasEnlarged = false;
   #pipeBytes = PIPE_BYTES;
   #lastMs = -Infinity;
+  #flows = false;
   /** In reads that came too fast to pause after them. */
   #fastBytes = 0;
 
@@ -177,10 +182,16 @@ class Flow {
     return this.#pipeBytes;
   }
 
+  /** The last reads came one after the other. */
+  flowsAt(nowMs: number): boolean {
+    return this.#flows && nowMs - this.#lastMs <= FLOW_MS;
+  }
+
   /** After a read. */
   mayPause(bytes: number, nowMs: number): boolean {
     const sinceMs = nowMs - this.#lastMs;
     this.#lastMs = nowMs;
+    this.#flows = sinceMs <= FLOW_MS;
     if (sinceMs > FLOW_MS || sinceMs <= 0) return false;
     const isAll = bytes < this.readBytes;
     if (isAll && bytes / sinceMs * LONGEST_PAUSE_MS < this.#pipeBytes / 2) return true;
