@@ -4,7 +4,14 @@
  */
 
 import { isError, StateManagerError } from "../platform/errors.ts";
-import { ensureFolder, listFolder, localFileError, removeIfPresent, syncFolder } from "../platform/files.ts";
+import {
+  createTemporary,
+  ensureFolder,
+  listFolder,
+  localFileError,
+  removeIfPresent,
+  syncFolder,
+} from "../platform/files.ts";
 import {
   type LocalFiles,
   type ReadableFile,
@@ -207,8 +214,7 @@ export class LocalLtx {
     pages: LtxPages,
     steps: WriteSteps,
   ): Promise<NewestLtx> {
-    await removeIfPresent(temporary, this.#files);
-    using file = await this.#files.create(temporary, 0o600);
+    using file = await createTemporary(temporary, 0o600, this.#files);
     const encoder = new LtxEncoder(headerInput);
     const out = new WriteBuffer(file);
     out.add(encoder.start());

@@ -5,13 +5,16 @@
  * between the check and the send.
  */
 
-import type { Clock } from "../platform/clock.ts";
+import { type Clock, NOT_NEEDED } from "../platform/clock.ts";
 import { StateManagerError } from "../platform/errors.ts";
 
 export class SendWindow {
   readonly #clock: Clock;
   #deadlineMs: number;
   #changed = Promise.withResolvers<void>();
+  readonly #requests = new Set<AbortController>();
+  /** Runs while there are requests. */
+  #timer: AbortController | null = null;
 
   /** `deadlineMs`: CLOCK_BOOTTIME; null: closed, until told. */
   constructor(clock: Clock, deadlineMs: number | null) {
@@ -24,6 +27,7 @@ export class SendWindow {
     this.#deadlineMs = deadlineMs ?? -Infinity;
     this.#changed.resolve();
     this.#changed = Promise.withResolvers<void>();
+    this.#watch();
   }
 
   get deadlineMs(): number {
@@ -42,31 +46,42 @@ export class SendWindow {
   /** Runs one request; rejects with `lease-not-held` when the window is closed or closes meanwhile. */
   async within<T>(signal: AbortSignal, send: (signal: AbortSignal) => Promise<T>): Promise<T> {
     signal.throwIfAborted();
-    const closed = new AbortController();
     if (!this.isOpen) throw notHeld();
-    const done = new AbortController();
-    const watch = this.#watch(closed, done.signal);
+    const request = new AbortController();
+    const onAbort = () => request.abort(signal.reason);
+    signal.addEventListener("abort", onAbort, { once: true });
+    this.#requests.add(request);
+    if (this.#timer === null) this.#watch();
     try {
-      return await send(AbortSignal.any([signal, closed.signal]));
+      return await send(request.signal);
     } finally {
-      done.abort();
-      await watch;
+      signal.removeEventListener("abort", onAbort);
+      this.#requests.delete(request);
+      if (this.#requests.size === 0) this.#endWatch();
     }
   }
 
-  /** Aborts `closed` when the deadline passes, as often as it may be moved meanwhile. */
-  async #watch(closed: AbortController, done: AbortSignal): Promise<void> {
-    const ended = new Promise<void>((resolve) =>
-      done.addEventListener("abort", () => resolve(), { once: true })
-    );
-    while (!done.aborted) {
-      const leftMs = this.#deadlineMs - this.#clock.monotonicMs();
-      if (leftMs <= 0) return closed.abort(notHeld());
-      const tick = new AbortController();
-      const sleep = this.#clock.sleep(leftMs, { signal: tick.signal }).catch(() => {});
-      await Promise.race([sleep, this.whenRenewed(), ended]);
-      tick.abort();
+  /** Ends the requests when the deadline passes, as often as it may be moved meanwhile. One timer for all of them. */
+  #watch(): void {
+    this.#endWatch();
+    if (this.#requests.size === 0) return;
+    const leftMs = this.#deadlineMs - this.#clock.monotonicMs();
+    if (leftMs <= 0) {
+      for (const request of this.#requests) request.abort(notHeld());
+      return;
     }
+    const timer = this.#timer = new AbortController();
+    this.#clock.sleep(leftMs, { signal: timer.signal }).then(
+      () => {
+        if (this.#timer === timer) this.#watch();
+      },
+      () => {}, // moved, or not needed any more
+    );
+  }
+
+  #endWatch(): void {
+    this.#timer?.abort(NOT_NEEDED);
+    this.#timer = null;
   }
 }
 

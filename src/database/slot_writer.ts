@@ -32,6 +32,8 @@ const PIECE_BYTES = 4 * 1024 * 1024;
 const FIRST_PAUSE_MS = 100;
 /** Longest pause: a store that is back is noticed within this. */
 const LONGEST_PAUSE_MS = 10_000;
+/** Up to this a file is read once, for what it says of itself and to be sent. Most commits are smaller. */
+const KEPT_BYTES = 64 * 1024;
 /** The first read of a slot asks for so much: most commits are smaller, and need one request. */
 const READ_BACK_BYTES = 64 * 1024;
 
@@ -108,6 +110,8 @@ export class SlotWriter implements AsyncDisposable {
   #running: Promise<void> | null = null;
   #localTxid: number;
   #timestampMs = 0;
+  /** The file that is sent next, once. */
+  #kept: { readonly txid: number; readonly body: Uint8Array<ArrayBuffer> } | null = null;
   #waitingBytes = 0;
   #sentBytes = 0;
   #requests = 0;
@@ -315,13 +319,16 @@ export class SlotWriter implements AsyncDisposable {
 
   async #describe(commit: LocalCommit): Promise<DescribedUpload> {
     await using file = await this.#options.openLocal(commit.txid);
-    const header = await file.read(0, LTX_HEADER_BYTES);
+    const body = commit.sizeBytes <= KEPT_BYTES ? await file.read(0, commit.sizeBytes) : null;
+    this.#kept = body === null ? null : { txid: commit.txid, body };
+    const header = body?.subarray(0, LTX_HEADER_BYTES) ?? await file.read(0, LTX_HEADER_BYTES);
     const { minTxid, maxTxid, nodeId, timestampMs } = readHeader(header, `local file of TXID ${commit.txid}`);
     if (minTxid !== commit.txid || maxTxid !== commit.txid) {
       const message = `upload commit ${commit.txid}: its file holds TXIDs ${minTxid} to ${maxTxid}`;
       throw new StateManagerError("data-damaged", message);
     }
-    const trailer = await file.read(commit.sizeBytes - LTX_TRAILER_BYTES, commit.sizeBytes);
+    const trailer = body?.subarray(-LTX_TRAILER_BYTES) ??
+      await file.read(commit.sizeBytes - LTX_TRAILER_BYTES, commit.sizeBytes);
     return {
       txid: commit.txid,
       token: nodeId,
@@ -339,20 +346,34 @@ export class SlotWriter implements AsyncDisposable {
       mayComeTwice: true, // what refuses it is read back
       ...(place.layout === "bucket" ? { metadata: timestampMetadata(this.#timestampMs) } : {}),
     };
-    const whole = upload.sizeBytes <= WHOLE_PUT_LIMIT_BYTES;
+    const kept = this.#kept;
+    this.#kept = null;
+    if (kept?.txid === upload.txid) {
+      return await this.#send(upload, (signal) => store.put(key, kept.body, { ...options, signal }));
+    }
+    const { sizeBytes } = upload;
+    const whole = sizeBytes <= WHOLE_PUT_LIMIT_BYTES;
     await using file = await this.#options.openLocal(upload.txid);
-    const body = whole ? await file.read(0, upload.sizeBytes) : null;
+    const body = whole ? await file.read(0, sizeBytes) : null;
     // The same bytes or none: a local file that changed is an error for people, not another commit for this slot.
     const header = body?.subarray(0, LTX_HEADER_BYTES) ?? await file.read(0, LTX_HEADER_BYTES);
     const trailer = body?.subarray(-LTX_TRAILER_BYTES) ??
-      await file.read(upload.sizeBytes - LTX_TRAILER_BYTES, upload.sizeBytes);
+      await file.read(sizeBytes - LTX_TRAILER_BYTES, sizeBytes);
     if (identityOf(header, trailer) !== upload.identity) {
       throw new StateManagerError("data-damaged", `upload commit ${upload.txid}: its local file has changed`);
     }
+    return await this.#send(
+      upload,
+      (signal) =>
+        body === null
+          ? store.putLarge(key, piecesOf(file, sizeBytes), { ...options, signal, sizeBytes })
+          : store.put(key, body, { ...options, signal }),
+    );
+  }
+
+  async #send(upload: SlotUpload, put: (signal: AbortSignal) => Promise<unknown>): Promise<SlotEvent> {
     return await this.#request(async (signal) => {
-      const { sizeBytes } = upload;
-      if (body !== null) await store.put(key, body, { ...options, signal });
-      else await store.putLarge(key, piecesOf(file, sizeBytes), { ...options, signal, sizeBytes });
+      await put(signal);
       this.#sentBytes += upload.sizeBytes;
       return { type: "written" };
     }, (error) => {

@@ -5,7 +5,7 @@
  * that moment is what the term's deadline counts from. The rules have their own read-back and resend.
  */
 
-import type { Clock } from "../platform/clock.ts";
+import { type Clock, NOT_NEEDED } from "../platform/clock.ts";
 import { asStateManagerError, StateManagerError } from "../platform/errors.ts";
 import { log } from "../platform/log.ts";
 import { type Random, randomHex } from "../platform/random.ts";
@@ -224,7 +224,7 @@ export class LeaseHolder implements Lease {
       if (this.#acquisition === acquisition) this.#dispatch({ type: "acquire" });
       return await promise;
     } finally {
-      over.abort();
+      over.abort(NOT_NEEDED);
       signal?.removeEventListener("abort", onAbort);
     }
   }
@@ -314,7 +314,7 @@ export class LeaseHolder implements Lease {
   }
 
   #armTimer(): void {
-    this.#timer?.abort();
+    this.#timer?.abort(NOT_NEEDED);
     this.#timer = null;
     const wakeMs = nextWakeMs(this.#state);
     if (wakeMs === null) return;
@@ -456,7 +456,7 @@ export class LeaseHolder implements Lease {
       () => true,
     );
     const ended = await Promise.race([resting, tooLate]);
-    over.abort();
+    over.abort(NOT_NEEDED);
     if (!ended) this.#dispatch({ type: "give-up" });
     return ended;
   }

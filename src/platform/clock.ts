@@ -13,6 +13,12 @@ export interface Clock {
   sleep(ms: number, options?: { signal?: AbortSignal }): Promise<void>;
 }
 
+/**
+ * Reason for an abort that only ends a wait which nobody needs any more. Without one the runtime makes an exception for
+ * each, with its stack, which takes longer than all else about the wait.
+ */
+export const NOT_NEEDED = new Error("nobody waits for it any more");
+
 const CLOCK_BOOTTIME = 7;
 
 function openBoottime(): (() => number) | undefined {

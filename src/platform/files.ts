@@ -116,10 +116,10 @@ async function writeAll(file: WritableFile, bytes: Uint8Array): Promise<void> {
 }
 
 /**
- * A new file for a write of ours. Its name is ours alone while we live, but in a container every manager has the same
- * process id: what one that was killed left under it must not fail the next one.
+ * A new file for a write of ours. Its name is ours alone while we live; what one that was killed left under it (in a
+ * container every manager has the same process id) must not fail the next one.
  */
-async function createTemporary(path: string, mode: number, files: LocalFiles): Promise<WritableFile> {
+export async function createTemporary(path: string, mode: number, files: LocalFiles): Promise<WritableFile> {
   try {
     return await files.create(path, mode);
   } catch (error) {

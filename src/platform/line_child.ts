@@ -11,7 +11,9 @@ import { readLines } from "./line_reader.ts";
 
 /** After its stdin was closed the child has this long to end by itself. */
 const KILL_GRACE_MS = 300;
-const SILENCE_CHECK_MS = 1000;
+/** How often it is asked whether it said something: at most eight times within its limit, each costs a little. */
+const SILENCE_CHECKS = 8;
+const SILENCE_CHECK_LEAST_MS = 1_000;
 /** The last output of a child that crashed, for the error. */
 const STDERR_LIMIT_BYTES = 4096;
 
@@ -92,7 +94,10 @@ class Conversation {
     const input = child.stdin?.getWriter();
     const end = () => this.#end(child, input);
     this.#signal.addEventListener("abort", end, { once: true });
-    const watch = setInterval(() => this.#checkSilence(), SILENCE_CHECK_MS);
+    const watch = setInterval(
+      () => this.#checkSilence(),
+      Math.max(SILENCE_CHECK_LEAST_MS, this.#options.silenceLimitMs / SILENCE_CHECKS),
+    );
     try {
       const result = await talk({
         pid: child.pid,

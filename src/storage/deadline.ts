@@ -1,6 +1,6 @@
 /** One wait with a signal and a deadline around it. */
 
-import type { Clock } from "../platform/clock.ts";
+import { type Clock, NOT_NEEDED } from "../platform/clock.ts";
 
 export interface Deadline {
   /** Aborted when the caller gave up or the time is over; hand it to whatever can stop early. */
@@ -56,7 +56,7 @@ export async function withDeadline<T>(
     running.catch(() => {});
     return await Promise.race([running, interrupted]);
   } finally {
-    timer.abort();
+    timer.abort(NOT_NEEDED);
     signal?.removeEventListener("abort", onAbort);
   }
 }

@@ -1,11 +1,11 @@
 /** One signed HTTP request to an S3 service and its whole, checked answer. No retries, no opinions about statuses. */
 
-import { createHash, createHmac } from "node:crypto";
-import { AwsV4Signer } from "aws4fetch";
+import { createHash } from "node:crypto";
 import type { Clock } from "../../platform/clock.ts";
 import type { HttpClient } from "../../platform/http_client.ts";
 import type { Secret } from "../../platform/secret.ts";
 import type { Deadline } from "../deadline.ts";
+import { signed } from "./signature.ts";
 
 export interface S3Credentials {
   readonly accessKey: Secret;
@@ -85,69 +85,39 @@ async function sha256Hex(body: Uint8Array<ArrayBuffer>): Promise<string> {
   return new Uint8Array(await crypto.subtle.digest("SHA-256", body)).toHex();
 }
 
-/**
- * Keys derived from secrets, per day: four rounds of HMAC that each request would make anew. Whoever rotates credentials
- * leaves a few behind.
- */
-const derivedKeys = new Map<string, Uint8Array>();
-const MOST_DERIVED_KEYS = 16;
-
-function hmac(key: Uint8Array | string, text: string): Uint8Array {
-  return createHmac("sha256", key).update(text).digest();
-}
-
-/** The same signature on this thread: the library's own goes to another one five times for each request. */
-class PromptSigner extends AwsV4Signer {
-  override async signature(): Promise<string> {
-    const date = this.datetime.slice(0, 8);
-    const name = [this.secretAccessKey, date, this.region, this.service].join();
-    let key = derivedKeys.get(name);
-    if (key === undefined) {
-      const dated = hmac(`AWS4${this.secretAccessKey}`, date);
-      key = [this.region, this.service, "aws4_request"].reduce<Uint8Array>(hmac, dated);
-      if (derivedKeys.size >= MOST_DERIVED_KEYS) derivedKeys.clear();
-      derivedKeys.set(name, key);
-    }
-    const hash = createHash("sha256").update(await this.canonicalString()).digest("hex");
-    const text = ["AWS4-HMAC-SHA256", this.datetime, this.credentialString, hash].join("\n");
-    return createHmac("sha256", key).update(text).digest("hex");
-  }
-}
-
 async function signedHeaders(
   target: S3Target,
   request: S3Request,
   url: URL,
   credentials: S3Credentials,
   wallMs: number,
-): Promise<Headers> {
-  const { sessionToken } = credentials;
-  const signer = new PromptSigner({
+): Promise<Record<string, string>> {
+  const { accessKey, secretKey, sessionToken } = credentials;
+  const headers = signed({
     method: request.method,
-    url: url.href,
+    url,
     headers: {
       ...request.headers,
       ...providerHeaders(url.hostname),
-      "x-amz-content-sha256": await sha256Hex(request.body ?? new Uint8Array()),
+      "x-amz-content-sha256": request.body === undefined ? EMPTY_SHA256 : await sha256Hex(request.body),
     },
-    accessKeyId: credentials.accessKey.reveal(),
-    secretAccessKey: credentials.secretKey.reveal(),
-    ...(sessionToken === null ? {} : { sessionToken: sessionToken.reveal() }),
-    service: "s3",
+    accessKey: accessKey.reveal(),
+    secretKey: secretKey.reveal(),
+    sessionToken: sessionToken?.reveal() ?? null,
     region: target.region,
-    datetime: new Date(wallMs).toISOString().replace(/[:-]|\.\d{3}/g, ""),
+    wallMs,
   });
-  const { headers } = await signer.sign();
   // Not signed, since proxies may change them. Compressed answers would not have the length that they announce.
-  headers.set("accept-encoding", "identity");
-  if (request.body !== undefined) {
-    headers.set("content-type", request.contentType ?? "application/octet-stream");
-  }
+  headers["accept-encoding"] = "identity";
+  if (request.body !== undefined) headers["content-type"] = request.contentType ?? "application/octet-stream";
   if (request.range !== undefined) {
-    headers.set("range", `bytes=${request.range.start}-${request.range.end - 1}`);
+    headers["range"] = `bytes=${request.range.start}-${request.range.end - 1}`;
   }
   return headers;
 }
+
+/** Comes with the headers, or nearly: it is read in one go, which costs a third of a stream's pieces. */
+const SMALL_BODY_BYTES = 4096;
 
 /** The whole body; `BadBody` when it is shorter than announced or longer than `mostBytes`. */
 async function readBody(
@@ -158,6 +128,12 @@ async function readBody(
 ): Promise<Uint8Array<ArrayBuffer>> {
   if (announced !== null && announced > mostBytes) {
     throw new BadBody(`${announced} bytes, at most ${mostBytes} wanted`, announced);
+  }
+  if (announced !== null && announced <= SMALL_BODY_BYTES) {
+    const body = await response.bytes();
+    deadline.progress();
+    if (body.length === announced) return body;
+    throw new BadBody(`${body.length} of ${announced} bytes arrived`);
   }
   const pieces: Uint8Array[] = [];
   let sizeBytes = 0;
@@ -180,9 +156,14 @@ async function readBody(
 }
 
 /** The beginning of an error's body; whatever is wrong with it, the status counts. */
-async function readErrorBody(response: Response, deadline: Deadline): Promise<Uint8Array<ArrayBuffer>> {
+async function readErrorBody(
+  response: Response,
+  announced: number | null,
+  deadline: Deadline,
+): Promise<Uint8Array<ArrayBuffer>> {
   try {
-    return await readBody(response, null, MOST_ERROR_BYTES, deadline);
+    const small = announced !== null && announced <= SMALL_BODY_BYTES ? announced : null;
+    return await readBody(response, small, MOST_ERROR_BYTES, deadline);
   } catch (error) {
     if (deadline.signal.aborted) throw error;
     return new Uint8Array();
@@ -227,6 +208,6 @@ export async function sendRequest(
   const announced = length !== null && /^\d+$/.test(length) ? Number(length) : null;
   const body = response.ok
     ? await readBody(response, announced, mostBytes, deadline)
-    : await readErrorBody(response, deadline);
+    : await readErrorBody(response, announced, deadline);
   return { status, headers: response.headers, body };
 }

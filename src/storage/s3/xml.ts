@@ -69,9 +69,29 @@ export interface ErrorDocument {
   readonly requestId: string;
 }
 
+const PLAIN_ERROR = /^(?:<\?xml [^<>]*\?>)?\s*<Error>([^&\r]*)<\/Error>$/;
+const PLAIN_ELEMENT = /\s*<([A-Za-z]+)>([^<>&]*)<\/\1>\s*/y;
+
+/**
+ * What every S3 service writes: elements with plain text in them, once each. Null for anything else, which the parser
+ * looks at. A lookup of an object that is seldom there has such an answer, and the parser takes longer than the request.
+ */
+function plainError(text: string): Node | null {
+  const content = PLAIN_ERROR.exec(text)?.[1];
+  if (content === undefined) return null;
+  const node: Record<string, string> = {};
+  for (PLAIN_ELEMENT.lastIndex = 0; PLAIN_ELEMENT.lastIndex < content.length;) {
+    const [, name, value] = PLAIN_ELEMENT.exec(content) ?? [];
+    if (name === undefined || value === undefined || Object.hasOwn(node, name)) return null;
+    node[name] = value;
+  }
+  return node;
+}
+
 /** An error document's content; null when the text is none (a proxy's page, an empty body, something cut). */
 export function parseErrorDocument(text: string): ErrorDocument | null {
-  const root = parseRoot(text.trim(), "Error");
+  const trimmed = text.trim();
+  const root = plainError(trimmed) ?? parseRoot(trimmed, "Error");
   if (root === null) return null;
   return {
     code: textOf(root, "Code"),
