@@ -10,6 +10,8 @@ import { assert } from "../platform/assert.ts";
 
 /** Bytes of a chunk id. */
 export const ID_BYTES = 32;
+/** Characters of one as text. */
+export const CHUNK_ID_TEXT = 43;
 
 export const REPOSITORY_KEY = "repo.json";
 export const HEAD_KEY = "head.json";

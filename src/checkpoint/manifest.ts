@@ -8,8 +8,16 @@ import { Buffer } from "node:buffer";
 import { assert } from "../platform/assert.ts";
 import type { Cipher, RunningHash } from "./cipher.ts";
 import { damaged } from "./codec.ts";
-import { entryLines, LineProblem, type LinkRole, parseLine } from "./manifest_line.ts";
-import type { FilesSummary, ManifestEntry, TreeEntry } from "./types.ts";
+import {
+  entryLines,
+  LineProblem,
+  type LinkRole,
+  type ManifestLine,
+  manifestText,
+  parseLine,
+  parseLineText,
+} from "./manifest_line.ts";
+import type { ContentPart, FilesSummary, ManifestEntry, TreeEntry } from "./types.ts";
 
 /** No piece ends before this size, unless the manifest does. */
 const PIECE_MIN_BYTES = 16 * 1024;
@@ -95,7 +103,14 @@ export class ManifestWriter {
 
 interface OpenFile {
   readonly entry: TreeEntry;
-  readonly parts: ManifestEntry["parts"][number][];
+  readonly parts: ContentPart[];
+}
+
+/** True when the entry before it lies in the same folder, which is the path up to `cut`: then that is known already. */
+function isBeside(before: Uint8Array, path: Uint8Array, cut: number): boolean {
+  if (before.length <= cut || before.lastIndexOf(0x2f) !== cut || cut === 0) return false;
+  for (let i = 0; i < cut; i++) if (before[i] !== path[i]) return false;
+  return true;
 }
 
 /** Reads a manifest piece by piece. Anything that is not one of ours is `data-damaged` that names `object`. */
@@ -122,13 +137,33 @@ export class ManifestReader {
 
   add(piece: Uint8Array): void {
     this.#hash.update(piece);
-    let start = 0;
-    while (start < piece.length) {
-      const end = piece.indexOf(0x0a, start);
+    const text = manifestText(piece);
+    if (text !== null) {
+      return this.#takeLines(
+        text,
+        (start) => text.indexOf("\n", start),
+        (start, end) => parseLineText(text.slice(start, end)),
+      );
+    }
+    // Line by line, to say which one is no UTF-8.
+    this.#takeLines(
+      piece,
+      (start) => piece.indexOf(0x0a, start),
+      (start, end) => parseLine(piece.subarray(start, end)),
+    );
+  }
+
+  #takeLines(
+    { length }: { readonly length: number },
+    endFrom: (start: number) => number,
+    parse: (start: number, end: number) => ManifestLine,
+  ): void {
+    for (let start = 0; start < length;) {
+      const end = endFrom(start);
       this.#line++;
       if (end < 0) throw this.#problem("line is not ended");
       try {
-        this.#readLine(piece.subarray(start, end));
+        this.#readLine(parse(start, end));
       } catch (error) {
         throw error instanceof LineProblem ? this.#problem(error.message) : error;
       }
@@ -159,8 +194,7 @@ export class ManifestReader {
     return this.take(Infinity);
   }
 
-  #readLine(bytes: Uint8Array): void {
-    const line = parseLine(bytes);
+  #readLine(line: ManifestLine): void {
     if (line.kind === "more") {
       if (this.#open === null || this.#open.parts.length === 0) throw new LineProblem("+ follows a file");
       this.#open.parts.push(...line.parts);
@@ -170,17 +204,16 @@ export class ManifestReader {
     if (this.#count >= this.#expected.entries) throw new LineProblem("more entries than declared");
     const { link } = line;
     this.#checkPlace(line.entry);
-    const key = pathKey(line.entry.path);
-    if (line.entry.type === "directory") this.#folders.add(key);
+    if (line.entry.type === "directory") this.#folders.add(pathKey(line.entry.path));
     let entry: TreeEntry = line.entry;
     if (link !== null) {
       entry = { ...entry, linkGroup: this.#groupOf(link, line.entry) };
-      if (link.first) this.#groups.set(key, { number: entry.linkGroup ?? 0, entry });
+      if (link.first) this.#groups.set(pathKey(entry.path), { number: entry.linkGroup ?? 0, entry });
     }
     if (link !== null && !link.first && line.parts.length > 0) {
       throw new LineProblem("a hard link has no content");
     }
-    this.#open = { entry, parts: [...line.parts] };
+    this.#open = { entry, parts: line.parts };
     this.#count++;
     if (link === null || link.first) this.#bytes += entry.size;
   }
@@ -194,7 +227,9 @@ export class ManifestReader {
       return;
     }
     if (comparePaths(previous, entry.path) >= 0) throw new LineProblem("entries are sorted by path");
-    const parent = entry.path.subarray(0, Math.max(0, entry.path.lastIndexOf(0x2f)));
+    const cut = Math.max(0, entry.path.lastIndexOf(0x2f));
+    if (isBeside(previous, entry.path, cut)) return;
+    const parent = entry.path.subarray(0, cut);
     if (!this.#folders.has(pathKey(parent))) throw new LineProblem("the parent is a folder listed before");
   }
 

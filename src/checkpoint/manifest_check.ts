@@ -9,8 +9,6 @@ import { byteText } from "./byte_text.ts";
 import { comparePaths } from "./manifest.ts";
 import type { ManifestEntry, TreeEntry } from "./types.ts";
 
-const SLASH = 0x2f;
-
 export function manifestDamaged(root: string, path: PathBytes, what: string): StateManagerError {
   return new StateManagerError("data-damaged", `restore files "${root}": ${showPath(path)}: ${what}`, {
     hint: "run a verify of the checkpoint; restore another one meanwhile",
@@ -27,6 +25,8 @@ export class ManifestCheck {
   readonly #folders = new Set<string>();
   readonly #groups = new Set<number>();
   #previous: PathBytes | null = null;
+  /** Of the entry before: one that is in the manifest. */
+  #folder = "";
 
   constructor(root: string) {
     this.#root = root;
@@ -57,20 +57,24 @@ export class ManifestCheck {
   }
 
   #checkPath({ path, type }: TreeEntry, previous: PathBytes): void {
-    const cut = path.lastIndexOf(SLASH);
-    const name = byteText(path.subarray(cut + 1));
-    const parent = byteText(path.subarray(0, Math.max(cut, 0)));
+    const text = byteText(path);
+    const cut = text.lastIndexOf("/");
+    const name = text.slice(cut + 1);
     if (name === "" || name === "." || name === ".." || name.includes("\0") || cut === 0) {
       throw manifestDamaged(this.#root, path, "is no path inside the root");
     }
-    if (!this.#folders.has(parent)) {
-      throw manifestDamaged(this.#root, path, "its folder is not in the manifest before it");
+    // Most lie in the folder of the one before, of which it is known.
+    if (cut !== this.#folder.length || !text.startsWith(this.#folder)) {
+      this.#folder = text.slice(0, Math.max(cut, 0));
+      if (!this.#folders.has(this.#folder)) {
+        throw manifestDamaged(this.#root, path, "its folder is not in the manifest before it");
+      }
     }
     const order = comparePaths(previous, path);
     if (order >= 0) {
       throw manifestDamaged(this.#root, path, order === 0 ? "comes twice" : "comes after a later path");
     }
-    if (type === "directory") this.#folders.add(byteText(path));
+    if (type === "directory") this.#folders.add(text);
   }
 
   #checkContent({ entry, parts }: ManifestEntry): void {

@@ -38,7 +38,7 @@ export type ManifestLine =
     readonly kind: "entry";
     readonly entry: Omit<TreeEntry, "linkGroup">;
     readonly link: LinkRole | null;
-    readonly parts: readonly ContentPart[];
+    readonly parts: ContentPart[];
   }
   | { readonly kind: "more"; readonly parts: readonly ContentPart[] };
 
@@ -116,9 +116,29 @@ function wanted(condition: boolean, rule: string): asserts condition {
 
 type Fields = Readonly<Record<string, unknown>>;
 
+const BLOCK_BYTES = 64 * 1024;
+let block = new Uint8Array(BLOCK_BYTES);
+let used = 0;
+
+/** UTF-8 in a block that many share: memory of its own for each path is what a large manifest would spend most on. */
+function encodedTogether(text: string): Uint8Array<ArrayBuffer> {
+  const { length } = text;
+  if (length > BLOCK_BYTES / 16) return utf8.encode(text);
+  if (used + length > BLOCK_BYTES) {
+    block = new Uint8Array(BLOCK_BYTES);
+    used = 0;
+  }
+  for (let i = 0; i < length; i++) {
+    const code = text.charCodeAt(i);
+    if (code > 0x7f) return utf8.encode(text);
+    block[used + i] = code;
+  }
+  return block.subarray(used, used += length);
+}
+
 function readBytes(fields: Fields, key: string): Uint8Array<ArrayBuffer> | null {
   const text = fields[key];
-  if (typeof text === "string") return utf8.encode(text);
+  if (typeof text === "string") return encodedTogether(text);
   const base64 = fields[`${key}64`];
   if (base64 === undefined) return null;
   wanted(typeof base64 === "string", `${key}64 is base64`);
@@ -190,8 +210,7 @@ function readPairs(fields: Fields, key: string): [string, string][] {
 }
 
 /** Names of namespaces that this version does not set are dropped: a later one may keep more. */
-function readXattrs(fields: Fields): Pick<TreeEntry, "xattrs"> {
-  if (fields["x"] === undefined && fields["x64"] === undefined) return {};
+function readXattrs(fields: Fields): readonly Xattr[] {
   const pairs = [
     ...readPairs(fields, "x").map(([name, text]) => [byteText(utf8.encode(name)), text] as const),
     ...readPairs(fields, "x64").map(([name, text]) =>
@@ -207,15 +226,32 @@ function readXattrs(fields: Fields): Pick<TreeEntry, "xattrs"> {
   });
   wanted(bytes <= XATTRS_LIMIT_BYTES, `attributes have at most ${XATTRS_LIMIT_BYTES} bytes`);
   wanted(new Set(xattrs.map(({ name }) => name)).size === xattrs.length, "an attribute comes once");
-  return xattrs.length === 0 ? {} : { xattrs: xattrs.sort((a, b) => a.name < b.name ? -1 : 1) };
+  return xattrs.sort((a, b) => a.name < b.name ? -1 : 1);
+}
+
+/** Text of a piece or line; null unless it is UTF-8. */
+export function manifestText(bytes: Uint8Array): string | null {
+  try {
+    return strictUtf8.decode(bytes);
+  } catch {
+    return null;
+  }
 }
 
 /** Parses one line without its newline; throws `LineProblem`. Keys it does not know are ignored. */
 export function parseLine(line: Uint8Array): ManifestLine {
   wanted(line.length <= LINE_LIMIT_BYTES, "line is not too long");
+  const text = manifestText(line);
+  wanted(text !== null, "line is JSON in UTF-8");
+  return parseLineText(text);
+}
+
+/** The same of its text, which many lines may have been decoded to at once. */
+export function parseLineText(line: string): ManifestLine {
+  wanted(line.length <= LINE_LIMIT_BYTES, "line is not too long");
   let fields: Fields;
   try {
-    fields = JSON.parse(strictUtf8.decode(line));
+    fields = JSON.parse(line);
   } catch {
     throw new LineProblem("line is JSON in UTF-8");
   }
@@ -236,23 +272,23 @@ export function parseLine(line: Uint8Array): ManifestLine {
   }
   const parts = fields["c"] === undefined ? [] : readParts(fields["c"]);
   wanted(parts.length === 0 || type === "file", "only a file has content");
-  return {
-    kind: "entry",
-    entry: {
-      path,
-      type,
-      mode: readInteger(fields, "m", 0o7777),
-      uid: readInteger(fields, "u", 0xffffffff),
-      gid: readInteger(fields, "g", 0xffffffff),
-      mtimeNs: readNanoseconds(fields),
-      size: type === "file" ? readInteger(fields, "s", Number.MAX_SAFE_INTEGER) : 0,
-      ...(target === null ? {} : { target }),
-      ...(fields["sql"] === true ? { sqlite: true } : {}),
-      ...readXattrs(fields),
-    },
-    link: readLink(fields, type),
-    parts,
+  let entry: Omit<TreeEntry, "linkGroup"> = {
+    path,
+    type,
+    mode: readInteger(fields, "m", 0o7777),
+    uid: readInteger(fields, "u", 0xffffffff),
+    gid: readInteger(fields, "g", 0xffffffff),
+    mtimeNs: readNanoseconds(fields),
+    size: type === "file" ? readInteger(fields, "s", Number.MAX_SAFE_INTEGER) : 0,
   };
+  // Few have any of these, and copies for all would be a good part of the parsing.
+  if (target !== null) entry = { ...entry, target };
+  if (fields["sql"] === true) entry = { ...entry, sqlite: true };
+  if (fields["x"] !== undefined || fields["x64"] !== undefined) {
+    const xattrs = readXattrs(fields);
+    if (xattrs.length > 0) entry = { ...entry, xattrs };
+  }
+  return { kind: "entry", entry, link: readLink(fields, type), parts };
 }
 
 function readLink(fields: Fields, type: TreeEntry["type"]): LinkRole | null {

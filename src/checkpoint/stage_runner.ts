@@ -10,6 +10,7 @@ import { WorkerPool } from "../platform/worker_pool.ts";
 import type { BlobReading } from "./chunk_reader.ts";
 import type { WireCipher } from "./cipher.ts";
 import { runStageJob, type StageJob, type StageJobResult } from "./stage_job.ts";
+import { type PackedJob, packJob } from "./stage_wire.ts";
 
 export interface StageRunner extends Disposable {
   /** The job's buffers are gone afterwards. */
@@ -24,7 +25,7 @@ const WORKERS_FROM_ENTRIES = 1000;
 
 /** What goes to a Worker: the key to the repository travels in messages only. */
 export interface StageMessage {
-  readonly job: StageJob;
+  readonly job: PackedJob;
   readonly key: WireCipher;
 }
 
@@ -49,7 +50,10 @@ export function openStageRunner(options: StageRunnerOptions): StageRunner {
   pool.start();
   const key = cipher.forWorker();
   return {
-    run: (job) => pool.run({ job, key }, job.kind === "pack" ? [job.bytes.buffer] : []),
+    run: (job) => {
+      const { packed, transfer } = packJob(job);
+      return pool.run({ job: packed, key }, transfer);
+    },
     [Symbol.dispose]: () => pool[Symbol.dispose](),
   };
 }

@@ -7,6 +7,7 @@ import { loadCodec } from "./codec.ts";
 import { CHUNK_LIMIT_BYTES } from "./pack.ts";
 import { runStageJob, type StageJobResult } from "./stage_job.ts";
 import type { StageMessage } from "./stage_runner.ts";
+import { unpackJob } from "./stage_wire.ts";
 
 /** A Worker serves one restore, so one repository. */
 let cipher: Cipher | undefined;
@@ -15,5 +16,5 @@ const scratch = new Uint8Array(CHUNK_LIMIT_BYTES);
 
 serveJobs<StageMessage, StageJobResult>(async ({ job, key }) => {
   cipher ??= openCipher(key, systemRandom());
-  return { result: runStageJob(job, { codec: await loadCodec(), cipher, scratch }) };
+  return { result: runStageJob(unpackJob(job), { codec: await loadCodec(), cipher, scratch }) };
 });

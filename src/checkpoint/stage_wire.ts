@@ -1,0 +1,225 @@
+/**
+ * Stage jobs on their way to a Worker: columns in a few buffers, which move, instead of an object for each file and
+ * chunk, whose copying would cost as much as their writing. Both sides are this program; nothing here is checked.
+ */
+
+import { CHUNK_ID_TEXT } from "./ids.ts";
+import type { ChunkWrites, FileTarget, StageJob } from "./stage_job.ts";
+import type { DefaultOwner } from "./attributes.ts";
+import type { TreeEntry, Xattr } from "./types.ts";
+
+/** Columns of a file: end of its path in `paths`, mode, uid, gid, size, flags. */
+const FILE_COLUMNS = 6;
+/** Columns of a chunk: length, three that depend on the kind of the job, count of the numbers of its writes. */
+const CHUNK_COLUMNS = 5;
+
+const CREATE = 1;
+const COMPLETE = 2;
+const FOREIGN = 4;
+
+interface Columns {
+  readonly folder: number;
+  readonly owner: DefaultOwner;
+  /** All paths, one after the other. */
+  readonly paths: Uint8Array<ArrayBuffer>;
+  readonly files: Float64Array<ArrayBuffer>;
+  readonly times: BigInt64Array<ArrayBuffer>;
+  /** Of the few files that have any, by the file's number. */
+  readonly xattrs: readonly (readonly [number, readonly Xattr[]])[];
+  /** All ids, one after the other. */
+  readonly ids: string;
+  /** The columns of each chunk, followed by its writes. */
+  readonly chunks: Float64Array<ArrayBuffer>;
+}
+
+type Without<T, K extends string> = T extends unknown ? Omit<T, K> : never;
+
+/** What a job has beside its files and chunks. */
+type Rest = Without<StageJob, "folder" | "owner" | "files" | "chunks">;
+
+export interface PackedJob {
+  readonly columns: Columns;
+  readonly rest: Rest;
+}
+
+/** The job to be sent, and the buffers that move with it: those of a "pack" job's bytes are among them. */
+export function packJob(job: StageJob): { readonly packed: PackedJob; readonly transfer: ArrayBuffer[] } {
+  const { folder, owner, files } = job;
+  const chunks = chunksOf(job);
+  const { paths, columns, times } = packFiles(files);
+  const numbers = packChunks(chunks);
+  const xattrs = files.flatMap(({ entry }, i) =>
+    entry.xattrs === undefined ? [] : [[i, entry.xattrs] as const]
+  );
+  const ids = chunks.map(({ id }) => id).join("");
+  const moving = [paths.buffer, columns.buffer, times.buffer, numbers.buffer];
+  return {
+    packed: {
+      columns: { folder, owner, paths, files: columns, times, xattrs, ids, chunks: numbers },
+      rest: restOf(job),
+    },
+    transfer: job.kind === "pack" ? [...moving, job.bytes.buffer] : moving,
+  };
+}
+
+function restOf(job: StageJob): Rest {
+  switch (job.kind) {
+    case "pack":
+      return { kind: job.kind, pack: job.pack, start: job.start, bytes: job.bytes };
+    case "local":
+      return { kind: job.kind, source: job.source, paths: job.paths };
+    case "given":
+      return { kind: job.kind, bytes: job.bytes };
+    case "complete":
+      return { kind: job.kind };
+  }
+}
+
+interface PackedFiles {
+  readonly paths: Uint8Array<ArrayBuffer>;
+  readonly columns: Float64Array<ArrayBuffer>;
+  readonly times: BigInt64Array<ArrayBuffer>;
+}
+
+function packFiles(files: readonly FileTarget[]): PackedFiles {
+  let pathBytes = 0;
+  for (const { entry } of files) pathBytes += entry.path.length;
+  const paths = new Uint8Array(pathBytes);
+  const columns = new Float64Array(files.length * FILE_COLUMNS);
+  const times = new BigInt64Array(files.length);
+  let end = 0;
+  files.forEach(({ entry, create, complete, foreign }, i) => {
+    paths.set(entry.path, end);
+    end += entry.path.length;
+    times[i] = entry.mtimeNs;
+    const flags = (create ? CREATE : 0) | (complete ? COMPLETE : 0) | (foreign ? FOREIGN : 0);
+    const at = i * FILE_COLUMNS;
+    columns[at] = end;
+    columns[at + 1] = entry.mode;
+    columns[at + 2] = entry.uid;
+    columns[at + 3] = entry.gid;
+    columns[at + 4] = entry.size;
+    columns[at + 5] = flags;
+  });
+  return { paths, columns, times };
+}
+
+/** A chunk whichever kind its job is of; `a`, `b` and `c` are what that kind adds. */
+interface AnyChunk extends ChunkWrites {
+  readonly a: number;
+  readonly b: number;
+  readonly c: number;
+}
+
+function chunksOf(job: StageJob): readonly AnyChunk[] {
+  switch (job.kind) {
+    case "pack":
+      return job.chunks.map(({ id, length, writes, flags, at, stored }) => ({
+        ...{ id, length, writes },
+        ...{ a: flags, b: at, c: stored },
+      }));
+    case "local":
+      return job.chunks.map(({ id, length, writes, path, at }) => ({
+        id,
+        length,
+        writes,
+        a: path,
+        b: at,
+        c: 0,
+      }));
+    case "given":
+      return job.chunks.map(({ id, length, writes }) => ({ id, length, writes, a: 0, b: 0, c: 0 }));
+    case "complete":
+      return [];
+  }
+}
+
+function packChunks(chunks: readonly AnyChunk[]): Float64Array<ArrayBuffer> {
+  let size = 0;
+  for (const { writes } of chunks) size += CHUNK_COLUMNS + writes.length;
+  const numbers = new Float64Array(size);
+  let at = 0;
+  for (const { length, a, b, c, writes } of chunks) {
+    numbers[at] = length;
+    numbers[at + 1] = a;
+    numbers[at + 2] = b;
+    numbers[at + 3] = c;
+    numbers[at + 4] = writes.length;
+    numbers.set(writes, at + CHUNK_COLUMNS);
+    at += CHUNK_COLUMNS + writes.length;
+  }
+  return numbers;
+}
+
+/** The other side of `packJob`. Paths are views of one buffer. */
+export function unpackJob({ columns, rest }: PackedJob): StageJob {
+  const { folder, owner } = columns;
+  const common = { folder, owner, files: unpackFiles(columns) };
+  switch (rest.kind) {
+    case "pack":
+      return {
+        ...common,
+        ...rest,
+        chunks: unpackChunks(columns, (chunk, flags, at, stored) => ({ ...chunk, flags, at, stored })),
+      };
+    case "local":
+      return {
+        ...common,
+        ...rest,
+        chunks: unpackChunks(columns, (chunk, path, at) => ({ ...chunk, path, at })),
+      };
+    case "given":
+      return { ...common, ...rest, chunks: unpackChunks(columns, (chunk) => chunk) };
+    case "complete":
+      return { ...common, ...rest };
+  }
+}
+
+function unpackFiles({ paths, files, times, xattrs }: Columns): FileTarget[] {
+  const targets: FileTarget[] = [];
+  const xattrsOf = new Map(xattrs);
+  let start = 0;
+  for (let i = 0; i < times.length; i++) {
+    const column = (number: number) => files[i * FILE_COLUMNS + number] ?? 0;
+    const end = column(0);
+    const flags = column(5);
+    const plain: TreeEntry = {
+      path: paths.subarray(start, end),
+      type: "file",
+      mode: column(1),
+      uid: column(2),
+      gid: column(3),
+      mtimeNs: times[i] ?? 0n,
+      size: column(4),
+    };
+    const own = xattrsOf.get(i);
+    targets.push({
+      entry: own === undefined ? plain : { ...plain, xattrs: own },
+      create: (flags & CREATE) !== 0,
+      complete: (flags & COMPLETE) !== 0,
+      foreign: (flags & FOREIGN) !== 0,
+    });
+    start = end;
+  }
+  return targets;
+}
+
+function unpackChunks<T>(
+  { ids, chunks }: Columns,
+  make: (chunk: ChunkWrites, a: number, b: number, c: number) => T,
+): T[] {
+  const made: T[] = [];
+  for (let at = 0; at < chunks.length;) {
+    const column = (number: number) => chunks[at + number] ?? 0;
+    const from = made.length * CHUNK_ID_TEXT;
+    const end = at + CHUNK_COLUMNS + column(4);
+    const chunk = {
+      id: ids.slice(from, from + CHUNK_ID_TEXT),
+      length: column(0),
+      writes: Array.from(chunks.subarray(at + CHUNK_COLUMNS, end)),
+    };
+    made.push(make(chunk, column(1), column(2), column(3)));
+    at = end;
+  }
+  return made;
+}
