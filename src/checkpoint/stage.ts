@@ -344,9 +344,14 @@ export class TreeStager {
     this.#requireComplete();
     for (const [carrier, entry] of this.#links) this.#link(carrier, entry);
     for (const entry of this.#folders.reverse()) setNameAttributes(this.#folder, entry, this.#refusals);
-    await syncFilesystemAside(this.#folder, this.#target);
+    await this.sync();
     this.close();
     return [...this.#warnings, ...this.#refusals.warnings(this.#options.root)];
+  }
+
+  /** Makes durable what is written by now. */
+  sync(): Promise<void> {
+    return syncFilesystemAside(this.#folder, this.#target);
   }
 
   #requireComplete(): void {

@@ -13,7 +13,6 @@ import {
   readAt,
   showPath,
   statFd,
-  syncFd,
   truncateFd,
   writeAt,
 } from "../platform/libc_files.ts";
@@ -27,8 +26,6 @@ import type { TreeEntry } from "./types.ts";
 
 /** Open files at one time: chunks of one pack mostly belong to neighbours, and 1024 descriptors are usual. */
 const OPEN_FILES_MAX = 64;
-/** Files from this size are synced one by one, which spreads the writing; the rest waits for one syncfs. */
-const SYNC_ALONE_BYTES = 16 * 1024 * 1024;
 
 /** A file of the stage that a job writes into. */
 export interface FileTarget {
@@ -197,7 +194,6 @@ class JobWriter {
     const { entry, foreign } = this.#file(index);
     const fd = this.#opened(index);
     setFileAttributes(fd, entry, foreign ? null : this.#job.owner, this.refusals);
-    if (entry.size >= SYNC_ALONE_BYTES) syncFd(fd, entry.path);
     this.#shut(index);
   }
 

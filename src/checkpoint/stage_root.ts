@@ -17,6 +17,7 @@ import { hasSpace, requireSpace } from "./space.ts";
 import { runStageJob, type StageJob } from "./stage_job.ts";
 import type { StageRunner } from "./stage_runner.ts";
 import { type StagePart, TreeStager } from "./stage.ts";
+import { SyncAhead } from "./sync_ahead.ts";
 import type { FileWarning, ManifestEntry } from "./types.ts";
 import type { WantedTree } from "./wanted_tree.ts";
 
@@ -55,19 +56,26 @@ export async function stageRoot(
   // With a former stage it is not known yet how much of it is there already.
   if (former.length === 0) requireSpace(parentOf(stage), name, tree.need);
   using stager = new TreeStager({ root: name, target: stage });
-  const stageRun = new StageRun(stager, surroundings);
+  const ahead = new SyncAhead(() => stager.sync());
+  const stageRun = new StageRun(stager, surroundings, ahead);
   let bytesReused = 0;
   let come = 0;
-  for (const entries of tree.batches()) {
-    const wanted = stager.begin(entries);
-    surroundings.pacer.count(entries.length, holeBytes(entries));
-    come += entries.length;
-    if (former.length > 0) {
-      bytesReused += await resumeFormers(stager, target, { isLast: come === tree.entries }, surroundings);
+  try {
+    for (const entries of tree.batches()) {
+      const wanted = stager.begin(entries);
+      surroundings.pacer.count(entries.length, holeBytes(entries));
+      come += entries.length;
+      if (former.length > 0) {
+        bytesReused += await resumeFormers(stager, target, { isLast: come === tree.entries }, surroundings);
+      }
+      if (live !== undefined) bytesReused += await stageRun.copyFrom(live, entries, wanted);
+      await stageRun.fetch(wanted, usersOf(entries));
     }
-    if (live !== undefined) bytesReused += await stageRun.copyFrom(live, entries, wanted);
-    await stageRun.fetch(wanted, usersOf(entries));
+  } catch (error) {
+    await ahead.end().catch(() => {}); // it uses the stager's folder, and this error comes first
+    throw error;
   }
+  await ahead.end();
   return { warnings: await stager.finish(), bytesReused };
 }
 
@@ -163,10 +171,12 @@ interface LocalBatch {
 class StageRun {
   readonly #stager: TreeStager;
   readonly #surroundings: StageSurroundings;
+  readonly #ahead: SyncAhead;
 
-  constructor(stager: TreeStager, surroundings: StageSurroundings) {
+  constructor(stager: TreeStager, surroundings: StageSurroundings, ahead: SyncAhead) {
     this.#stager = stager;
     this.#surroundings = surroundings;
+    this.#ahead = ahead;
   }
 
   /** Bytes that the live folder had. */
@@ -204,6 +214,7 @@ class StageRun {
     const { runner, pacer } = this.#surroundings;
     const result = await runner.run(job);
     pacer.count(0, result.bytes);
+    this.#ahead.wrote(result.bytes, part.files.length);
     const rest = this.#stager.settle(part, result);
     if (rest.files.length > 0) {
       this.#stager.settle(rest, await runner.run({ ...jobPart(rest), kind: "complete" }));
