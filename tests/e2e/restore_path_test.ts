@@ -126,6 +126,7 @@ Deno.test("a running manager puts single paths back, with a safety checkpoint, a
   assert.deepEqual(rows(`${data}/app.db`), ["then"]);
   assert.equal(scene.read("notes.txt"), "then");
   assert.equal(scene.read("photos/x"), "now");
+  await waitFor("the program's third start", () => scene.starts === 3);
   // What cannot be: told before anything stops.
   const { starts } = scene;
   const missing = await restore("--path", "nothing/here", "--yes");
