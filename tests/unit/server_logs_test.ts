@@ -152,6 +152,22 @@ Deno.test("a follower that does not read holds a bounded queue, delays nobody an
   await reader.cancel();
 });
 
+Deno.test("what one read brought is told in slices: no turn of the loop encodes a mebibyte of short lines", async () => {
+  const { logs, app } = scene();
+  const response = await app.ask("/processes/web/logs?follow=true&tail=0", {
+    headers: { accept: "text/plain" },
+  });
+  const reader = (response.body ?? assert.fail("a body")).getReader();
+  const count = 20_000;
+  logs.take("web", batchOf(Array.from({ length: count }, (_, n) => `${n}\n`).join("")));
+  for (let next = 0; next < count;) {
+    const lines = new TextDecoder().decode((await reader.read()).value).trimEnd().split("\n");
+    assert.ok(lines.length <= 500, `${lines.length} at once`);
+    for (const line of lines) assert.equal(line, String(next++));
+  }
+  await reader.cancel();
+});
+
 Deno.test("a client that comes back too late hears how many lines are gone", async () => {
   const { logs, app } = scene();
   for (let i = 0; i < 1500; i++) logs.take("web", batchOf(`${i}\n`));

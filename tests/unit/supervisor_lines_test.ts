@@ -10,6 +10,7 @@ import {
   noteOf,
   type OutputBatch,
   piecesOf,
+  splitAfter,
 } from "../../src/supervisor/lines.ts";
 
 const encoder = new TextEncoder();
@@ -168,6 +169,10 @@ Deno.test("batches can be cut at any piece without losing its part number", () =
     for (let count = 1; count < all.length; count++) {
       assert.deepEqual([...piecesOf(firstOf(batch, count))], all.slice(0, count));
       assert.deepEqual([...piecesOf(batch, count)], all.slice(count));
+      const [head, rest] = splitAfter(batch, count);
+      assert.deepEqual([...piecesOf(head)], all.slice(0, count));
+      assert.deepEqual([...piecesOf(rest)], all.slice(count));
+      assert.deepEqual([head.count, rest.count], [count, all.length - count]);
     }
   }
 });
