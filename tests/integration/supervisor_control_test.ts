@@ -1,6 +1,7 @@
 /** Single processes under a person's hand, with real ones: start, stop, restart, signal, new definitions. */
 
 import assert from "node:assert/strict";
+import { readWaitChannel } from "../../src/platform/proc.ts";
 import { isError } from "../../src/platform/errors.ts";
 import { processSpec, shellSpec } from "../support/process_specs.ts";
 import { Supervised, until } from "../support/supervised.ts";
@@ -61,6 +62,9 @@ Deno.test("a stop answers at its deadline with who is in the way, and goes on", 
   const leader = stop?.blockers.find((blocker) => blocker.pid === pid);
   assert.ok(leader, JSON.stringify(stop));
   assert.match(leader.state, /^[A-Z]$/);
+  // Where the kernel tells what it waits in: not everywhere.
+  const says = () => all.status("web").stop?.blockers.some(({ wchan }) => wchan !== null);
+  await until(() => readWaitChannel(pid ?? 0) === null || says() === true, "what they wait in");
   const killInMs = (stop?.killMs ?? 0) - Date.now();
   assert.ok(killInMs > 30_000 && killInMs <= 60_000, `${killInMs}`);
   await until(() => all.names("blocked").includes("web"), "the log to hear of it");

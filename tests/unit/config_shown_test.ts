@@ -56,6 +56,12 @@ Deno.test("the shown configuration of a process has every key, and reads back as
   const shown = redactedConfig(config)["processes"] as Record<string, Record<string, unknown>>;
   const web = shown["web"] ?? {};
   assert.deepEqual(Object.keys(PROCESS).filter((key) => !(key in web)), []);
+  for (const [key, value] of Object.entries(PROCESS)) {
+    if (typeof value !== "object" || Array.isArray(value)) continue;
+    const shownKeys = Object.keys(web[key] ?? {});
+    assert.deepEqual(Object.keys(value).filter((each) => !shownKeys.includes(each)), [], `of ${key}`);
+  }
+  assert.deepEqual(web["start_limit"], PROCESS.start_limit);
   assert.deepEqual(web["env"], { A: "***" });
   const again = await configOf({ ...web, env: PROCESS.env });
   // What is watched has the standard exclusions added once more.
