@@ -74,7 +74,7 @@ function onService(server: S3Server, surroundings: Surroundings, change: Json = 
     config: {
       storage: { bucket: server.bucket, endpoint: server.endpoint, region: "us-east-1" },
       // So long that a loaded machine, with five of them at once, never loses it by itself.
-      lease: { ttl: "15s", on_unreachable: "stop" },
+      lease: { ttl: "8s", renew: "1500ms", on_unreachable: "stop" },
       ...change,
     },
     env: { AWS_ACCESS_KEY_ID: server.accessKey, AWS_SECRET_ACCESS_KEY: server.secretKey },
