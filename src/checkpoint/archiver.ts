@@ -136,7 +136,8 @@ async function runOperation(
         const scratchFolder = `${line.scratchFolder}/create`;
         await removeIfPresent(scratchFolder); // what a killed one left
         await ensureFolder(scratchFolder, 0o700);
-        const machine = { cores: usableCores(), memoryLimitBytes: memoryLimitBytes() };
+        const putsInPlace = line.store.kind === "directory";
+        const machine = { cores: usableCores(), memoryLimitBytes: memoryLimitBytes(), putsInPlace };
         const onCaptured = () => void send({ type: "captured" }).catch(() => exitNow(1));
         const result = await createCheckpoint(line.request, {
           ...environment,

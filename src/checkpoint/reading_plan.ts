@@ -8,6 +8,8 @@ import { PACK_TARGET_BYTES } from "./pack.ts";
 export interface Machine {
   readonly cores: number;
   readonly memoryLimitBytes: number;
+  /** True where a put takes no memory beside its pack, as on a disk; left out: a request copies it. */
+  readonly putsInPlace?: boolean;
 }
 
 export interface ReadingPlan {
@@ -53,7 +55,8 @@ export function planReading(machine: Machine, need: ReadingNeed): ReadingPlan {
     const memoryBytes = (budget - BASE_BYTES) / workers - WORKER_BYTES;
     const packBytes = packSize(memoryBytes);
     if (packBytes < LEAST_PACK_BYTES) continue;
-    const packsPerWorker = Math.min(MOST_PACKS_PER_WORKER, Math.floor(memoryBytes / packBytes));
+    const mostPacks = machine.putsInPlace === true ? MOST_PACKS_PER_WORKER : PACKS_PER_WORKER;
+    const packsPerWorker = Math.min(mostPacks, Math.floor(memoryBytes / packBytes));
     return { workers, packBytes, packsPerWorker };
   }
   const packBytes = Math.max(LEAST_PACK_BYTES, packSize(budget / 4));

@@ -12,8 +12,9 @@ Deno.test("a checkpoint is read by as many threads as there are cores, four at m
   assert.deepEqual(planReading(machine(2, 8192), MUCH), {
     workers: 2,
     packBytes: 16 * MIB,
-    packsPerWorker: 4,
+    packsPerWorker: 2,
   });
+  assert.equal(planReading({ ...machine(2, 8192), putsInPlace: true }, MUCH).packsPerWorker, 4);
   assert.equal(planReading(machine(64, 8192), MUCH).workers, 4);
   assert.deepEqual(planReading(machine(1, 8192), MUCH), {
     workers: 0,
@@ -35,8 +36,10 @@ Deno.test("threads and their packs never take more than the budget", () => {
     fc.property(
       fc.integer({ min: 1, max: 128 }),
       fc.integer({ min: 16, max: 65_536 }),
-      (cores, mebibytes) => {
-        const { workers, packBytes, packsPerWorker } = planReading(machine(cores, mebibytes), MUCH);
+      fc.boolean(),
+      (cores, mebibytes, putsInPlace) => {
+        const plan = planReading({ ...machine(cores, mebibytes), putsInPlace }, MUCH);
+        const { workers, packBytes, packsPerWorker } = plan;
         const budget = Math.min(350, mebibytes * 0.4) * MIB;
         assert.ok(workers <= Math.min(cores, 4) && workers !== 1);
         assert.ok(packsPerWorker >= 2 && packsPerWorker <= 4);
