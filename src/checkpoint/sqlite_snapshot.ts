@@ -143,6 +143,10 @@ function withFile<T>(path: PathBytes, use: (fd: number) => T): T {
  * from bringing more into the file than the transaction sees, and the log from beginning anew while the transaction needs
  * it; what the file holds of that half way is in the log, too. What is added to the log meanwhile is later commits, of
  * which SQLite takes the whole ones. Source: https://sqlite.org/walformat.html, "WAL Locks".
+ *
+ * A transaction that began when all of the log was in the file needs none of it, and then the log may begin anew: a copy
+ * of it could hold some of its former commits, older than the file, and would take pages of it back to them. The file
+ * alone is what the transaction sees then, so that copy is left out.
  */
 async function copyLocked(path: PathBytes, copy: string, options: SnapshotOptions): Promise<void> {
   const fd = openAt(AT_CWD, path, OPEN.read | OPEN.noFollow | OPEN.nonBlocking);
@@ -152,8 +156,10 @@ async function copyLocked(path: PathBytes, copy: string, options: SnapshotOption
       database.exec("PRAGMA busy_timeout=0"); // the runtime's own is 5 s, all of it blocking: we pause between tries
       await beginRead(database, path, options);
       if (!isAt(path, fd)) throw new LibcError(`copy database ${showPath(path)}`, "ESTALE");
+      const log = readLogHeader(path);
       await copyAside(fd, pathBytes(copy), options.signal);
-      await copyLog(path, copy, options.signal);
+      if (log !== null) await copyLog(path, copy, options.signal);
+      if (readLogHeader(path) !== log) await removeIfPresent(`${copy}-wal`);
       database.exec("COMMIT");
     } finally {
       database.close();
@@ -163,9 +169,20 @@ async function copyLocked(path: PathBytes, copy: string, options: SnapshotOption
   }
 }
 
+/** Magic, sizes, count of its beginnings, salts, checksums: written before the first frame of each beginning. */
+const LOG_HEADER_BYTES = 32;
+
+/** Null: there is no log, or none that has begun. */
+function readLogHeader(path: PathBytes): string | null {
+  if (companion(path, "-wal") === null) return null;
+  return withFile(withSuffix(path, "-wal"), (fd) => {
+    const header = new Uint8Array(LOG_HEADER_BYTES);
+    return readAt(fd, header, 0) === header.length ? header.toHex() : null;
+  });
+}
+
 /** Nobody locks the log itself, so it may be opened and closed meanwhile. */
 async function copyLog(path: PathBytes, copy: string, signal: AbortSignal | undefined): Promise<void> {
-  if (companion(path, "-wal") === null) return;
   const fd = openAt(AT_CWD, withSuffix(path, "-wal"), OPEN.read | OPEN.noFollow | OPEN.nonBlocking);
   try {
     await copyAside(fd, pathBytes(`${copy}-wal`), signal);

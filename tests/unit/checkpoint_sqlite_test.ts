@@ -203,6 +203,45 @@ Deno.test("snapshot is one commit while other processes write", async () => {
   }
 });
 
+/** A signal that is never given, and calls `look` whenever somebody asks for it. */
+function askedSignal(look: () => void): AbortSignal {
+  const { signal } = new AbortController();
+  signal.throwIfAborted = look;
+  return signal;
+}
+
+Deno.test("snapshot takes nothing of a log that begins anew while it is copied", async () => {
+  await using folder = scratchFolder("sqlite-");
+  const scene = sceneIn(folder.path);
+  const app = open(scene.path, `${WAL}; ${ROWS}`);
+  app.exec("PRAGMA wal_checkpoint(PASSIVE)"); // all of the log is in the file: the next commit begins it anew
+  const header = () => Deno.readFileSync(`${scene.path}-wal`).subarray(0, 32).toHex();
+  const before = header();
+  let asked = 0;
+  const signal = askedSignal(() => {
+    if (asked++ === 1) app.exec("INSERT INTO t VALUES (1000, 'later')");
+  });
+  assert.equal(await snapshotDatabase(pathBytes(scene.path), scene.copy, { clock, signal }), "locked");
+  assert.ok(asked > 1);
+  assert.notEqual(header(), before);
+  assert.equal(count(scene.copy), 500, "what the transaction saw, and nothing of the new log");
+  app.close();
+});
+
+Deno.test("snapshot takes the log with what is added to it while it is copied", async () => {
+  await using folder = scratchFolder("sqlite-");
+  const scene = sceneIn(folder.path);
+  const app = open(scene.path, `${WAL}; ${ROWS}`);
+  let asked = 0;
+  const signal = askedSignal(() => {
+    if (asked++ === 1) app.exec("INSERT INTO t VALUES (1000, 'later'); PRAGMA wal_checkpoint(PASSIVE)");
+  });
+  assert.equal(await snapshotDatabase(pathBytes(scene.path), scene.copy, { clock, signal }), "locked");
+  assert.ok(asked > 1);
+  assert.ok(count(scene.copy) >= 500);
+  app.close();
+});
+
 /** A writer that hardly pauses may hold its lock at each look. */
 async function takeUnlessBusy(scene: Scene): Promise<void> {
   const short = { ...clock, sleep: () => new Promise<void>((resolve) => setTimeout(resolve, 1)) };
