@@ -120,6 +120,8 @@ function bind(libc: Libc): LibcSpawn {
   const numberBytes = new Uint8Array(number.buffer);
   const ends = new Int32Array(2);
   const endsBytes = new Uint8Array(ends.buffer);
+  /** What the call in hand knows by address alone: nothing else keeps it from the garbage collector. */
+  const addressed: { texts: readonly unknown[] } = { texts: [] };
 
   return {
     spawn({ path, argv, env, cwd, descriptors, ownSession }) {
@@ -132,6 +134,7 @@ function bind(libc: Libc): LibcSpawn {
         if (cwd !== null) libc.posix_spawn_file_actions_addchdir_np(actions, textBytes(cwd));
         const args = listOf(argv);
         const variables = listOf(Object.entries(env).map(([name, value]) => `${name}=${value}`));
+        addressed.texts = [args.block, variables.block];
         const result = libc.posix_spawn(
           numberBytes,
           textBytes(path),
@@ -181,7 +184,7 @@ function textBytes(text: string): Uint8Array<ArrayBuffer> {
   return new TextEncoder().encode(`${text}\0`);
 }
 
-/** A null-ended list of addresses of texts; `block`, which holds the texts, must outlive the call that reads it. */
+/** A null-ended list of addresses of texts; `block`, which holds the texts, must be kept until the call has read it. */
 function listOf(texts: readonly string[]) {
   const block = textBytes(texts.join("\0"));
   const pointers = new BigUint64Array(texts.length + 1);
