@@ -115,7 +115,7 @@ export type TermEffect =
   | { readonly type: "swap-head"; readonly change: HeadChange }
   /** No earlier swap of ours may land any more. Learns `head`. */
   | { readonly type: "settle-head" }
-  /** Packs, then index, then root object: garbage until the head names them. Learns `made`. */
+  /** Packs, index and root object, acknowledged: garbage until the head names them. Learns `made`. */
   | { readonly type: "upload" }
   /** A root object with old items. Learns `composed`. */
   | {
