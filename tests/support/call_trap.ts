@@ -26,7 +26,8 @@ export function straceArgs(
 }
 
 const LIMIT_MS = 30_000;
-const RELEASE_MS = 5_000;
+/** Whoever is traced beside the dead stands still meanwhile, a manager with its lease among them. */
+const RELEASE_MS = 1_000;
 
 function textOf(path: string): string {
   try {

@@ -259,7 +259,7 @@ export class ManagerProcess {
         Deno.kill(pid, "SIGKILL");
       } catch { /* gone */ }
     }
-    await this.exit(10_000);
+    await Promise.all([this.exit(10_000), ...pids.map(freeOfTracer)]);
   }
 
   /** Waits for the end and returns the exit code (128 + n for a signal). */
@@ -287,6 +287,38 @@ export class ManagerProcess {
 
   async [Symbol.asyncDispose](): Promise<void> {
     await this.killTree().catch(() => {});
+  }
+}
+
+const TRACER_MS = 1_000;
+
+/**
+ * An strace may never take the end of a process that it has killed, and then holds on to all that it traces. The dead are
+ * given to it for a while; then it is killed, and the kernel lets go.
+ */
+async function freeOfTracer(pid: number): Promise<void> {
+  const end = Date.now() + TRACER_MS;
+  for (;;) {
+    const tracer = tracerOfDead(pid);
+    if (tracer === 0) return;
+    if (Date.now() > end) {
+      try {
+        Deno.kill(tracer, "SIGKILL");
+      } catch { /* gone */ }
+      return;
+    }
+    await new Promise((resolve) => setTimeout(resolve, 20));
+  }
+}
+
+/** 0: it lives, or nobody traces it. */
+function tracerOfDead(pid: number): number {
+  try {
+    const status = Deno.readTextFileSync(`/proc/${pid}/status`);
+    if (!/^State:\s+Z/m.test(status)) return 0;
+    return Number(/^TracerPid:\s+(\d+)$/m.exec(status)?.[1] ?? 0);
+  } catch {
+    return 0;
   }
 }
 
