@@ -19,6 +19,7 @@ import {
   tableOf,
 } from "./index_recovery.ts";
 import { type LenientManifest, readLeniently } from "./lenient_manifest.ts";
+import { comparePaths } from "./manifest.ts";
 import { fetchLeniently } from "./pack_check.ts";
 import { Pacer } from "./pacer.ts";
 import type { FilesItem } from "./records.ts";
@@ -181,7 +182,8 @@ function divide(root: string, manifest: LenientManifest, isLost: (id: string) =>
   const folders = manifest.entries.filter(({ entry }) =>
     entry.type === "directory" && needed.has(byteText(entry.path))
   );
-  return { whole, incomplete: [...folders, ...incomplete], files };
+  const inOrder = [...folders, ...incomplete].sort((a, b) => comparePaths(a.entry.path, b.entry.path));
+  return { whole, incomplete: inOrder, files };
 }
 
 /** Content with holes for what is lost, up to the size of the file. */
