@@ -5,6 +5,7 @@
  * a shell does.
  */
 
+import { errnoReader } from "./errno.ts";
 import { moveToForeground } from "./foreground.ts";
 
 /** Plain data: it goes over the command line, so it never holds a secret. */
@@ -54,7 +55,6 @@ const ERRNO_TEXT: Readonly<Record<number, string>> = {
 };
 
 const SYMBOLS = {
-  __errno_location: { parameters: [], result: "pointer" },
   setgroups: { parameters: ["usize", "buffer"], result: "i32" },
   setgid: { parameters: ["u32"], result: "i32" },
   setuid: { parameters: ["u32"], result: "i32" },
@@ -69,8 +69,7 @@ const SYMBOLS = {
 export function execMain([planText = "{}", ...argv]: readonly string[]): number {
   const plan: ExecPlan = JSON.parse(planText);
   const { symbols } = Deno.dlopen("libc.so.6", SYMBOLS);
-  const location = symbols.__errno_location();
-  const errno = () => location === null ? 0 : new Deno.UnsafePointerView(location).getInt32();
+  const errno = errnoReader();
   const command = argv[0] ?? "";
   const fail = (what: string, number: number): number => {
     const text = `state-manager: start ${command}: ${what}: ${ERRNO_TEXT[number] ?? `errno ${number}`}\n`;

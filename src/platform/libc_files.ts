@@ -4,6 +4,7 @@
  * Paths are bytes. Every failure is a LibcError that shows the path; no call here leaves a descriptor behind.
  */
 
+import { errnoReader } from "./errno.ts";
 import { StateManagerError } from "./errors.ts";
 
 /** Bytes of a path or name, without the closing NUL. */
@@ -88,7 +89,6 @@ export function isErrno(error: unknown, ...names: string[]): error is LibcError 
 }
 
 const LIBC_SYMBOLS = {
-  __errno_location: { parameters: [], result: "pointer" },
   geteuid: { parameters: [], result: "u32" },
   getegid: { parameters: [], result: "u32" },
   openat: { parameters: ["i32", "buffer", "i32", "u32"], result: "i32" },
@@ -129,12 +129,7 @@ const LIBC_SYMBOLS = {
 
 function openLibc() {
   const symbols = Deno.dlopen("libc.so.6", LIBC_SYMBOLS).symbols;
-  const location = symbols.__errno_location();
-  if (location === null) throw new StateManagerError("internal", "open libc: no errno, wanted its address");
-  // The address belongs to this thread, and JavaScript never changes threads. Reading it is no C call, so nothing
-  // comes between the failed call and its errno.
-  const errno = new Deno.UnsafePointerView(location);
-  return { symbols, errno: () => errno.getInt32() };
+  return { symbols, errno: errnoReader() };
 }
 
 let opened: ReturnType<typeof openLibc> | undefined;

@@ -4,6 +4,8 @@
  * Where libc cannot be opened (another libc, no FFI) everything here answers "not done" and the manager goes on.
  */
 
+import { errnoReader } from "./errno.ts";
+
 const PR_SET_CHILD_SUBREAPER = 36;
 const RLIMIT_NOFILE = 7;
 const WNOHANG = 1;
@@ -27,7 +29,6 @@ function openLibc() {
       signal: { parameters: ["i32", "usize"], result: "usize" },
       pthread_sigmask: { parameters: ["i32", "buffer", "buffer"], result: "i32" },
       kill: { parameters: ["i32", "i32"], result: "i32" },
-      __errno_location: { parameters: [], result: "pointer" },
     }).symbols;
   } catch {
     return undefined;
@@ -53,11 +54,9 @@ export function isSubreaper(): boolean {
 /** False where no process, no zombie either, is a member of the group; true also where that cannot be told. */
 export function mayHaveMembers(groupId: number): boolean {
   const calls = libc();
-  if (calls === undefined || !Number.isInteger(groupId) || groupId <= 1 || calls.kill(-groupId, 0) === 0) {
-    return true;
-  }
-  const location = calls.__errno_location();
-  return location === null || new Deno.UnsafePointerView(location).getInt32() !== ESRCH;
+  if (calls === undefined || !Number.isInteger(groupId) || groupId <= 1) return true;
+  const errno = errnoReader();
+  return calls.kill(-groupId, 0) === 0 || errno() !== ESRCH;
 }
 
 /** Only KILL and STOP reach this process from now on. For one that starts no children: they would inherit it. */

@@ -4,6 +4,8 @@
  * more memory we have, and everybody waits meanwhile; this one borrows our memory until the program is there.
  */
 
+import { errnoReader } from "./errno.ts";
+
 const POSIX_SPAWN_SETSIGDEF = 0x04;
 const POSIX_SPAWN_SETSIGMASK = 0x08;
 const POSIX_SPAWN_SETSID = 0x80;
@@ -36,7 +38,6 @@ function openLibc() {
       posix_spawn_file_actions_adddup2: { parameters: ["buffer", "i32", "i32"], result: "i32" },
       posix_spawn_file_actions_addchdir_np: { parameters: ["buffer", "buffer"], result: "i32" },
       posix_spawn_file_actions_destroy: { parameters: ["buffer"], result: "i32" },
-      __errno_location: { parameters: [], result: "pointer" },
       strerror: { parameters: ["i32"], result: "pointer" },
       syscall: { parameters: ["i64", "i64", "i64"], result: "i64" },
       waitpid: { parameters: ["i32", "buffer", "i32"], result: "i32" },
@@ -105,8 +106,7 @@ export function libcSpawn(): LibcSpawn | null {
 }
 
 function bind(libc: Libc): LibcSpawn {
-  const location = libc.__errno_location();
-  const errno = () => location === null ? 0 : new Deno.UnsafePointerView(location).getInt32();
+  const errno = errnoReader();
   const failed = (number: number) => {
     const text = libc.strerror(number);
     return new ErrnoError(number, text === null ? "failed" : new Deno.UnsafePointerView(text).getCString());

@@ -4,7 +4,7 @@
  * "EOPNOTSUPP": the filesystem has none at all).
  */
 
-import { StateManagerError } from "./errors.ts";
+import { errnoReader } from "./errno.ts";
 import { libcError, type PathBytes, pathBytes, showPath } from "./libc_files.ts";
 
 /**
@@ -22,7 +22,6 @@ const SHORT_LIST_BYTES = 256;
 const NAME_BYTES_MAX = 256;
 
 const SYMBOLS = {
-  __errno_location: { parameters: [], result: "pointer" },
   flistxattr: { parameters: ["i32", "buffer", "usize"], result: "isize" },
   llistxattr: { parameters: ["buffer", "buffer", "usize"], result: "isize" },
   fgetxattr: { parameters: ["i32", "buffer", "buffer", "usize"], result: "isize" },
@@ -35,10 +34,7 @@ const SYMBOLS = {
 
 function openLibc() {
   const symbols = Deno.dlopen("libc.so.6", SYMBOLS).symbols;
-  const location = symbols.__errno_location();
-  if (location === null) throw new StateManagerError("internal", "open libc: no errno, wanted its address");
-  const errno = new Deno.UnsafePointerView(location); // this thread's; see libc_files.ts
-  return { symbols, errno: () => errno.getInt32() };
+  return { symbols, errno: errnoReader() };
 }
 
 let opened: ReturnType<typeof openLibc> | undefined;
