@@ -7,7 +7,7 @@
 import { StateManagerError } from "../platform/errors.ts";
 import { type Random, ulid } from "../platform/random.ts";
 import { databasesOf, type HeadFacts, summariesOf } from "./create.ts";
-import { type BatchedTree, graftPaths } from "./graft.ts";
+import { graftPaths } from "./graft.ts";
 import { idToText, indexKey, rootKey, sha256Hex } from "./ids.ts";
 import { encodeIndexes } from "./index_format.ts";
 import { type IndexRef, loadIndexes } from "./index_store.ts";
@@ -17,6 +17,7 @@ import { encodeJson, type FilesItem, FORMAT, type RootObject } from "./records.t
 import { openCheckpoint, type Opened, type ReadEnvironment, readThrough } from "./restore.ts";
 import { BATCH_ENTRIES, fetchManifest, loadRoot } from "./root_reader.ts";
 import type { CheckpointRecord, DatabasePosition, ManifestEntry } from "./types.ts";
+import type { BatchedTree } from "./wanted_tree.ts";
 
 export interface ComposeRequest {
   readonly id: string;

@@ -9,6 +9,7 @@ import { isError, StateManagerError } from "../platform/errors.ts";
 import { ensureFolder } from "../platform/files.ts";
 import { mappedInodes } from "../platform/mapped_files.ts";
 import { type Random, ulid } from "../platform/random.ts";
+import { settleAll } from "../platform/settle.ts";
 import type { ObjectStore } from "../storage/object_store.ts";
 import { CopyFolder } from "./captured_files.ts";
 import type { ChunkTable } from "./chunk_table.ts";
@@ -183,7 +184,7 @@ class Creation {
     const sent = await this.#writing?.sender.sendRest() ?? [];
     // Beside the last packs, since nothing names any of it before the head does: when all is acknowledged. Likewise the
     // cache: while its chunks are in no index of the head they are stored again.
-    const [indexes, record] = await allSettled([
+    const [indexes, record] = await settleAll([
       this.#writeIndexes(sent),
       this.#writeRoot(items, databases),
       this.#saveCaches(changed, items),
@@ -440,14 +441,6 @@ class Creation {
       durationMs: this.#environment.clock.monotonicMs() - this.#startedMs,
     };
   }
-}
-
-/** Like `Promise.all`, but when it rejects, nothing of it goes on. */
-async function allSettled<T extends readonly unknown[]>(
-  promises: readonly [...{ [K in keyof T]: Promise<T[K]> | T[K] }],
-): Promise<T> {
-  await Promise.allSettled(promises);
-  return await Promise.all(promises) as unknown as T;
 }
 
 /** What the table knows of these packs, in the form of packs that were just sent. */

@@ -1,22 +1,18 @@
 /**
  * The tree of a restore of single paths: what is there now, with some paths as they were in an older tree. What swap.ts
- * does to the live folder, said of manifests; both must come to the same. Each tree is
- * read a few times rather than held: it may have a million entries. Pure.
+ * does to the live folder, said of manifests; both must come to the same. Each tree is read a few times rather than held:
+ * it may have a million entries. Pure.
  */
 
 import { StateManagerError } from "../platform/errors.ts";
 import { byteText } from "./byte_text.ts";
 import { comparePaths } from "./manifest.ts";
-import { isBelow, PathSelection } from "./path_filter.ts";
+import { isBelow, LinkCarriers, selectPaths } from "./path_filter.ts";
 import type { ManifestEntry, TreeEntry } from "./types.ts";
+import { type BatchedTree, entriesOf } from "./wanted_tree.ts";
 
 /** What SQLite keeps beside a database. Of another content than the database it would be played into it. */
 export const SQLITE_COMPANIONS = ["-wal", "-shm", "-journal"] as const;
-
-/** A tree as it is read: batch by batch, in path order, as often as it is asked for. */
-export interface BatchedTree {
-  batches(): Iterable<readonly ManifestEntry[]>;
-}
 
 /**
  * `current` with all that is at and below `paths` (byte texts) replaced by what `source` has there, in path order.
@@ -71,30 +67,14 @@ export function graftPaths(
   };
 }
 
-function* entriesOf(tree: BatchedTree): Generator<ManifestEntry> {
-  for (const batch of tree.batches()) yield* batch;
-}
-
 function* selectedOf(tree: BatchedTree, paths: readonly string[], root: string): Generator<ManifestEntry> {
-  const selection = new PathSelection(paths, root);
-  for (const batch of tree.batches()) yield* selection.select(batch);
-  selection.finish();
+  for (const batch of selectPaths(tree.batches(), paths, root)) yield* batch;
 }
 
 /** The entries that stay; of hard links whose first one goes, the next carries the content. */
 function* withCarriers(tree: BatchedTree, stays: (path: string) => boolean): Generator<ManifestEntry> {
-  const content = new Map<number, ManifestEntry["parts"]>();
-  const carried = new Set<number>();
-  for (const { entry, parts } of entriesOf(tree)) {
-    const { linkGroup } = entry;
-    if (linkGroup !== undefined && parts.length > 0) content.set(linkGroup, parts);
-    if (!stays(byteText(entry.path))) continue;
-    if (linkGroup === undefined || carried.has(linkGroup)) yield { entry, parts };
-    else {
-      carried.add(linkGroup);
-      yield { entry, parts: content.get(linkGroup) ?? [] };
-    }
-  }
+  const carriers = new LinkCarriers();
+  for (const member of entriesOf(tree)) yield* carriers.take(member, ({ path }) => stays(byteText(path)));
 }
 
 /** Two lists in path order that share no path, as one. */

@@ -21,67 +21,55 @@ export function parseInnerPath(text: string): string {
 }
 
 /**
- * The entries at and below `paths` (byte text), with the folders above them. Of a group of hard links the first one that
- * is taken carries the content. `not-found` for a path that the tree does not have.
+ * The entries at and below `paths` (byte text) of a tree that comes in batches, in path order, with the folders above
+ * them. Of a group of hard links the first one that is taken carries the content. `not-found`, when all has come, for a
+ * path that the tree does not have.
  */
-export function selectPaths(
-  entries: readonly ManifestEntry[],
+export function* selectPaths(
+  batches: Iterable<readonly ManifestEntry[]>,
   paths: readonly string[],
   root: string,
-): readonly ManifestEntry[] {
-  const selection = new PathSelection(paths, root);
-  const selected = selection.select(entries);
-  selection.finish();
-  return selected;
+): Generator<readonly ManifestEntry[]> {
+  const wanted = new Set(paths);
+  const above = new Set(
+    paths.flatMap((path) => [...path.matchAll(/\//g)].map(({ index }) => path.slice(0, index))),
+  );
+  above.add("");
+  const found = new Set<string>();
+  const takes = ({ path: bytes, type }: ManifestEntry["entry"]) => {
+    const path = byteText(bytes);
+    const inside = innermostOf(path, wanted);
+    if (inside !== null) found.add(inside);
+    return inside !== null || (above.has(path) && type === "directory");
+  };
+  const carriers = new LinkCarriers();
+  for (const entries of batches) yield entries.flatMap((member) => carriers.take(member, takes));
+  if (paths.every((path) => found.has(path))) return;
+  throw new StateManagerError(
+    "not-found",
+    `restore files "${root}": the checkpoint does not have that path`,
+    {
+      hint: "list what it has, or name another checkpoint; paths are relative to the files root",
+    },
+  );
 }
 
-/** The same for a tree that comes in batches, in path order. */
-export class PathSelection {
-  readonly #paths: readonly string[];
-  readonly #root: string;
-  readonly #wanted: ReadonlySet<string>;
-  /** The folders above the wanted paths. */
-  readonly #above: ReadonlySet<string>;
-  readonly #found = new Set<string>();
+/** For a part of a tree, entry by entry: of a group of hard links the first one that is taken carries the content. */
+export class LinkCarriers {
   readonly #content = new Map<number, ManifestEntry["parts"]>();
   readonly #carried = new Set<number>();
 
-  constructor(paths: readonly string[], root: string) {
-    this.#paths = paths;
-    this.#root = root;
-    this.#wanted = new Set(paths);
-    const above = paths.flatMap((path) => [...path.matchAll(/\//g)].map(({ index }) => path.slice(0, index)));
-    this.#above = new Set([...above, ""]);
-  }
-
-  select(entries: readonly ManifestEntry[]): readonly ManifestEntry[] {
-    const selected: ManifestEntry[] = [];
-    for (const { entry, parts } of entries) {
-      const { linkGroup } = entry;
-      if (linkGroup !== undefined && parts.length > 0) this.#content.set(linkGroup, parts);
-      const path = byteText(entry.path);
-      const inside = innermostOf(path, this.#wanted);
-      if (inside !== null) this.#found.add(inside);
-      if (inside === null && !(this.#above.has(path) && entry.type === "directory")) continue;
-      if (linkGroup === undefined || this.#carried.has(linkGroup)) selected.push({ entry, parts });
-      else {
-        this.#carried.add(linkGroup);
-        selected.push({ entry, parts: this.#content.get(linkGroup) ?? [] });
-      }
-    }
-    return selected;
-  }
-
-  /** After the last batch: `not-found` for a path that did not come. */
-  finish(): void {
-    if (this.#paths.every((path) => this.#found.has(path))) return;
-    throw new StateManagerError(
-      "not-found",
-      `restore files "${this.#root}": the checkpoint does not have that path`,
-      {
-        hint: "list what it has, or name another checkpoint; paths are relative to the files root",
-      },
-    );
+  /** The entry as it is in the part; none where `takes` says that it is left out. */
+  take(
+    { entry, parts }: ManifestEntry,
+    takes: (entry: ManifestEntry["entry"]) => boolean,
+  ): readonly ManifestEntry[] {
+    const { linkGroup } = entry;
+    if (linkGroup !== undefined && parts.length > 0) this.#content.set(linkGroup, parts);
+    if (!takes(entry)) return [];
+    if (linkGroup === undefined || this.#carried.has(linkGroup)) return [{ entry, parts }];
+    this.#carried.add(linkGroup);
+    return [{ entry, parts: this.#content.get(linkGroup) ?? [] }];
   }
 }
 

@@ -25,7 +25,7 @@ import { scanTree } from "./scan.ts";
 import { freeSpaceAt, requireSpaceForAll, type SpaceClaim } from "./space.ts";
 import { stageRoot, type StageTarget } from "./stage_root.ts";
 import { openStageRunner } from "./stage_runner.ts";
-import { type WantedPart, type WantedTree, wantedTree } from "./wanted_tree.ts";
+import { entriesOf, type WantedPart, type WantedTree, wantedTree } from "./wanted_tree.ts";
 import type {
   ArchiveProgress,
   ArchiveTotals,
@@ -295,19 +295,19 @@ export async function planRestore(request: PlanRequest, environment: ReadEnviron
     const { live, paths } = target;
     roots.push({
       name: target.name,
-      differences: differencesOf(entriesOf(tree), live === undefined ? [] : thereNow(live), {
-        paths: request.paths,
-        isInScope: paths === undefined ? () => true : (path) => isBelow(byteText(path), paths),
-      }),
+      differences: differencesOf(
+        entriesOf(tree).map(({ entry }) => entry),
+        live === undefined ? [] : thereNow(live),
+        {
+          paths: request.paths,
+          isInScope: paths === undefined ? () => true : (path) => isBelow(byteText(path), paths),
+        },
+      ),
       neededBytes: tree.need.bytes,
       freeBytes: freeSpaceAt(target.into).bytes,
     });
   }
   return { totals: { ...totals, durationMs: environment.clock.monotonicMs() - startedMs }, roots };
-}
-
-function* entriesOf(tree: WantedTree): Generator<TreeEntry> {
-  for (const entries of tree.batches()) for (const { entry } of entries) yield entry;
 }
 
 function* thereNow(live: FilesRoot): Generator<TreeEntry> {

@@ -5,6 +5,7 @@
  */
 
 import { AT_CWD, closeFd, isErrno, OPEN, openAt, pathBytes, showPath } from "../platform/libc_files.ts";
+import { settleAll } from "../platform/settle.ts";
 import { byteText } from "./byte_text.ts";
 import type { ChunkTable } from "./chunk_table.ts";
 import type { BlobReading } from "./chunk_reader.ts";
@@ -192,7 +193,7 @@ class StageRun {
           reused += bytes;
         }
       };
-      await allSettled(Array.from({ length: LOCAL_JOBS }, line));
+      await settleAll(Array.from({ length: LOCAL_JOBS }, line));
     } finally {
       closeFd(source);
     }
@@ -258,13 +259,6 @@ function jobPart({ folder, owner, files }: StagePart): Pick<StagePart, "folder" 
 /** A transfer takes the whole buffer: a view of a larger one is copied before. */
 function ownBuffer(bytes: Uint8Array<ArrayBuffer>): Uint8Array<ArrayBuffer> {
   return bytes.length === bytes.buffer.byteLength ? bytes : bytes.slice();
-}
-
-/** Waits for all, so that nothing runs on behind an error. */
-async function allSettled(lines: readonly Promise<void>[]): Promise<void> {
-  const results = await Promise.allSettled(lines);
-  const failed = results.find((result) => result.status === "rejected");
-  if (failed !== undefined) throw failed.reason;
 }
 
 function openIfPresent(folder: string): number | null {

@@ -4,6 +4,7 @@
  */
 
 import { asStateManagerError, type ErrorCode } from "../platform/errors.ts";
+import { settleAll } from "../platform/settle.ts";
 import type { ObjectStore } from "../storage/object_store.ts";
 import { packKey } from "./ids.ts";
 import type { Names } from "./prune_rules.ts";
@@ -63,6 +64,5 @@ async function deleteAll(
       }
     }
   };
-  const results = await Promise.allSettled(Array.from({ length: DELETES_IN_FLIGHT }, worker));
-  for (const result of results) if (result.status === "rejected") throw result.reason;
+  await settleAll(Array.from({ length: DELETES_IN_FLIGHT }, worker));
 }

@@ -3,18 +3,27 @@
  * A tree of one batch is kept as it was read; a larger one is read twice, first for what it needs as a whole.
  */
 
-import { PathSelection } from "./path_filter.ts";
+import { selectPaths } from "./path_filter.ts";
 import { BATCH_ENTRIES, type StoredManifest } from "./root_reader.ts";
 import { type SpaceNeed, SpaceTally } from "./space.ts";
 import type { ManifestEntry } from "./types.ts";
 
-export interface WantedTree {
+/** A tree as it is read. */
+export interface BatchedTree {
+  /** In path order, as often as it is called; one batch at least. */
+  batches(): Iterable<readonly ManifestEntry[]>;
+}
+
+/** One by one. */
+export function* entriesOf(tree: BatchedTree): Generator<ManifestEntry> {
+  for (const batch of tree.batches()) yield* batch;
+}
+
+export interface WantedTree extends BatchedTree {
   readonly entries: number;
   /** Of files, holes included; of hard links once. */
   readonly bytes: number;
   readonly need: SpaceNeed;
-  /** In path order, as often as it is called; one batch at least. */
-  batches(): Iterable<readonly ManifestEntry[]>;
 }
 
 /** What of a files root. */
@@ -50,17 +59,12 @@ export function wantedTree(
   };
 }
 
-function* selected(
+function selected(
   manifest: StoredManifest,
   name: string,
   paths: readonly string[] | undefined,
   batchEntries: number,
-): Generator<readonly ManifestEntry[]> {
-  if (paths === undefined) {
-    yield* manifest.batches(batchEntries);
-    return;
-  }
-  const selection = new PathSelection(paths, name);
-  for (const batch of manifest.batches(batchEntries)) yield selection.select(batch);
-  selection.finish();
+): Iterable<readonly ManifestEntry[]> {
+  const batches = manifest.batches(batchEntries);
+  return paths === undefined ? batches : selectPaths(batches, paths, name);
 }

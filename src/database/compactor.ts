@@ -12,6 +12,7 @@ import type { Clock } from "../platform/clock.ts";
 import { asStateManagerError, isError, StateManagerError } from "../platform/errors.ts";
 import type { LocalFiles } from "../platform/local_files.ts";
 import { Turns } from "../platform/turns.ts";
+import { settleAll } from "../platform/settle.ts";
 import type { ObjectStore } from "../storage/object_store.ts";
 import type { Send } from "./compaction_source.ts";
 import {
@@ -300,9 +301,7 @@ export class Compactor {
         this.#counts.deletedFiles++;
       }
     };
-    const workers = Array.from({ length: DELETES_AT_ONCE }, work);
-    const [failed] = (await Promise.allSettled(workers)).filter((each) => each.status === "rejected");
-    if (failed !== undefined) throw failed.reason;
+    await settleAll(Array.from({ length: DELETES_AT_ONCE }, work));
   }
 
   #sender(signal: AbortSignal): Send {

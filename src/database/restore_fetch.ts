@@ -4,6 +4,7 @@
  */
 
 import { isError, StateManagerError } from "../platform/errors.ts";
+import { settleAll } from "../platform/settle.ts";
 import type { ObjectStore, StoredObject } from "../storage/object_store.ts";
 import type { KeptPieces, PieceRange } from "./kept_pieces.ts";
 import { LTX_HEADER_BYTES, type LtxHeader, readHeader } from "./ltx/mod.ts";
@@ -104,9 +105,7 @@ async function mapBounded<T, R>(items: readonly T[], use: (item: T) => Promise<R
       next = items.length; // no further requests after the first error
       throw error;
     }));
-  const outcomes = await Promise.allSettled(workers);
-  const failed = outcomes.find((outcome) => outcome.status === "rejected");
-  if (failed !== undefined) throw failed.reason;
+  await settleAll(workers);
   return results;
 }
 

@@ -1,6 +1,6 @@
 /** Kills a process, by strace, at a system call that it makes. Needs strace and the right to trace. */
 
-import { waitFor } from "./manager_process.ts";
+import { tracerOfDead, waitFor } from "./manager_process.ts";
 
 export const haveStrace = new Deno.Command("sh", { args: ["-c", "strace -o /dev/null true"], stderr: "null" })
   .outputSync().success;
@@ -50,11 +50,9 @@ function isTraced(pid: number): boolean {
 
 /** A process that has ended, whose end its tracer has not taken. */
 function hasDead(tracer: number): boolean {
-  return [...Deno.readDirSync("/proc")].some(({ name }) => {
-    if (!/^\d+$/.test(name)) return false;
-    const status = textOf(`/proc/${name}/status`);
-    return new RegExp(`^TracerPid:\\s+${tracer}$`, "m").test(status) && /^State:\s+Z/m.test(status);
-  });
+  return [...Deno.readDirSync("/proc")].some(({ name }) =>
+    /^\d+$/.test(name) && tracerOfDead(Number(name)) === tracer
+  );
 }
 
 /** A strace at work on a process that runs already, and on the children that it starts from then on. */

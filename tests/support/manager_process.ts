@@ -312,7 +312,7 @@ async function freeOfTracer(pid: number): Promise<void> {
 }
 
 /** 0: it lives, or nobody traces it. */
-function tracerOfDead(pid: number): number {
+export function tracerOfDead(pid: number): number {
   try {
     const status = Deno.readTextFileSync(`/proc/${pid}/status`);
     if (!/^State:\s+Z/m.test(status)) return 0;

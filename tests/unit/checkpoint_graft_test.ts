@@ -1,10 +1,11 @@
 /** The tree of a restore of single paths, in manifests. What a swap makes of a live folder is compared in the model test. */
 
 import assert from "node:assert/strict";
-import { type BatchedTree, graftPaths } from "../../src/checkpoint/graft.ts";
+import { graftPaths } from "../../src/checkpoint/graft.ts";
 import { ManifestCheck } from "../../src/checkpoint/manifest_check.ts";
 import type { ManifestEntry, TreeEntry } from "../../src/checkpoint/types.ts";
 import { isError } from "../../src/platform/errors.ts";
+import type { BatchedTree } from "../../src/checkpoint/wanted_tree.ts";
 import { pathBytes } from "../../src/platform/libc_files.ts";
 
 function tree(...lines: readonly (readonly [string, string, Partial<TreeEntry>?])[]): ManifestEntry[] {

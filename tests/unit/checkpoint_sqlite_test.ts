@@ -164,6 +164,23 @@ Deno.test("snapshot after kill -9 in a rollback journal's transaction is the sta
   copy.close();
 });
 
+/** Runs `script` in a process of its own, which says a line when it writes, until `action` has ended. */
+async function whileWriting(script: string, action: () => Promise<void>): Promise<void> {
+  const writer = new Deno.Command(Deno.execPath(), {
+    args: ["eval", "--no-config", script],
+    stdout: "piped",
+  }).spawn();
+  const output = writer.stdout.getReader();
+  try {
+    await output.read(); // it writes now
+    await action();
+  } finally {
+    writer.kill("SIGKILL");
+    await writer.status;
+    await output.cancel();
+  }
+}
+
 Deno.test("snapshot is one commit while other processes write", async () => {
   await using folder = scratchFolder("sqlite-");
   const scene = sceneIn(folder.path);
@@ -178,13 +195,7 @@ Deno.test("snapshot is one commit while other processes write", async () => {
       db.exec("BEGIN; INSERT INTO t VALUES(" + i + ", randomblob(2000)); INSERT INTO u VALUES(" + i + "); COMMIT");
       if (i === 100) console.log("writing");
     }`;
-  const writer = new Deno.Command(Deno.execPath(), {
-    args: ["eval", "--no-config", script],
-    stdout: "piped",
-  }).spawn();
-  const output = writer.stdout.getReader();
-  try {
-    await output.read(); // it writes now
+  await whileWriting(script, async () => {
     for (let i = 0; i < 3; i++) {
       await take(scene);
       const copy = new DatabaseSync(scene.copy);
@@ -196,11 +207,7 @@ Deno.test("snapshot is one commit while other processes write", async () => {
       assert.ok(Number(row?.["t"]) > 100);
       Deno.removeSync(scene.copy);
     }
-  } finally {
-    writer.kill("SIGKILL");
-    await writer.status;
-    await output.cancel();
-  }
+  });
 });
 
 /** A signal that is never given, and calls `look` whenever somebody asks for it. */
@@ -279,13 +286,7 @@ for (const mode of ["wal", "delete", "persist"]) {
       const db = new DatabaseSync(${JSON.stringify(scene.path)});
       db.exec("PRAGMA journal_mode=${mode}; PRAGMA synchronous=OFF");
       ${REWRITER}`;
-    const writer = new Deno.Command(Deno.execPath(), {
-      args: ["eval", "--no-config", script],
-      stdout: "piped",
-    }).spawn();
-    const output = writer.stdout.getReader();
-    try {
-      await output.read(); // it writes now
+    await whileWriting(script, async () => {
       const seen = new Set<number>();
       for (let i = 0; i < SNAPSHOTS || seen.size < 2; i++) {
         await takeUnlessBusy(scene);
@@ -297,11 +298,7 @@ for (const mode of ["wal", "delete", "persist"]) {
         seen.add(Number(row?.["least"]));
         Deno.removeSync(scene.copy);
       }
-    } finally {
-      writer.kill("SIGKILL");
-      await writer.status;
-      await output.cancel();
-    }
+    });
   });
 }
 

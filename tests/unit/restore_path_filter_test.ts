@@ -30,7 +30,7 @@ const TREE = [
   line("b/z", "file", {}, "z"),
 ];
 const select = (...paths: string[]) =>
-  selectPaths(TREE, paths, "data").map(({ entry, parts }) =>
+  [...selectPaths([TREE], paths, "data")].flat().map(({ entry, parts }) =>
     new TextDecoder().decode(entry.path) +
     parts.map((part) => part.kind === "chunk" ? `=${part.id}` : "").join("")
   );
