@@ -111,7 +111,8 @@ export class LogFile {
   #rotations = 0;
   /** Renamings, one after the other. */
   #renaming: Promise<void> = Promise.resolve();
-  #compressing = false;
+  /** Null: nothing is compressed just now. */
+  #compressing: Promise<void> | null = null;
   #working = false;
   #closed = false;
   #waiters: (() => void)[] = [];
@@ -166,28 +167,52 @@ export class LogFile {
   }
 
   /**
-   * What `look` makes of the files while none is renamed, and where `position` lies then. Null: that cannot be told, or is
-   * not written yet on a disk that is slow.
+   * What `look` makes of the files while none is renamed or opened, and where `position` lies then. Null: that cannot be
+   * told, or the disk is too slow.
    */
-  async at<T>(position: number, look: () => Promise<T>): Promise<{ found: T; place: PlaceInFile } | null> {
-    const { clock, firstPosition } = this.#options;
+  async at<T extends Disposable>(
+    position: number,
+    look: () => Promise<T | null>,
+  ): Promise<{ found: T; place: PlaceInFile } | null> {
+    const { clock } = this.#options;
     const deadlineMs = clock.monotonicMs() + SETTLE_MS;
     while (this.#passed < position) {
-      const waitMs = deadlineMs - clock.monotonicMs();
-      if (waitMs <= 0 || this.#closed) return null;
-      const done = new AbortController();
-      const passed = new Promise<void>((resolve) => this.#readers.push(resolve));
-      await Promise.race([passed, clock.sleep(waitMs, { signal: done.signal }).catch(() => {})]);
+      if (clock.monotonicMs() >= deadlineMs || this.#closed) return null;
+      await this.#until(deadlineMs, new Promise<void>((resolve) => this.#readers.push(resolve)));
+    }
+    let late = false;
+    const looked = this.#alone(async () => {
+      const found = late ? null : await look();
+      const place = this.#placeOf(position);
+      if (found !== null && place !== null) return { found, place };
+      found?.[Symbol.dispose]();
+      return null;
+    });
+    const result = await this.#until(deadlineMs, looked);
+    if (result !== undefined) return result;
+    late = true;
+    looked.then((tooLate) => tooLate?.found[Symbol.dispose](), () => {});
+    return null;
+  }
+
+  #placeOf(position: number): PlaceInFile | null {
+    const from = Math.max(position, this.#options.firstPosition);
+    if (from < this.#findableFrom) return null;
+    let bytesBack = this.#passed - from;
+    for (const loss of this.#losses) bytesBack -= Math.max(0, loss.to - Math.max(from, loss.from));
+    return { inode: this.#inode, sizeBytes: this.#sizeBytes ?? 0, bytesBack };
+  }
+
+  /** Undefined when the time has come first. */
+  async #until<T>(deadlineMs: number, what: Promise<T>): Promise<T | void> {
+    const { clock } = this.#options;
+    const done = new AbortController();
+    const waited = clock.sleep(Math.max(0, deadlineMs - clock.monotonicMs()), { signal: done.signal });
+    try {
+      return await Promise.race([what, waited.catch(() => {})]);
+    } finally {
       done.abort();
     }
-    return await this.#alone(async () => {
-      const found = await look();
-      const from = Math.max(position, firstPosition);
-      if (from < this.#findableFrom) return null;
-      let bytesBack = this.#passed - from;
-      for (const loss of this.#losses) bytesBack -= Math.max(0, loss.to - Math.max(from, loss.from));
-      return { found, place: { inode: this.#inode, sizeBytes: this.#sizeBytes ?? 0, bytesBack } };
-    });
   }
 
   /** Other limits or another policy for the same file, from now on. */
@@ -202,20 +227,21 @@ export class LogFile {
     this.#failedAtMs = -Infinity;
   }
 
-  /** Writes what waits, at most `limitMs`, and closes. */
+  /** Writes what waits and ends what is done to rotated files, at most `limitMs`, and closes. */
   async close(limitMs: number): Promise<void> {
     const { clock } = this.#options;
     this.#closed = true;
     if (this.#dropped > 0) this.#enqueueGap();
     if (this.#queuedBytes > 0 && !this.#working) void this.#work();
-    if (this.#working) {
-      const done = new AbortController();
-      const idle = new Promise<void>((resolve) => this.#idle.push(resolve));
-      await Promise.race([idle, clock.sleep(limitMs, { signal: done.signal }).catch(() => {})]);
-      done.abort();
-    }
-    this.#options.times?.close();
+    await this.#until(clock.monotonicMs() + limitMs, this.#allDone());
     if (!this.#working) this.#shut(); // else the write that hangs still needs it; the process ends soon
+  }
+
+  async #allDone(): Promise<void> {
+    if (this.#working) await new Promise<void>((resolve) => this.#idle.push(resolve));
+    await this.#compressing;
+    await this.#renaming;
+    await this.#options.times?.close();
   }
 
   /** Joins what is waiting anyway; what is alone gets memory of its own size. */
@@ -285,7 +311,7 @@ export class LogFile {
   async #writeSome(bytes: Uint8Array, wallMs: number): Promise<number> {
     const { clock, times } = this.#options;
     if (this.#mustReopen) this.#shut();
-    if (this.#file === null) await this.#open();
+    if (this.#file === null) await this.#alone(() => this.#open());
     let room = this.#roomFor(bytes);
     if (room === 0) {
       if (clock.monotonicMs() >= this.#rotationFailedAtMs + RETRY_AFTER_MS) await this.#rotate();
@@ -316,6 +342,7 @@ export class LogFile {
     return Math.min(end > 0 ? end : bytes.length, most);
   }
 
+  /** Only under `#alone`: who looks at the files finds those that `#inode` and `#sizeBytes` tell of. */
   async #open(): Promise<void> {
     const { files, path } = this.#options;
     await files.makeFolder(path.slice(0, path.lastIndexOf("/")) || "/", FOLDER_MODE);
@@ -323,7 +350,6 @@ export class LogFile {
     // The one before is where a rotation puts it, or nobody knows where.
     const isKnown = this.#inode === null || this.#hasRotated || this.#inode === file.inode ||
       await files.inode(`${path}.1`).catch(() => null) === this.#inode;
-    // All in one turn: whoever looks sees one file or the other.
     const isOther = this.#inode !== file.inode;
     this.#file = file;
     this.#sizeBytes = file.sizeBytes;
@@ -332,7 +358,7 @@ export class LogFile {
     if (!isKnown) this.#findableFrom = this.#passed;
     if (file.sizeBytes === null) return;
     if (isOther && file.inode !== null) this.#keepTimes(file.inode, file.sizeBytes);
-    void this.#compressRotated();
+    this.#compressing ??= this.#compressRotated().finally(() => this.#compressing = null);
   }
 
   #keepTimes(inode: number, sizeBytes: number): void {
@@ -347,8 +373,6 @@ export class LogFile {
 
   /** Until all are compressed. What fails is left as it is until the next rotation. */
   async #compressRotated(): Promise<void> {
-    if (this.#compressing) return;
-    this.#compressing = true;
     try {
       while (!this.#closed && this.#options.compression === "zstd") {
         if (!await this.#compressNext()) break;
@@ -357,7 +381,6 @@ export class LogFile {
       // A full disk, most likely: the file stays as it is, and what was made of it makes room.
       await this.#options.files.remove(this.#partPath).catch(() => {});
     }
-    this.#compressing = false;
   }
 
   get #partPath(): string {
@@ -399,17 +422,17 @@ export class LogFile {
   async #rotate(): Promise<void> {
     const { path, files, clock, onTrouble } = this.#options;
     this.#shut();
-    try {
-      await this.#alone(async () => {
+    await this.#alone(async () => {
+      try {
         await rotateAway(path, this.#options, files);
         this.#rotations++;
         this.#hasRotated = true;
-      });
-    } catch (error) {
-      this.#rotationFailedAtMs = clock.monotonicMs();
-      onTrouble(error instanceof Error ? error : new Error(String(error)));
-    }
-    await this.#open();
+      } catch (error) {
+        this.#rotationFailedAtMs = clock.monotonicMs();
+        onTrouble(error instanceof Error ? error : new Error(String(error)));
+      }
+      await this.#open();
+    });
   }
 
   #shut(): void {

@@ -79,12 +79,13 @@ export class LogTimes {
     }
   }
 
-  close(): void {
-    this.#do(() => Promise.resolve(this.#shut()));
+  /** Resolves when nothing is written any more. Never rejects. */
+  close(): Promise<void> {
+    return this.#do(() => Promise.resolve(this.#shut()));
   }
 
-  #do(work: () => Promise<void>): void {
-    this.#work = this.#work.then(work).catch(() => {});
+  #do(work: () => Promise<void>): Promise<void> {
+    return this.#work = this.#work.then(work).catch(() => {});
   }
 
   #shut(): void {

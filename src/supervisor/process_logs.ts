@@ -68,7 +68,7 @@ interface Entry {
 const MOST_NAMES = 1024;
 /** A program far above its limit gets a summary this often. */
 const SUMMARY_EVERY_MS = 1_000;
-/** A file may be opened, or moved by others, while one looks: then it is looked again. */
+/** A file may be moved by others while one looks: then it is looked again. */
 const MOST_LOOKS = 5;
 /** Longest wait for the file that a changed configuration no longer names. */
 const CLOSE_MS = 2_000;
@@ -139,7 +139,7 @@ export class ProcessLogs {
     const position = entry.ring.filePosition ?? file.position;
     for (let tries = 0; tries < MOST_LOOKS; tries++) {
       const at = await file.at(position, () => openLogFiles(path, this.#timesFolder(name), maxFiles));
-      if (at === null || at.found === null) return null;
+      if (at === null) return null;
       if (at.found.endAt(at.place)) return at.found;
       at.found[Symbol.dispose]();
     }

@@ -196,6 +196,47 @@ async function fullDisk(halves: boolean): Promise<void> {
   }
 }
 
+Deno.test("who looks at log files meets none that is half opened, and finds the one that is written", async () => {
+  let opening = 0;
+  const files: AppendFiles = {
+    ...systemAppendFiles,
+    async open(path, mode) {
+      opening++;
+      await clock.sleep(2);
+      const file = await systemAppendFiles.open(path, mode);
+      await clock.sleep(2);
+      opening--;
+      return file;
+    },
+  };
+  await using app = await scene({ maxSizeBytes: 1_000, files });
+  let over = false;
+  const speak = async () => {
+    while (!over) {
+      await app.file.push(batchOf(`${"x".repeat(600)}\n`));
+      await clock.sleep(1);
+    }
+  };
+  const speaking = speak();
+  let inode: number | null = null;
+  let others = 0;
+  for (let round = 0; round < 60; round++) {
+    const at = await app.file.at(0, async () => {
+      assert.equal(opening, 0, `round ${round}`);
+      const there = (await Deno.stat(app.path).catch(() => null))?.ino ?? null;
+      assert.equal(opening, 0, `round ${round}`);
+      return { there, [Symbol.dispose]() {} };
+    });
+    assert.equal(at?.place.inode, at?.found.there, `round ${round}`);
+    if (at?.place.inode !== inode) others++;
+    inode = at?.place.inode ?? null;
+    await clock.sleep(round % 5);
+  }
+  over = true;
+  await speaking;
+  assert.ok(others > 5, `${others} other files`);
+});
+
 Deno.test("a slow disk makes the program wait with block, and costs counted lines with drop", async () => {
   for (const policy of ["block", "drop"] as const) {
     const gate = Promise.withResolvers<void>();
