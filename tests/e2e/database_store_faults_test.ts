@@ -145,7 +145,7 @@ async function outlive(
   fault: { begin(): void; end(): void },
 ): Promise<void> {
   const tail = () => manager.tail();
-  await waitFor("a healthy replica", async () => (await status(manager)).lag_seconds < 2, 30_000, tail);
+  await waitFor("a healthy replica", async () => (await status(manager)).lag_seconds < 2, 60_000, tail);
   const row = newestRow(place);
   fault.begin();
   const grown = await waitFor(
@@ -154,7 +154,7 @@ async function outlive(
       const now = await status(manager);
       return now.lag_seconds >= GROWN_LAG_SECONDS ? now : null;
     },
-    30_000,
+    60_000,
     tail,
   );
   say(
@@ -311,7 +311,7 @@ Deno.test({
       proxy.requests.slice(mark).filter(({ operation, key }) =>
         operation === "put" && key.startsWith(`${PREFIX}/databases/app/0000/`)
       );
-    await waitFor("a commit on its way", () => underWay().length > 0, 10_000, () => former.tail());
+    await waitFor("a commit on its way", () => underWay().length > 0, 60_000, () => former.tail());
     const pids = [former.pid, ...descendants(former.pid)];
     for (const pid of pids) Deno.kill(pid, "SIGSTOP");
 

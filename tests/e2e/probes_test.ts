@@ -38,7 +38,7 @@ function when(manager: ManagerProcess, name: string, what: string, is: (process:
       last = (await processes(manager))[name];
       return last !== undefined && is(last) ? last : null;
     },
-    30_000,
+    60_000,
     () => JSON.stringify(last),
   );
 }

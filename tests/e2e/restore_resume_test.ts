@@ -71,9 +71,10 @@ testOnStores("a restore that was stopped, then killed, goes on with what it has 
     await staged(b, 0.15 * TOTAL_BYTES);
     const begin = performance.now();
     manager.signal("SIGTERM");
-    assert.equal(await manager.exit(10_000), 143, manager.tail());
+    assert.equal(await manager.exit(), 143, manager.tail());
     const tookMs = performance.now() - begin;
-    assert.ok(tookMs < 2000, `took ${tookMs} ms\n${manager.tail()}`);
+    // At once, unless the disk is busy; the budget of 100 s is not used.
+    assert.ok(tookMs < 30_000, `took ${tookMs} ms\n${manager.tail()}`);
     assert.deepEqual([...Deno.readDirSync(`${b}/files`)], [], "the restore was not finished");
     before = stagedBytes(b);
     assert.ok(before >= 0.15 * TOTAL_BYTES, `${before} bytes kept`);

@@ -93,7 +93,7 @@ testOnStores(
   },
 );
 
-Deno.test("SIGTERM while restoring ends within 2 s, starts nothing, and the next start restores", async () => {
+Deno.test("SIGTERM while restoring ends at once, starts nothing, and the next start restores", async () => {
   using scratch = scratchFolder();
   await using server = await S3Server.start({ bucket: "bucket" });
   const store: TestStore = {
@@ -111,13 +111,14 @@ Deno.test("SIGTERM while restoring ends within 2 s, starts nothing, and the next
   const b = `${scratch.path}/b`;
   const slow = server.fail({ operation: "get", keyPrefix: "checkpoints/", delayMs: 20_000 });
   {
-    await using manager = start(b, store, ["app"]);
+    await using manager = start(b, store, ["app"], "--shutdown-budget", "100s");
     await manager.state("restoring");
     const begin = performance.now();
     manager.signal("SIGTERM");
-    assert.equal(await manager.exit(10_000), 143, manager.tail());
+    assert.equal(await manager.exit(), 143, manager.tail());
     const tookMs = performance.now() - begin;
-    assert.ok(tookMs < 2000, `took ${tookMs} ms\n${manager.tail()}`);
+    // Some hundred milliseconds, or as long as a busy machine takes; neither the answer nor the budget is waited for.
+    assert.ok(tookMs < 15_000, `took ${tookMs} ms\n${manager.tail()}`);
     assert.deepEqual([...Deno.readDirSync(`${b}/app`)], []);
   }
   slow.end();

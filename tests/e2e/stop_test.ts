@@ -62,7 +62,7 @@ testOnStores(
     );
     const begin = performance.now();
     manager.signal("SIGTERM");
-    const code = await manager.exit(15_000);
+    const code = await manager.exit();
     const tookMs = performance.now() - begin;
     assert.ok(tookMs < 9000, `took ${tookMs} ms\n${manager.tail()}`);
     assert.equal(code, 137, manager.tail());
@@ -76,11 +76,10 @@ testOnStores(
   async (store) => {
     using scratch = scratchFolder();
     const script =
-      `trap 'echo goodbye > ${scratch.path}/files/end; exit 7' TERM; while :; do sleep 0.05; done`;
+      `trap 'echo goodbye > ${scratch.path}/files/end; exit 7' TERM; echo ready; while :; do sleep 0.05; done`;
     await using manager = start(scratch.path, store, ["sh", "-c", script]);
     await manager.state("running");
-    await waitFor("the trap to be set", () => manager.stdout !== null);
-    await new Promise((resolve) => setTimeout(resolve, 300));
+    await waitFor("the trap to be set", () => manager.stdout.includes("ready"));
     manager.signal("SIGTERM");
     assert.equal(await manager.exit(), 7, manager.tail());
     assert.equal(await restoredText(scratch.path, store, "end"), "goodbye\n");
@@ -139,7 +138,7 @@ Deno.test("a last checkpoint that cannot be shipped ends with 74, says so, and l
   );
   Deno.renameSync(path, `${path}-away`); // the disk of the store is gone
   manager.signal("SIGTERM");
-  assert.equal(await manager.exit(15_000), 74, manager.tail());
+  assert.equal(await manager.exit(), 74, manager.tail());
   assert.match(manager.stderr, /NOT in the bucket/);
   assert.equal(
     Deno.readTextFileSync(`${scratch.path}/files/data`),
@@ -151,7 +150,7 @@ Deno.test("a last checkpoint that cannot be shipped ends with 74, says so, and l
   );
 });
 
-Deno.test("SIGTERM while waiting for the lease ends within 2 s and starts nothing", async () => {
+Deno.test("SIGTERM while waiting for the lease ends at once and starts nothing", async () => {
   using scratch = scratchFolder();
   const store: TestStore = {
     args: ["--directory", `${scratch.path}/store`],
@@ -160,15 +159,18 @@ Deno.test("SIGTERM while waiting for the lease ends within 2 s and starts nothin
   };
   await using holder = start(`${scratch.path}/a`, store, ["sleep", "100000"]);
   await holder.state("running");
-  await using waiter = start(`${scratch.path}/b`, store, [
-    "sh",
-    "-c",
-    `touch ${scratch.path}/started`,
-  ]);
+  await using waiter = start(
+    `${scratch.path}/b`,
+    store,
+    ["sh", "-c", `touch ${scratch.path}/started`],
+    "--shutdown-budget",
+    "100s",
+  );
   await waiter.state("waiting");
   const begin = performance.now();
   waiter.signal("SIGTERM");
-  assert.equal(await waiter.exit(10_000), 143, waiter.tail());
-  assert.ok(performance.now() - begin < 2000);
+  assert.equal(await waiter.exit(), 143, waiter.tail());
+  // Some hundred milliseconds, or as long as a busy machine takes; neither the budget nor the lease is waited for.
+  assert.ok(performance.now() - begin < 20_000);
   assert.throws(() => Deno.statSync(`${scratch.path}/started`));
 });

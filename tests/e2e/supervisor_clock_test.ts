@@ -57,9 +57,9 @@ Deno.test({
     const runs = () => scene.manager.stdout.split("job | run").length - 1;
     for (const jump of JUMPS) {
       await scene.when("deaf", "up", ({ state }: Json) => state === "running");
+      const beginMs = performance.now();
       const stopping = await scene.manager.fetch("/processes/deaf/stop", { json: { wait: "0s" } });
       await stopping.body?.cancel();
-      const beginMs = performance.now();
       Deno.writeTextFileSync(clock, `${jump}\n`);
       const { restarts } = await scene.when("falls", "there", () => true);
       const before = runs();
@@ -69,7 +69,7 @@ Deno.test({
       await waitFor(
         `the job to run after ${jump}`,
         () => runs() >= before + 2,
-        30_000,
+        60_000,
         () => scene.manager.tail(),
       );
       await scene.manager.json("/processes/deaf/start", { json: {} });
@@ -82,6 +82,6 @@ Deno.test({
     );
     assert.ok(days.size >= 3, [...days].join());
     scene.stop(scene.manager.pid);
-    assert.equal(await scene.manager.exit(30_000), 0, scene.manager.tail());
+    assert.equal(await scene.manager.exit(), 0, scene.manager.tail());
   },
 });

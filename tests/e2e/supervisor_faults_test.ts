@@ -110,7 +110,7 @@ async function refusesBrokenFile(scene: FaultScene, pid: number): Promise<void> 
   await waitFor(
     "the log to tell",
     () => scene.manager.stderr.includes("not reloaded, everything stays as it is"),
-    30_000,
+    60_000,
     () => scene.manager.tail(),
   );
   assert.equal(await pids(), before);

@@ -4,6 +4,7 @@ import { readContent } from "../../src/checkpoint/content_reader.ts";
 import { chunkId, PACKS_PREFIX } from "../../src/checkpoint/ids.ts";
 import { isError, StateManagerError } from "../../src/platform/errors.ts";
 import { CheckpointRuns, filesRoot, watchedStore } from "../support/checkpoint_runs.ts";
+import { until } from "../support/supervised.ts";
 import { listTree } from "../support/tree_listing.ts";
 
 const MIB = 1024 * 1024;
@@ -226,6 +227,8 @@ Deno.test("checkpoint has at most four packs in flight", async () => {
   watch.beforePut = async (key) => {
     if (!key.startsWith(PACKS_PREFIX)) return;
     most = Math.max(most, ++now);
+    // The first until there is another, however slow the machine makes them.
+    await until(() => most > 1, "a second pack");
     await new Promise((resolve) => setTimeout(resolve, 500));
     now--;
   };

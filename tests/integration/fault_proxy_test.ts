@@ -78,7 +78,7 @@ Deno.test("the fault proxy loses, delays, doubles and cuts exactly what its rule
   });
 
   await t.step("a put of a client that gave up is done late", async () => {
-    proxy.fail({ operation: "put", keyPrefix: "late", delayMs: 300 });
+    proxy.fail({ operation: "put", keyPrefix: "late", delayMs: 3_000 });
     await assert.rejects(store.put("late", bytes("x"), { timeoutMs: 50 }));
     await assert.rejects(store.head("late"), (error) => isError(error, "object-not-found"));
     while (proxy.requests.findLast((seen) => seen.operation === "put")?.status !== 200) {

@@ -20,7 +20,7 @@ async function writeUntil(path: string, shows: () => boolean, what: string): Pro
   }, what);
 }
 
-/** Nothing was started for more than twice as long as changes are given to calm down. */
+/** Nothing was started for several times as long as changes are given to calm down. */
 async function calm(app: Supervised): Promise<void> {
   let count = -1;
   let sinceMs = 0;
@@ -28,7 +28,7 @@ async function calm(app: Supervised): Promise<void> {
     const now = app.names("started").length;
     if (now !== count) sinceMs = performance.now();
     count = now;
-    return performance.now() - sinceMs > 700;
+    return performance.now() - sinceMs > 1_500;
   }, "no more restarts");
 }
 

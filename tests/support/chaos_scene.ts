@@ -274,7 +274,7 @@ export class ChaosScene implements AsyncDisposable {
       signalAll(left, "SIGKILL");
       return left.every((pid) => stateOfProcess(pid) === null);
     });
-    await Promise.all(this.#managers.map((manager) => manager.exit(10_000)));
+    await Promise.all(this.#managers.map((manager) => manager.exit()));
     await this.#objects.close();
     await new Deno.Command("rm", { args: ["-rf", this.path] }).output();
   }

@@ -62,7 +62,7 @@ export async function waitFor<T>(
     | null
     | undefined
     | false,
-  timeoutMs = 30_000,
+  timeoutMs = 60_000,
   describe: () => string = () => "",
 ): Promise<T> {
   const end = performance.now() + timeoutMs;
@@ -222,7 +222,7 @@ export class ManagerProcess {
     }, 120_000);
   }
 
-  async state(wanted: string, timeoutMs = 30_000): Promise<Json> {
+  async state(wanted: string, timeoutMs = 60_000): Promise<Json> {
     return await waitFor(
       `state ${wanted}`,
       async () => {
@@ -259,11 +259,11 @@ export class ManagerProcess {
         Deno.kill(pid, "SIGKILL");
       } catch { /* gone */ }
     }
-    await Promise.all([this.exit(10_000), ...pids.map(freeOfTracer)]);
+    await Promise.all([this.exit(), ...pids.map(freeOfTracer)]);
   }
 
   /** Waits for the end and returns the exit code (128 + n for a signal). */
-  async exit(timeoutMs = 30_000): Promise<number> {
+  async exit(timeoutMs = 60_000): Promise<number> {
     let timer: ReturnType<typeof setTimeout> | undefined;
     const late = new Promise<never>((_, reject) => {
       timer = setTimeout(

@@ -1,0 +1,48 @@
+/**
+ * How long this machine stood still: what is promised of a machine that is well is not asked of one whose disk or processor
+ * was somebody else's for seconds.
+ */
+
+import { systemClock } from "../../src/platform/clock.ts";
+
+/** Opened once: it holds libc open for good, which a test's own check would take for a leak. */
+const clock = systemClock();
+const PERIOD_MS = 100;
+
+/** Writes a byte to the disk of `folder` again and again, until it is disposed. */
+export class MachineStall implements AsyncDisposable {
+  readonly #path: string;
+  readonly #end = new AbortController();
+  readonly #running: Promise<void>;
+  /** When each write began, and how much later than it should the next could. */
+  readonly #seen: { readonly atMs: number; readonly stallMs: number }[] = [];
+  #beganMs = clock.monotonicMs();
+
+  constructor(folder: string) {
+    this.#path = `${folder}/stall`;
+    this.#running = this.#run();
+  }
+
+  /** The longest in the last `ms`, the one that may last just now included. */
+  longestMs(ms: number): number {
+    const nowMs = clock.monotonicMs();
+    const stalls = this.#seen.filter(({ atMs, stallMs }) => atMs + stallMs > nowMs - ms);
+    return Math.max(nowMs - this.#beganMs - PERIOD_MS, ...stalls.map(({ stallMs }) => stallMs), 0);
+  }
+
+  async #run(): Promise<void> {
+    while (!this.#end.signal.aborted) {
+      this.#beganMs = clock.monotonicMs();
+      using file = await Deno.open(this.#path, { write: true, create: true });
+      await file.write(new Uint8Array(1));
+      await file.syncData();
+      await clock.sleep(PERIOD_MS, { signal: this.#end.signal }).catch(() => {});
+      this.#seen.push({ atMs: this.#beganMs, stallMs: clock.monotonicMs() - this.#beganMs - PERIOD_MS });
+    }
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#end.abort();
+    await this.#running;
+  }
+}
