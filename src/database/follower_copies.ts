@@ -15,6 +15,12 @@ const SETTLE_MAX_MS = 5_000;
 const READ_TRIES = 5;
 /** A program that commits often is met in a commit now and then: so many looks in a row, about two seconds, are no error. */
 const BUSY_LOOKS = 20;
+/**
+ * Where somebody waits for the copy: a commit in rollback mode keeps readers out for as long as the disk takes to write it, so
+ * that one look on a slow disk meets nothing but locks; some two seconds of looks find the moment between two commits.
+ */
+const AWAITED_LOOKS = 60;
+const AWAITED_PAUSE_MS = 20;
 
 interface Seen {
   readonly key: string;
@@ -64,7 +70,7 @@ export class CopyFollower {
     const txid = context.nextTxid;
     let copy: DatabaseCopy;
     try {
-      copy = await this.#take(txid);
+      copy = await (now ? this.#takeAwaited(txid) : this.#take(txid));
     } catch (error) {
       if (now || !isError(error, "busy") || ++this.#busyLooks > BUSY_LOOKS) throw error;
       return later;
@@ -96,6 +102,18 @@ export class CopyFollower {
     if (newest === null || damagedTxid !== null) return;
     const { maxTxid, pageSize, commit } = newest.header;
     this.#copy = await this.#source.find(maxTxid, pageSize, commit);
+  }
+
+  async #takeAwaited(txid: number): Promise<DatabaseCopy> {
+    for (let look = 1;; look++) {
+      try {
+        return await this.#take(txid);
+      } catch (error) {
+        if (!isError(error, "busy") || look === AWAITED_LOOKS) throw error;
+      }
+      // Not at a pace that a program's own could be in step with.
+      await this.#context.pause(AWAITED_PAUSE_MS + look % 7);
+    }
   }
 
   async #take(txid: number): Promise<DatabaseCopy> {
