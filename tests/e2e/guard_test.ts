@@ -24,6 +24,16 @@ function argvOf(pid: number): string {
   }
 }
 
+function holdsLock(pid: number): boolean {
+  try {
+    return [...Deno.readDirSync(`/proc/${pid}/fdinfo`)].some(({ name }) =>
+      Deno.readTextFileSync(`/proc/${pid}/fdinfo/${name}`).includes("FLOCK")
+    );
+  } catch {
+    return false; // gone, or a descriptor of it is
+  }
+}
+
 function guardsBelow(pid: number): number[] {
   return descendants(pid).filter((each) => argvOf(each).split("\0").includes("__guard"));
 }
@@ -165,7 +175,11 @@ Deno.test("guard killed with -9 is replaced while the program goes on, and the n
   const processes = await programOf(root, manager);
   const [first = 0] = guardsBelow(manager.pid);
   Deno.kill(first, "SIGKILL");
-  await waitFor("another guard", () => guardsBelow(manager.pid).some((pid) => pid !== first && alive(pid)));
+  // One that has begun its work: until then a death of the manager leaves its programs running.
+  await waitFor(
+    "another guard",
+    () => guardsBelow(manager.pid).some((pid) => pid !== first && holdsLock(pid)),
+  );
   assert.ok(processes.every(alive));
   assert.equal((await manager.json("/")).state, "running");
   manager.signal("SIGKILL");

@@ -1,6 +1,7 @@
 /** Stopping: the last state is in the store, exit codes are the program's, the budget holds. */
 
 import assert from "node:assert/strict";
+import { MachineStall } from "../support/machine_stall.ts";
 import { ManagerProcess, runProgram, scratchFolder, waitFor } from "../support/manager_process.ts";
 import { testOnStores, type TestStore } from "../support/test_stores.ts";
 
@@ -47,29 +48,40 @@ async function restoredText(
 testOnStores(
   "a program that ignores SIGTERM is killed in time for the last checkpoint, all within 9 s",
   async (store) => {
-    using scratch = scratchFolder();
-    const program =
-      `trap "" TERM; echo started > files-ready; while :; do date +%s%N > last; sleep 0.05; done`;
-    await using manager = start(scratch.path, store, [
-      "sh",
-      "-c",
-      `cd ${scratch.path}/files && ${program}`,
-    ]);
-    await manager.state("running");
-    await waitFor(
-      "the program to write",
-      () => Deno.statSync(`${scratch.path}/files/last`).isFile,
-    );
-    const begin = performance.now();
-    manager.signal("SIGTERM");
-    const code = await manager.exit();
-    const tookMs = performance.now() - begin;
-    assert.ok(tookMs < 9000, `took ${tookMs} ms\n${manager.tail()}`);
-    assert.equal(code, 137, manager.tail());
-    const last = await Deno.readTextFile(`${scratch.path}/files/last`);
-    assert.equal(await restoredText(scratch.path, store, "last"), last);
+    // Within seconds, three of them for the last checkpoint: again where the machine stood still for a part of that.
+    for (let more = 2;; more--) {
+      using scratch = scratchFolder();
+      await using stall = new MachineStall(scratch.path);
+      try {
+        return await stubbornStop(scratch.path, store);
+      } catch (error) {
+        if (more === 0 || stall.longestMs(15_000) < 700) throw error;
+      }
+    }
   },
 );
+
+async function stubbornStop(root: string, store: TestStore): Promise<void> {
+  const program = `trap "" TERM; echo started > files-ready; while :; do date +%s%N > last; sleep 0.05; done`;
+  await using manager = start(root, store, [
+    "sh",
+    "-c",
+    `cd ${root}/files && ${program}`,
+  ]);
+  await manager.state("running");
+  await waitFor(
+    "the program to write",
+    () => Deno.statSync(`${root}/files/last`).isFile,
+  );
+  const begin = performance.now();
+  manager.signal("SIGTERM");
+  const code = await manager.exit();
+  const tookMs = performance.now() - begin;
+  assert.ok(tookMs < 9000, `took ${tookMs} ms\n${manager.tail()}`);
+  assert.equal(code, 137, manager.tail());
+  const last = await Deno.readTextFile(`${root}/files/last`);
+  assert.equal(await restoredText(root, store, "last"), last);
+}
 
 testOnStores(
   "what the program writes while it stops is in the last checkpoint",

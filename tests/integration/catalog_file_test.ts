@@ -68,7 +68,7 @@ Deno.test("catalog gives back events newest first, by kind and page by page, als
       detail: { n: 6, cause: "probe failed" },
     });
     assert.ok(Math.abs((newest?.timeMs ?? 0) - Date.now()) < 60_000);
-    await catalog.close(10_000);
+    await catalog.close(60_000);
     catalog = open();
     const exits = await catalog.history({ kind: "process-exit", limit: 2 });
     assert.deepEqual(exits.map((row) => row.id), [6, 4]);
@@ -78,7 +78,7 @@ Deno.test("catalog gives back events newest first, by kind and page by page, als
       before: 4,
     });
     assert.deepEqual(rest.map((row) => row.id), [2]);
-    await catalog.close(10_000);
+    await catalog.close(60_000);
     assert.deepEqual(warnings, []);
   });
 });
@@ -93,7 +93,7 @@ Deno.test("catalog keeps a bounded number of rows of each kind", async () => {
     assert.ok(rows.length <= 10 + 10 + 1 + 500, `${rows.length} rows`);
     assert.equal(rows.filter((row) => row.kind === "restore").length, 1);
     assert.equal(rows[0]?.subject, "web3000");
-    await catalog.close(10_000);
+    await catalog.close(60_000);
   });
 });
 
@@ -104,7 +104,7 @@ Deno.test("catalog moves a damaged file aside, begins anew and keeps at most two
       const catalog = open();
       record(catalog, 1, 1);
       assert.equal((await catalog.history({ limit: 10 })).length, 1);
-      await catalog.close(10_000);
+      await catalog.close(60_000);
       await Deno.remove(`${path}-wal`).catch(() => {});
       await Deno.remove(`${path}-shm`).catch(() => {});
     }
@@ -145,7 +145,7 @@ Deno.test("catalog begins anew when damage shows only in use", async () => {
       warnings.some((each) => /begins anew/.test(each)),
       JSON.stringify(warnings),
     );
-    await catalog.close(10_000);
+    await catalog.close(60_000);
   });
 });
 
@@ -157,7 +157,7 @@ Deno.test("catalog moves a file of a newer version aside instead of guessing", a
     const catalog = open();
     record(catalog, 1, 1);
     assert.equal((await catalog.history({ limit: 10 })).length, 1);
-    await catalog.close(10_000);
+    await catalog.close(60_000);
     assert.match(warnings.join(), /version is 99/);
     assert.ok(
       names(folder).some((name) => name.startsWith("catalog.db.damaged-")),
@@ -177,7 +177,7 @@ Deno.test("catalog begins anew when its file was deleted under it", async () => 
     assert.deepEqual(warnings, [
       "history begins anew: the catalog's file is gone",
     ]);
-    await catalog.close(10_000);
+    await catalog.close(60_000);
   });
 });
 
@@ -192,7 +192,7 @@ Deno.test("catalog without a folder to write to tells what is wrong and harms no
     });
     record(catalog, 1, 3);
     await assert.rejects(catalog.history({ limit: 1 }), { code: "local-io" });
-    await catalog.close(10_000);
+    await catalog.close(60_000);
     assert.equal(warnings.length, 1);
     assert.equal(catalog.droppedEvents, 3);
   });

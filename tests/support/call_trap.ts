@@ -25,7 +25,7 @@ export function straceArgs(
   ];
 }
 
-const LIMIT_MS = 30_000;
+const LIMIT_MS = 60_000;
 /** Whoever is traced beside the dead stands still meanwhile, a manager with its lease among them. */
 const RELEASE_MS = 1_000;
 

@@ -5,7 +5,7 @@ import { lineReader } from "./line_chunks.ts";
 import type { Minio } from "./minio.ts";
 
 /** It ends within a second; on a busy machine some more. */
-const STOP_LIMIT_MS = 30_000;
+const STOP_LIMIT_MS = 60_000;
 
 export interface LitestreamSource {
   readonly database: string;

@@ -23,7 +23,7 @@ const ACCESS_KEY = "test-access-key";
 const SECRET_KEY = "test-secret-key";
 const BUCKET = "state-manager-test";
 /** Starting takes about a second; on a busy machine some more. */
-const START_LIMIT_MS = 30_000;
+const START_LIMIT_MS = 60_000;
 const POLL_MS = 50;
 
 /** STATE_MANAGER_TEST_MINIO, else the project's own copy, else PATH; null where there is none. */

@@ -27,7 +27,15 @@ export interface Machine {
   readonly store: { readonly args: readonly string[]; readonly env: Readonly<Record<string, string>> };
 }
 
-export function startMachine({ root, store }: Machine, wrap: readonly string[] = []): ManagerProcess {
+/** For a life that meets failures; one that is to end well has all the time that a slow disk takes. */
+const SHORT_STOP = { budget: "4s", reserve: "2s" } as const;
+const LONG_STOP = { budget: "60s", reserve: "50s" } as const;
+
+export function startMachine(
+  { root, store }: Machine,
+  wrap: readonly string[] = [],
+  stop: typeof SHORT_STOP | typeof LONG_STOP = SHORT_STOP,
+): ManagerProcess {
   Deno.mkdirSync(`${root}/files`, { recursive: true });
   return new ManagerProcess({
     wrap,
@@ -42,11 +50,20 @@ export function startMachine({ root, store }: Machine, wrap: readonly string[] =
         "--checkpoint-interval",
         "0",
       ],
-      ...["--lease-ttl", "8s", "--shutdown-budget", "4s", "--", "sh", "-c", `cd ${root}/files; ${PROGRAM}`],
+      ...[
+        "--lease-ttl",
+        "8s",
+        "--shutdown-budget",
+        stop.budget,
+        "--",
+        "sh",
+        "-c",
+        `cd ${root}/files; ${PROGRAM}`,
+      ],
     ],
     env: {
       ...store.env,
-      STATE_MANAGER_SHUTDOWN_FLUSH_RESERVE: "2s",
+      STATE_MANAGER_SHUTDOWN_FLUSH_RESERVE: stop.reserve,
       SEEN: `${root}/seen`,
     },
   });
@@ -64,7 +81,7 @@ function lines(path: string): string[] {
 export const seen = ({ root }: Machine) => lines(`${root}/seen`);
 
 async function untilSeen(machine: Machine, count: number, manager: ManagerProcess): Promise<void> {
-  await waitFor(`program start ${count}`, () => seen(machine).length >= count, 30_000, () => manager.tail());
+  await waitFor(`program start ${count}`, () => seen(machine).length >= count, 60_000, () => manager.tail());
 }
 
 /** An answer within patience, or null: the request that waits for the store is given up. */
@@ -93,7 +110,7 @@ export async function live(
     await ask(manager, "/restore", { checkpoint: "1" });
   }
   if (!ended) manager.signal("SIGTERM");
-  return { code: await manager.exit(30_000), manager };
+  return { code: await manager.exit(), manager };
 }
 
 export function check(machine: Machine): void {
@@ -126,7 +143,7 @@ export async function makeFirstState({ root, store }: Machine): Promise<void> {
 /** With all well again: the same folder comes up and stops in order, and another machine gets what it left. */
 export async function proveRecovery(machine: Machine, otherRoot: string): Promise<void> {
   {
-    await using well = startMachine(machine);
+    await using well = startMachine(machine, [], LONG_STOP);
     await untilSeen(machine, seen(machine).length + 1, well);
     well.signal("SIGTERM");
     assert.equal(await well.exit(), 143, well.tail());
@@ -134,7 +151,7 @@ export async function proveRecovery(machine: Machine, otherRoot: string): Promis
   }
   const other = { ...machine, root: otherRoot };
   Deno.mkdirSync(other.root);
-  await using elsewhere = startMachine(other);
+  await using elsewhere = startMachine(other, [], LONG_STOP);
   await untilSeen(other, 1, elsewhere);
   assert.deepEqual(seen(other), ["2"], "the clean stop's state is what another machine gets");
   check(other);

@@ -24,7 +24,7 @@ for (let n = 0; n < lines; n++) {
 clearInterval(watch);
 await Deno.writeTextFile(report + ".part", JSON.stringify({ lines, longestGapMs, dropped: output.droppedLines }));
 await Deno.rename(report + ".part", report);
-await output.flush(mode === "stalled" ? 300 : 20_000);
+await output.flush(mode === "stalled" ? 300 : 50_000);
 Deno.exit(0);
 `;
 
@@ -34,8 +34,9 @@ interface Report {
   readonly dropped: number;
 }
 
-/** A blocked write never ends; a busy machine may well pause a process for some tenths of a second. */
-const GAP_LIMIT_MS = 1500;
+/** A blocked write never ends; a busy machine may well pause a process for some seconds. */
+const GAP_LIMIT_MS = 20_000;
+const LIFE_LIMIT_MS = 60_000;
 
 async function withChild(
   mode: string,
@@ -59,7 +60,7 @@ async function withChild(
     stdout: "piped",
     stderr: "inherit",
   }).spawn();
-  const deadline = setTimeout(() => child.kill("SIGKILL"), 20_000);
+  const deadline = setTimeout(() => child.kill("SIGKILL"), LIFE_LIMIT_MS);
   try {
     await use(child, report);
   } finally {

@@ -36,7 +36,7 @@ function namesBelow(path: string, below = ""): string[] {
 }
 
 async function eventually(what: string, holds: () => boolean | Promise<boolean>): Promise<void> {
-  const end = performance.now() + 30_000;
+  const end = performance.now() + 60_000;
   while (!await holds()) {
     assert.ok(performance.now() < end, `did not happen: ${what}`);
     await new Promise((resolve) => setTimeout(resolve, 5));
