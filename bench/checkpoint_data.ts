@@ -1,4 +1,4 @@
-/** Trees for the checkpoint benchmark: made anew for each subject, byte for byte the same. */
+/** Trees for the checkpoint benchmark: byte for byte the same in each run. */
 
 import { DatabaseSync } from "node:sqlite";
 
@@ -15,6 +15,8 @@ export function generator(seed: number): () => number {
 
 export interface DataSet {
   readonly name: string;
+  /** Many files. */
+  readonly isWide: boolean;
   make(folder: string): Promise<void>;
   /** Changes about 1 % of it in place. */
   change(folder: string): Promise<void>;
@@ -77,6 +79,7 @@ export function mixed(totalBytes: number): DataSet {
   const third = Math.floor(totalBytes / 3);
   return {
     name: `${Math.round(totalBytes / 1e6)} MB mixed`,
+    isWide: false,
     make(folder) {
       const next = generator(1);
       Deno.mkdirSync(`${folder}/logs`, { recursive: true });
@@ -111,6 +114,7 @@ export function small(count: number): DataSet {
   const path = (folder: string, n: number) => `${folder}/${Math.floor(n / FILES_PER_FOLDER)}/file-${n}.txt`;
   return {
     name: `${count} small files`,
+    isWide: true,
     make(folder) {
       const next = generator(3);
       for (let n = 0; n < count; n++) {

@@ -10,7 +10,8 @@
 import type { Clock } from "../platform/clock.ts";
 import { type Random, ulid } from "../platform/random.ts";
 import { listAll, type ObjectStore } from "../storage/object_store.ts";
-import { type ChunkLocation, ChunkTable } from "./chunk_table.ts";
+import { ChunkMarks } from "./chunk_marks.ts";
+import { ChunkTable } from "./chunk_table.ts";
 import { fetchChunks, planFetch } from "./chunk_fetcher.ts";
 import type { Cipher } from "./cipher.ts";
 import { type Codec, damaged, loadCodec } from "./codec.ts";
@@ -175,7 +176,9 @@ class Collection {
       const group = roots.slice(i, i + ROOTS_IN_FLIGHT);
       for (const root of await Promise.all(group.map((ref) => loadRoot(store, ref, { cipher, signal })))) {
         for (const [name, item] of Object.entries(root.items.files)) {
-          for (const id of item.manifest) if (live.add(id, () => `the manifest of "${name}"`)) pieces.add(id);
+          for (const id of item.manifest) {
+            if (live.need(id, () => `the manifest of "${name}"`)) pieces.add(id);
+          }
         }
       }
       this.#pacer.count(group.length, 0);
@@ -294,32 +297,20 @@ class Collection {
   }
 }
 
-/** Which chunks of a table are needed: a bit each. */
-class Marks {
+/** Which chunks of a table are needed. */
+class Marks extends ChunkMarks {
   readonly #table: ChunkTable;
-  readonly #bits: Uint8Array;
 
   constructor(table: ChunkTable) {
+    super(table);
     this.#table = table;
-    this.#bits = new Uint8Array(Math.ceil(table.size / 8));
   }
 
   /** False when it was marked before. `data-damaged` when no index knows it: `user` says who needs it. */
-  add(id: string, user: () => string): boolean {
+  need(id: string, user: () => string): boolean {
     const number = this.#table.numberOf(idFromText(id));
     if (number === null) throw damaged("the indexes", `none knows chunk ${id}, needed by ${user()}`);
-    const [at, bit] = [number >>> 3, 1 << (number & 7)];
-    const before = this.#bits[at] ?? 0;
-    this.#bits[at] = before | bit;
-    return (before & bit) === 0;
-  }
-
-  *marked(): Generator<ChunkLocation> {
-    let number = 0;
-    for (const chunk of this.#table.all()) {
-      if (((this.#bits[number >>> 3] ?? 0) & (1 << (number & 7))) !== 0) yield chunk;
-      number++;
-    }
+    return this.add(number);
   }
 }
 
@@ -341,7 +332,7 @@ function markPiece(id: string, piece: Uint8Array, live: Marks): void {
     try {
       const { parts } = parseLine(piece.subarray(start, end));
       for (const part of parts) {
-        if (part.kind === "chunk") live.add(part.id, () => `manifest piece ${id}`);
+        if (part.kind === "chunk") live.need(part.id, () => `manifest piece ${id}`);
       }
     } catch (error) {
       throw error instanceof LineProblem ? damaged(`manifest piece ${id}`, error.message) : error;

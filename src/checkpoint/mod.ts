@@ -72,7 +72,6 @@ export { type Finding, FINDINGS_LIMIT, type VerifyLevel, type VerifyResult } fro
 export { openRepository, type OpenRepositoryOptions, readRepository } from "./repository.ts";
 export { rekeyRepository, repositoryCipher } from "./repository_cipher.ts";
 export {
-  listFiles,
   type PlannedRoot,
   planRestore,
   type PlanTarget,

@@ -20,7 +20,7 @@ import { type IndexRef, loadIndexes } from "./index_store.ts";
 import { Pacer } from "./pacer.ts";
 import { isBelow } from "./path_filter.ts";
 import type { FilesItem, RootObject } from "./records.ts";
-import { fetchManifest, loadRoot, type ReadingOptions, readManifest } from "./root_reader.ts";
+import { fetchManifest, loadRoot, type ReadingOptions } from "./root_reader.ts";
 import { scanTree } from "./scan.ts";
 import { freeSpaceAt, requireSpaceForAll, type SpaceClaim } from "./space.ts";
 import { stageRoot, type StageTarget } from "./stage_root.ts";
@@ -339,20 +339,4 @@ export async function restoreTo(
   const paths = request.paths === undefined ? {} : { paths: request.paths };
   const roots = names.map((name) => ({ name, stage: `${request.folder}/${name}`, ...paths }));
   return await stageCheckpoint({ ...request, roots }, environment);
-}
-
-/** The entries of one files root, in path order. */
-export async function listFiles(
-  request: {
-    readonly record: CheckpointRecord;
-    readonly indexes: readonly IndexRef[];
-    readonly name: string;
-  },
-  environment: ReadEnvironment,
-): Promise<readonly TreeEntry[]> {
-  const opened = await openCheckpoint(request.record, request.indexes, environment, () => {});
-  const { record, name } = request;
-  const item = itemOf(opened.root, name);
-  const entries = await readThrough(record, opened, environment, () => readManifest(item, name, opened));
-  return entries.map(({ entry }) => entry);
 }

@@ -38,17 +38,6 @@ export interface ReadingOptions {
   readonly onFetched?: (bytes: number) => void;
 }
 
-/** The entries of files root `name`, in path order; for trees of which all entries are to be at hand at once. */
-export async function readManifest(
-  item: FilesItem,
-  name: string,
-  options: ReadingOptions,
-): Promise<readonly ManifestEntry[]> {
-  const manifest = await fetchManifest(item, name, options);
-  const [entries = []] = manifest.batches(Infinity);
-  return entries;
-}
-
 /** Entries of a manifest to be held as objects at one time: some 100 MiB with all that a stage knows of them. */
 export const BATCH_ENTRIES = 65_536;
 

@@ -1,13 +1,15 @@
 /**
  * Restores what can be restored of a damaged checkpoint into a folder: whole files into `<root>`, files that lost a part
  * of their bytes into `<root>~incomplete`, zeros where the bytes are lost, and a list of what is lost. Lost indexes are
- * replaced by the packs' footers. What is needed is read twice: first to learn what is left.
+ * replaced by the packs' footers. What is needed is read twice: first to learn what is left. A tree is never whole in memory:
+ * its entries come in batches, as those of a restore do.
  */
 
 import { ensureFolder } from "../platform/files.ts";
 import { showPath } from "../platform/libc_files.ts";
 import { byteText } from "./byte_text.ts";
 import { planFetch } from "./chunk_fetcher.ts";
+import { ChunkMarks } from "./chunk_marks.ts";
 import type { ChunkTable } from "./chunk_table.ts";
 import { loadCodec } from "./codec.ts";
 import { idFromText } from "./ids.ts";
@@ -18,19 +20,20 @@ import {
   type RecoveryOptions,
   tableOf,
 } from "./index_recovery.ts";
-import { type LenientManifest, readLeniently } from "./lenient_manifest.ts";
-import { comparePaths } from "./manifest.ts";
+import { type LenientEntry, openLeniently } from "./lenient_manifest.ts";
 import { fetchLeniently } from "./pack_check.ts";
 import { Pacer } from "./pacer.ts";
 import type { FilesItem } from "./records.ts";
 import type { ReadEnvironment, RestoreToRequest, StageResult } from "./restore.ts";
-import { loadRoot } from "./root_reader.ts";
+import { BATCH_ENTRIES, loadRoot } from "./root_reader.ts";
 import { deliverChunk } from "./stage_root.ts";
 import { TreeStager } from "./stage.ts";
 import type { ContentPart, FileWarning, Head, ManifestEntry } from "./types.ts";
 
 export interface SalvageRequest extends RestoreToRequest {
   readonly head: Pick<Head, "doomed" | "epoch">;
+  /** Entries of a root that are in memory at one time; left out: as many as a restore takes. */
+  readonly batchEntries?: number;
 }
 
 export interface LostFile {
@@ -69,7 +72,7 @@ export async function salvageTo(
   await ensureFolder(request.folder);
   const totals = { entries: 0, bytes: 0, bytesRead: 0, bytesTransferred: 0, bytesReused: 0 };
   const warnings: FileWarning[] = [];
-  const lost: LostFile[] = [];
+  const lost = new LostFiles();
   const lostLists: SalvageResult["lostLists"][number][] = [];
   for (const name of request.names ?? Object.keys(root.items.files)) {
     const item = root.items.files[name];
@@ -77,28 +80,35 @@ export async function salvageTo(
     const onFetched = (bytes: number) => void (totals.bytesTransferred += bytes);
     const work = { ...reading, table, onFetched, pace: () => pacer.turn() };
     pacer.begin("check", item.bytes);
-    const manifest = readLeniently(item, name, await pieces(item, work), cipher);
+    const manifest = openLeniently(item, name, await pieces(item, work), cipher);
+    const batches = () => manifest.batches(request.batchEntries ?? BATCH_ENTRIES);
+    const seen = await lookThrough(name, batches(), lost, work);
     if (manifest.lostPieces.length > 0) {
-      lostLists.push({ root: name, known: manifest.entries.length, entries: item.entries });
+      lostLists.push({ root: name, known: seen.entries, entries: item.entries });
     }
-    const isLost = await lostChunks(manifest, work);
-    const { whole, incomplete, files } = divide(name, manifest, isLost);
-    lost.push(...files);
+    if (seen.entries === 0) continue;
     pacer.begin("fetch", item.bytes);
-    for (const [entries, target] of [[whole, name], [incomplete, name + INCOMPLETE]] as const) {
-      if (entries.length === 0) continue;
-      warnings.push(...await stage(entries, `${request.folder}/${target}`, name, work));
-      totals.entries += entries.length;
-      totals.bytes += entries.reduce((sum, { entry }) => sum + entry.size, 0);
-    }
+    const staged = await stage(`${request.folder}/${name}`, name, { batches: batches(), seen }, work);
+    warnings.push(...staged.warnings);
+    totals.entries += staged.entries;
+    totals.bytes += staged.bytes;
   }
   return {
     totals: { ...totals, durationMs: clock.monotonicMs() - startedMs },
     warnings,
-    lost: lost.slice(0, LOST_FILES_LIMIT),
-    lostTotal: lost.length,
+    lost: lost.first,
+    lostTotal: lost.total,
     lostLists,
   };
+}
+
+class LostFiles {
+  readonly first: LostFile[] = [];
+  total = 0;
+
+  add(file: LostFile): void {
+    if (this.total++ < LOST_FILES_LIMIT) this.first.push(file);
+  }
 }
 
 interface Work extends RecoveryOptions {
@@ -128,70 +138,102 @@ async function pieces(item: FilesItem, work: Work): Promise<ReadonlyMap<string, 
   return pieces;
 }
 
+type Batches = Iterable<readonly LenientEntry[]>;
+
+/** What a first reading of a root has found. */
+interface Seen {
+  readonly entries: number;
+  readonly isLost: (id: string) => boolean;
+  /** Byte texts of the folders that files with losses are in, the root among them; none: every file is whole. */
+  readonly folders: ReadonlySet<string>;
+}
+
 /** Reads all content once, to learn which of it is left. */
-async function lostChunks(manifest: LenientManifest, work: Work): Promise<(id: string) => boolean> {
-  const known = new Set<string>();
-  const unknown = new Set<string>();
-  for (const { parts } of manifest.entries) {
+async function lookThrough(root: string, batches: Batches, lost: LostFiles, work: Work): Promise<Seen> {
+  const { table } = work;
+  const [asked, gone] = [new ChunkMarks(table), new ChunkMarks(table)];
+  const isLost = (id: string) => {
+    const number = table.numberOf(idFromText(id));
+    return number === null || gone.has(number);
+  };
+  const sorter = new LossSorter(isLost);
+  const folders = new Set<string>();
+  let entries = 0;
+  for (const batch of batches) {
+    entries += batch.length;
+    for (const id of await lostOf(batch, asked, work)) {
+      const number = table.numberOf(idFromText(id));
+      if (number !== null) gone.add(number);
+    }
+    for (const member of batch) {
+      const loss = sorter.lossOf(member);
+      if (loss === null) continue;
+      const { path, size } = member.entry;
+      lost.add({
+        root,
+        path: showPath(path),
+        sizeBytes: size,
+        lostBytes: loss.ranges.reduce((sum, [start, end]) => sum + end - start, 0),
+        ranges: loss.ranges.slice(0, RANGES_LIMIT),
+      });
+      for (const folder of parentsOf(path)) folders.add(folder);
+    }
+    await work.pace();
+  }
+  return { entries, isLost, folders };
+}
+
+/** Of the chunks of a batch that the indexes know and nobody has asked for yet: those that cannot be read. */
+async function lostOf(
+  batch: readonly LenientEntry[],
+  asked: ChunkMarks,
+  work: Work,
+): Promise<Iterable<string>> {
+  const wanted: string[] = [];
+  for (const { parts } of batch) {
     for (const part of parts) {
-      if (part.kind === "chunk") (work.table.has(idFromText(part.id)) ? known : unknown).add(part.id);
+      if (part.kind !== "chunk") continue;
+      const number = work.table.numberOf(idFromText(part.id));
+      if (number !== null && asked.add(number)) wanted.push(part.id);
     }
   }
-  const lost = await fetchLeniently(planFetch(work.table, known), {
+  const lost = await fetchLeniently(planFetch(work.table, wanted), {
     ...work,
     deliver: (_id, bytes) => work.pacer.count(0, bytes.length),
   });
-  return (id) => unknown.has(id) || lost.has(id);
+  return lost.keys();
 }
 
-interface Divided {
-  readonly whole: readonly ManifestEntry[];
-  /** With holes for what is lost, and the folders that they are in; empty when every file is whole. */
-  readonly incomplete: readonly ManifestEntry[];
-  readonly files: readonly LostFile[];
+interface Loss {
+  /** Content with holes for what is lost. */
+  readonly left: readonly ContentPart[];
+  readonly ranges: readonly (readonly [number, number])[];
 }
 
-function divide(root: string, manifest: LenientManifest, isLost: (id: string) => boolean): Divided {
-  const files: LostFile[] = [];
-  const cutGroups = new Set<number>();
-  const whole: ManifestEntry[] = [];
-  const incomplete: ManifestEntry[] = [];
-  const needed = new Set<string>();
-  for (const { entry, parts } of manifest.entries) {
-    const isCut = manifest.cut.has(entry) ||
-      (entry.linkGroup !== undefined && cutGroups.has(entry.linkGroup));
-    const isHurt = isCut || parts.some((part) => part.kind === "chunk" && isLost(part.id));
-    if (!isHurt) {
-      whole.push({ entry, parts });
-      continue;
-    }
-    const isFollower = entry.linkGroup !== undefined && cutGroups.has(entry.linkGroup);
-    if (entry.linkGroup !== undefined) cutGroups.add(entry.linkGroup);
-    const { left, ranges } = isFollower ? { left: [], ranges: [] } : leftOf(parts, entry.size, isLost);
-    files.push({
-      root,
-      path: showPath(entry.path),
-      sizeBytes: entry.size,
-      lostBytes: ranges.reduce((sum, [start, end]) => sum + end - start, 0),
-      ranges: ranges.slice(0, RANGES_LIMIT),
-    });
-    incomplete.push({ entry, parts: left });
-    for (const folder of parentsOf(entry.path)) needed.add(folder);
+/** Tells entries that lost something from whole ones, in path order; one for each reading of a root. */
+class LossSorter {
+  readonly #isLost: (id: string) => boolean;
+  /** Hard link groups with losses: whose first lost something, all have. */
+  readonly #groups = new Set<number>();
+
+  constructor(isLost: (id: string) => boolean) {
+    this.#isLost = isLost;
   }
-  if (incomplete.length === 0) return { whole, incomplete, files };
-  const folders = manifest.entries.filter(({ entry }) =>
-    entry.type === "directory" && needed.has(byteText(entry.path))
-  );
-  const inOrder = [...folders, ...incomplete].sort((a, b) => comparePaths(a.entry.path, b.entry.path));
-  return { whole, incomplete: inOrder, files };
+
+  /** Null: it is whole. */
+  lossOf({ entry, parts, isCut }: LenientEntry): Loss | null {
+    const { linkGroup } = entry;
+    const isFollower = linkGroup !== undefined && this.#groups.has(linkGroup);
+    const isHurt = isFollower || isCut ||
+      parts.some((part) => part.kind === "chunk" && this.#isLost(part.id));
+    if (!isHurt) return null;
+    if (linkGroup !== undefined) this.#groups.add(linkGroup);
+    return isFollower ? { left: [], ranges: [] } : leftOf(parts, entry.size, this.#isLost);
+  }
 }
 
 /** Content with holes for what is lost, up to the size of the file. */
-function leftOf(
-  parts: readonly ContentPart[],
-  size: number,
-  isLost: (id: string) => boolean,
-): { readonly left: readonly ContentPart[]; readonly ranges: readonly [number, number][] } {
+function leftOf(parts: readonly ContentPart[], size: number, isLost: (id: string) => boolean): Loss {
   const left: ContentPart[] = [];
   const ranges: [number, number][] = [];
   let at = 0;
@@ -220,15 +262,48 @@ function parentsOf(path: Uint8Array<ArrayBuffer>): string[] {
   return parents;
 }
 
+interface Staged {
+  readonly warnings: readonly FileWarning[];
+  readonly entries: number;
+  readonly bytes: number;
+}
+
+/** Whole files into `target`; those with losses, in their folders, beside it. */
 async function stage(
-  entries: readonly ManifestEntry[],
   target: string,
   root: string,
+  { batches, seen }: { readonly batches: Batches; readonly seen: Seen },
   work: Work,
-): Promise<readonly FileWarning[]> {
-  using stager = new TreeStager({ root, target });
-  const wanted = stager.begin(entries);
-  // A pack that is cut still has its first chunks. What was there a moment ago and is not now fails the end.
+): Promise<Staged> {
+  using whole = new TreeStager({ root, target });
+  using incomplete = seen.folders.size === 0 ? null : new TreeStager({ root, target: target + INCOMPLETE });
+  const sorter = new LossSorter(seen.isLost);
+  let [entries, bytes] = [0, 0];
+  const fillWith = async (stager: TreeStager, batch: readonly ManifestEntry[]) => {
+    await fill(stager, batch, work);
+    entries += batch.length;
+    for (const { entry } of batch) bytes += entry.size;
+  };
+  for (const batch of batches) {
+    const [intact, hurt]: [ManifestEntry[], ManifestEntry[]] = [[], []];
+    for (const member of batch) {
+      const { entry } = member;
+      const loss = sorter.lossOf(member);
+      if (loss === null) intact.push(member);
+      if (loss !== null) hurt.push({ entry, parts: loss.left });
+      else if (entry.type === "directory" && seen.folders.has(byteText(entry.path))) hurt.push(member);
+    }
+    await fillWith(whole, intact);
+    if (incomplete !== null) await fillWith(incomplete, hurt);
+    await work.pace();
+  }
+  const warnings = [...await whole.finish(), ...await incomplete?.finish() ?? []];
+  return { warnings, entries, bytes };
+}
+
+async function fill(stager: TreeStager, batch: readonly ManifestEntry[], work: Work): Promise<void> {
+  const wanted = stager.begin(batch);
+  // A pack that is cut still has its first chunks. What was there a moment ago and is not now fails the next step.
   await fetchLeniently(planFetch(work.table, wanted.keys()), {
     ...work,
     deliver(id, bytes) {
@@ -236,5 +311,4 @@ async function stage(
       deliverChunk(stager, id, bytes, work);
     },
   });
-  return await stager.finish();
 }

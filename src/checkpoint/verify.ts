@@ -15,7 +15,7 @@ import { findCheckpoint, readHead } from "./head.ts";
 import { idFromText, idToText, packKey, PACKS_PREFIX } from "./ids.ts";
 import { decodeIndex, type IndexedPack } from "./index_format.ts";
 import { fetchIndex, type IndexRef } from "./index_store.ts";
-import { type LenientManifest, readLeniently } from "./lenient_manifest.ts";
+import { type LenientEntry, type LenientManifest, openLeniently } from "./lenient_manifest.ts";
 import {
   eachInParallel,
   fetchFooter,
@@ -30,8 +30,8 @@ import { PackContents } from "./pack_contents.ts";
 import { Pacer } from "./pacer.ts";
 import type { FilesItem, RootObject } from "./records.ts";
 import type { ReadEnvironment } from "./restore.ts";
-import { loadRoot } from "./root_reader.ts";
-import type { CheckpointRecord } from "./types.ts";
+import { BATCH_ENTRIES, loadRoot } from "./root_reader.ts";
+import type { CheckpointRecord, TreeEntry } from "./types.ts";
 import { Findings, type Suspect } from "./verify_findings.ts";
 import { headInQuestion } from "./verify_head.ts";
 import { allReadSince, choosePacks, loadPackMemory, savePackMemory } from "./verify_memory.ts";
@@ -192,9 +192,9 @@ class Verification {
       const chunk = this.#table.find(idFromText(id));
       if (chunk !== null) packs.set(chunk.pack.name, chunk.pack);
     };
-    await this.#walk(async (_record, _name, item, manifest) => {
+    await this.#walk(async (_record, _name, item, entries) => {
       item.manifest.forEach(need);
-      for (const { parts } of manifest.entries) {
+      for (const { parts } of entries) {
         for (const part of parts) if (part.kind === "chunk") need(part.id);
         await this.#pacer.turn();
       }
@@ -310,36 +310,40 @@ class Verification {
       record: CheckpointRecord,
       name: string,
       item: FilesItem,
-      manifest: LenientManifest,
+      entries: Iterable<LenientEntry>,
     ) => Promise<void>,
   ): Promise<void> {
     for (const record of this.#records) {
       const root = this.#roots.get(record.id);
       for (const [name, item] of Object.entries(root?.items.files ?? {})) {
-        const manifest = await this.#manifestOf(record, name, item);
-        if (manifest !== null) await visit(record, name, item, manifest);
+        await this.#readManifest(record, name, item, (entries) => visit(record, name, item, entries));
       }
     }
   }
 
-  async #manifestOf(
+  /** `read` takes the entries one by one: all of them together may be more than the heap holds. */
+  async #readManifest(
     record: CheckpointRecord,
     name: string,
     item: FilesItem,
-  ): Promise<LenientManifest | null> {
+    read: (entries: Iterable<LenientEntry>) => Promise<void>,
+  ): Promise<void> {
+    try {
+      await read(entriesIn(await this.#manifestOf(name, item)));
+    } catch (error) {
+      const suspect = this.#findings.add(record.root, problemOf(error));
+      this.#findings.hurt(suspect, record, { root: name, path: null });
+    }
+  }
+
+  async #manifestOf(name: string, item: FilesItem): Promise<LenientManifest> {
     const last = this.#manifests.get(name);
     // Successive checkpoints mostly share it; pieces that were lost since are found by their packs.
     if (last?.sha256 === item.manifest_sha256) return last.manifest;
     this.#pieces = await this.#fetchPieces(item.manifest);
-    try {
-      const manifest = readLeniently(item, name, this.#pieces, this.#environment.cipher);
-      this.#manifests.set(name, { sha256: item.manifest_sha256, manifest });
-      return manifest;
-    } catch (error) {
-      const suspect = this.#findings.add(record.root, problemOf(error));
-      this.#findings.hurt(suspect, record, { root: name, path: null });
-      return null;
-    }
+    const manifest = openLeniently(item, name, this.#pieces, this.#environment.cipher);
+    this.#manifests.set(name, { sha256: item.manifest_sha256, manifest });
+    return manifest;
   }
 
   /** Pieces by id, null for those that cannot be read. Those of the manifest before are kept. */
@@ -373,14 +377,14 @@ class Verification {
     record: CheckpointRecord,
     root: string,
     item: FilesItem,
-    manifest: LenientManifest,
+    entries: Iterable<LenientEntry>,
   ): Promise<void> => {
     // A restore reads all indexes: without one of them none is possible until it is made anew.
     for (const suspect of this.#lostIndexes) this.#findings.hurt(suspect, record);
     for (const id of item.manifest) {
       for (const suspect of this.#suspectsOf(id)) this.#findings.hurt(suspect, record, { root, path: null });
     }
-    for (const { entry, parts } of manifest.entries) {
+    for (const { entry, parts } of entries) {
       for (const part of parts) {
         if (part.kind === "hole") continue;
         for (const suspect of this.#suspectsOf(part.id)) {
@@ -431,10 +435,17 @@ class Verification {
     }
   }
 
-  async #databasesOf(record: CheckpointRecord, name: string) {
+  async #databasesOf(record: CheckpointRecord, name: string): Promise<readonly TreeEntry[]> {
     const item = this.#roots.get(record.id)?.items.files[name];
-    const manifest = item === undefined ? null : await this.#manifestOf(record, name, item);
-    return (manifest?.entries ?? []).map(({ entry }) => entry).filter(({ sqlite }) => sqlite === true);
+    const databases: TreeEntry[] = [];
+    if (item === undefined) return databases;
+    await this.#readManifest(record, name, item, async (entries) => {
+      for (const { entry } of entries) {
+        if (entry.sqlite === true) databases.push(entry);
+        await this.#pacer.turn();
+      }
+    });
+    return databases;
   }
 
   // ---- the end
@@ -470,6 +481,10 @@ class Verification {
       return null;
     }
   }
+}
+
+function* entriesIn(manifest: LenientManifest): Generator<LenientEntry> {
+  for (const batch of manifest.batches(BATCH_ENTRIES)) yield* batch;
 }
 
 /** The readers of root objects and indexes tell a missing one as damaged; here the difference counts. */

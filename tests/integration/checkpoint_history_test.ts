@@ -4,13 +4,13 @@ import assert from "node:assert/strict";
 import { listFolder, readFile } from "../../src/checkpoint/browse.ts";
 import { diffCheckpoints, type Difference } from "../../src/checkpoint/diff.ts";
 import { openCheckpoint } from "../../src/checkpoint/restore.ts";
-import { readManifest } from "../../src/checkpoint/root_reader.ts";
 import type { CheckpointRecord } from "../../src/checkpoint/types.ts";
 import { isError } from "../../src/platform/errors.ts";
 import { showPath } from "../../src/platform/libc_files.ts";
 import { type KeptRepository, keptRepository, noise, verifyStore } from "../support/kept_repository.ts";
 import { seededRandom } from "../support/tree_model.ts";
 import { say } from "../support/say.ts";
+import { readManifest } from "../support/manifest_entries.ts";
 
 function environment({ runs }: KeptRepository) {
   return { ...runs.environment(), cacheFolder: null };

@@ -3,12 +3,13 @@
 import assert from "node:assert/strict";
 import { listFolder, readFile } from "../../src/checkpoint/browse.ts";
 import { diffCheckpoints } from "../../src/checkpoint/diff.ts";
-import { listFiles, planRestore } from "../../src/checkpoint/restore.ts";
+import { planRestore } from "../../src/checkpoint/restore.ts";
 import type { ObjectStore, StoredObject } from "../../src/storage/object_store.ts";
 import { isError } from "../../src/platform/errors.ts";
 import { isRoot } from "../../src/platform/libc_files.ts";
 import { memoryStore } from "../../src/storage/memory_store.ts";
 import { KEEP_NOTHING, PruneScene } from "../support/prune_scene.ts";
+import { listFiles } from "../support/manifest_entries.ts";
 
 isRoot(); // loads libc once, which older runtimes count as a leak of the test that does it
 

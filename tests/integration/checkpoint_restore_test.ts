@@ -1,11 +1,12 @@
 import assert from "node:assert/strict";
 import { composeRestoreRoot } from "../../src/checkpoint/compose.ts";
-import { listFiles, planRestore, restoreTo } from "../../src/checkpoint/restore.ts";
+import { planRestore, restoreTo } from "../../src/checkpoint/restore.ts";
 import { isError } from "../../src/platform/errors.ts";
 import { ulid } from "../../src/platform/random.ts";
 import type { StoredObject } from "../../src/storage/object_store.ts";
 import { CheckpointRuns, filesRoot, watchedStore } from "../support/checkpoint_runs.ts";
 import { listTree } from "../support/tree_listing.ts";
+import { listFiles } from "../support/manifest_entries.ts";
 
 /** A repository with one checkpoint of some text files and one of 3 MB. */
 async function withCheckpoint() {
