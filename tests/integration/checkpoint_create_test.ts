@@ -272,3 +272,32 @@ Deno.test("content reader ends where the file ends, when it is cut while it is r
     content.length,
   );
 });
+
+for (const [what, rename] of [["a file that did not change", false], ["a copy of a file", true]] as const) {
+  Deno.test(`checkpoint stores ${what} anew where only a doomed pack has it, though an index names that pack`, async () => {
+    const { store } = watchedStore();
+    await using runs = new CheckpointRuns(store);
+    await Deno.writeFile(`${runs.files}/kept`, noise(100_000));
+    const first = await runs.create();
+    await Deno.writeFile(`${runs.files}/forgotten`, noise(100_000));
+    runs.later(); // so that the second scan is believed
+    const packs = async () => (await store.list({ prefix: PACKS_PREFIX })).objects.map(({ key }) => key);
+    const before = new Set(await packs());
+    const second = await runs.create();
+    const doomed = (await packs()).filter((key) => !before.has(key));
+    assert.ok(doomed.length > 0);
+    // The second checkpoint is deleted and the first one the current state, while the index of the second is still named.
+    const names = doomed.map((key) => key.slice(PACKS_PREFIX.length));
+    runs.head = { ...runs.head, current: first.record, indexes: second.indexes, doomed: names };
+    if (rename) await Deno.rename(`${runs.files}/forgotten`, `${runs.files}/copy`);
+    const third = await runs.create({ always: true });
+    assert.ok(third.record !== null);
+    // The sweep of what was doomed may come at any time.
+    for (const key of doomed) await store.delete(key);
+    const ofSecond = second.indexes.filter(({ key }) => !first.indexes.some((ref) => ref.key === key));
+    const indexes = third.indexes.filter(({ key }) => !ofSecond.some((ref) => ref.key === key));
+    runs.head = { ...runs.head, indexes };
+    const { path } = await runs.stage(third.record);
+    assert.deepEqual(await listTree(path), await listTree(runs.files));
+  });
+}

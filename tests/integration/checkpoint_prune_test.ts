@@ -1,7 +1,9 @@
 /** Prunes of real repositories in this process: what is kept comes back equal to the model, what is not goes. */
 
 import assert from "node:assert/strict";
-import { PACKS_PREFIX } from "../../src/checkpoint/ids.ts";
+import { idToText, PACKS_PREFIX, ROOTS_PREFIX } from "../../src/checkpoint/ids.ts";
+import { FLAG_META, readPackEntries } from "../../src/checkpoint/pack.ts";
+import { loadRoot } from "../../src/checkpoint/root_reader.ts";
 import { systemClock } from "../../src/platform/clock.ts";
 import { isError } from "../../src/platform/errors.ts";
 import { isRoot } from "../../src/platform/libc_files.ts";
@@ -55,6 +57,37 @@ Deno.test("prune frees what only forgotten checkpoints needed, after the grace",
   const { seq } = scene.head;
   await scene.pruner().prune({ dryRun: false });
   assert.equal(scene.head.seq, seq);
+});
+
+Deno.test("prune takes the manifests and root objects of deleted checkpoints, and leaves those of kept ones", async () => {
+  await using scene = new PruneScene(10);
+  await history(scene);
+  const manifests = async () => {
+    const pieces: string[] = [];
+    for (const key of (await scene.keys()).filter((key) => key.startsWith(PACKS_PREFIX))) {
+      const entries = readPackEntries((await scene.store.get(key)).body, key);
+      for (const { id, flags } of entries) if ((flags & FLAG_META) !== 0) pieces.push(idToText(id));
+    }
+    return pieces.sort();
+  };
+  const roots = async () => (await scene.keys()).filter((key) => key.startsWith(ROOTS_PREFIX));
+  assert.deepEqual([(await manifests()).length, (await roots()).length], [5, 5]);
+  await scene.pruner().remove("2", { force: false });
+  scene.keep = { ...KEEP_NOTHING, last: 2 };
+  for (let i = 0; i < 2; i++) {
+    await scene.pruner().prune({ dryRun: false });
+    scene.pass(HOUR_MS);
+  }
+  const kept = scene.head.checkpoints;
+  assert.deepEqual(kept.map(({ n }) => n), [4, 5]);
+  const needed: string[] = [];
+  for (const record of kept) {
+    const { items } = await loadRoot(scene.store, record, scene.environment());
+    needed.push(...items.files["data"]?.manifest ?? []);
+  }
+  assert.deepEqual(await manifests(), needed.sort());
+  assert.deepEqual(await roots(), kept.map(({ root }) => root));
+  await scene.restoresAll();
 });
 
 Deno.test("prune that only tells changes nothing and says what a real one does", async () => {

@@ -253,12 +253,17 @@ export class GcNode extends StormyMachine {
     const indexes = yield* this.#readIndexes(head);
     if (indexes === null || this.#term !== term) return;
     const stored = this.#stored(head, indexes);
-    const chunks = this.#changed(head);
-    const created = chunks.filter((chunk) => !stored.has(chunk));
+    const files = this.#changed(head);
+    const manifest = manifestOf(files);
+    const chunks = [...files, ...manifest];
     const packs: SimPack[] = [];
-    for (let i = 0; i < created.length; i += CHUNKS_IN_PACK) {
-      const part = created.slice(i, i + CHUNKS_IN_PACK);
-      packs.push({ name: this.#packName(term, part), chunks: part });
+    // Pieces of manifests go into packs of their own.
+    for (const kind of [files, manifest]) {
+      const created = kind.filter((chunk) => !stored.has(chunk));
+      for (let i = 0; i < created.length; i += CHUNKS_IN_PACK) {
+        const part = created.slice(i, i + CHUNKS_IN_PACK);
+        packs.push({ name: this.#packName(term, part), chunks: part });
+      }
     }
     const refs = [...head.indexes];
     const uploads: [string, SimObject][] = packs.map((
@@ -300,7 +305,8 @@ export class GcNode extends StormyMachine {
   /** The program's next state: most of the last one, and something that may have been there long ago. */
   #changed(head: Head): readonly string[] {
     const { chance } = this.#world;
-    const state = [...this.#world.needs.get(head.current ?? "") ?? []];
+    const last = this.#world.needs.get(head.current ?? "") ?? [];
+    const state = last.filter((chunk) => !isPiece(chunk));
     while (state.length < CHUNKS_IN_USE) state.push(`k${chance.below(CHUNKS)}`);
     for (let i = 0; i < 2; i++) state[chance.below(state.length)] = `k${chance.below(CHUNKS)}`;
     return [...new Set(state)];
@@ -459,9 +465,18 @@ export class GcNode extends StormyMachine {
         if (mutant.ignoresFailedReads === true) continue;
         return null;
       }
-      for (const chunk of found.chunks) live.add(chunk);
+      for (const chunk of found.chunks) {
+        if (mutant.forgetsManifests !== true || !isPiece(chunk)) live.add(chunk);
+      }
     }
+    if (mutant.keepsManifests === true) this.#markAllManifests(live);
     return live;
+  }
+
+  #markAllManifests(live: Set<string>): void {
+    for (const object of this.#world.objects.values()) {
+      if (object.kind === "pack") { for (const chunk of object.chunks) if (isPiece(chunk)) live.add(chunk); }
+    }
   }
 
   *#rewrite(
@@ -519,6 +534,16 @@ export class GcNode extends StormyMachine {
     }
     return { names: deleted, failure: null };
   }
+}
+
+/** Two pieces, each of half of the files: one that did not change is the same chunk. */
+function manifestOf(files: readonly string[]): string[] {
+  const half = Math.ceil(files.length / 2);
+  return [files.slice(0, half), files.slice(half)].map((part) => `manifest ${part.join(" ")}`);
+}
+
+function isPiece(chunk: string): boolean {
+  return chunk.startsWith("manifest ");
 }
 
 function sizeOf(chunks: readonly string[]): number {

@@ -73,6 +73,12 @@ const MUTANTS: readonly { readonly what: string; readonly mutant: GcMutant; read
   { what: "pack names that are used again", mutant: { namesByContent: true }, caught: LOSS },
   { what: "reads that failed and count as empty", mutant: { ignoresFailedReads: true }, caught: LOSS },
   { what: "marking of the newest checkpoint alone", mutant: { marksNewestOnly: true }, caught: LOSS },
+  { what: "manifests that do not count as needed", mutant: { forgetsManifests: true }, caught: LOST },
+  {
+    what: "manifests of forgotten checkpoints that count as needed",
+    mutant: { keepsManifests: true },
+    caught: /kept for ever/,
+  },
   {
     what: "heads that name packs before the store has them",
     mutant: { commitsBeforePuts: true },

@@ -54,6 +54,10 @@ export interface GcMutant {
   readonly ignoresFailedReads?: true;
   /** Only the newest checkpoint's chunks count as needed. */
   readonly marksNewestOnly?: true;
+  /** Pieces of manifests do not count as needed. */
+  readonly forgetsManifests?: true;
+  /** Pieces of manifests count as needed for ever. */
+  readonly keepsManifests?: true;
   /** The head names new packs before the store has them. */
   readonly commitsBeforePuts?: true;
   readonly putsUnconditionally?: true;
@@ -83,6 +87,8 @@ export class GcWorld extends StormyWorld {
   readonly #born = new Map<string, number>();
   /** Keys that the head names, directly or by its indexes. */
   #named = new Set<string>();
+  /** Packs that the head names and of which no checkpoint needs a chunk, and since when. */
+  readonly #useless = new Map<string, number>();
   #ids = 0;
   #calmCheckpoints = 0;
   #calmCollections = 0;
@@ -226,6 +232,21 @@ export class GcWorld extends StormyWorld {
       }
     }
     this.#named = named;
+    this.#lookForUseless(head, doomed);
+  }
+
+  #lookForUseless({ indexes, checkpoints }: Head, doomed: ReadonlySet<string>): void {
+    const needed = new Set(checkpoints.flatMap(({ id }) => this.needs.get(id) ?? []));
+    const before = new Map(this.#useless);
+    this.#useless.clear();
+    for (const { key } of indexes) {
+      const index = this.objects.get(key);
+      if (index?.kind !== "index") continue;
+      for (const { name, chunks } of index.packs) {
+        if (doomed.has(name) || chunks.some((chunk) => needed.has(chunk))) continue;
+        this.#useless.set(name, before.get(name) ?? this.nowMs);
+      }
+    }
   }
 
   #checkEnd(): void {
@@ -243,6 +264,11 @@ export class GcWorld extends StormyWorld {
     for (const key of this.objects.keys()) {
       const old = (this.#born.get(key) ?? 0) < END_MS - GARBAGE_LIMIT_MS;
       if (old && !this.#named.has(key) && !waiting.has(key)) return this.fail(`${key} is garbage for ever`);
+    }
+    for (const [pack, sinceMs] of this.#useless) {
+      if (sinceMs < END_MS - GARBAGE_LIMIT_MS) {
+        return this.fail(`pack ${pack} is kept for ever and needed by none`);
+      }
     }
     if (waiting.size > 200) this.fail(`${waiting.size} names are doomed for ever`);
     const kinds = [PACKS_PREFIX, INDEX_PREFIX, ROOTS_PREFIX];
