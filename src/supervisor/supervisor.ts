@@ -32,6 +32,12 @@ const UNKILLABLE_AFTER_MS = 2_000;
 /** How often a stop looks whether its deadline was moved. */
 const DEADLINE_CHECK_MS = 100;
 
+/**
+ * After so much of it the rest of the starts waits for the next turn of the loop: a hundred at once are a tenth of a second,
+ * on a busy machine a whole one, in which the API would not answer and the lease would not be renewed.
+ */
+const STARTS_IN_TURN_MS = 20;
+
 export interface SupervisorOptions {
   readonly specs: readonly ProcessSpec[];
   readonly clock: Clock;
@@ -75,6 +81,8 @@ export class Supervisor {
   #held = true;
   #started = false;
   #evaluating = false;
+  /** What may start waits for the next turn. */
+  #deferred = false;
   /** Who wants everything to stand still. */
   readonly #frozenBy = new Set<FreezeReason>();
   #fenced = false;
@@ -474,8 +482,9 @@ export class Supervisor {
   #evaluate(): void {
     if (this.#evaluating) return; // the loop below sees the change that called us
     this.#evaluating = true;
+    const beganMs = this.#clock.monotonicMs();
     try {
-      while (this.#evaluateOnce()) { /* one start may allow the next */ }
+      while (this.#evaluateOnce(beganMs)) { /* one start may allow the next */ }
     } finally {
       this.#evaluating = false;
     }
@@ -487,7 +496,7 @@ export class Supervisor {
     this.#checkOutcome();
   }
 
-  #evaluateOnce(): boolean {
+  #evaluateOnce(beganMs: number): boolean {
     let changed = false;
     for (const runner of this.#runners.values()) {
       const { state } = runner.machine;
@@ -495,11 +504,20 @@ export class Supervisor {
       if (this.#stopping !== null && (state === "waiting" || state === "backoff")) {
         runner.dispatch({ type: "want-down", deadlineMs: this.#stopByMs });
         changed = true;
-      } else if (state === "waiting" && !this.#held && this.#frozenBy.size === 0) {
+      } else if (state === "waiting" && !this.#held && !this.#deferred && this.#frozenBy.size === 0) {
         changed = this.#tryStart(runner) || changed;
+        if (this.#clock.monotonicMs() - beganMs >= STARTS_IN_TURN_MS) this.#startRestLater();
       }
     }
     return changed;
+  }
+
+  #startRestLater(): void {
+    this.#deferred = true;
+    void this.#clock.sleep(0).then(() => {
+      this.#deferred = false;
+      this.#evaluate();
+    });
   }
 
   #tryStart(runner: ProcessRunner): boolean {
