@@ -4,6 +4,7 @@
  */
 
 import assert from "node:assert/strict";
+import { isDeepStrictEqual } from "node:util";
 import { isRoot } from "../../src/platform/libc_files.ts";
 import { memoryStore } from "../../src/storage/memory_store.ts";
 import { CheckpointRuns } from "../support/checkpoint_runs.ts";
@@ -62,13 +63,18 @@ Deno.test({
     Deno.writeFileSync(path, new Uint8Array(8192));
     Deno.writeTextFileSync(`${runs.files}/other`, "is not read again");
     await using program = new MappingProgram(path);
-    await program.tell("1");
-    runs.later(); // all times lie clearly before the scan
-    await runs.create();
-    const { mtime, ctime } = Deno.statSync(path);
-    await program.tell("2");
-    const after = Deno.statSync(path);
-    assert.deepEqual([after.mtime, after.ctime], [mtime, ctime], "the kernel has moved no time");
+    // Whoever has the disk written between the two (a sync of another program) lets the times move: once more, then.
+    let hasMoved = true;
+    for (let round = 0; hasMoved && round < 20; round++) {
+      await program.tell("1");
+      runs.later(); // all times lie clearly before the scan
+      await runs.create();
+      const before = Deno.statSync(path);
+      await program.tell("2");
+      const after = Deno.statSync(path);
+      hasMoved = !isDeepStrictEqual([after.mtime, after.ctime], [before.mtime, before.ctime]);
+    }
+    assert.equal(hasMoved, false, "the kernel has moved no time");
     const second = await runs.create();
     assert.ok(second.record !== null, "it is no unchanged tree");
     assert.equal(second.totals.bytesRead, 8192, "nothing else was read");

@@ -4,6 +4,7 @@
  */
 
 import { findTool } from "./find_tool.ts";
+import { binaryPath } from "./manager_process.ts";
 import { isRoot } from "./small_root.ts";
 
 /** No account has it. */
@@ -52,6 +53,7 @@ export const PLAIN: Surroundings = {
   env: () => ({}),
 };
 
+/** Where the home of root cannot be read or the cache of packages not be written, the program does not run from source. */
 export const SURROUNDINGS: readonly Surroundings[] = [
   {
     name: "PID 1",
@@ -73,8 +75,8 @@ export const SURROUNDINGS: readonly Surroundings[] = [
   },
   {
     name: "PID 1 without rights",
-    needs: "[needs root]",
-    missing: !canUnshare,
+    needs: "[needs root] [needs binary]",
+    missing: !canUnshare || binaryPath === null,
     isInit: true,
     isRoot: false,
     wrap: () => [
@@ -85,8 +87,8 @@ export const SURROUNDINGS: readonly Surroundings[] = [
   },
   {
     name: "PID 1 on a read-only root",
-    needs: "[needs root]",
-    missing: !canUnshare,
+    needs: "[needs root] [needs binary]",
+    missing: !canUnshare || binaryPath === null,
     isInit: true,
     isRoot: true,
     wrap: (folder) => [...UNSHARE, "sh", "-c", READ_ONLY, "sh", folder],
