@@ -91,7 +91,8 @@ function start(root: string, options: StartOptions = {}): ManagerProcess {
 
 function starts(root: string): number[] {
   try {
-    return Deno.readTextFileSync(`${root}/starts`).trim().split("\n").map(Number);
+    // The file is there before its first line is.
+    return Deno.readTextFileSync(`${root}/starts`).split("\n").slice(0, -1).map(Number);
   } catch {
     return [];
   }

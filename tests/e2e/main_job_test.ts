@@ -103,7 +103,7 @@ testOnStores(
       rowsAtCheckpoint = Number(
         await waitFor(
           "rows",
-          () => Deno.readTextFileSync(`${a}/files/work/rows`),
+          () => Deno.readTextFileSync(`${a}/files/work/rows`) || null,
         ),
       );
       finished = (await manager.checkpoint("the last one that ended")).checkpoint;

@@ -212,7 +212,7 @@ Deno.test("a second signal takes the grace away, not the last checkpoint; who wa
   const root = scratch.path;
   await using manager = stubborn(root);
   await manager.state("running");
-  const pid = await waitFor("the program", () => Number(Deno.readTextFileSync(`${root}/files/pid`)));
+  const pid = await waitFor("the program", () => Number(Deno.readTextFileSync(`${root}/files/pid`)) || null);
   manager.signal("SIGTERM");
   const { stop, leader } = await waitFor("the one in the way to be told", async () => {
     const { processes: [{ state, stop }] } = await manager.state("stopping");
@@ -244,7 +244,7 @@ Deno.test("a third signal ends the manager at once with 130, and the guard ends 
   const root = scratch.path;
   await using manager = stubborn(root);
   await manager.state("running");
-  const pid = await waitFor("the program", () => Number(Deno.readTextFileSync(`${root}/files/pid`)));
+  const pid = await waitFor("the program", () => Number(Deno.readTextFileSync(`${root}/files/pid`)) || null);
   // Three of different names: equal ones that wait are one.
   for (const name of ["SIGTERM", "SIGINT", "SIGQUIT"] as const) manager.signal(name);
   assert.equal(await manager.exit(), 130, manager.tail());
