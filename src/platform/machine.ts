@@ -7,25 +7,21 @@ export function usableCores(): number {
 
 const CGROUP_ROOT = "/sys/fs/cgroup";
 
-function readNumber(path: string): number | null {
+/** Null: there is no such file. */
+type ReadText = (path: string) => string | null;
+
+const readText: ReadText = (path) => {
   try {
-    const text = Deno.readTextFileSync(path).trim();
-    return /^\d+$/.test(text) ? Number(text) : null; // "max": none
+    return Deno.readTextFileSync(path);
   } catch {
     return null;
   }
-}
+};
 
 /** Folders of this process's groups from the innermost to the root, in both versions of control groups. */
-function memoryGroups(): string[] {
-  let text: string;
-  try {
-    text = Deno.readTextFileSync("/proc/self/cgroup");
-  } catch {
-    return [];
-  }
+function memoryGroups(read: ReadText): string[] {
   const folders: string[] = [];
-  for (const line of text.split("\n")) {
+  for (const line of (read("/proc/self/cgroup") ?? "").split("\n")) {
     const [, controllers, path] = /^\d+:([^:]*):(\/.*)$/.exec(line) ?? [];
     if (path === undefined || (controllers !== "" && controllers !== "memory")) continue;
     const root = controllers === "" ? CGROUP_ROOT : `${CGROUP_ROOT}/memory`;
@@ -36,11 +32,13 @@ function memoryGroups(): string[] {
 }
 
 /** Bytes that all processes of this container may use together: the smallest limit above us, else the machine's memory. */
-export function memoryLimitBytes(): number {
-  const limits = memoryGroups().flatMap((folder) => [
-    readNumber(`${folder}/memory.max`),
-    readNumber(`${folder}/memory.limit_in_bytes`),
-  ]);
-  const known = limits.filter((limit) => limit !== null);
-  return Math.min(Deno.systemMemoryInfo().total, ...known);
+export function memoryLimitBytes(
+  read: ReadText = readText,
+  machineBytes: number = Deno.systemMemoryInfo().total,
+): number {
+  const limits = memoryGroups(read).flatMap((folder) =>
+    ["memory.max", "memory.limit_in_bytes"].map((name) => read(`${folder}/${name}`)?.trim() ?? "")
+  );
+  // "max": none
+  return Math.min(machineBytes, ...limits.filter((limit) => /^\d+$/.test(limit)).map(Number));
 }

@@ -113,6 +113,29 @@ Deno.test("scan warns of sockets and goes on", async () => {
   assert.match(warnings[0]?.reason ?? "", /socket/);
 });
 
+Deno.test({
+  name: "scan warns of devices and goes on [needs mknod]",
+  ignore: !canMakeDevices(),
+  async fn() {
+    await using folder = scratchFolder("scan-");
+    assert.ok(tool("mknod", `${folder.path}/null`, "c", "1", "3"));
+    Deno.writeTextFileSync(`${folder.path}/zz`, "1");
+    const { entries, warnings } = scan(filesRoot(folder.path));
+    assert.deepEqual(pathsOf(entries), ["", "zz"]);
+    assert.deepEqual(warnings.map(({ path }) => path), ["null"]);
+    assert.match(warnings[0]?.reason ?? "", /device/);
+  },
+});
+
+function canMakeDevices(): boolean {
+  const folder = Deno.makeTempDirSync({ prefix: "device-probe-" });
+  try {
+    return tool("mknod", `${folder}/null`, "c", "1", "3");
+  } finally {
+    Deno.removeSync(folder, { recursive: true });
+  }
+}
+
 Deno.test("scan leaves out excluded folders with all below, and our own", async () => {
   await using folder = scratchFolder("scan-");
   for (const path of ["cache", "store", ".sm-stale", "keep"]) {
