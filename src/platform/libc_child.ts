@@ -35,8 +35,13 @@ export type StartLibcChild = (
   hooks: { readonly started: (pid: number) => void; readonly reaped: (pid: number) => void },
 ) => LibcChild;
 
-/** By pid, how to look whether it has ended. */
-const running = new Map<number, () => void>();
+/** By pid, how to look whether it has ended: true when its status was taken now. */
+const running = new Map<number, () => boolean>();
+/**
+ * Each end may be followed by a restart in the same turn, of a millisecond or two: so many at most, and the others have the
+ * next turns, so that whoever else waits for the loop gets his own.
+ */
+export const ENDS_IN_TURN = 8;
 
 let opened: StartLibcChild | null | undefined;
 
@@ -184,10 +189,10 @@ class Start {
       this.#libc.close(descriptor);
     };
     const look = () => {
-      if (isOver) return;
+      if (isOver) return false;
       try {
         const status = this.#libc.waitStatus(pid);
-        if (status === null) return;
+        if (status === null) return false;
         end();
         lookAtPipes(); // what it said last, and mostly the end, is there by now
         resolve(exitOf(status));
@@ -195,12 +200,14 @@ class Start {
         end();
         reject(error);
       }
+      return true;
     };
     const wait = () => {
       if (isOver) return;
       watched.arm(() => {
-        look();
+        const isTaken = look();
         if (!isOver) setTimeout(wait, TRACED_AGAIN_MS);
+        return isTaken;
       });
     };
     running.set(pid, look);
@@ -209,9 +216,22 @@ class Start {
   }
 }
 
+/** The rest of a look comes in the next turn. */
+let isDeferred = false;
+
 /** Looks whether any child of ours has ended: SIGCHLD says so a little earlier than whoever waits for them. */
 export function lookForEnds(): void {
-  for (const look of [...running.values()]) look();
+  if (isDeferred) return;
+  let taken = 0;
+  for (const look of [...running.values()]) {
+    if (!look() || ++taken < ENDS_IN_TURN) continue;
+    isDeferred = true;
+    setTimeout(() => {
+      isDeferred = false;
+      lookForEnds();
+    }, 0);
+    return;
+  }
 }
 
 function exitOf(status: number): ChildExit {

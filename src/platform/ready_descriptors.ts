@@ -14,6 +14,8 @@ const EPOLLONESHOT = 1 << 30;
 const EVENT_BYTES = Deno.build.arch === "x86_64" ? 12 : 16;
 const DATA_AT = EVENT_BYTES - 8;
 const MOST_EVENTS = 128;
+/** Of what long work may follow, so many in one turn of the loop. */
+const HEAVY_IN_TURN = 8;
 /** Stands for the descriptor that ends a wait. */
 const WAKE = 0;
 
@@ -35,8 +37,11 @@ function openLibc() {
 type Libc = NonNullable<ReturnType<typeof openLibc>>;
 
 export interface Watched {
-  /** Calls `act` once, in a turn of its own, when there is something to read or nobody can write any more. */
-  arm(act: () => void): void;
+  /**
+   * Calls `act` once, in a turn of its own, when there is something to read or nobody can write any more. True from it:
+   * long work may follow in that turn, of which few have room.
+   */
+  arm(act: () => boolean | void): void;
   /** Does at once what it was armed for, if it was: for one who knows that the descriptor may be ready. */
   act(): void;
   /** Reads what is there; 0: the end; less than 0: nothing yet. */
@@ -54,7 +59,7 @@ export class ReadyDescriptors {
   readonly #events = new Uint8Array(MOST_EVENTS * EVENT_BYTES);
   readonly #eventsView = new DataView(this.#events.buffer);
   /** By a number of ours: a descriptor's own may be given away again before its event is looked at. */
-  readonly #armed = new Map<number, () => void>();
+  readonly #armed = new Map<number, () => boolean | void>();
   #lastId = WAKE;
   #waits = false;
   #isInKernel = false;
@@ -87,7 +92,7 @@ export class ReadyDescriptors {
       },
       read: (into) =>
         Number(this.#libc.read(descriptor, into as Uint8Array<ArrayBuffer>, BigInt(into.length))),
-      act: () => this.#act(id),
+      act: () => void this.#act(id),
       release: () => {
         if (isKnown) this.#control(EPOLL_CTL_DEL, descriptor, id, 0);
         isKnown = false;
@@ -96,11 +101,12 @@ export class ReadyDescriptors {
     };
   }
 
-  #act(id: number): void {
+  #act(id: number): boolean {
     const act = this.#armed.get(id);
     this.#armed.delete(id);
-    act?.();
+    const isHeavy = act?.() === true;
     if (act !== undefined) this.#endWaitForNothing();
+    return isHeavy;
   }
 
   #control(operation: number, descriptor: number, id: number, events: number): void {
@@ -116,17 +122,32 @@ export class ReadyDescriptors {
       this.#isInKernel = true;
       const count = await this.#libc.epoll_wait(this.#epoll, this.#events, MOST_EVENTS, -1);
       this.#isInKernel = false;
+      let heavy = 0;
       for (let index = 0; index < count; index++) {
         const id = this.#eventsView.getUint32(index * EVENT_BYTES + DATA_AT, true);
         if (id === WAKE) this.#libc.read(this.#wake, new Uint8Array(8), 8n);
-        else this.#act(id);
+        else if (this.#act(id) && ++heavy % HEAVY_IN_TURN === 0 && this.#isArmed(index + 1, count)) {
+          await nextTurn();
+        }
       }
     }
     this.#waits = false;
+  }
+
+  /** Whether anybody waits for one of these events. */
+  #isArmed(from: number, to: number): boolean {
+    for (let index = from; index < to; index++) {
+      if (this.#armed.has(this.#eventsView.getUint32(index * EVENT_BYTES + DATA_AT, true))) return true;
+    }
+    return false;
   }
 
   #endWaitForNothing(): void {
     if (this.#armed.size > 0 || !this.#isInKernel) return;
     this.#libc.write(this.#wake, new Uint8Array(new BigUint64Array([1n]).buffer), 8n);
   }
+}
+
+function nextTurn(): Promise<void> {
+  return new Promise((resolve) => setTimeout(resolve, 0));
 }

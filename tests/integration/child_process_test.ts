@@ -11,7 +11,7 @@ import {
   SpawnError,
   type SpawnOptions,
 } from "../../src/platform/child_process.ts";
-import { libcChildren, lookForEnds } from "../../src/platform/libc_child.ts";
+import { ENDS_IN_TURN, libcChildren, lookForEnds } from "../../src/platform/libc_child.ts";
 import { reapChild } from "../../src/platform/libc_process.ts";
 import { readProcess } from "../../src/platform/proc.ts";
 import { scratchFolder } from "../support/manager_process.ts";
@@ -263,6 +263,20 @@ Deno.test("a look for ends takes the exit and the last words at once, and leaves
   assert.equal(await textOf(ended.stderr), "");
   sendGroupSignal(runs.pid, "SIGKILL");
   assert.equal((await outputOf(runs)).signal, "SIGKILL");
+});
+
+Deno.test("of many that have ended a look takes some at once, and the others in the next turns", async () => {
+  const children = Array.from(
+    { length: 3 * ENDS_IN_TURN },
+    () => spawnChild(shell("exit 3", { stdout: "null", stderr: "null" })),
+  );
+  for (const { pid } of children) while (readProcess(pid)?.state !== "Z");
+  lookForEnds();
+  const left = children.filter(({ pid }) => ownChildren().has(pid)).length;
+  assert.equal(left, 2 * ENDS_IN_TURN);
+  for (const { status } of children) assert.equal((await status).code, 3);
+  assert.ok(children.every(({ pid }) => !ownChildren().has(pid)));
+  await sleep(0); // the look after the last one
 });
 
 Deno.test("we end by ourselves when the children have ended, and at once when asked to or by an error", async () => {
