@@ -418,3 +418,28 @@ Deno.test("archiver keeps to the upload limit, and stands back behind running pr
   }
   assert.equal(seen, "0");
 });
+
+Deno.test("archiver keeps to the download limit of a restore", async () => {
+  await using place = new Place();
+  const session = await place.head();
+  const FILE = 65_536;
+  const FILES = 130;
+  for (let n = 0; n < FILES; n++) {
+    await Deno.writeFile(`${place.files}/${n}`, crypto.getRandomValues(new Uint8Array(FILE)));
+  }
+  const { record, indexes } = await place.archiver().create(place.request(session));
+  assert.ok(record !== null);
+  await session.commit((head) => ({ ...head, checkpoints: [record], indexes, current: record.id }));
+  const DOWNLOAD = 4 * 1024 * 1024;
+  const limited = place.archiver({ rates: { upload: 0, download: DOWNLOAD } });
+  const stage = `${place.folder}/stage`;
+  const begin = performance.now();
+  const roots = [{ name: "data", stage }];
+  const { totals } = await limited.stage({ head: session.head, record, roots });
+  const ms = performance.now() - begin;
+  // The last of the ranges waits until all others had their time: never sooner, whatever the machine does.
+  const LARGEST_RANGE = 4 * 1024 * 1024;
+  const least = (FILES * FILE - LARGEST_RANGE) * 1000 / DOWNLOAD;
+  assert.ok(totals.bytesTransferred > FILES * FILE && ms >= least, `${totals.bytesTransferred} in ${ms} ms`);
+  assert.deepEqual(await listTree(stage), await listTree(place.files));
+});
