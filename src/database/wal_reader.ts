@@ -13,8 +13,8 @@ export const WAL_HEADER_BYTES = 32;
 export const WAL_FRAME_HEADER_BYTES = 24;
 const MAGIC = 0x377f0682;
 const VERSION = 3007000;
-/** Read at once; at least one frame. */
-const CHUNK_BYTES = 1024 * 1024;
+/** Read at once; at least one frame. More would be read past the end of each sync, and leave the processor's cache. */
+const CHUNK_BYTES = 128 * 1024;
 
 export interface WalHeader {
   /** Order of the words in the sums; the headers' own numbers are always big-endian. */
