@@ -178,6 +178,7 @@ async function lookThrough(root: string, batches: Batches, lost: LostFiles, work
       });
       for (const folder of parentsOf(path)) folders.add(folder);
     }
+    work.pacer.count(batch.length, 0);
     await work.pace();
   }
   return { entries, isLost, folders };
@@ -295,6 +296,7 @@ async function stage(
     }
     await fillWith(whole, intact);
     if (incomplete !== null) await fillWith(incomplete, hurt);
+    work.pacer.count(batch.length, 0);
     await work.pace();
   }
   const warnings = [...await whole.finish(), ...await incomplete?.finish() ?? []];
