@@ -43,7 +43,10 @@ export async function followerMain(): Promise<number> {
   const pipe = openParentPipe(FOLLOW_LINE_LIMIT_BYTES);
   // Whatever is said after the manager is gone is said to nobody.
   const send = (line: FollowReply) => void pipe.send(line).catch(() => exitNow(0));
-  send({ type: "hello", protocol: FOLLOW_PROTOCOL, build: buildInfo().build });
+  // Said before all else, also where the manager is gone already and this ends at once.
+  await pipe.send({ type: "hello", protocol: FOLLOW_PROTOCOL, build: buildInfo().build }).catch(() =>
+    exitNow(0)
+  );
   const first = await pipe.lines.next();
   if (first.done === true) return 0;
   const request: FollowRequest = JSON.parse(first.value);
