@@ -27,6 +27,7 @@ import { currentFolder, environmentVariables, inContainer, isRoot } from "../pla
 import { asStateManagerError, StateManagerError } from "../platform/errors.ts";
 import { removeIfPresent, writeFileAtomically } from "../platform/files.ts";
 import { raiseFileLimit } from "../platform/libc_process.ts";
+import { giveBackMemory } from "../platform/libc_memory.ts";
 import { configureLog, flushLog, log } from "../platform/log.ts";
 import { exitNow } from "../platform/parent_pipe.ts";
 import { type Random, randomHex, systemRandom } from "../platform/random.ts";
@@ -41,6 +42,10 @@ import { passThrough } from "./pass_through.ts";
 
 /** Longest wait for requests under way at the end: the budget is spent by then. */
 const SERVER_STOP_MS = 200;
+/** When a start is over, as a rule. */
+const FIRST_GIVE_BACK_MS = 8_000;
+/** Some two milliseconds of another thread each time. */
+const GIVE_BACK_EVERY_MS = 300_000;
 /** Longest wait for the programs' log files at the end. */
 const LOGS_CLOSE_MS = 500;
 /** Longest wait for our own output at the end. */
@@ -207,14 +212,25 @@ async function serve(
   signals.onReopen = () => logs.reopen();
   const app = createApp({ control: manager, clock, random, log: log("http") });
   const server = await listen(loaded, dir, app, clock);
+  const over = new AbortController();
+  void keepSmall(clock, over.signal);
   try {
     return await manager.run();
   } finally {
+    over.abort();
     await Promise.all([
       server.stop(SERVER_STOP_MS),
       logs.close(LOGS_CLOSE_MS),
       crashes.flush(clock, LOGS_CLOSE_MS),
     ]);
+  }
+}
+
+/** What the start, and later each checkpoint, needed and freed goes back to the system. */
+async function keepSmall(clock: Clock, signal: AbortSignal): Promise<void> {
+  for (let waitMs = FIRST_GIVE_BACK_MS; !signal.aborted; waitMs = GIVE_BACK_EVERY_MS) {
+    await clock.sleep(waitMs, { signal }).catch(() => {});
+    if (!signal.aborted) await giveBackMemory();
   }
 }
 
