@@ -12,12 +12,12 @@ import type { SupervisorEvent } from "../supervisor/types.ts";
 /** Null: it was asked for, or no failure. */
 export function crashReport(
   event: SupervisorEvent,
-  specs: readonly ProcessSpec[],
+  specs: () => readonly ProcessSpec[],
   wallMs: number,
   lastLines: (name: string, limit: number) => readonly OutputLine[],
 ): CrashReport | null {
   if (event.type !== "exited" || event.requested) return null;
-  const spec = specs.find(({ name }) => name === event.name);
+  const spec = specs().find(({ name }) => name === event.name);
   if (spec === undefined || (event.restartFor === null && isSuccess(spec, event.cause))) return null;
   const { name, cause, uptimeMs, pid, incarnation } = event;
   return {

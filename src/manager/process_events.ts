@@ -43,6 +43,9 @@ export function tellProcessEvent(event: SupervisorEvent, record: (event: Catalog
     const killed = event.killInMs === null ? {} : { killed_in_ms: event.killInMs };
     logger.warn(`${event.name} is slow to stop: waiting for ${who.join(", ") || "its output"}`, killed);
   }
+  if (event.type === "killed-late") {
+    logger.warn(`${event.name} had ended; killed who still bore its mark`, { pids: event.pids });
+  }
   if (event.type === "state" && event.reason !== null) {
     logger.warn(`${event.name} is ${event.state}`, { reason: event.reason });
   }

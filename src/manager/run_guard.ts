@@ -38,12 +38,8 @@ export function startRun(options: RunGuardOptions): RunGuard & { end(): Promise<
   const { dir, lockIdentity, clock, random, environment } = options;
   const runId = randomHex(random, RUN_ID_BYTES);
   const pid = ownPid();
-  const record = new UnitRecord(dir.units, {
-    bootId: readBootId(),
-    runId,
-    lockIdentity,
-    manager: { pid, startTicks: readProcess(pid)?.startTicks ?? 0 },
-  });
+  const manager = { pid, startTicks: readProcess(pid)?.startTicks ?? 0 };
+  const record = new UnitRecord(dir.units, { bootId: readBootId(), runId, lockIdentity, manager }, clock);
   const guard = new Guard({
     lockPath: dir.guardLock,
     runId,

@@ -157,7 +157,7 @@ export class Session {
           tellProcessEvent(event, this.#options.record);
           const report = crashReport(
             event,
-            this.#options.specs(),
+            this.#options.specs,
             clock.wallMs(),
             (name, limit) => logs.last(name, limit),
           );

@@ -5,6 +5,7 @@
  */
 
 import { assert } from "../platform/assert.ts";
+import type { Clock } from "../platform/clock.ts";
 import { readTextIfPresent, replaceFileUnsynced, writeFileAtomically } from "../platform/files.ts";
 import { log } from "../platform/log.ts";
 import type { UnitWatch, WatchedUnit } from "../supervisor/mod.ts";
@@ -90,18 +91,23 @@ function textOf({ bootId, runId, lockIdentity, manager, units, ended }: RunRecor
 
 type Run = Pick<RunRecord, "bootId" | "runId" | "lockIdentity" | "manager">;
 
+/** Enough for an end and the start that follows it to come together. */
+const WRITE_AFTER_MS = 2;
+
 /** Keeps the record of this run. */
 export class UnitRecord implements UnitWatch {
   readonly #path: string;
   readonly #run: Run;
   readonly #units = new Map<number, WatchedUnit>();
+  readonly #clock: Clock;
   #isDirty = false;
   #hasEnded = false;
   #writing: Promise<void> | null = null;
 
-  constructor(path: string, run: Run) {
+  constructor(path: string, run: Run, clock: Clock) {
     this.#path = path;
     this.#run = run;
+    this.#clock = clock;
   }
 
   /**
@@ -132,14 +138,14 @@ export class UnitRecord implements UnitWatch {
     return textOf({ ...this.#run, units: [...this.#units.values()], ended: this.#hasEnded });
   }
 
-  /** Not in the turn of the spawn, and one write for all that came meanwhile. */
+  /** After the turn of the spawn, which a new file would hold up longer than all else, and once for all that comes in one. */
   #writeSoon(): void {
     this.#isDirty = true;
     this.#writing ??= this.#write().finally(() => this.#writing = null);
   }
 
   async #write(): Promise<void> {
-    await Promise.resolve();
+    await this.#clock.sleep(WRITE_AFTER_MS);
     while (this.#isDirty) {
       this.#isDirty = false;
       try {

@@ -57,6 +57,8 @@ export class GuardLink {
   }
 
   async #write(): Promise<void> {
+    // An end and the start that follows it in the same step are one write, after both.
+    await null;
     try {
       while (this.#queue.length > 0) {
         const text = this.#queue.splice(0).join("");

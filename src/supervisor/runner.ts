@@ -30,6 +30,7 @@ import { type OutputBatch, piecesOf } from "./lines.ts";
 import type { Effect, Machine, MachineEvent } from "./machine.ts";
 import { launchOf } from "./launch.ts";
 import { isLive, newMachine, nextTickMs } from "./machine.ts";
+import type { LateStrays } from "./late_strays.ts";
 import type { Members, Unit } from "./members.ts";
 import { findMembers, UNIT_VARIABLE } from "./members.ts";
 import type { OutputPump, PumpOptions } from "./output.ts";
@@ -68,6 +69,10 @@ const TELL_BLOCKED_LONGEST_MS = 60_000;
 /** Pids named in a reason; more would bury the message. */
 const NAMED_SURVIVORS = 5;
 
+const OUTPUT_ENDED = { type: "output-ended" } as const;
+/** As many promises follow each other, at most, between the end of a pipe and the end of whoever reads it. */
+const END_HOPS = 32;
+
 const PROCESS_TABLE = { readProcesses, readStartVariable };
 
 export interface RunnerOptions {
@@ -81,6 +86,8 @@ export interface RunnerOptions {
   readonly onEvent: (event: SupervisorEvent) => void;
   /** Called after every change of the machine. */
   readonly onChange: () => void;
+  /** Hears of an incarnation that ended without a look at all processes. */
+  readonly lateStrays: Pick<LateStrays, "expect">;
 }
 
 interface Incarnation {
@@ -163,8 +170,8 @@ export class ProcessRunner {
   }
 
   /** Feeds the table. Returns after all effects are done, but when called from inside one. */
-  dispatch(event: MachineEvent): void {
-    this.#queue.push(event);
+  dispatch(...events: readonly MachineEvent[]): void {
+    this.#queue.push(...events);
     if (this.#handling) return;
     this.#handling = true;
     try {
@@ -376,24 +383,27 @@ export class ProcessRunner {
     onEvent({ type: "started", name: spec.name, pid, incarnation });
     this.dispatch({ type: "spawned" });
     this.#prober?.start();
-    const ifCurrent = (event: () => MachineEvent) => {
-      // A late end of an older incarnation's pipes must not count for the new one.
-      if (this.#machine.incarnation === incarnation) this.dispatch(event());
+    // A late end of an older incarnation's pipes must not count for the new one.
+    const isCurrent = () => this.#machine.incarnation === incarnation;
+    let [outputEnded, leaderEnded] = [false, false];
+    const exited = async (cause: ExitCause) => {
+      // Both in one step, where nobody else holds its output: what a restart waits for is then there.
+      for (let hops = 0; !outputEnded && hops < END_HOPS; hops++) await null;
+      leaderEnded = true;
+      if (!isCurrent()) return;
+      const groupGone = this.#isAlone(current) || !this.#anyLeft(current);
+      const exit = { type: "leader-exited", cause, groupGone } as const;
+      this.dispatch(...(outputEnded ? [OUTPUT_ENDED, exit] : [exit]));
     };
-    const exited = (cause: ExitCause) =>
-      ifCurrent(() => ({
-        type: "leader-exited",
-        cause,
-        groupGone: this.#isAlone(current) || !this.#anyLeft(current),
-      }));
     child.status.then(
       ({ code, signal }) =>
         exited(signal === null ? { kind: "exit", code } : { kind: "signal", signal, number: code - 128 }),
       () => exited({ kind: "exit", code: STATUS_LOST_CODE }),
     );
-    Promise.all(this.#pumps.map((pump) => pump.ended)).then(() =>
-      ifCurrent(() => ({ type: "output-ended" }))
-    );
+    Promise.all(this.#pumps.map((pump) => pump.ended)).then(() => {
+      outputEnded = true;
+      if (leaderEnded && isCurrent()) this.dispatch(OUTPUT_ENDED);
+    });
   }
 
   #startProber({ child, unit }: Incarnation): void {
@@ -446,13 +456,16 @@ export class ProcessRunner {
    * True where it is plain that the leader, whose status was just taken, left nobody behind: nobody in its group, and no
    * orphan, which would be our child now. A look at all processes of the machine takes a multiple of the rest of a restart.
    * It would find one more kind of stray: started with this tag by a stranger, such as by `at`. So one that ends as it was
-   * asked to, for which somebody waits until all is gone, is looked for in any case.
+   * asked to, for which somebody waits until all is gone, is looked for in any case, and for others late_strays.ts looks.
    */
   #isAlone({ unit }: Incarnation): boolean {
     if (this.#machine.stopRequested || unit.strays.size > 0 || !isSubreaper()) return false;
     if (mayHaveMembers(unit.groupId)) return false;
     const own = ownChildren();
-    return readAdopted()?.every((pid) => own.has(pid)) ?? false;
+    const isAlone = readAdopted()?.every((pid) => own.has(pid)) ?? false;
+    const { groupId, startTicks, tag } = unit;
+    if (isAlone) this.#options.lateStrays.expect({ name: this.spec.name, groupId, startTicks, tag });
+    return isAlone;
   }
 
   /** True while anybody of the incarnation can run; `kill(-group, 0)` would count zombies too. */

@@ -9,6 +9,7 @@ import { StateManagerError } from "../platform/errors.ts";
 import type { Random } from "../platform/random.ts";
 import { randomHex } from "../platform/random.ts";
 import { conditionOf, orderOf } from "./dependencies.ts";
+import { LateStrays } from "./late_strays.ts";
 import type { OutputLine } from "./line_ring.ts";
 import { isEnded, isLive } from "./machine.ts";
 import { Measuring } from "./measuring.ts";
@@ -73,6 +74,7 @@ export class Supervisor {
   readonly #measuring: Measuring;
   readonly #scheduler: Scheduler;
   readonly #watching: Watching;
+  readonly #lateStrays: LateStrays;
   readonly #onEvent: (event: SupervisorEvent) => void;
   /** Jobs whose tick came, or that a person wants to run, until that run is over. */
   readonly #due = new Set<string>();
@@ -99,8 +101,9 @@ export class Supervisor {
     const { runId = randomHex(options.random, 8), units = NOBODY_WATCHES } = options;
     const onChange = () => this.#evaluate();
     const { clock, random, output, onEvent } = options;
+    const lateStrays = this.#lateStrays = new LateStrays({ clock, onEvent });
     this.#newRunner = (spec) =>
-      new ProcessRunner({ spec, clock, random, runId, units, output, onEvent, onChange });
+      new ProcessRunner({ spec, clock, random, runId, units, output, onEvent, onChange, lateStrays });
     this.#runners = new Map(options.specs.map((spec) => [spec.name, this.#newRunner(spec)]));
     this.#onEvent = onEvent;
     this.#watching = new Watching({
@@ -551,6 +554,7 @@ export class Supervisor {
   }
 
   #finishStop(): void {
+    this.#lateStrays.stop();
     this.#measuring.stop();
     this.#scheduler.stop();
     this.#watching.stop();

@@ -215,7 +215,9 @@ export type SupervisorEvent =
     readonly blockers: readonly StopBlocker[];
     readonly killInMs: number | null;
   }
-  | { readonly type: "killed-group"; readonly name: string; readonly pids: readonly number[] };
+  | { readonly type: "killed-group"; readonly name: string; readonly pids: readonly number[] }
+  /** Some that bore the mark of an incarnation after its end. */
+  | { readonly type: "killed-late"; readonly name: string; readonly pids: readonly number[] };
 
 /**
  * Hears all output, in order per stream. Must neither block nor throw. A promise asks for a pause: that stream is read on

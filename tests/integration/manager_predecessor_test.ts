@@ -46,7 +46,7 @@ class Place implements AsyncDisposable {
   record(
     { manager = { pid: 1 << 22, startTicks: 1 }, bootId = readBootId(), lockIdentity = LOCK } = {},
   ): UnitRecord {
-    return new UnitRecord(this.dir.units, { bootId, runId: this.runId, lockIdentity, manager });
+    return new UnitRecord(this.dir.units, { bootId, runId: this.runId, lockIdentity, manager }, clock);
   }
 
   unit(pid: number, startTicks = readProcess(pid)?.startTicks ?? 0) {
