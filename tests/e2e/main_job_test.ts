@@ -50,6 +50,9 @@ function start(
         "1h",
         "--lease-ttl",
         "4s",
+        // The last checkpoint is of twenty thousand files, on a disk that others may use.
+        "--shutdown-budget",
+        "100s",
       ],
       "--",
       ...program,

@@ -11,7 +11,10 @@ const FILE_BYTES = 4 * MEBIBYTE;
 const FILES = 80;
 const TOTAL_BYTES = FILES * FILE_BYTES;
 
-function start(root: string, store: TestStore): ManagerProcess {
+/** So slow that it is caught on its way also by one who looks late. */
+const SLOW = { STATE_MANAGER_CHECKPOINT_DOWNLOAD_LIMIT: "40MiB" };
+
+function start(root: string, store: TestStore, env: Readonly<Record<string, string>> = {}): ManagerProcess {
   for (const folder of ["files", "data"]) Deno.mkdirSync(`${root}/${folder}`, { recursive: true });
   return new ManagerProcess({
     args: [
@@ -20,7 +23,7 @@ function start(root: string, store: TestStore): ManagerProcess {
       // The last checkpoint is of hundreds of megabytes.
       ...["--shutdown-budget", "100s", "--", "sleep", "100000"],
     ],
-    env: store.env,
+    env: { ...store.env, ...env },
   });
 }
 
@@ -67,7 +70,7 @@ testOnStores("a restore that was stopped, then killed, goes on with what it has 
   const b = `${scratch.path}/b`;
   let before = 0;
   {
-    await using manager = start(b, store);
+    await using manager = start(b, store, SLOW);
     await staged(b, 0.15 * TOTAL_BYTES);
     const begin = performance.now();
     manager.signal("SIGTERM");
@@ -80,7 +83,7 @@ testOnStores("a restore that was stopped, then killed, goes on with what it has 
     assert.ok(before >= 0.15 * TOTAL_BYTES, `${before} bytes kept`);
   }
   {
-    await using manager = start(b, store);
+    await using manager = start(b, store, SLOW);
     before = await staged(b, before + 0.15 * TOTAL_BYTES);
     await manager.killTree();
     assert.deepEqual([...Deno.readDirSync(`${b}/files`)], [], "the restore was not finished");

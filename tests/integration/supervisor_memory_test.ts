@@ -36,6 +36,6 @@ Deno.test("Process above its memory limit is warned of, then restarted for its m
   assert.deepEqual([exited.name, exited.restartFor, exited.requested], ["leak", "memory", false]);
   const reason = app.events.find((event) => event.type === "state" && event.reason !== null);
   assert.match(reason?.type === "state" ? reason.reason ?? "" : "", /memory: \d+ MiB of 24 MiB/);
-  await until(() => app.names("started").filter((name) => name === "leak").length === 2, "its next start");
+  await until(() => app.names("started").filter((name) => name === "leak").length >= 2, "its next start");
   assert.deepEqual(app.names("started").filter((name) => name === "small").length, 1);
 });
