@@ -1,12 +1,15 @@
 /**
  * The manager's side of the database child: one child per operation, killed when the work is aborted or it falls
- * silent. Credentials go through its stdin only, never by argument or environment.
+ * silent. Credentials go through its stdin only, never by argument or environment. Short operations come many at a time,
+ * one for each database, so they wait for each other; of the long ones their callers have one at a time.
  */
 
 import type { Clock } from "../platform/clock.ts";
 import { selfCommand } from "../platform/entry.ts";
 import { StateManagerError } from "../platform/errors.ts";
+import { LimitedTurns } from "../platform/limited_turns.ts";
 import { type ChildLife, converse } from "../platform/line_child.ts";
+import { memoryLimitBytes, usableCores } from "../platform/machine.ts";
 import { errorFromWire } from "../platform/wire_error.ts";
 import { type OpenStoreOptions, storeToWire } from "../storage/mod.ts";
 import {
@@ -41,6 +44,26 @@ export interface DatabaseChildrenOptions {
   readonly silenceLimitMs?: number;
   /** Made anew for each child, before its spawn. */
   readonly watchChild?: () => ChildLife;
+  /** What of the machine they may use; the default is what there is. */
+  readonly machine?: ChildMachine;
+}
+
+export interface ChildMachine {
+  readonly cores: number;
+  readonly memoryLimitBytes: number;
+}
+
+/** What a child takes beside what it shares with the manager, with a plan of many files. */
+const CHILD_BYTES = 96 * 1024 * 1024;
+/** Of the container's memory; the rest is for programs and follower. */
+const MEMORY_SHARE = 1 / 4;
+/** More of them are no faster: each waits for the same store. */
+const MOST_CHILDREN = 4;
+
+/** Children that plan or list at a time, at least 1. */
+export function childrenAtOnce({ cores, memoryLimitBytes }: ChildMachine): number {
+  const fitting = Math.floor(memoryLimitBytes * MEMORY_SHARE / CHILD_BYTES);
+  return Math.max(1, Math.min(MOST_CHILDREN, cores, fitting));
 }
 
 export interface DatabaseWork {
@@ -52,9 +75,12 @@ export class DatabaseChildren {
   readonly #options: DatabaseChildrenOptions;
   readonly #closed = new AbortController();
   readonly #running = new Set<Promise<unknown>>();
+  readonly #turns: LimitedTurns;
 
   constructor(options: DatabaseChildrenOptions) {
     this.#options = options;
+    const machine = options.machine ?? { cores: usableCores(), memoryLimitBytes: memoryLimitBytes() };
+    this.#turns = new LimitedTurns("look at a replica", childrenAtOnce(machine));
   }
 
   /** Builds the file of the request, beside the live one; nothing live changes. */
@@ -64,7 +90,7 @@ export class DatabaseChildren {
 
   /** What a restore would read and make. */
   plan(request: RestoreSource, work: DatabaseWork = {}): Promise<RestorePlan> {
-    return this.#run({ op: "plan", request }, work);
+    return this.#run({ op: "plan", request }, work, this.#turns);
   }
 
   /** Restores the newest state to scratch and checks it. */
@@ -73,7 +99,7 @@ export class DatabaseChildren {
   }
 
   points(request: PointsRequest, work: DatabaseWork = {}): Promise<ListedPoints> {
-    return this.#run({ op: "points", request }, work);
+    return this.#run({ op: "points", request }, work, this.#turns);
   }
 
   /** Whether states that checkpoints name can be restored; what is wrong is in the result. */
@@ -90,13 +116,29 @@ export class DatabaseChildren {
   #run<Op extends DatabaseOperation["op"]>(
     operation: Extract<DatabaseOperation, { op: Op }>,
     work: DatabaseWork,
+    turns: LimitedTurns | null = null,
   ): Promise<DatabaseResults[Op]> {
     const signals = [this.#closed.signal, ...(work.signal === undefined ? [] : [work.signal])];
-    const run = runChild(this.#options, operation, AbortSignal.any(signals), work.onProgress ?? (() => {}));
+    const run = this.#inTurn(operation, AbortSignal.any(signals), work.onProgress ?? (() => {}), turns);
     const tracked = run.finally(() => this.#running.delete(tracked));
     this.#running.add(tracked);
     // The child is this program: what it says of a result is what its types say.
     return tracked as Promise<DatabaseResults[Op]>;
+  }
+
+  async #inTurn(
+    operation: DatabaseOperation,
+    signal: AbortSignal,
+    onProgress: (progress: RestoreProgress) => void,
+    turns: LimitedTurns | null,
+  ): Promise<unknown> {
+    signal.throwIfAborted();
+    await turns?.take(signal);
+    try {
+      return await runChild(this.#options, operation, signal, onProgress);
+    } finally {
+      turns?.give();
+    }
   }
 }
 

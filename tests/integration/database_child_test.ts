@@ -1,7 +1,7 @@
 /** The database child as the manager uses it: each operation, errors over the pipe, and its end by abort or kill. */
 
 import assert from "node:assert/strict";
-import { DatabaseChildren } from "../../src/database/database_client.ts";
+import { childrenAtOnce, DatabaseChildren } from "../../src/database/database_client.ts";
 import { stagePathOf, swapDatabases } from "../../src/database/database_swap.ts";
 import { finishDatabaseSwaps } from "../../src/database/database_swap.ts";
 import type { ReplicaPlace } from "../../src/database/replica_layout.ts";
@@ -134,4 +134,41 @@ Deno.test("an aborted or killed database child is gone, and a later restore repl
   const late = children.restore(request);
   await Promise.all([children.close(), assert.rejects(late, { code: "cancelled" })]);
   assert.deepEqual(pids, []);
+});
+
+Deno.test("plans of many databases start no more children at a time than the machine has room for", async () => {
+  await using folder = scratchFolder("database-child-");
+  const { builder, options } = await scene(folder.path);
+  using _builder = builder;
+  let [running, most, all] = [0, 0, 0];
+  const children = new DatabaseChildren({
+    ...options,
+    machine: { cores: 2, memoryLimitBytes: 4 * 2 ** 30 },
+    watchChild: () => ({
+      env: {},
+      started: () => {
+        all++;
+        most = Math.max(most, ++running);
+      },
+      gone: () => void running--,
+    }),
+  });
+  const target = { kind: "newest" } as const;
+  const abort = new AbortController();
+  const plans = Array.from({ length: 5 }, () => children.plan({ place, target }));
+  const unwanted = children.plan({ place, target }, { signal: abort.signal });
+  const points = children.points({ place, after: 10 });
+  abort.abort(new StateManagerError("cancelled", "test: not wanted any more"));
+  await assert.rejects(unwanted, { code: "cancelled" });
+  for (const { txid } of await Promise.all(plans)) assert.equal(txid, 12);
+  assert.equal((await points).points.length, 2);
+  assert.deepEqual({ most, all, running }, { most: 2, all: 6, running: 0 });
+  await children.close();
+});
+
+Deno.test("children that run at a time go by cores and memory, and are never none", () => {
+  const of = (cores: number, gibibytes: number) =>
+    childrenAtOnce({ cores, memoryLimitBytes: gibibytes * 2 ** 30 });
+  assert.deepEqual([of(1, 64), of(2, 64), of(64, 64)], [1, 2, 4]);
+  assert.deepEqual([of(64, 0.1), of(64, 0.5), of(64, 1)], [1, 1, 2]);
 });
