@@ -21,6 +21,7 @@ import { LTX_HEADER_BYTES, LTX_TRAILER_BYTES, readHeader } from "./ltx/mod.ts";
 import { COMMIT_LEVEL, type ReplicaLayout } from "./replica_layout.ts";
 import { HolderListing, type ReplicaFile } from "./replica_listing.ts";
 import type { SendWindow } from "./replica_window.ts";
+import { withTimes } from "./restore_fetch.ts";
 import type { SlotBase, SlotEnd } from "./slot_rules.ts";
 import { type LocalCommitFile, SlotWriter } from "./slot_writer.ts";
 
@@ -60,12 +61,13 @@ export class FollowParts implements UnitParts {
 
   async openCaptor(database: FollowedDatabase, signal: AbortSignal): Promise<Captor> {
     const { clock, token } = this.#options;
-    const { path, journal, baseline } = database;
+    const { path, journal, baseline, afterMs = 0 } = database;
     const follower = new Follower({
       path,
       folder: this.#folderOf(database),
       clock,
       baseline,
+      afterMs,
       token,
       journal,
       files: this.#files,
@@ -78,8 +80,8 @@ export class FollowParts implements UnitParts {
       while (fileStamp(path) === null) await clock.sleep(LOOK_INTERVAL_MS, { signal });
       const listing = await this.#list(database, signal);
       this.#listings.set(database.name, listing);
-      const { maxTxid } = listing;
-      if (maxTxid > 0) follower.requestSnapshot(maxTxid);
+      const newest = newestOf(listing);
+      if (newest !== null) follower.requestSnapshot(newest.maxTxid, await this.#timeOf(newest, signal));
       return follower;
     } catch (error) {
       await follower[Symbol.asyncDispose]();
@@ -205,7 +207,7 @@ export class FollowParts implements UnitParts {
     const { maxTxid: storedTxid, sizeBytes } = newest;
     const local = captor.localFiles().find(({ txid }) => txid === storedTxid);
     const stored = await this.#readEnds(newest, signal);
-    const { nodeId: token } = readHeader(stored.subarray(0, LTX_HEADER_BYTES), newest.key);
+    const { nodeId: token, timestampMs } = readHeader(stored.subarray(0, LTX_HEADER_BYTES), newest.key);
     if (token > this.#options.token) return { kind: "fenced", txid: storedTxid, reason: "larger-token" };
     const localTxid = captor.status.txid ?? 0;
     const base = { txid: storedTxid, token };
@@ -215,7 +217,7 @@ export class FollowParts implements UnitParts {
       }
       // An earlier child of this term wrote it, and its file was lost here: what the programs have made since is in the
       // database alone, so all of that comes after it.
-      captor.requestSnapshot(storedTxid);
+      captor.requestSnapshot(storedTxid, timestampMs);
       return { base, isBehind: true };
     };
     if (storedTxid > localTxid) return goOn();
@@ -224,6 +226,13 @@ export class FollowParts implements UnitParts {
     await using file = await openCommitFile(captor, storedTxid, this.#files);
     const isOurs = local.sizeBytes === sizeBytes && equalBytes(stored, await readEnds(file, sizeBytes));
     return isOurs ? { base, isBehind: false } : goOn();
+  }
+
+  /** 0: it is gone by now, and with it the time. */
+  async #timeOf(file: ReplicaFile, signal: AbortSignal): Promise<number> {
+    const { store, window } = this.#options;
+    const [timed] = await window.within(signal, (ended) => withTimes([file], { store, signal: ended }));
+    return timed?.timestampMs ?? 0;
   }
 
   async #readEnds({ key, sizeBytes }: ReplicaFile, signal: AbortSignal): Promise<Uint8Array<ArrayBuffer>> {

@@ -36,6 +36,8 @@ export interface FollowedDatabase extends FollowSettings {
    * Null: its local L0 files prove where it stands, or a snapshot is taken.
    */
   readonly baseline: number | null;
+  /** With a baseline: when that commit was made, wall clock. */
+  readonly afterMs?: number;
   /** TXIDs of kept checkpoints: retention keeps a path to each. */
   readonly pins: readonly number[];
 }

@@ -105,9 +105,12 @@ export class Follower {
     );
   }
 
-  /** The next file holds all pages. With `afterTxid` it comes after that: up to there others have taken the TXIDs. */
-  requestSnapshot(afterTxid = 0): void {
-    this.#context.skipTo(afterTxid);
+  /**
+   * The next file holds all pages. With `afterTxid`, of `afterMs`, it comes after that: up to there others have taken the
+   * TXIDs.
+   */
+  requestSnapshot(afterTxid = 0, afterMs = 0): void {
+    this.#context.skipTo(afterTxid, afterMs);
   }
 
   /** Local files that are whole and durable, ascending. */

@@ -43,6 +43,7 @@ export class FollowerContext {
   readonly #token: number;
   readonly #onStep: ((step: FollowerStep) => void) | undefined;
   #skipTo = 0;
+  #afterMs: number;
   #snapshots = 0;
   lastSnapshot: { readonly txid: number; readonly reason: SnapshotReason } | null = null;
   /** All pages are wanted in the next file, whatever could be proven. */
@@ -58,6 +59,7 @@ export class FollowerContext {
     this.note = new PositionNote(`${options.folder}/position.json`, files);
     this.signal = options.signal;
     this.baseline = options.baseline;
+    this.#afterMs = options.afterMs ?? 0;
     this.#token = options.token;
     this.#onStep = options.onStep;
   }
@@ -92,9 +94,10 @@ export class FollowerContext {
     return this.#snapshots;
   }
 
-  /** TXIDs up to `txid` are taken by others: the next file comes after it and holds all pages. */
-  skipTo(txid: number): void {
+  /** TXIDs up to `txid`, of `atMs`, are taken by others: the next file comes after it and holds all pages. */
+  skipTo(txid: number, atMs: number): void {
     this.#skipTo = Math.max(this.#skipTo, txid);
+    this.#afterMs = Math.max(this.#afterMs, atMs);
     this.wanted ??= "requested";
   }
 
@@ -110,7 +113,7 @@ export class FollowerContext {
 
   /**
    * Writes the next local file; `adopt` is called when it has its name, also where making that durable then fails.
-   * Its time is never before that of the file before, whatever the wall clock does.
+   * Its time is after that of the commit before, here or in the store, whatever the wall clock does.
    */
   async write(
     connection: FollowerConnection,
@@ -120,7 +123,7 @@ export class FollowerContext {
   ): Promise<SyncResult> {
     const txid = this.nextTxid;
     const { log, reason } = file;
-    const former = this.local.newest?.header.timestampMs ?? 0;
+    const former = Math.max(this.local.newest?.header.timestampMs ?? 0, this.#afterMs);
     const header: LtxHeaderInput = {
       pageSize: file.pageSize,
       commit: file.commit,

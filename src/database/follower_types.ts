@@ -62,6 +62,8 @@ export interface FollowerOptions {
    * run); older ones are of no use and are removed. A restore to an earlier point must clear `folder`.
    */
   readonly baseline: number | null;
+  /** Wall clock: when the newest commit was made that comes before all of this. New ones are later, whatever the clock says. */
+  readonly afterMs?: number;
   /** The fencing token of the term, in every LTX header. */
   readonly token: number;
   readonly journal: JournalChoice;

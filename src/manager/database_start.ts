@@ -42,7 +42,7 @@ import {
   type LineageFile,
   parseDatabaseMarker,
 } from "./lineage.ts";
-import type { Positions } from "./term_machine.ts";
+import { type Positions, txidsOf } from "./term_machine.ts";
 
 const logger = log("databases");
 
@@ -57,6 +57,14 @@ export interface Found {
   readonly origin: string | null;
   /** The file is exactly this TXID and nobody has opened it since. */
   readonly baseline: number | null;
+  /** When the newest commit was made that a restore brought here, wall clock; 0: none was brought. */
+  readonly afterMs: number;
+}
+
+/** What a restore brought. */
+interface Brought {
+  readonly txid: number;
+  readonly timestampMs: number;
 }
 
 export interface DatabaseStartOptions {
@@ -97,6 +105,7 @@ export class DatabaseStart {
       ...found,
       origin: null,
       baseline: null,
+      afterMs: 0,
     }));
   }
 
@@ -134,7 +143,8 @@ export class DatabaseStart {
       entry,
       path,
       origin: originOf(decision),
-      baseline: restored[name] ?? null,
+      baseline: restored[name]?.txid ?? null,
+      afterMs: restored[name]?.timestampMs ?? 0,
     }));
   }
 
@@ -152,10 +162,11 @@ export class DatabaseStart {
     const keepsLocal = (name: string) => !fresh.some((each) => each.name === name);
     const restored = await this.#bring(wanted, () => ({ kind: "newest" }), { keepsLocal, signal });
     return found.map((each) => {
-      const baseline = restored[each.name] ?? null;
+      const baseline = restored[each.name]?.txid ?? null;
       return {
         ...each,
         baseline,
+        afterMs: restored[each.name]?.timestampMs ?? each.afterMs,
         origin: baseline === null || !keepsLocal(each.name) ? each.origin : "moved-aside",
       };
     });
@@ -171,6 +182,11 @@ export class DatabaseStart {
     const targetOf = (name: string) => ({ kind: "txid", txid: positions[name]?.txid ?? 0 }) as const;
     await this.#bring(wanted, targetOf, work);
     return found.map((each) => ({ ...each, baseline: null }));
+  }
+
+  /** No restore is under way, nor will one go on: what an interrupted one kept goes. */
+  async tidy(found: readonly Found[]): Promise<void> {
+    for (const { path } of found) await removeInterrupted(path);
   }
 
   async txidAt(name: string, atMs: number, signal?: AbortSignal): Promise<number> {
@@ -220,15 +236,15 @@ export class DatabaseStart {
     };
   }
 
-  /** Restores these and swaps them in, all together. Gives the TXID of each. */
+  /** Restores these and swaps them in, all together. */
   async #bring(
     wanted: readonly Pick<Found, "name" | "entry" | "path">[],
     targetOf: (name: string) => RestoreTarget,
     { keepsLocal, signal }: { readonly keepsLocal: (name: string) => boolean; readonly signal: AbortSignal },
-  ): Promise<Readonly<Record<string, number>>> {
+  ): Promise<Readonly<Record<string, Brought>>> {
     if (wanted.length === 0) return {};
     const { assertHeld, children, clock, config, dir, layout, record } = this.#options;
-    const txids: Record<string, number> = {};
+    const brought: Record<string, Brought> = {};
     for (const { name, entry, path } of wanted) {
       const { owner = null, mode = null } = config[entry] ?? {};
       const recorded = this.#options.recorded(name);
@@ -241,14 +257,15 @@ export class DatabaseStart {
         owner: ownerOf(owner, recorded, folder),
         mode: mode ?? recorded?.mode ?? DATABASE_MODE,
         check: "quick",
-        resumable: targetOf(name).kind === "newest", // a restore that is asked for ends with its programs' start
+        resumable: true,
       }, { signal });
       if (result.reusedBytes > 0) {
         logger.info(`database ${name}: an interrupted restore went on`, { bytesReused: result.reusedBytes });
       }
       for (const warning of result.warnings) logger.warn(`database ${name}: ${warning}`);
-      txids[name] = result.txid;
+      brought[name] = result;
     }
+    const txids = txidsOf(brought);
     signal.throwIfAborted();
     await assertHeld();
     const time = new Date(clock.wallMs()).toISOString().replaceAll(/[:.]/g, "-");
@@ -284,7 +301,7 @@ export class DatabaseStart {
       summary: "restored",
       detail: { txids },
     });
-    return txids;
+    return brought;
   }
 
   #marker(path: string, txid: number | null): DatabaseMarker {

@@ -171,11 +171,11 @@ export class Databases {
     const { config } = this.#options;
     const pins = this.#pins();
     for (const [name, { txid }] of Object.entries(this.#wanted)) (pins[name] ??= []).push(txid);
-    const databases = this.#found.flatMap(({ name, entry, path, baseline }) => {
+    const databases = this.#found.flatMap(({ name, entry, path, baseline, afterMs }) => {
       const settings = config[entry];
       return settings === undefined
         ? []
-        : [{ ...followSettings(settings), name, path, baseline, pins: pins[name] ?? [] }];
+        : [{ ...followSettings(settings), name, path, baseline, afterMs, pins: pins[name] ?? [] }];
     });
     const folders = Object.entries(config).flatMap(([name, settings]) =>
       settings.pattern === null ? [] : [{
@@ -273,6 +273,11 @@ export class Databases {
     throwFirst(withoutNames(unsealed, (name) => !(name in positions)), "send the restored");
     // What comes next at a start moves files about: nobody may have these open then.
     if (!wasFollowed) await this.finish(signal);
+  }
+
+  /** After a restore that failed, and was finished or given up: what it had fetched is not wanted any more. */
+  async tidy(): Promise<void> {
+    await this.#options.start.tidy(this.#found);
   }
 
   /** The newest state of `name` that is not after `atMs`, wall clock. */

@@ -1,6 +1,7 @@
 /** The real follower child under a link, with programs of their own that write, on both kinds of store. */
 
 import assert from "node:assert/strict";
+import { readHeader } from "../../src/database/ltx/mod.ts";
 import { listReplica } from "../../src/database/replica_listing.ts";
 import { systemClock } from "../../src/platform/clock.ts";
 import { isError } from "../../src/platform/errors.ts";
@@ -302,6 +303,36 @@ Deno.test("a former holder's last commit in the slot of the seal is told, and co
   assert.deepEqual(sealed.positions, {});
   assert.deepEqual(sealed.absorbed, { "app.db": last });
   assert.equal(await scene.restoredRows("app.db"), 6);
+});
+
+Deno.test("times of commits go on ascending on a machine whose clock is behind that of the one before", async () => {
+  await using scene = await FollowScene.make();
+  await scene.open("app.db");
+  const aheadMs = clock.wallMs() + 3_600_000;
+  const former = scene.link([scene.database("app.db", { afterMs: aheadMs })]);
+  await former.seal();
+  await scene.write("app.db", 1, 5);
+  await former.sync("app.db");
+  await scene.program.close("app.db");
+  const { positions: { "app.db": lastTxid = 0 } } = await former.finish();
+
+  // Nothing but the store says what was before.
+  await scene.open("app.db");
+  const later = scene.link([scene.database("app.db")], { token: 2, dataFolder: `${scene.folder}/other` });
+  const sealed = await later.seal();
+  assert.equal(sealed.positions["app.db"], lastTxid + 1);
+  await scene.write("app.db", 6, 8);
+  await later.sync("app.db");
+
+  const place = { layout: "folder", name: "app.db" } as const;
+  const { files } = await listReplica(scene.store, place, { levels: [0] });
+  const headers = await Promise.all(
+    files.map(async ({ key }) => readHeader((await scene.store.get(key)).body, key)),
+  );
+  const times = headers.map(({ timestampMs }) => timestampMs);
+  assert.ok(times.length > lastTxid + 1, `${times.length} commits`);
+  assert.ok((times[0] ?? 0) > aheadMs);
+  times.forEach((ms, at) => assert.ok(at === 0 || ms > (times[at - 1] ?? 0), `times ${times.join(" ")}`));
 });
 
 Deno.test("a database without WAL is copied: at once for a barrier, else when its changes have settled", async () => {

@@ -323,6 +323,12 @@ Deno.test("follower's times never go back, and its files bear the token", async 
   assert.deepEqual(headers.map(({ timestampMs }) => timestampMs - 1_900_000_000_000), [0, 1, 2]);
   assert.deepEqual(headers.map(({ nodeId }) => nodeId), [99, 99, 99]);
   assert.ok(headers.every(({ walOffset }) => walOffset >= 32), "as a Litestream that takes over wants it");
+  follower.requestSnapshot(9, 1_900_000_500_000);
+  assertSnapshot(await follower.sync(), "requested");
+  const newest = follower.localFiles().at(-1);
+  assert.ok(newest !== undefined);
+  const { timestampMs } = readHeader(Deno.readFileSync(newest.path));
+  assert.equal(timestampMs, 1_900_000_500_001, "what others have is before it, too");
 });
 
 Deno.test("follower leaves out the TXIDs that others have taken", async () => {
