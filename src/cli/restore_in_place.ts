@@ -11,7 +11,7 @@ import { confirm, type Context, type ExitCode, type Options, usageError } from "
 import { showProgress } from "./progress.ts";
 import { fetchText, planText } from "./restore_plan.ts";
 import { namesStore } from "./store_options.ts";
-import { size } from "./text.ts";
+import { printable, size } from "./text.ts";
 
 export interface InPlaceRestore {
   /** Of `POST /restore`, without what the options of every restore say. */
@@ -94,8 +94,14 @@ function resultText(result: JsonObject): string {
   const totals = result["totals"] as JsonObject | null;
   const bytes = totals === null ? "" : `, ${size(Number(totals["bytes"]))}`;
   if (result["checkpoint"] === null) {
-    return `would restore ${name(result["source"])}${bytes}${fetchText(totals)}\n${planText(result["plan"])}`;
+    const what = result["source"] === null ? statesText(result["databases"]) : name(result["source"]);
+    return `would restore ${what}${bytes}${fetchText(totals)}\n${planText(result["plan"])}`;
   }
   const safety = result["safety"] === null ? "" : `; what was there before is ${name(result["safety"])}`;
   return `restored ${name(result["source"])} as ${name(result["checkpoint"])}${bytes}${safety}\n`;
+}
+
+function statesText(databases: unknown): string {
+  return Object.entries(databases as JsonObject)
+    .map(([name, txid]) => `${printable(name)} to TXID ${String(txid)}`).join(", ");
 }

@@ -229,8 +229,8 @@ export interface RestoreRequest {
 }
 
 export interface RestoreResult {
-  /** The checkpoint whose content was brought back. */
-  readonly source: CheckpointRecord;
+  /** The checkpoint whose content was brought back; null for a dry run of databases where there is none yet. */
+  readonly source: CheckpointRecord | null;
   /** The new current checkpoint; null for a dry run. */
   readonly checkpoint: CheckpointRecord | null;
   readonly safety: CheckpointRecord | null;

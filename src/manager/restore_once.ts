@@ -154,7 +154,7 @@ export async function planOnce(
     const environment = { store, cipher, clock, cacheFolder: null, signal: work.signal, onProgress };
     const roots = filesRoots(config, options.dir).filter(({ name }) => names.includes(name));
     // A path that is not there is told before the lease is asked for.
-    const plan = request.dryRun || request.paths !== null
+    const plan = source !== null && (request.dryRun || request.paths !== null)
       ? await planRestore({
         record: source,
         indexes: head.indexes,
@@ -168,8 +168,8 @@ export async function planOnce(
       safety: null,
       files: names,
       databases: txidsOf(databases),
-      totals: request.dryRun && plan !== null ? plan.totals : null,
-      plan: request.dryRun && plan !== null ? plan.roots : null,
+      totals: request.dryRun ? plan?.totals ?? null : null,
+      plan: request.dryRun ? plan?.roots ?? [] : null,
       warnings: [],
     };
   } finally {

@@ -3,9 +3,10 @@
  * Asked before anything stops or changes, by the manager as by a command that finds none.
  */
 
-import { findCheckpoint } from "../checkpoint/mod.ts";
+import { type CheckpointTarget, findCheckpoint } from "../checkpoint/mod.ts";
 import type { CheckpointRecord, DatabasePosition, Head } from "../checkpoint/types.ts";
-import { StateManagerError } from "../platform/errors.ts";
+import { assert } from "../platform/assert.ts";
+import { isError, StateManagerError } from "../platform/errors.ts";
 import type { RestoreRequest } from "./control.ts";
 import { currentRecord } from "./lineage.ts";
 import type { Positions, RootPaths } from "./term_machine.ts";
@@ -35,9 +36,8 @@ export async function checkRequest(
   scope: RestoreScope,
   signal?: AbortSignal,
 ): Promise<void> {
-  if (!("txid" in request.target)) return void sourceOf(request, scope);
-  refuseUnfollowed(request, scope);
-  if (!request.safety) currentFor(scope); // else the safety checkpoint is the first
+  sourceOf(request, scope);
+  if (!("txid" in request.target)) return;
   // What a checkpoint names is kept for it; any other TXID may be a step that was merged away.
   const positions = positionsAt(request, request.target.txid);
   for (const [name, { txid }] of Object.entries(positions)) await scope.checkPoint(name, txid, signal);
@@ -53,24 +53,50 @@ function positionsAt({ databases }: Pick<RestoreRequest, "databases">, txid: num
   return Object.fromEntries((databases ?? []).map((name) => [name, { txid }]));
 }
 
-/** The checkpoint whose content comes back; where a TXID is asked for the current one, of which no files do. */
-export function sourceOf(request: RestoreRequest, scope: RestoreScope): CheckpointRecord {
-  if ("txid" in request.target) {
+/**
+ * The checkpoint whose content comes back. Databases alone have a history of their own: where they go back by TXID or by
+ * time it is the one that was current, of which no files do; null where there is none at all.
+ */
+export function sourceOf(request: RestoreRequest, scope: RestoreScope): CheckpointRecord | null {
+  const { target } = request;
+  if ("txid" in target) {
     refuseUnfollowed(request, scope);
-    return currentFor(scope);
+    return currentRecord(scope.head);
   }
-  const source = findCheckpoint(scope.head, request.target);
+  if (!isByOwnTime(request)) return checkpointOf(request, target, scope);
+  refuseUnfollowed(request, scope);
+  try {
+    return findCheckpoint(scope.head, target);
+  } catch (error) {
+    if (!isError(error, "checkpoint-not-found")) throw error;
+    return currentRecord(scope.head);
+  }
+}
+
+/** Databases alone, each to its own newest state not after a time. */
+function isByOwnTime(
+  { target, files, paths, databases, consistent }: Omit<RestoreRequest, "dryRun" | "safety">,
+): boolean {
+  return "atMs" in target && !consistent && databases !== null && files === null && paths === null;
+}
+
+function checkpointOf(
+  { files, databases }: RestoreRequest,
+  target: CheckpointTarget,
+  scope: RestoreScope,
+): CheckpointRecord {
+  const source = findCheckpoint(scope.head, target);
   refuseUnknown(
     source,
     "files",
-    request.files,
+    files,
     Object.keys(source.files),
     (name) => scope.roots.includes(name),
   );
   refuseUnknown(
     source,
     "databases",
-    request.databases,
+    databases,
     Object.keys(source.databases ?? {}),
     scope.hasDatabase,
   );
@@ -92,25 +118,25 @@ function refuseUnfollowed({ databases: names }: RestoreRequest, { hasDatabase }:
   }
 }
 
-function currentFor({ head }: RestoreScope): CheckpointRecord {
-  const current = currentRecord(head);
-  if (current !== null) return current;
-  throw new StateManagerError("wrong-state", "restore to a TXID: there is no checkpoint yet, wanted one", {
-    hint: "POST /checkpoint, then ask again",
-  });
-}
-
 /**
  * What a request brings back of a checkpoint. By time, a database goes back to its own newest state not after it, which
  * may be newer than the checkpoint.
  */
 export async function wantedOf(
-  source: CheckpointRecord,
-  { target, files, paths, databases: only, consistent }: Omit<RestoreRequest, "dryRun" | "safety">,
+  source: CheckpointRecord | null,
+  request: Omit<RestoreRequest, "dryRun" | "safety">,
   { roots, hasDatabase, positionAt }: RestoreScope,
   signal?: AbortSignal,
 ): Promise<Wanted> {
+  const { target, files, paths, databases: only, consistent } = request;
   if ("txid" in target) return { names: [], databases: positionsAt({ databases: only }, target.txid) };
+  const allAt = async (names: readonly string[], atMs: number): Promise<Positions> => {
+    const positions = names.map(async (name) => [name, await positionAt(name, atMs, signal)]);
+    return Object.fromEntries(await Promise.all(positions));
+  };
+  const atMs = "atMs" in target && !consistent ? target.atMs : null;
+  if (atMs !== null && isByOwnTime(request)) return { names: [], databases: await allAt(only ?? [], atMs) };
+  assert(source !== null, "files and positions come from a checkpoint");
   const both = files === null && only === null;
   const names = roots.filter((name) =>
     source.files[name] !== undefined && (both || (files ?? []).includes(name))
@@ -118,12 +144,8 @@ export async function wantedOf(
   if (paths !== null) return { names, paths: pathsIn(names, paths), databases: {} };
   const held = Object.entries(source.databases ?? {})
     .filter(([name]) => hasDatabase(name) && (both || (only ?? []).includes(name)));
-  const atMs = "atMs" in target && !consistent ? target.atMs : null;
-  const positions = held.map(async ([name, position]) => [
-    name,
-    atMs === null ? position : await positionAt(name, atMs, signal),
-  ]);
-  return { names, databases: Object.fromEntries(await Promise.all(positions)) };
+  if (atMs === null) return { names, databases: Object.fromEntries(held) };
+  return { names, databases: await allAt(held.map(([name]) => name), atMs) };
 }
 
 /** Paths are of one root: where several are held it must be named. */

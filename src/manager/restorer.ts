@@ -212,7 +212,7 @@ export class Restorer {
   /** A dry run says by itself what is not there. */
   async #checkPaths(request: RestoreRequest, scope: RestoreScope): Promise<void> {
     if (request.paths === null || request.dryRun) return;
-    const record = sourceOf(request, scope);
+    const record = checkpointFor(request, scope);
     const { names, paths } = await wantedOf(record, request, scope);
     const roots = this.#named(names).map(({ name, path }) => ({ name, into: path, ...ofRoot(paths, name) }));
     await this.#options.archiver.plan({ head: this.#options.head.head, record, roots, paths: 0 });
@@ -245,7 +245,7 @@ export class Restorer {
     await checkRequest(request, scope, work.signal);
     const source = sourceOf(request, scope);
     const { names, paths, databases } = await wantedOf(source, request, scope, work.signal);
-    const plan = await this.#options.archiver.plan({
+    const plan = source === null ? null : await this.#options.archiver.plan({
       head: this.#options.head.head,
       record: source,
       roots: planTargets(this.#named(names), paths),
@@ -257,8 +257,8 @@ export class Restorer {
       safety: null,
       files: names,
       databases: txidsOf(databases),
-      totals: plan.totals,
-      plan: plan.roots,
+      totals: plan?.totals ?? null,
+      plan: plan?.roots ?? [],
       warnings: [],
     };
   }
@@ -269,8 +269,9 @@ export class Restorer {
     work: LongWork,
   ): Promise<RestoreResult> {
     let safety: CheckpointRecord | null = null;
+    const isFirst = currentRecord(this.#options.head.head) === null; // what comes back must follow on something
     // Of paths, what stays of the tree is taken out of it.
-    if (request.safety || request.paths !== null) {
+    if (request.safety || request.paths !== null || isFirst) {
       const made = await this.#options.checkpointer.create(
         "safety",
         { comment: `before restore of ${whatOf(request, this.#scope())}`, labels: {} },
@@ -279,7 +280,7 @@ export class Restorer {
       safety = made.checkpoint;
     }
     const scope = this.#scope(); // with the safety checkpoint
-    const source = sourceOf(request, scope);
+    const source = checkpointFor(request, scope);
     const result = await this.#restoreTo(
       source,
       await wantedOf(source, request, scope, work.signal),
@@ -298,6 +299,7 @@ export class Restorer {
     while (true) {
       try {
         await runTerm("recover", this.#facts(), this.#steps(this.#stager({})));
+        await this.#options.databases.tidy().catch(() => {}); // the next start does it
         return;
       } catch (error) {
         const failure = asStateManagerError(error);
@@ -452,7 +454,14 @@ function whatOf(request: RestoreRequest, scope: RestoreScope): string {
   const { target, databases } = request;
   return "txid" in target
     ? `${(databases ?? []).join(", ")} to TXID ${target.txid}`
-    : sourceOf(request, scope).id;
+    : sourceOf(request, scope)?.id ?? (databases ?? []).join(", ");
+}
+
+/** Where a safety checkpoint was made, or files are asked for, there is one. */
+function checkpointFor(request: RestoreRequest, scope: RestoreScope): CheckpointRecord {
+  const source = sourceOf(request, scope);
+  assert(source !== null, "a restore of something has a checkpoint");
+  return source;
 }
 
 const LOGGED_WARNINGS = 20;

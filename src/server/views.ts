@@ -340,7 +340,7 @@ export function repairView(
 
 export function restoreResultView(result: RestoreResult): View {
   return {
-    source: checkpointView(result.source),
+    source: result.source === null ? null : checkpointView(result.source),
     checkpoint: result.checkpoint === null ? null : checkpointView(result.checkpoint),
     safety: result.safety === null ? null : checkpointView(result.safety),
     files: result.files,

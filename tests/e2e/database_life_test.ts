@@ -4,7 +4,10 @@
  */
 
 import assert from "node:assert/strict";
+import { DatabaseSync } from "node:sqlite";
 import type { CheckpointRecord, Head } from "../../src/checkpoint/types.ts";
+import { stagePathOf } from "../../src/database/database_swap.ts";
+import { PIECE_BYTES } from "../../src/database/restore_fetch.ts";
 import { systemClock } from "../../src/platform/clock.ts";
 import { systemRandom } from "../../src/platform/random.ts";
 import { directoryStore } from "../../src/storage/mod.ts";
@@ -12,6 +15,7 @@ import { chainProgram, checkChain, readJournal } from "../support/chain.ts";
 import { isRoot } from "../support/small_root.ts";
 import { keptHistory } from "../support/kept_history.ts";
 import { MachineStall } from "../support/machine_stall.ts";
+import { findLitestream, litestreamRestoreOf } from "../support/litestream.ts";
 import { ManagerProcess, runProgram, scratchFolder, waitFor } from "../support/manager_process.ts";
 import { testOnStores, type TestStore } from "../support/test_stores.ts";
 
@@ -193,8 +197,16 @@ testOnStores(
     await untilRow(place, manager, ahead + 20);
     await manager.killTree();
 
-    const at = async (name: string, args: readonly string[]) =>
-      await restoreTo(store, `${scratch.path}/${name}.db`, args);
+    const at = async (name: string, args: readonly string[]) => {
+      const rows = await restoreTo(store, `${scratch.path}/${name}.db`, args);
+      const [, txid] = args;
+      if (findLitestream() === null) return rows;
+      const theirs = `${scratch.path}/${name}-litestream.db`;
+      const wanted = txid === undefined ? [] : ["-txid", Number(txid).toString(16).padStart(16, "0")];
+      await litestreamRestoreOf(store.config, "app", theirs, ...wanted);
+      assert.equal(checkChain(theirs), rows, `${name} by Litestream`);
+      return rows;
+    };
     assert.equal(
       await at("early", ["--txid", String(early_txid)]),
       back,
@@ -447,6 +459,15 @@ async function startedAgain(place: Place, manager: ManagerProcess): Promise<void
   await waitFor("the program again", again, 60_000, () => manager.tail());
 }
 
+function existingFiles(folder: string): Deno.DirEntry[] {
+  try {
+    return [...Deno.readDirSync(folder)];
+  } catch (error) {
+    if (!(error instanceof Deno.errors.NotFound)) throw error;
+    return [];
+  }
+}
+
 /** As its holder would have left the head, had it died right after the intent of a restore of databases. */
 async function beginRestore(folder: string, databases: NonNullable<CheckpointRecord["databases"]>) {
   const objects = directoryStore({ path: folder, clock, random: systemRandom() });
@@ -487,6 +508,50 @@ Deno.test("a restore of a database that its holder began is finished once by the
   assert.equal((await manager.json("/checkpoints")).checkpoints.at(-1).current, true);
   const aside = [...Deno.readDirSync(`${place.root}/data/stale`)];
   assert.equal(aside.length, 1, "what was there before the restore, and nothing else");
+});
+
+Deno.test("a restore to the past that was cut off goes on with what it had fetched of large objects", async () => {
+  using scratch = scratchFolder();
+  const folder = `${scratch.path}/store`;
+  const store: TestStore = { args: ["--directory", folder], env: {}, config: { directory: folder } };
+  const place = placeAt(`${scratch.path}/one`);
+  Deno.mkdirSync(`${place.root}/db`);
+  const database = new DatabaseSync(place.database);
+  database.exec("PRAGMA journal_mode = WAL; CREATE TABLE large(body)");
+  database.exec(`INSERT INTO large VALUES (randomblob(${PIECE_BYTES * 1.5}))`);
+  database.close();
+  let early: CheckpointRecord;
+  {
+    await using manager = start(place, store);
+    await untilRow(place, manager, 20);
+    early = (await manager.checkpoint()).checkpoint;
+    await untilRow(place, manager, (readJournal(place.journal).rows.at(-1)?.n ?? 0) + 20);
+    manager.signal("SIGTERM");
+    assert.equal(await manager.exit(), 0, manager.tail());
+  }
+  await beginRestore(folder, early.databases ?? {});
+  const kept = `${stagePathOf(place.database)}.pieces`;
+  Deno.mkdirSync(kept);
+  for (const level of [0, 9]) {
+    const path = `${folder}/databases/app/ltx/${level}`;
+    for (const { name } of existingFiles(path)) {
+      const bytes = Deno.readFileSync(`${path}/${name}`);
+      if (bytes.length <= PIECE_BYTES) continue;
+      const piece = `${level}-${name.replace(".ltx", "")}-${bytes.length}-0`;
+      Deno.writeFileSync(`${kept}/${piece}`, bytes.subarray(0, PIECE_BYTES));
+    }
+  }
+  assert.ok(existingFiles(kept).length > 0, "something large is in the store");
+
+  await using manager = start(place, store);
+  await startedAgain(place, manager);
+  const reused = /an interrupted restore went on.*"bytesReused":(\d+)/.exec(manager.stderr)?.[1];
+  assert.equal(Number(reused), PIECE_BYTES, manager.tail());
+  assert.deepEqual(existingFiles(kept), [], "nothing is left of it");
+  assert.equal(
+    await restoreTo(store, `${scratch.path}/early.db`, ["--checkpoint", early.id]),
+    readJournal(place.journal).starts.at(-1),
+  );
 });
 
 testOnStores(

@@ -70,6 +70,7 @@ Deno.test("GET /metrics is Prometheus text with the lag of each database, names 
   const lastDrill: DrillInfo = { atMs: NOW_MS, outcome: "passed", txid: 3, durationMs: 5, error: null };
   const databases = [
     databaseInfo({ name: 'a"b\\c', lastDrill }),
+    databaseInfo({ lastDrill }),
     databaseInfo({ name: "stopped", followed: null }),
   ];
   const app = testApp({ status: () => managerStatus({ databases }) });
@@ -84,6 +85,11 @@ Deno.test("GET /metrics is Prometheus text with the lag of each database, names 
       'state_manager_replication_lag_seconds{database="a\\"b\\\\c"} 0.25',
       'state_manager_durable_txid{database="a\\"b\\\\c"} 11',
       'state_manager_last_restore_check_ok{database="a\\"b\\\\c"} 1',
+      `state_manager_last_restore_check_timestamp_seconds{database="main"} ${NOW_MS / 1000}`,
+      'state_manager_txid{database="main"} 12',
+      'state_manager_replication_sent_bytes_total{database="main"} 5000',
+      'state_manager_replication_errors_total{database="main"} 0',
+      'state_manager_replication_checkpoints_total{database="main"} 2',
       "# TYPE state_manager_replication_lag_seconds gauge",
     ]
   ) {
