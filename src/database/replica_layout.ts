@@ -25,6 +25,9 @@ export const WRITTEN_LEVELS = [0, 1, 2, 3, 9] as const;
 /** Commit time of an object's newest transaction; `litestream restore -timestamp` decides by it. */
 export const TIMESTAMP_METADATA = "litestream-timestamp";
 
+/** Fencing token of the term that wrote a slot, as in its LTX header: for people who look at the bucket. */
+const TOKEN_METADATA = "sm-token";
+
 /** What a key says. */
 export interface ReplicaName {
   readonly level: number;
@@ -72,6 +75,10 @@ export function parseReplicaKey(place: ReplicaPlace, key: string): ReplicaName |
 /** RFC 3339, as Litestream parses it. */
 export function timestampMetadata(timestampMs: number): Readonly<Record<string, string>> {
   return { [TIMESTAMP_METADATA]: new Date(timestampMs).toISOString() };
+}
+
+export function slotMetadata(timestampMs: number, token: number): Readonly<Record<string, string>> {
+  return { ...timestampMetadata(timestampMs), [TOKEN_METADATA]: String(token) };
 }
 
 /** Milliseconds since the epoch; null without the metadata, or when it says no time. */

@@ -9,7 +9,7 @@ import { asStateManagerError, isError, StateManagerError } from "../platform/err
 import type { Random } from "../platform/random.ts";
 import type { ObjectStore, PutOptions } from "../storage/object_store.ts";
 import { LTX_HEADER_BYTES, LTX_TRAILER_BYTES, readHeader } from "./ltx/mod.ts";
-import { COMMIT_LEVEL, replicaKey, type ReplicaPlace, timestampMetadata } from "./replica_layout.ts";
+import { COMMIT_LEVEL, replicaKey, type ReplicaPlace, slotMetadata } from "./replica_layout.ts";
 import type { HolderListing } from "./replica_listing.ts";
 import type { SendWindow } from "./replica_window.ts";
 import {
@@ -344,7 +344,7 @@ export class SlotWriter implements AsyncDisposable {
     const options: PutOptions = {
       condition: { absent: true },
       mayComeTwice: true, // what refuses it is read back
-      ...(place.layout === "bucket" ? { metadata: timestampMetadata(this.#timestampMs) } : {}),
+      ...(place.layout === "bucket" ? { metadata: slotMetadata(this.#timestampMs, upload.token) } : {}),
     };
     const kept = this.#kept;
     this.#kept = null;

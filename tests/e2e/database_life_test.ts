@@ -395,6 +395,64 @@ Deno.test("a database goes back to a TXID where no checkpoint was made yet: the 
   assert.deepEqual([restored.databases, restored.safety.n], [{ app: txid }, 1]);
 });
 
+Deno.test("a database of unknown origin refuses the start until somebody chooses, and neither is lost", async () => {
+  using scratch = scratchFolder();
+  const folder = `${scratch.path}/store`;
+  const store: TestStore = { args: ["--directory", folder], env: {}, config: { directory: folder } };
+  const one = placeAt(`${scratch.path}/one`);
+  {
+    await using manager = start(one, store);
+    await untilRow(one, manager, 30);
+    manager.signal("SIGTERM");
+    assert.equal(await manager.exit(), 0, manager.tail());
+  }
+  const [txid, rows] = [await newestTxid(store), await restoreTo(store, `${scratch.path}/one.db`)];
+  const strangerAt = (root: string): Place => {
+    const place = placeAt(root);
+    Deno.mkdirSync(`${root}/db`);
+    const database = new DatabaseSync(place.database);
+    database.exec("PRAGMA journal_mode = WAL; CREATE TABLE stranger (a); INSERT INTO stranger VALUES (7)");
+    database.close();
+    return place;
+  };
+  const strangers = (path: string) => {
+    const database = new DatabaseSync(path, { readOnly: true });
+    try {
+      return database.prepare("SELECT a FROM stranger").all().map(({ a }) => a);
+    } finally {
+      database.close();
+    }
+  };
+
+  const two = strangerAt(`${scratch.path}/two`);
+  {
+    await using manager = start(two, store);
+    assert.equal(await manager.exit(60_000), 78, manager.tail());
+    assert.match(manager.stderr, /databases of unknown origin/);
+    assert.deepEqual(strangers(two.database), [7]);
+  }
+  {
+    await using manager = start(two, store, { args: ["--on-conflict", "bucket"] });
+    await untilRow(two, manager, 1);
+    assert.equal(readJournal(two.journal).starts[0], rows);
+    manager.signal("SIGTERM");
+    assert.equal(await manager.exit(), 0, manager.tail());
+    const [aside] = [...Deno.readDirSync(`${two.root}/data/stale`)];
+    assert.deepEqual(strangers(`${two.root}/data/stale/${aside?.name}/app/app.db`), [7]);
+  }
+  const three = strangerAt(`${scratch.path}/three`);
+  {
+    await using manager = start(three, store, { args: ["--on-conflict", "local"] });
+    await untilRow(three, manager, 1);
+    assert.equal(readJournal(three.journal).starts[0], 0, "it had no chain yet");
+    manager.signal("SIGTERM");
+    assert.equal(await manager.exit(), 0, manager.tail());
+  }
+  await restoreTo(store, `${scratch.path}/three.db`);
+  assert.deepEqual(strangers(`${scratch.path}/three.db`), [7]);
+  assert.equal(await restoreTo(store, `${scratch.path}/before.db`, ["--txid", String(txid)]), rows);
+});
+
 Deno.test("owner and mode of a database come back on another machine where no checkpoint was made", async () => {
   using scratch = scratchFolder();
   const folder = `${scratch.path}/store`;
@@ -453,6 +511,13 @@ Deno.test("a restore that was begun to a state which is gone is given up by the 
   assert.equal(told?.subject, "app");
   assert.match(told?.summary ?? "", /given up/);
 });
+
+/** In the store. */
+async function newestTxid(store: TestStore): Promise<number> {
+  const done = await runProgram(["db", "list", ...store.args, "--json"], { env: store.env });
+  assert.equal(done.code, 0, done.stderr);
+  return JSON.parse(done.stdout).databases[0].txid;
+}
 
 async function startedAgain(place: Place, manager: ManagerProcess): Promise<void> {
   const again = () => readJournal(place.journal).starts.length === 2;

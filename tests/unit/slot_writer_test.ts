@@ -100,6 +100,7 @@ Deno.test("SlotWriter uploads commits in order, one request each, and tells the 
     metadata["litestream-timestamp"],
     new Date(scene.listing.newest(0)?.timestampMs ?? 0).toISOString(),
   );
+  assert.equal(metadata["sm-token"], String(TOKEN));
   assert.equal(scene.writer.status().sealed, true);
   assert.equal(scene.writer.status().lagMs, 0);
 });
