@@ -387,6 +387,8 @@ Deno.test("a database goes back to a TXID where no checkpoint was made yet: the 
   await untilRow(place, manager, 20);
   const { durable_txid: txid } = await manager.json("/databases/app/sync", { method: "POST" });
   await untilRow(place, manager, (readJournal(place.journal).rows.at(-1)?.n ?? 0) + 40);
+  const planned = await manager.json("/restore", { json: { txid, databases: ["app"], dry_run: true } });
+  assert.deepEqual([planned.dry_run, planned.source, planned.databases], [true, null, { app: txid }]);
   const restored = await manager.json("/restore", {
     method: "POST",
     headers: { "content-type": "application/json" },
