@@ -132,7 +132,11 @@ testOnStores(
     using scratch = scratchFolder();
     const one = placeAt(`${scratch.path}/one`);
     const stop = async (place: Place, rows: number) => {
+      const begun = readJournal(place.journal).starts.length;
       await using manager = start(place, store);
+      // Until then the journal tells of the run before.
+      const begins = () => readJournal(place.journal).starts.length > begun;
+      await waitFor("the program to begin", begins, 60_000, () => manager.tail());
       await untilRow(place, manager, rows);
       const { databases: [status] } = await manager.json("/databases");
       manager.signal("SIGTERM");
