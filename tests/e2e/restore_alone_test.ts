@@ -243,66 +243,64 @@ testOnStores(
   },
 );
 
-testOnStores(
-  "where no checkpoint was ever made a database goes back by TXID and by time, with no manager, as new TXIDs",
-  async ({ args, env, config }) => {
-    using scratch = scratchFolder();
-    const never = { STATE_MANAGER_CHECKPOINT_INTERVAL: "0", STATE_MANAGER_CHECKPOINT_ON_STOP: "false" };
-    const store = { args, env: { ...env, ...never }, config };
-    const list = async (...command: readonly string[]): Promise<Json> => {
-      const { code, stdout, stderr } = await runProgram([...command, "--json", ...args], { env });
-      assert.equal(code, 0, stderr);
-      return JSON.parse(stdout);
-    };
-    const points = async (): Promise<Json[]> => (await list("db", "points", "app")).points;
+Deno.test("where no checkpoint was ever made a database goes back by TXID and by time, with no manager, as new TXIDs", async () => {
+  using scratch = scratchFolder();
+  const { args, env, config } = folderStore(scratch.path);
+  const never = { STATE_MANAGER_CHECKPOINT_INTERVAL: "0", STATE_MANAGER_CHECKPOINT_ON_STOP: "false" };
+  const store = { args, env: { ...env, ...never }, config };
+  const list = async (...command: readonly string[]): Promise<Json> => {
+    const { code, stdout, stderr } = await runProgram([...command, "--json", ...args], { env });
+    assert.equal(code, 0, stderr);
+    return JSON.parse(stdout);
+  };
+  const points = async (): Promise<Json[]> => (await list("db", "points", "app")).points;
 
-    const one = new Machine(`${scratch.path}/one`, store);
-    const early = await (async () => {
-      await using manager = one.start();
-      await one.grow(manager, 50);
-      const { durable_txid: txid } = await manager.json("/databases/app/sync", { method: "POST" });
-      await one.grow(manager, 250);
-      await stop(manager);
-      return { txid, rows: await rowsAt(store, scratch.path, txid) };
-    })();
-    assert.deepEqual((await list("checkpoint", "list")).checkpoints, []);
-    const before = await points();
-    const last = before.at(-1)?.txid;
-    const lastRows = one.rows();
-    assert.ok(early.rows < lastRows, `${early.rows} rows of ${lastRows}`);
-
-    // By TXID, on a machine that has nothing; nobody need ask for a safety checkpoint.
-    const two = new Machine(`${scratch.path}/two`, store);
-    const byTxid = two.alone("db restore", "app", "--txid", String(early.txid), "--no-safety");
-    const plan = await two.run(...byTxid, "--dry-run");
-    assert.deepEqual([plan.code, plan.stdout], [0, `would restore app to TXID ${early.txid}\n`], plan.stderr);
-    assert.deepEqual(await points(), before);
-    const back = await two.run(...byTxid, "--yes");
-    assert.equal(back.code, 0, back.stderr);
-    assert.equal(two.rows(), early.rows);
-
-    // By a time before there was any checkpoint.
-    const middle = before.find(({ txid }) => txid > early.txid);
-    assert.ok(middle !== undefined && middle.txid < last, "there are points between");
-    const time = ["--at", middle.time];
-    const again = await two.run(...two.alone("db restore", "app", ...time), "--yes", "--json");
-    assert.equal(again.code, 0, again.stderr);
-    const told: Json = JSON.parse(again.stdout.trimEnd().split("\n").at(-1) ?? "");
-    assert.deepEqual([told.type, told.databases], ["complete", { app: middle.txid }]);
-    const middleRows = await rowsAt(store, scratch.path, middle.txid);
-    assert.equal(two.rows(), middleRows);
-
-    // All of it is new history, and the next start goes on from there.
-    const after = await points();
-    assert.ok(after.length >= before.length + 2, `${after.length} points, ${before.length} before`);
-    assert.equal(await rowsAt(store, scratch.path, last), lastRows);
-    assert.equal(await rowsAt(store, scratch.path, after.at(-1)?.txid), middleRows);
-    await using manager = two.start();
-    await two.grow(manager, 1);
-    assert.equal(readJournal(two.journal).starts.at(-1), middleRows);
+  const one = new Machine(`${scratch.path}/one`, store);
+  const early = await (async () => {
+    await using manager = one.start();
+    await one.grow(manager, 50);
+    const { durable_txid: txid } = await manager.json("/databases/app/sync", { method: "POST" });
+    await one.grow(manager, 250);
     await stop(manager);
-  },
-);
+    return { txid, rows: await rowsAt(store, scratch.path, txid) };
+  })();
+  assert.deepEqual((await list("checkpoint", "list")).checkpoints, []);
+  const before = await points();
+  const last = before.at(-1)?.txid;
+  const lastRows = one.rows();
+  assert.ok(early.rows < lastRows, `${early.rows} rows of ${lastRows}`);
+
+  // By TXID, on a machine that has nothing; nobody need ask for a safety checkpoint.
+  const two = new Machine(`${scratch.path}/two`, store);
+  const byTxid = two.alone("db restore", "app", "--txid", String(early.txid), "--no-safety");
+  const plan = await two.run(...byTxid, "--dry-run");
+  assert.deepEqual([plan.code, plan.stdout], [0, `would restore app to TXID ${early.txid}\n`], plan.stderr);
+  assert.deepEqual(await points(), before);
+  const back = await two.run(...byTxid, "--yes");
+  assert.equal(back.code, 0, back.stderr);
+  assert.equal(two.rows(), early.rows);
+
+  // By a time before there was any checkpoint.
+  const middle = before.find(({ txid }) => txid > early.txid);
+  assert.ok(middle !== undefined && middle.txid < last, "there are points between");
+  const time = ["--at", middle.time];
+  const again = await two.run(...two.alone("db restore", "app", ...time), "--yes", "--json");
+  assert.equal(again.code, 0, again.stderr);
+  const told: Json = JSON.parse(again.stdout.trimEnd().split("\n").at(-1) ?? "");
+  assert.deepEqual([told.type, told.databases], ["complete", { app: middle.txid }]);
+  const middleRows = await rowsAt(store, scratch.path, middle.txid);
+  assert.equal(two.rows(), middleRows);
+
+  // All of it is new history, and the next start goes on from there.
+  const after = await points();
+  assert.ok(after.length >= before.length + 2, `${after.length} points, ${before.length} before`);
+  assert.equal(await rowsAt(store, scratch.path, last), lastRows);
+  assert.equal(await rowsAt(store, scratch.path, after.at(-1)?.txid), middleRows);
+  await using manager = two.start();
+  await two.grow(manager, 1);
+  assert.equal(readJournal(two.journal).starts.at(-1), middleRows);
+  await stop(manager);
+});
 
 Deno.test("a state that only old commits hold comes back, though they are due to be merged away", async () => {
   using scratch = scratchFolder();
