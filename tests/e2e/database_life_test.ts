@@ -7,6 +7,7 @@ import assert from "node:assert/strict";
 import { DatabaseSync } from "node:sqlite";
 import type { CheckpointRecord, Head } from "../../src/checkpoint/types.ts";
 import { stagePathOf } from "../../src/database/database_swap.ts";
+import { WRITTEN_LEVELS } from "../../src/database/replica_layout.ts";
 import { PIECE_BYTES } from "../../src/database/restore_fetch.ts";
 import { systemClock } from "../../src/platform/clock.ts";
 import { systemRandom } from "../../src/platform/random.ts";
@@ -603,7 +604,7 @@ Deno.test("a restore to the past that was cut off goes on with what it had fetch
   await beginRestore(folder, early.databases ?? {});
   const kept = `${stagePathOf(place.database)}.pieces`;
   Deno.mkdirSync(kept);
-  for (const level of [0, 9]) {
+  for (const level of WRITTEN_LEVELS) {
     const path = `${folder}/databases/app/ltx/${level}`;
     for (const { name } of existingFiles(path)) {
       const bytes = Deno.readFileSync(`${path}/${name}`);
