@@ -5,80 +5,21 @@
 
 import assert from "node:assert/strict";
 import { DatabaseSync } from "node:sqlite";
-import type { CheckpointRecord, Head } from "../../src/checkpoint/types.ts";
-import { stagePathOf } from "../../src/database/database_swap.ts";
-import { WRITTEN_LEVELS } from "../../src/database/replica_layout.ts";
-import { PIECE_BYTES } from "../../src/database/restore_fetch.ts";
+import type { Head } from "../../src/checkpoint/types.ts";
 import { systemClock } from "../../src/platform/clock.ts";
 import { systemRandom } from "../../src/platform/random.ts";
 import { directoryStore } from "../../src/storage/mod.ts";
 import { chainProgram, checkChain, readJournal } from "../support/chain.ts";
-import { isRoot } from "../support/small_root.ts";
-import { keptHistory } from "../support/kept_history.ts";
-import { MachineStall } from "../support/machine_stall.ts";
+import { PER_SECOND, type Place, placeAt, restoreTo, startAt, untilRow } from "../support/database_place.ts";
 import { findLitestream, litestreamRestoreOf } from "../support/litestream.ts";
+import { MachineStall } from "../support/machine_stall.ts";
 import { ManagerProcess, runProgram, scratchFolder, waitFor } from "../support/manager_process.ts";
+import { isRoot } from "../support/small_root.ts";
 import { testOnStores, type TestStore } from "../support/test_stores.ts";
 
 const clock = systemClock();
 /** Older than this must be in the bucket when everything dies, with a store that is well. */
 const LOSS_LIMIT_MS = 2000;
-
-interface Place {
-  readonly root: string;
-  readonly database: string;
-  readonly journal: string;
-}
-
-function placeAt(root: string): Place {
-  Deno.mkdirSync(root, { recursive: true });
-  return { root, database: `${root}/db/app.db`, journal: `${root}/journal` };
-}
-
-interface StartOptions {
-  readonly perSecond?: number;
-  readonly args?: readonly string[];
-  readonly pragmas?: string | undefined;
-}
-
-const DEFAULTS = { perSecond: 200, args: [] } as const;
-
-function start(place: Place, store: TestStore, options: StartOptions = {}): ManagerProcess {
-  const { root, database, journal } = place;
-  const { perSecond, args, pragmas } = { ...DEFAULTS, ...options };
-  Deno.mkdirSync(`${root}/db`, { recursive: true });
-  const program = chainProgram({
-    database,
-    journal,
-    perSecond,
-    ...(pragmas === undefined ? {} : { pragmas }),
-  });
-  return new ManagerProcess({
-    args: [
-      "run",
-      ...store.args,
-      ...["--database", `app=${database}`, "--data-dir", `${root}/data`],
-      ...args,
-      "--",
-      ...program,
-    ],
-    env: { ...store.env, STATE_MANAGER_LEASE_TTL: "5s", STATE_MANAGER_LEASE_RENEW: "1s" },
-  });
-}
-
-async function untilRow(place: Place, manager: ManagerProcess, n: number): Promise<void> {
-  const describe = () => manager.tail();
-  await waitFor(`row ${n}`, () => (readJournal(place.journal).rows.at(-1)?.n ?? 0) >= n, 60_000, describe);
-}
-
-/** Restores to a file by the command line, with no manager. */
-async function restoreTo(store: TestStore, to: string, args: readonly string[] = []): Promise<number> {
-  const done = await runProgram(["db", "restore", "app", ...store.args, "--to", to, ...args], {
-    env: store.env,
-  });
-  assert.equal(done.code, 0, done.stderr);
-  return checkChain(to);
-}
 
 testOnStores(
   "when everything dies another machine has all rows but those of the last seconds",
@@ -90,15 +31,14 @@ testOnStores(
     let confirmed = 0;
     {
       await using stall = new MachineStall(scratch.path);
-      await using manager = start(one, store);
+      await using manager = startAt(one, store);
       await untilRow(one, manager, 100);
       confirmed = readJournal(one.journal).rows.at(-1)?.n ?? 0;
       const synced = await manager.json("/databases/app/sync", { method: "POST" });
       assert.ok(synced.durable_txid > 0);
       Deno.chmodSync(one.database, 0o640);
       await manager.checkpoint();
-      const { perSecond } = DEFAULTS;
-      await untilRow(one, manager, confirmed + perSecond * (LOSS_LIMIT_MS / 1000 + 1));
+      await untilRow(one, manager, confirmed + PER_SECOND * (LOSS_LIMIT_MS / 1000 + 1));
       // Where the disk stood still a file may wait for it, and the next one behind it.
       limitMs += 2 * stall.longestMs(3 * LOSS_LIMIT_MS);
       killedMs = clock.monotonicMs();
@@ -109,7 +49,7 @@ testOnStores(
     assert.ok(mustHave > confirmed || limitMs > 1.2 * LOSS_LIMIT_MS, "it wrote for long enough");
 
     const two = placeAt(`${scratch.path}/two`);
-    await using next = start(two, store);
+    await using next = startAt(two, store);
     await untilRow(two, next, 1);
     const [found = 0] = readJournal(two.journal).starts;
     assert.ok(found >= mustHave, `${found} rows came back, ${mustHave} were older than ${limitMs} ms`);
@@ -134,7 +74,7 @@ testOnStores(
     const one = placeAt(`${scratch.path}/one`);
     const stop = async (place: Place, rows: number) => {
       const begun = readJournal(place.journal).starts.length;
-      await using manager = start(place, store);
+      await using manager = startAt(place, store);
       // Until then the journal tells of the run before.
       const begins = () => readJournal(place.journal).starts.length > begun;
       await waitFor("the program to begin", begins, 60_000, () => manager.tail());
@@ -167,7 +107,7 @@ testOnStores(
   async (store) => {
     using scratch = scratchFolder();
     const place = placeAt(`${scratch.path}/one`);
-    await using manager = start(place, store);
+    await using manager = startAt(place, store);
     await untilRow(place, manager, 60);
     const early = await manager.checkpoint("early");
     const early_txid = early.checkpoint.databases.app.txid;
@@ -226,7 +166,7 @@ testOnStores(
 testOnStores("a database that its program makes in rollback mode is kept all the same", async (store) => {
   using scratch = scratchFolder();
   const place = placeAt(`${scratch.path}/one`);
-  await using manager = start(place, store, { perSecond: 20, pragmas: "PRAGMA journal_mode = DELETE" });
+  await using manager = startAt(place, store, { perSecond: 20, pragmas: "PRAGMA journal_mode = DELETE" });
   await untilRow(place, manager, 30);
   const confirmed = readJournal(place.journal).rows.at(-1)?.n ?? 0;
   await manager.json("/databases/app/sync", { method: "POST" });
@@ -251,7 +191,7 @@ testOnStores(
     const one = place("one");
     let early: number;
     {
-      await using manager = start(one, store, withFiles(one));
+      await using manager = startAt(one, store, withFiles(one));
       Deno.writeTextFileSync(`${one.root}/files/note`, "first");
       await untilRow(one, manager, 50);
       const first = await manager.checkpoint();
@@ -276,7 +216,7 @@ testOnStores(
     }
     const two = place("two");
     {
-      await using next = start(two, store, withFiles(two));
+      await using next = startAt(two, store, withFiles(two));
       await untilRow(two, next, 1);
       const [found = 0] = readJournal(two.journal).starts;
       assert.ok(found >= early + 20, `${found} rows came back`);
@@ -285,7 +225,7 @@ testOnStores(
       assert.equal(await next.exit(), 0, next.tail());
     }
     // The same folder again: both are ours, nothing is moved aside.
-    await using again = start(two, store, withFiles(two));
+    await using again = startAt(two, store, withFiles(two));
     const status = await again.state("running", 60_000);
     assert.deepEqual([status.files[0].origin, status.databases[0].origin], ["kept", "kept"]);
     const to = `${scratch.path}/to`;
@@ -304,7 +244,7 @@ testOnStores(
   async (store) => {
     using scratch = scratchFolder();
     const names = ["a", "b"];
-    const startAt = (machine: string): ManagerProcess => {
+    const startMachine = (machine: string): ManagerProcess => {
       const root = `${scratch.path}/${machine}`;
       Deno.mkdirSync(`${root}/db`, { recursive: true });
       const processes = names.map((name) => {
@@ -334,7 +274,7 @@ testOnStores(
       );
     const confirmed: number[] = [];
     {
-      await using manager = startAt("one");
+      await using manager = startMachine("one");
       await untilAll("one", 30, manager);
       for (const name of names) {
         confirmed.push(told("one", name).rows.at(-1)?.n ?? 0);
@@ -346,7 +286,7 @@ testOnStores(
       }
       await manager.killTree();
     }
-    await using next = startAt("two");
+    await using next = startMachine("two");
     await untilAll("two", 1, next);
     names.forEach((name, index) => {
       const [found = 0] = told("two", name).starts;
@@ -363,9 +303,9 @@ testOnStores(
 testOnStores("a hand-over on request carries the database over to the last row", async (store) => {
   using scratch = scratchFolder();
   const [one, two] = [placeAt(`${scratch.path}/one`), placeAt(`${scratch.path}/two`)];
-  await using first = start(one, store);
+  await using first = startAt(one, store);
   await untilRow(one, first, 100);
-  await using second = start(two, store);
+  await using second = startAt(two, store);
   await untilRow(two, second, 1);
   const last = readJournal(one.journal).rows.at(-1)?.n;
   assert.deepEqual(readJournal(two.journal).starts, [last], first.tail());
@@ -388,7 +328,7 @@ Deno.test("a database goes back to a TXID where no checkpoint was made yet: the 
   const args = ["--directory", folder, "--checkpoint-interval", "0"];
   const store: TestStore = { args, env: {}, config: { directory: folder } };
   const place = placeAt(`${scratch.path}/one`);
-  await using manager = start(place, store);
+  await using manager = startAt(place, store);
   await untilRow(place, manager, 20);
   const { durable_txid: txid } = await manager.json("/databases/app/sync", { method: "POST" });
   await untilRow(place, manager, (readJournal(place.journal).rows.at(-1)?.n ?? 0) + 40);
@@ -408,7 +348,7 @@ Deno.test("a database of unknown origin refuses the start until somebody chooses
   const store: TestStore = { args: ["--directory", folder], env: {}, config: { directory: folder } };
   const one = placeAt(`${scratch.path}/one`);
   {
-    await using manager = start(one, store);
+    await using manager = startAt(one, store);
     await untilRow(one, manager, 30);
     manager.signal("SIGTERM");
     assert.equal(await manager.exit(), 0, manager.tail());
@@ -433,13 +373,13 @@ Deno.test("a database of unknown origin refuses the start until somebody chooses
 
   const two = strangerAt(`${scratch.path}/two`);
   {
-    await using manager = start(two, store);
+    await using manager = startAt(two, store);
     assert.equal(await manager.exit(60_000), 78, manager.tail());
     assert.match(manager.stderr, /databases of unknown origin/);
     assert.deepEqual(strangers(two.database), [7]);
   }
   {
-    await using manager = start(two, store, { args: ["--on-conflict", "bucket"] });
+    await using manager = startAt(two, store, { args: ["--on-conflict", "bucket"] });
     await untilRow(two, manager, 1);
     assert.equal(readJournal(two.journal).starts[0], rows);
     manager.signal("SIGTERM");
@@ -449,7 +389,7 @@ Deno.test("a database of unknown origin refuses the start until somebody chooses
   }
   const three = strangerAt(`${scratch.path}/three`);
   {
-    await using manager = start(three, store, { args: ["--on-conflict", "local"] });
+    await using manager = startAt(three, store, { args: ["--on-conflict", "local"] });
     await untilRow(three, manager, 1);
     assert.equal(readJournal(three.journal).starts[0], 0, "it had no chain yet");
     manager.signal("SIGTERM");
@@ -481,7 +421,7 @@ Deno.test("owner and mode of a database come back on another machine where no ch
   const readHead = async (): Promise<Head> =>
     JSON.parse(new TextDecoder().decode((await objects.get("head.json")).body));
   {
-    await using manager = start(one, store);
+    await using manager = startAt(one, store);
     await untilRow(one, manager, 1);
     const isTold = async () => (await readHead()).database_files?.["app"] !== undefined;
     await waitFor("the head to know the file", isTold, 60_000, () => manager.tail());
@@ -490,33 +430,11 @@ Deno.test("owner and mode of a database come back on another machine where no ch
   }
   assert.deepEqual((await readHead()).checkpoints, []);
   await objects.close();
-  await using next = start(two, store);
+  await using next = startAt(two, store);
   await untilRow(two, next, 1);
   assert.ok((readJournal(two.journal).starts[0] ?? 0) > 0, "it was restored");
   assert.deepEqual(owned(two), owned(one));
   assert.equal(owned(two)[2], 0o640);
-});
-
-Deno.test("a restore that was begun to a state which is gone is given up by the next start, and said so", async () => {
-  using scratch = scratchFolder();
-  const folder = `${scratch.path}/store`;
-  const store: TestStore = { args: ["--directory", folder], env: {}, config: { directory: folder } };
-  const place = placeAt(`${scratch.path}/one`);
-  {
-    await using manager = start(place, store);
-    await untilRow(place, manager, 50);
-    manager.signal("SIGTERM");
-    assert.equal(await manager.exit(), 0, manager.tail());
-  }
-  await beginRestore(folder, { app: { txid: 1_000_000 } });
-  await using manager = start(place, store);
-  await startedAgain(place, manager);
-  assert.ok((await manager.checkpoint()).checkpoint.n > 1, "the head is free again");
-  manager.signal("SIGTERM");
-  assert.equal(await manager.exit(), 0, manager.tail());
-  const [told] = keptHistory(`${place.root}/data`, "restore");
-  assert.equal(told?.subject, "app");
-  assert.match(told?.summary ?? "", /given up/);
 });
 
 /** In the store. */
@@ -526,113 +444,13 @@ async function newestTxid(store: TestStore): Promise<number> {
   return JSON.parse(done.stdout).databases[0].txid;
 }
 
-async function startedAgain(place: Place, manager: ManagerProcess): Promise<void> {
-  const again = () => readJournal(place.journal).starts.length === 2;
-  await waitFor("the program again", again, 60_000, () => manager.tail());
-}
-
-function existingFiles(folder: string): Deno.DirEntry[] {
-  try {
-    return [...Deno.readDirSync(folder)];
-  } catch (error) {
-    if (!(error instanceof Deno.errors.NotFound)) throw error;
-    return [];
-  }
-}
-
-/** As its holder would have left the head, had it died right after the intent of a restore of databases. */
-async function beginRestore(folder: string, databases: NonNullable<CheckpointRecord["databases"]>) {
-  const objects = directoryStore({ path: folder, clock, random: systemRandom() });
-  const { body, etag } = await objects.get("head.json");
-  const head: Head = JSON.parse(new TextDecoder().decode(body));
-  const current = head.checkpoints.at(-1);
-  assert.ok(current !== undefined);
-  const id = current.id.slice(0, -1) + (current.id.endsWith("z") ? "y" : "z");
-  const record = { ...current, id, n: current.n + 1, kind: "restore" as const };
-  const intent = { record, on_start: null, files: [], databases };
-  const next = new TextEncoder().encode(JSON.stringify({ ...head, seq: head.seq + 1, intent }));
-  await objects.put("head.json", next, { condition: { etag } });
-  await objects.close();
-}
-
-Deno.test("a restore of a database that its holder began is finished once by the next, and nothing of it is called diverged", async () => {
-  using scratch = scratchFolder();
-  const folder = `${scratch.path}/store`;
-  const store: TestStore = { args: ["--directory", folder], env: {}, config: { directory: folder } };
-  const place = placeAt(`${scratch.path}/one`);
-  let early: CheckpointRecord;
-  {
-    await using manager = start(place, store);
-    await untilRow(place, manager, 50);
-    early = (await manager.checkpoint()).checkpoint;
-    await untilRow(place, manager, (readJournal(place.journal).rows.at(-1)?.n ?? 0) + 100);
-    manager.signal("SIGTERM");
-    assert.equal(await manager.exit(), 0, manager.tail());
-  }
-  await beginRestore(folder, early.databases ?? {});
-
-  await using manager = start(place, store);
-  await startedAgain(place, manager);
-  const back = readJournal(place.journal).starts.at(-1) ?? 0;
-  assert.ok(back >= 50 && back < 150, `${back} rows came back`);
-  const { databases: [status] } = await manager.json("/databases");
-  assert.equal(status.origin, "kept");
-  assert.equal((await manager.json("/checkpoints")).checkpoints.at(-1).current, true);
-  const aside = [...Deno.readDirSync(`${place.root}/data/stale`)];
-  assert.equal(aside.length, 1, "what was there before the restore, and nothing else");
-});
-
-Deno.test("a restore to the past that was cut off goes on with what it had fetched of large objects", async () => {
-  using scratch = scratchFolder();
-  const folder = `${scratch.path}/store`;
-  const store: TestStore = { args: ["--directory", folder], env: {}, config: { directory: folder } };
-  const place = placeAt(`${scratch.path}/one`);
-  Deno.mkdirSync(`${place.root}/db`);
-  const database = new DatabaseSync(place.database);
-  database.exec("PRAGMA journal_mode = WAL; CREATE TABLE large(body)");
-  database.exec(`INSERT INTO large VALUES (randomblob(${PIECE_BYTES * 1.5}))`);
-  database.close();
-  let early: CheckpointRecord;
-  {
-    await using manager = start(place, store);
-    await untilRow(place, manager, 20);
-    early = (await manager.checkpoint()).checkpoint;
-    await untilRow(place, manager, (readJournal(place.journal).rows.at(-1)?.n ?? 0) + 20);
-    manager.signal("SIGTERM");
-    assert.equal(await manager.exit(), 0, manager.tail());
-  }
-  await beginRestore(folder, early.databases ?? {});
-  const kept = `${stagePathOf(place.database)}.pieces`;
-  Deno.mkdirSync(kept);
-  for (const level of WRITTEN_LEVELS) {
-    const path = `${folder}/databases/app/ltx/${level}`;
-    for (const { name } of existingFiles(path)) {
-      const bytes = Deno.readFileSync(`${path}/${name}`);
-      if (bytes.length <= PIECE_BYTES) continue;
-      const piece = `${level}-${name.replace(".ltx", "")}-${bytes.length}-0`;
-      Deno.writeFileSync(`${kept}/${piece}`, bytes.subarray(0, PIECE_BYTES));
-    }
-  }
-  assert.ok(existingFiles(kept).length > 0, "something large is in the store");
-
-  await using manager = start(place, store);
-  await startedAgain(place, manager);
-  const reused = /an interrupted restore went on.*"bytesReused":(\d+)/.exec(manager.stderr)?.[1];
-  assert.equal(Number(reused), PIECE_BYTES, manager.tail());
-  assert.deepEqual(existingFiles(kept), [], "nothing is left of it");
-  assert.equal(
-    await restoreTo(store, `${scratch.path}/early.db`, ["--checkpoint", early.id]),
-    readJournal(place.journal).starts.at(-1),
-  );
-});
-
 testOnStores(
   "a database in the bucket without a name here stops the start, or is carried on unseen",
   async (store) => {
     using scratch = scratchFolder();
     const place = placeAt(`${scratch.path}/one`);
     {
-      await using manager = start(place, store);
+      await using manager = startAt(place, store);
       await untilRow(place, manager, 20);
       manager.signal("SIGTERM");
       assert.equal(await manager.exit(), 0, manager.tail());
