@@ -59,7 +59,8 @@ function checkOf({ http, tcp, exec, log, notify }: ParsedProbe): ProbeCheckConfi
       pieces: log.contains.split("*").filter((piece) => piece !== ""),
     };
   }
-  return notify === undefined ? null : { kind: "notify", watchdogMs: notify.watchdog ?? null };
+  if (notify === undefined) return null;
+  return { kind: "notify", watchdogMs: notify.watchdog ?? null, socket: notify.socket ?? false };
 }
 
 /** null: no limit. */
@@ -155,6 +156,9 @@ function shownCheck(check: ProbeCheckConfig, hidden: string): Record<string, unk
     case "log":
       return { contains: check.pieces.join("*") };
     case "notify":
-      return check.watchdogMs === null ? {} : { watchdog: formatDuration(check.watchdogMs) };
+      return {
+        ...(check.watchdogMs === null ? {} : { watchdog: formatDuration(check.watchdogMs) }),
+        ...(check.socket ? { socket: true } : {}),
+      };
   }
 }

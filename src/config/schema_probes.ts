@@ -2,6 +2,7 @@
 
 import * as v from "valibot";
 import {
+  booleanSchema,
   described,
   durationSchema,
   integerSchema,
@@ -89,6 +90,11 @@ const notifySchema = v.strictObject({
     "Watchdog",
     "Of liveness: it says WATCHDOG=1 at least this often.",
     durationSchema(100, DAY_MS, "30s"),
+  ),
+  socket: described(
+    "Socket",
+    "Also hear what it sends in systemd's way, to $NOTIFY_SOCKET. Default: false.",
+    booleanSchema,
   ),
 }, "an object");
 

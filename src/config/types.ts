@@ -143,7 +143,7 @@ export type ProbeCheckConfig =
   | { readonly kind: "exec"; readonly command: readonly string[] }
   /** A line that holds these, one after the other. */
   | { readonly kind: "log"; readonly pieces: readonly string[] }
-  | { readonly kind: "notify"; readonly watchdogMs: number | null };
+  | { readonly kind: "notify"; readonly watchdogMs: number | null; readonly socket: boolean };
 
 export interface FilesConfig {
   readonly path: string;

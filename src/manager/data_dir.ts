@@ -29,6 +29,7 @@ export interface DataDir {
   readonly stale: string;
   readonly crashes: string;
   readonly logTimes: string;
+  readonly notify: string;
   readonly catalog: string;
   readonly socket: string;
 }
@@ -53,6 +54,7 @@ export function dataDirAt(path: string): DataDir {
     stale: at("stale"),
     crashes: at("crashes"),
     logTimes: at("log-times"),
+    notify: at("notify"),
     catalog: at("catalog.db"),
     socket: at("control.sock"),
   };

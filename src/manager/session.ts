@@ -146,6 +146,7 @@ export class Session {
     const supervisor = new Supervisor({
       specs: this.#options.specs(),
       heldDown: this.#options.heldDown,
+      notifyFolder: this.#options.dir.notify,
       clock: this.#options.clock,
       random: this.#options.random,
       output: logs.take,

@@ -10,7 +10,7 @@ import { ErrnoError, type LibcSpawn, libcSpawn } from "./libc_spawn.ts";
 import { withFileLimitOfChildren } from "./libc_process.ts";
 import { NOTIFY_DESCRIPTOR } from "./notify_child.ts";
 import { pipeStream } from "./pipe_stream.ts";
-import { ReadyDescriptors } from "./ready_descriptors.ts";
+import { type ReadyDescriptors, readyDescriptors } from "./ready_descriptors.ts";
 
 const ENOENT = 2;
 const ENOEXEC = 8;
@@ -49,7 +49,7 @@ let opened: StartLibcChild | null | undefined;
 export function libcChildren(): StartLibcChild | null {
   if (opened !== undefined) return opened;
   const libc = libcSpawn();
-  const ready = libc === null ? null : ReadyDescriptors.open();
+  const ready = libc === null ? null : readyDescriptors();
   opened = libc === null || ready === null
     ? null
     : (options, hooks) => new Start(libc, ready, options).run(hooks);

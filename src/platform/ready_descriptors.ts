@@ -151,3 +151,10 @@ export class ReadyDescriptors {
 function nextTurn(): Promise<void> {
   return new Promise((resolve) => setTimeout(resolve, 0));
 }
+
+let opened: ReadyDescriptors | null | undefined;
+
+/** The one of this process, with its one thread; null where this machine has not what it takes. */
+export function readyDescriptors(): ReadyDescriptors | null {
+  return opened === undefined ? (opened = ReadyDescriptors.open()) : opened;
+}

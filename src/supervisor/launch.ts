@@ -22,6 +22,8 @@ export interface Launch {
   readonly command: string;
   readonly args: readonly string[];
   readonly env: Readonly<Record<string, string>>;
+  /** As whom it runs; null: as we do. */
+  readonly user: Pick<Identity, "uid" | "gid" | "groups"> | null;
 }
 
 const CANNOT_RUN = 126;
@@ -36,23 +38,24 @@ export function launchOf(spec: ProcessSpec, options: { readonly terminal?: boole
   const identity = user === null && group === null ? null : identityOf(spec);
   const isPlain = !terminal && identity === null && umask === null && nice === null &&
     Object.keys(limits).length === 0;
-  if (isPlain) return { command, args, env };
+  if (isPlain) return { command, args, env, user: null };
   const account = accountEnv(user === null ? null : identity, own);
   const ids = ownIds();
   // Where we are that user already there is nothing to change, and without privileges no way to.
   const isSelf = identity !== null && identity.uid === ids.uid && identity.gid === ids.gid &&
     !mayChangeIdentity();
+  const changed = identity === null || isSelf
+    ? null
+    : { uid: identity.uid, gid: identity.gid, groups: identity.groups };
   const plan: ExecPlan = {
-    identity: identity === null || isSelf
-      ? null
-      : { uid: identity.uid, gid: identity.gid, groups: identity.groups },
+    identity: changed,
     umask,
     nice,
     limits,
     terminal,
     env: account,
   };
-  return { ...selfCommand(["__exec", JSON.stringify(plan), command, ...args]), env };
+  return { ...selfCommand(["__exec", JSON.stringify(plan), command, ...args]), env, user: changed };
 }
 
 /** What login sets, unless the configuration says otherwise: HOME of the manager's user is not this one's. */

@@ -14,8 +14,11 @@ export type ProbeCheck =
   | { readonly kind: "exec"; readonly command: readonly string[] }
   /** A line of its output that holds these pieces in this order; once seen it holds for this incarnation. */
   | { readonly kind: "log"; readonly pieces: readonly string[] }
-  /** The process tells by itself, on a descriptor that it inherits. `watchdogMs`: it must do so at least that often. */
-  | { readonly kind: "notify"; readonly watchdogMs: number | null };
+  /**
+   * The process tells by itself, on a descriptor that it inherits. `watchdogMs`: it must do so at least that often.
+   * `socket`: it may also send datagrams, in systemd's way.
+   */
+  | { readonly kind: "notify"; readonly watchdogMs: number | null; readonly socket: boolean };
 
 /** One probe; times and thresholds mean what they mean in Kubernetes. */
 export interface ProbeSpec {
@@ -43,20 +46,33 @@ export function awaitsReadiness(probes: ProcessProbes): boolean {
 
 /** Environment variables of the two conventions for telling that one is ready and alive. */
 export const NOTIFY_VARIABLE = "NOTIFY_FD";
+/** systemd's: the path of a socket for datagrams. */
+export const NOTIFY_SOCKET_VARIABLE = "NOTIFY_SOCKET";
 /** systemd's: the longest time between two heartbeats, in microseconds. */
 export const WATCHDOG_VARIABLE = "WATCHDOG_USEC";
+
+function notifyChecks({ startup, readiness, liveness }: ProcessProbes) {
+  const checks = [startup, readiness, liveness].flatMap((probe) => probe?.check ?? []);
+  return checks.filter((check) => check.kind === "notify");
+}
+
+/** True where one of them wants the socket. */
+export function wantsNotifySocket(probes: ProcessProbes): boolean {
+  return notifyChecks(probes).some(({ socket }) => socket);
+}
 
 /** What a process that is to tell us something finds in its environment; null where none of its probes listens. */
 export function notifyVariables(
   probes: ProcessProbes,
   descriptor: number,
+  socketPath: string | null,
 ): Readonly<Record<string, string>> | null {
-  const checks = [probes.startup, probes.readiness, probes.liveness].flatMap((probe) => probe?.check ?? []);
-  const notify = checks.filter((check) => check.kind === "notify");
+  const notify = notifyChecks(probes);
   if (notify.length === 0) return null;
   const watchdogMs = notify.find((check) => check.watchdogMs !== null)?.watchdogMs ?? null;
   return {
     [NOTIFY_VARIABLE]: String(descriptor),
+    ...(socketPath === null ? {} : { [NOTIFY_SOCKET_VARIABLE]: socketPath }),
     ...(watchdogMs === null ? {} : { [WATCHDOG_VARIABLE]: String(watchdogMs * 1_000) }),
   };
 }
@@ -68,5 +84,7 @@ export function hasProbes({ startup, readiness, liveness }: ProcessProbes): bool
 
 /** True where a process finds the same in its environment for both: then one may follow the other while it runs. */
 export function isToldAlike(one: ProcessProbes, other: ProcessProbes): boolean {
-  return JSON.stringify(notifyVariables(one, 0)) === JSON.stringify(notifyVariables(other, 0));
+  const told = (probes: ProcessProbes) =>
+    JSON.stringify(notifyVariables(probes, 0, wantsNotifySocket(probes) ? "there" : null));
+  return told(one) === told(other);
 }

@@ -103,6 +103,17 @@ export class Prober {
     }
   }
 
+  /** A datagram in systemd's way: lines of NAME=value. False: it is none, and nothing of it counts. */
+  message(bytes: Uint8Array): boolean {
+    const lines = this.#decoder.decode(bytes).split("\n").filter((line) => line !== "");
+    if (lines.length === 0 || !lines.every((line) => ASSIGNMENT.test(line))) return false;
+    for (const line of lines) {
+      const what = meaningOf(line);
+      if (what !== null) this.#feed({ type: "told", what });
+    }
+    return true;
+  }
+
   freeze(): void {
     this.#feed({ type: "frozen" });
   }
@@ -160,6 +171,8 @@ export class Prober {
   }
 }
 
+const ASSIGNMENT = /^[A-Z][A-Z0-9_]*=/;
+
 /**
  * systemd's words: READY=1, WATCHDOG=1, RELOADING=1 and STOPPING=1 (both: not ready until the next READY=1). Other
  * NAME=value are ignored; any other line, an empty one too, is s6's way to say that it is ready.
@@ -174,5 +187,5 @@ function meaningOf(line: string): "ready" | "not-ready" | "heartbeat" | null {
     case "STOPPING=1":
       return "not-ready";
   }
-  return /^[A-Z][A-Z0-9_]*=/.test(line) ? null : "ready";
+  return ASSIGNMENT.test(line) ? null : "ready";
 }

@@ -13,7 +13,6 @@ import {
 } from "../platform/child_process.ts";
 import type { Clock } from "../platform/clock.ts";
 import { lendTerminal, type TerminalLoan } from "../platform/foreground.ts";
-import { NOTIFY_DESCRIPTOR } from "../platform/notify_child.ts";
 import { isSubreaper, mayHaveMembers } from "../platform/libc_process.ts";
 import {
   readAdopted,
@@ -23,21 +22,18 @@ import {
   readWaitChannel,
 } from "../platform/proc.ts";
 import type { Random } from "../platform/random.ts";
-import type { OutputLine } from "./line_ring.ts";
 import { enlargePipeOf } from "../platform/libc_pipe_size.ts";
-import { LineRing } from "./line_ring.ts";
+import { LineRing, type OutputLine } from "./line_ring.ts";
 import { type OutputBatch, piecesOf } from "./lines.ts";
 import type { Effect, Machine, MachineEvent } from "./machine.ts";
 import { launchOf } from "./launch.ts";
 import { isLive, newMachine, nextTickMs } from "./machine.ts";
 import type { LateStrays } from "./late_strays.ts";
-import type { Members, Unit } from "./members.ts";
-import { findMembers, UNIT_VARIABLE } from "./members.ts";
-import type { OutputPump, PumpOptions } from "./output.ts";
-import { pumpOutput } from "./output.ts";
+import { findMembers, type Members, type Unit, UNIT_VARIABLE } from "./members.ts";
+import { type OutputPump, type PumpOptions, pumpOutput } from "./output.ts";
 import { isFailure } from "./restart.ts";
-import type { ProcessProbes } from "./probe_types.ts";
-import { awaitsReadiness, hasProbes, isToldAlike, NO_PROBES, notifyVariables } from "./probe_types.ts";
+import { type Hearing, hearingOf } from "./notify_messages.ts";
+import { awaitsReadiness, hasProbes, isToldAlike, NO_PROBES, type ProcessProbes } from "./probe_types.ts";
 import { Prober } from "./prober.ts";
 import { isSame, specChanges } from "./spec_changes.ts";
 import { transition } from "./states.ts";
@@ -88,10 +84,13 @@ export interface RunnerOptions {
   readonly onChange: () => void;
   /** Hears of an incarnation that ended without a look at all processes. */
   readonly lateStrays: Pick<LateStrays, "expect">;
+  readonly notifyFolder: string | null;
 }
 
 interface Incarnation {
   readonly child: Child;
+  /** Closed when nothing of it is left. */
+  readonly hearing: Hearing;
   readonly unit: Unit;
   /** It has our terminal. */
   readonly loan: TerminalLoan | null;
@@ -294,7 +293,8 @@ export class ProcessRunner {
     if (machine.state !== "starting" && machine.state !== "running") this.#prober?.stop();
     if (machine.groupGone && this.#current !== null) {
       this.#prober?.close();
-      const { unit, loan } = this.#current;
+      const { unit, loan, hearing } = this.#current;
+      hearing.close();
       this.#options.units.forget(unit.groupId);
       loan?.takeBack(unit.groupId);
       this.#current = null;
@@ -338,28 +338,31 @@ export class ProcessRunner {
     const stdio = spec.stdio === "pipe" ? "piped" : "inherit";
     this.#lastPid = null;
     this.#survivors = [];
-    const notify = notifyVariables(spec.probes, NOTIFY_DESCRIPTOR);
+    let hearing: Hearing | null = null;
     this.#spawnedBy = spec;
     this.#probes = spec.probes;
     let child: Child;
     const loan = spec.stdio === "inherit" ? lendTerminal() : null;
     try {
-      const { command, args, env } = launchOf(spec, { terminal: loan !== null });
+      const { command, args, env, user } = launchOf(spec, { terminal: loan !== null });
+      const hear = (message: Uint8Array) => this.#prober?.message(message) ?? true;
+      hearing = hearingOf(spec, { ...this.#options, user, hear });
       child = spawnChild({
         command,
         args,
-        env: { ...env, ...notify, [UNIT_VARIABLE]: tag },
+        env: { ...env, ...hearing.variables, [UNIT_VARIABLE]: tag },
         clearEnv: true,
         stdin: spec.stdio === "pipe" ? "null" : "inherit",
         stdout: stdio,
         stderr: stdio,
-        notify: notify !== null,
+        notify: hearing.variables !== null,
         // Its own group, whose id is its pid: what a stop waits for. With a terminal the helper makes that group, since a
         // session of its own would have none; until then it is found by its tag.
         detached: loan === null,
         ...(spec.cwd === null ? {} : { cwd: spec.cwd }),
       });
     } catch (error) {
+      hearing?.close();
       const known = error instanceof SpawnError;
       const text = error instanceof Error ? error.message : String(error);
       const cause = { kind: "spawn-error", error: text, code: known ? error.exitCode : 126 } as const;
@@ -371,6 +374,7 @@ export class ProcessRunner {
     units.watch({ name: spec.name, groupId: pid, startTicks, tag });
     const current: Incarnation = {
       child,
+      hearing,
       unit: { groupId: pid, startTicks, tag, strays: new Map() },
       loan,
       killReported: false,

@@ -6,8 +6,7 @@
 
 import type { Clock } from "../platform/clock.ts";
 import { StateManagerError } from "../platform/errors.ts";
-import type { Random } from "../platform/random.ts";
-import { randomHex } from "../platform/random.ts";
+import { type Random, randomHex } from "../platform/random.ts";
 import { conditionOf, orderOf } from "./dependencies.ts";
 import { LateStrays } from "./late_strays.ts";
 import type { OutputLine } from "./line_ring.ts";
@@ -52,6 +51,8 @@ export interface SupervisorOptions {
   readonly units?: UnitWatch;
   /** Names of those that a person stopped; kept up to date here, so that the next supervisor leaves them down, too. */
   readonly heldDown?: Set<string>;
+  /** Sockets for NOTIFY_SOCKET are made in it, one for each process; without it there are none. */
+  readonly notifyFolder?: string;
 }
 
 /** lease: it is in doubt. checkpoint: files are being captured. */
@@ -98,12 +99,11 @@ export class Supervisor {
     this.#clock = options.clock;
     this.#heldDown = options.heldDown ?? new Set();
     this.#levels = orderOf(options.specs);
-    const { runId = randomHex(options.random, 8), units = NOBODY_WATCHES } = options;
+    const { clock, onEvent, runId = randomHex(options.random, 8) } = options;
     const onChange = () => this.#evaluate();
-    const { clock, random, output, onEvent } = options;
     const lateStrays = this.#lateStrays = new LateStrays({ clock, onEvent });
-    this.#newRunner = (spec) =>
-      new ProcessRunner({ spec, clock, random, runId, units, output, onEvent, onChange, lateStrays });
+    const shared = { units: NOBODY_WATCHES, notifyFolder: null, ...options, runId, onChange, lateStrays };
+    this.#newRunner = (spec) => new ProcessRunner({ ...shared, spec });
     this.#runners = new Map(options.specs.map((spec) => [spec.name, this.#newRunner(spec)]));
     this.#onEvent = onEvent;
     this.#watching = new Watching({

@@ -1,6 +1,7 @@
 /** Probes of the program as it ships: who waits, what is shown, and what happens to what is not well. */
 
 import assert from "node:assert/strict";
+import { TELL } from "../support/notify_sender.ts";
 import { ManagerProcess, scratchFolder, waitFor } from "../support/manager_process.ts";
 import { freePort } from "../support/free_port.ts";
 import { isRoot } from "../support/small_root.ts";
@@ -124,6 +125,45 @@ Deno.test({
     assert.match(Deno.readTextFileSync(`/proc/${pid}/status`), /^Uid:\s65534\s/m);
     Deno.kill(manager.pid, "SIGTERM");
     assert.equal(await manager.exit(), 0, manager.stderr);
+  },
+});
+
+Deno.test({
+  name:
+    "the program hears NOTIFY_SOCKET, of another user too where he can reach it, and restarts who says no more",
+  ignore: !isRoot,
+  async fn() {
+    using root = scratchFolder();
+    for (const path of [root.path, `${root.path}/data`]) {
+      Deno.mkdirSync(path, { recursive: true });
+      Deno.chmodSync(path, 0o711);
+    }
+    const probes = {
+      startup: { notify: { socket: true } },
+      liveness: { notify: { watchdog: "2s", socket: true } },
+    };
+    const beats = `${TELL} tell READY=1 || exit 3; n=0; while sleep 0.1; do `;
+    const user = { user: "65534", group: "65534" };
+    const told = {
+      command: ["/bin/sh", "-c", `${beats} tell WATCHDOG=1; done`],
+      ...user,
+      probes: { ...probes, liveness: { notify: { watchdog: "30s" } } },
+    };
+    const mute = { command: ["/bin/sh", "-c", `${beats} true; done`], probes };
+    {
+      await using manager = start(root.path, { told, mute });
+      const { pid } = await when(manager, "told", "is ready", ({ ready }) => ready);
+      assert.match(Deno.readTextFileSync(`/proc/${pid}/status`), /^Uid:\s65534\s/m);
+      await when(manager, "mute", "was restarted", ({ restarts }) => restarts > 0);
+      assert.equal((await processes(manager))["told"]?.restarts, 0);
+      Deno.kill(manager.pid, "SIGTERM");
+      assert.equal(await manager.exit(), 0, manager.stderr);
+    }
+    assert.deepEqual([...Deno.readDirSync(`${root.path}/data/notify`)], []);
+    Deno.chmodSync(`${root.path}/data`, 0o700);
+    await using manager = start(root.path, { told });
+    assert.notEqual(await manager.exit(), 0);
+    assert.match(manager.stderr, /data cannot be entered by uid 65534: allow that/);
   },
 });
 

@@ -130,6 +130,7 @@ for (const surroundings of SURROUNDINGS) {
       await scene.running();
       const pid = await scene.managerPid();
       await scene.when("hanging-probe", "probed", ({ probe_failure }: Json) => probe_failure !== null);
+      await scene.when("telling", "ready", ({ ready, restarts }: Json) => ready && restarts === 0);
       await failsAsItShould(scene);
       await startsWhenWritten(scene);
       {

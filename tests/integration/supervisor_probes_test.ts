@@ -5,8 +5,10 @@ import type { ProbeCheck, ProbeSpec } from "../../src/supervisor/probe_types.ts"
 import { NO_PROBES } from "../../src/supervisor/probe_types.ts";
 import { isAlive, readProcesses } from "../../src/platform/proc.ts";
 import type { SupervisorEvent } from "../../src/supervisor/types.ts";
+import { findTool } from "../support/find_tool.ts";
 import { freePort } from "../support/free_port.ts";
 import { scratchFolder } from "../support/manager_process.ts";
+import { TELL } from "../support/notify_sender.ts";
 import { processSpec, shellSpec } from "../support/process_specs.ts";
 import { Supervised, until } from "../support/supervised.ts";
 
@@ -29,7 +31,8 @@ const http = (port: number, path = "/", headers = {}): ProbeCheck => ({
   headers,
 });
 const exec = (script: string): ProbeCheck => ({ kind: "exec", command: ["/bin/sh", "-c", script] });
-const NOTIFY: ProbeCheck = { kind: "notify", watchdogMs: null };
+const NOTIFY: ProbeCheck = { kind: "notify", watchdogMs: null, socket: false };
+const SOCKET: ProbeCheck = { kind: "notify", watchdogMs: null, socket: true };
 
 /** A server of our own whose answer the test chooses. */
 function answering(answer: (request: Request) => Response | Promise<Response>) {
@@ -266,7 +269,7 @@ Deno.test("Supervisor restarts a process whose heartbeat stops, and not one that
   const probes = {
     ...NO_PROBES,
     readiness: probe(NOTIFY),
-    liveness: probe({ kind: "notify", watchdogMs: 2_000 }),
+    liveness: probe({ kind: "notify", watchdogMs: 2_000, socket: false }),
   };
   await using app = new Supervised(
     shellSpec(
@@ -312,4 +315,103 @@ Deno.test("Supervisor takes over other probes while the process runs, but a desc
   });
   assert.deepEqual([app.status("app").ready, app.status("app").changed], [true, ["probes"]]);
   assert.equal(app.status("app").pid, pid);
+});
+
+/** Files in a folder, as far as it is there. */
+function namesIn(folder: string): string[] {
+  try {
+    return [...Deno.readDirSync(folder)].map(({ name }) => name);
+  } catch {
+    return [];
+  }
+}
+
+Deno.test("Supervisor hears what is sent to NOTIFY_SOCKET by a process that has ended by now", async () => {
+  using root = scratchFolder();
+  const notifyFolder = `${root.path}/notify`;
+  Deno.mkdirSync(notifyFolder);
+  Deno.writeTextFileSync(`${notifyFolder}/app`, "left by an earlier manager");
+  const notify = findTool("systemd-notify");
+  const senders = [
+    TELL + "tell 'READY=1\\nSTATUS=up'",
+    ...(notify === null ? [] : [`${notify} --ready --status=up`]),
+  ];
+  for (const sender of senders) {
+    await using app: Supervised = new Supervised(
+      { notifyFolder },
+      shellSpec("app", `${TELL} tell STATUS=soon MAINPID=1; ${sender} || exit 9; sleep 1000`, {
+        probes: { ...NO_PROBES, readiness: probe(SOCKET) },
+      }),
+      shellSpec("other", "exit 0", { dependsOn: { app: "ready" } }),
+    );
+    app.start();
+    await app.untilState("other", "completed");
+    assert.deepEqual([app.status("app").state, app.status("app").ready], ["running", true]);
+    assert.deepEqual(namesIn(notifyFolder), ["app"]);
+    assert.equal((Deno.statSync(`${notifyFolder}/app`).mode ?? 0) & 0o777, 0o600);
+    await app.stop(5_000);
+    assert.deepEqual([app.lines("app"), namesIn(notifyFolder)], [[], []]);
+  }
+});
+
+Deno.test("Supervisor takes readiness away and gives it back as NOTIFY_SOCKET says, and ignores what is no message", async () => {
+  using root = scratchFolder();
+  const wait = (name: string) => `until test -e ${root.path}/${name}; do sleep 0.02; done; `;
+  const script =
+    `${TELL} tell READY "$(head -c 4097 /dev/zero | tr '\\0' x)" '' 'READY=1\\nup'; ${
+      wait("a")
+    } tell READY=1; ` +
+    `${wait("b")} tell 'STOPPING=1'; ${wait("c")} tell READY=1; sleep 1000`;
+  await using app = new Supervised(
+    { notifyFolder: `${root.path}/notify` },
+    shellSpec("app", script, { probes: { ...NO_PROBES, readiness: probe(SOCKET) } }),
+  );
+  app.start();
+  const note = "state-manager: app sent to NOTIFY_SOCKET what is no list of NAME=value";
+  await app.untilLine("app", note);
+  assert.equal(app.status("app").ready, false);
+  const go = (name: string) => Deno.writeTextFileSync(`${root.path}/${name}`, "");
+  go("a");
+  await app.untilState("app", "running");
+  assert.equal(app.status("app").ready, true);
+  go("b");
+  await until(() => !app.status("app").ready, "readiness to be taken away");
+  go("c");
+  await until(() => app.status("app").ready, "readiness to come back");
+  assert.deepEqual(app.lines("app"), [note], "told once");
+});
+
+Deno.test("Supervisor restarts a process whose heartbeat to NOTIFY_SOCKET stops", async () => {
+  using root = scratchFolder();
+  const probes = {
+    ...NO_PROBES,
+    readiness: probe(SOCKET),
+    liveness: probe({ kind: "notify", watchdogMs: 30_000, socket: true }),
+  };
+  const quick = { ...probes, liveness: probe({ kind: "notify", watchdogMs: 300, socket: true }) };
+  await using app = new Supervised(
+    { notifyFolder: `${root.path}/notify` },
+    shellSpec("beats", `${TELL} tell READY=1; while :; do tell WATCHDOG=1; sleep 0.2; done`, { probes }),
+    shellSpec("stops", `${TELL} tell READY=1; tell WATCHDOG=1; sleep 1000`, {
+      probes: quick,
+      restart: "on-failure",
+      essential: false,
+    }),
+  );
+  app.start();
+  await until(() => app.status("stops").restarts > 0, "a restart");
+  assert.deepEqual(restartsOf(app, "stops")[0], { restartFor: "watchdog", requested: false });
+  assert.equal(app.status("beats").restarts, 0);
+});
+
+Deno.test("Supervisor says why it cannot listen for NOTIFY_SOCKET", async () => {
+  using root = scratchFolder();
+  const long = `${root.path}/${"x".repeat(120)}`;
+  const probes = { ...NO_PROBES, readiness: probe(SOCKET) };
+  await using app = new Supervised({ notifyFolder: long }, shellSpec("app", "sleep 1000", { probes }));
+  await app.start().supervisor.outcome;
+  assert.match(app.status("app").reason ?? "", /NOTIFY_SOCKET: got a path of \d+ bytes, wanted at most 107/);
+  await using none = new Supervised(shellSpec("app", "sleep 1000", { probes }));
+  await none.start().supervisor.outcome;
+  assert.match(none.status("app").reason ?? "", /no folder for NOTIFY_SOCKET/);
 });

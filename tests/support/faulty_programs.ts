@@ -1,6 +1,7 @@
 /** Programs with every fault that a supervisor meets, all for one manager at once, and what must become of each. */
 
 import type { Json } from "./manager_process.ts";
+import { TELL } from "./notify_sender.ts";
 
 /** Ignores the request to end, and says when it does. */
 const DEAF = `trap "" TERM; echo up; exec sleep 1000`;
@@ -88,6 +89,14 @@ export function stubbornPrograms(): Record<string, FaultyProgram> {
         },
       }),
       alive: 0,
+      stopped: TERM,
+    },
+    // No fault of its own: what it says by the data folder's socket is heard in all surroundings.
+    "telling": {
+      config: sh(`${TELL} tell READY=1 || exit 3; exec sleep 1000`, {
+        probes: { startup: { notify: { socket: true } } },
+      }),
+      alive: 1,
       stopped: TERM,
     },
     "slow-follower": {

@@ -86,14 +86,18 @@ Deno.test("config refuses probes without a meaning, each at its place", async ()
 Deno.test("config takes a probe's header from a variable and shows none of them", async () => {
   const http = { port: 80, path: "/ok?full", headers: { authorization: "Bearer ${PROBE_TOKEN}" } };
   const { probes, shown } = await accepted(
-    { probes: { liveness: { http, period: "30s" }, startup: { notify: {} } }, timeout_start: "90s" },
+    {
+      probes: { liveness: { http, period: "30s" }, startup: { notify: { socket: true } } },
+      timeout_start: "90s",
+    },
     { PROBE_TOKEN: "hush" },
   );
   const { check } = probes.liveness ?? {};
   assert.ok(check?.kind === "http");
   assert.deepEqual(check.headers, { authorization: "Bearer hush" });
+  assert.deepEqual(probes.startup?.check, { kind: "notify", watchdogMs: null, socket: true });
   assert.deepEqual(shown["probes"], {
-    startup: { notify: {} },
+    startup: { notify: { socket: true } },
     liveness: {
       http: { host: "127.0.0.1", port: 80, path: "/ok?full", headers: { authorization: "***" } },
       initial_delay: "0s",

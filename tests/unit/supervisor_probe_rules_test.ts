@@ -26,7 +26,8 @@ function probe(change: Partial<ProbeSpec> = {}): ProbeSpec {
     ...change,
   };
 }
-const notify = (watchdogMs: number | null = null) => probe({ check: { kind: "notify", watchdogMs } });
+const notify = (watchdogMs: number | null = null) =>
+  probe({ check: { kind: "notify", watchdogMs, socket: false } });
 
 /** Probes driven through time; answers come from `answers`, at once, unless `hang`. */
 class Watch {
@@ -284,7 +285,7 @@ Deno.test("stepProbes keeps its promises over random lives", () => {
             ? probe().check
             : kind.kind === "log"
             ? { kind: "log", pieces: [] } as const
-            : { kind: "notify", watchdogMs: 2_000 } as const;
+            : { kind: "notify", watchdogMs: 2_000, socket: false } as const;
           return probe({ ...kind, check });
         });
         live(
