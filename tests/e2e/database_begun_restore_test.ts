@@ -74,11 +74,13 @@ Deno.test("a restore of a database that its holder began is finished once by the
   const store: TestStore = { args: ["--directory", folder], env: {}, config: { directory: folder } };
   const place = placeAt(`${scratch.path}/one`);
   let early: CheckpointRecord;
+  let later: number;
   {
     await using manager = startAt(place, store);
     await untilRow(place, manager, 50);
     early = (await manager.checkpoint()).checkpoint;
-    await untilRow(place, manager, (readJournal(place.journal).rows.at(-1)?.n ?? 0) + 100);
+    later = (readJournal(place.journal).rows.at(-1)?.n ?? 0) + 100;
+    await untilRow(place, manager, later);
     manager.signal("SIGTERM");
     assert.equal(await manager.exit(), 0, manager.tail());
   }
@@ -87,7 +89,7 @@ Deno.test("a restore of a database that its holder began is finished once by the
   await using manager = startAt(place, store);
   await startedAgain(place, manager);
   const back = readJournal(place.journal).starts.at(-1) ?? 0;
-  assert.ok(back >= 50 && back < 150, `${back} rows came back`);
+  assert.ok(back >= 50 && back < later, `${back} rows came back`);
   const { databases: [status] } = await manager.json("/databases");
   assert.equal(status.origin, "kept");
   assert.equal((await manager.json("/checkpoints")).checkpoints.at(-1).current, true);

@@ -30,9 +30,10 @@ Deno.test("a program that crashes runs again at once, and who bears its mark wit
   try {
     Deno.kill(pid, "SIGKILL");
     const again = await scene.when("app", "up again", (app: Json) => app.pid !== null && app.pid !== pid);
-    const limit = AbortSignal.timeout(60_000);
-    limit.addEventListener("abort", () => stranger.kill("SIGTERM"));
-    assert.equal((await stranger.status).signal, "SIGKILL");
+    let end: Deno.CommandStatus | null = null;
+    stranger.status.then((status) => end = status);
+    const ended = await waitFor("the stranger to be killed", () => end, 60_000, () => scene.manager.tail());
+    assert.equal(ended.signal, "SIGKILL");
     await waitFor(
       "the log to tell",
       () => scene.manager.stderr.includes("app had ended; killed who still bore its mark"),
