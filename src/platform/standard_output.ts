@@ -144,7 +144,14 @@ export function boundedOutput(
     },
     write(bytes) {
       if (bytes.length === 0) return;
-      if (gone || queuedBytes + bytes.length > limits.queueBytes) return drop(lineCount(bytes));
+      if (gone || queuedBytes + bytes.length > limits.queueBytes) {
+        drop(lineCount(bytes));
+        if (gone || queue.length > 0) return;
+        // Nothing is under way behind which it would be told.
+        reportDrops();
+        if (timer === undefined && !drain()) drainLater();
+        return;
+      }
       reportDrops();
       if (queue.length === 0) progressMs = performance.now();
       push(bytes);

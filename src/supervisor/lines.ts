@@ -241,6 +241,22 @@ export function splitAfter(batch: OutputBatch, most: number): [OutputBatch, Outp
   return [head, new Batch(facts, bytes.subarray(head.bytes.length), count - ends.length)];
 }
 
+/** The whole in parts of at most so many pieces, each of at most so many bytes where it is not a single piece. */
+export function* partsOf(batch: OutputBatch, mostPieces: number, mostBytes: number): Generator<OutputBatch> {
+  let rest = batch;
+  while (rest.count > 1 && (rest.count > mostPieces || rest.bytes.length > mostBytes)) {
+    let most = Math.min(mostPieces, rest.count - 1);
+    let [head, behind] = splitAfter(rest, most);
+    while (most > 1 && head.bytes.length > mostBytes) {
+      most = most >> 1;
+      [head, behind] = splitAfter(rest, most);
+    }
+    yield head;
+    rest = behind;
+  }
+  yield rest;
+}
+
 /** The pieces from index `from` on, of which there is one. */
 export function restOf(batch: OutputBatch, from: number): OutputBatch {
   if (from === 0) return batch;

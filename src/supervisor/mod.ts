@@ -13,7 +13,7 @@ export { inheritedVariables } from "./inherited.ts";
 export type { InheritedFolder } from "./inherited.ts";
 export { linesOf, RING_LIMIT_LINES, sliceOf } from "./line_ring.ts";
 export type { NumberedBatch, OutputLine } from "./line_ring.ts";
-export { piecesOf } from "./lines.ts";
+export { copyOf, partsOf, piecesOf } from "./lines.ts";
 export type { OutputBatch, OutputPiece, OutputStream } from "./lines.ts";
 export { LogFollower } from "./log_follower.ts";
 export { jsonLines, prefixed, prefixOf } from "./log_format.ts";

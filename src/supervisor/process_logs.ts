@@ -36,9 +36,14 @@ export interface LogSpec {
 
 /**
  * Takes what goes to the manager's own output, of which it keeps copies; a promise while that is full. Must neither block
- * nor throw.
+ * nor throw. Whoever `waits` for that promise with what comes next loses nothing to a reader that is merely slow.
  */
-export type PassOn = (name: string, numbered: NumberedBatch, format: LogFormat) => Promise<void> | null;
+export type PassOn = (
+  name: string,
+  numbered: NumberedBatch,
+  format: LogFormat,
+  waits: boolean,
+) => Promise<void> | null;
 
 export interface ProcessLogsOptions {
   readonly clock: Clock;
@@ -227,8 +232,9 @@ export class ProcessLogs {
       const kept = { ...numbered, batch: copyOf(batch) };
       for (const follower of entry.followers) follower.push(kept);
     }
-    const reader = spec.passThrough ? this.#options.passOn(name, numbered, spec.format) : null;
-    if (spec.policy === "drop") return null;
+    const waits = spec.policy === "block";
+    const reader = spec.passThrough ? this.#options.passOn(name, numbered, spec.format, waits) : null;
+    if (!waits) return null;
     if (disk === null || reader === null) return disk ?? reader;
     return Promise.all([disk, reader]).then(() => {});
   }
