@@ -75,8 +75,8 @@ Deno.test("local files stay bounded while the store takes nothing, and every bar
     let mostBytes = 0;
     const barriers: Promise<number | null>[] = [];
     for (let n = 0; n < CHANGES; n++) {
+      const txid = unit.status().txid; // before the change, which may be captured while it is told
       await scene.program.run("app", "UPDATE t SET b=randomblob(1000)");
-      const txid = unit.status().txid;
       const barrier = unit.barrier();
       barrier.catch(() => {}); // where the test fails before it looks
       barriers.push(barrier);
