@@ -1,17 +1,11 @@
 /** A holder that stands still past its lease: the manager alone, or the whole tree. Nobody is hurt by what it does later. */
 
 import assert from "node:assert/strict";
-import {
-  ChaosScene,
-  nowMs,
-  overlaps,
-  signalAll,
-  START_LIMIT_MS,
-  stateOfProcess,
-} from "../support/chaos_scene.ts";
+import { ChaosScene, nowMs, overlaps, START_LIMIT_MS, stateOfProcess } from "../support/chaos_scene.ts";
 import { say } from "../support/say.ts";
 import { descendants, waitFor } from "../support/manager_process.ts";
 import { testOnStores } from "../support/test_stores.ts";
+import { signalAll } from "../support/signal_all.ts";
 
 const TTL_MS = 3000;
 

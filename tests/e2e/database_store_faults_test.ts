@@ -19,6 +19,7 @@ import {
 import { findMinio, type Minio, minioStore, startMinio } from "../support/minio.ts";
 import { canMount, tool } from "../support/mounts.ts";
 import { say } from "../support/say.ts";
+import { signalAll } from "../support/signal_all.ts";
 
 const PER_SECOND = 200;
 /** A lag that no healthy store gives: a capture each second, sent at once. */
@@ -313,7 +314,7 @@ Deno.test({
       );
     await waitFor("a commit on its way", () => underWay().length > 0, 60_000, () => former.tail());
     const pids = [former.pid, ...descendants(former.pid)];
-    for (const pid of pids) Deno.kill(pid, "SIGSTOP");
+    signalAll(pids, "SIGSTOP");
 
     await using holder = scene.run(two, { ttl, direct: true });
     await untilRow(two, holder, 1);
@@ -327,7 +328,7 @@ Deno.test({
     proxy.outage(false);
     await waitFor("the late commits to be answered", () => late.every(({ status }) => status !== null));
     assert.deepEqual(late.map(({ status }) => status), late.map(() => 412), "its slot is taken");
-    for (const pid of pids) Deno.kill(pid, "SIGCONT");
+    signalAll(pids, "SIGCONT");
     assert.equal(await former.exit(), 75, former.tail());
 
     const after = await scene.files();

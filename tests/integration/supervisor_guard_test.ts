@@ -10,6 +10,7 @@ import { isAlive, readProcess, readProcesses, readStartVariable } from "../../sr
 import { randomHex, systemRandom } from "../../src/platform/random.ts";
 import { type Guard, startGuard } from "../../src/supervisor/mod.ts";
 import { binaryPath, scratchFolder } from "../support/manager_process.ts";
+import { signalAll } from "../support/signal_all.ts";
 import { until } from "../support/supervised.ts";
 
 /** Opened once: it holds libc open for good, which a test's own check would take for a leak. */
@@ -226,7 +227,7 @@ async function frozenBeyond(deadlineInMs: number): Promise<boolean> {
     await until(() => clock.monotonicMs() > deadlineMs + 500, "the deadline to pass");
     assert.ok(programs.every(alive));
   }
-  for (const pid of tree) Deno.kill(pid, "SIGCONT");
+  signalAll(tree, "SIGCONT"); // the guard may be sooner
   await until(() => !programs.some(alive), "the programs to be dead");
   assert.ok(alive(child.pid));
   child.kill("SIGKILL");

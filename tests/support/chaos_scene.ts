@@ -12,6 +12,7 @@ import { type DiskState, readState, type StateFolders } from "./chaos_state.ts";
 import { type ManagerOptions, ManagerProcess, waitFor } from "./manager_process.ts";
 import type { TestStore } from "./test_stores.ts";
 import { storeOptionsOf } from "./test_stores.ts";
+import { signalAll } from "./signal_all.ts";
 
 export interface SceneOptions {
   readonly ttlMs: number;
@@ -75,16 +76,6 @@ export function stateOfProcess(pid: number): string | null {
     return state === "Z" || state === "X" ? null : state;
   } catch {
     return null;
-  }
-}
-
-export function signalAll(pids: readonly number[], signal: Deno.Signal): void {
-  for (const pid of pids) {
-    try {
-      Deno.kill(pid, signal);
-    } catch {
-      // gone
-    }
   }
 }
 
