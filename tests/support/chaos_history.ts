@@ -93,12 +93,17 @@ export class ChaosHistory {
       `${said}: token ${token} after ${this.#token} and ${this.#startsSince} starts`,
     );
     if (origin !== "kept") {
+      // What was found is there: a restore among it did happen.
       this.#bucket = this.#bucket.filter((range) => fits(range, value, greatest))
-        .map((range) => ({ ...range, high: Infinity }));
+        .map(({ low, what }) => ({
+          low,
+          high: Infinity,
+          what: what.replace(/^restore of /, "found after "),
+        }));
     }
     this.#bucket = this.#bucket.map((range) => ({ ...range, high: Infinity }));
-    if (origin === "kept" && isRunner && own !== undefined) {
-      // A restore of which nothing was seen here did not happen, and one that was seen did.
+    if (origin === "kept" && isRunner && own !== undefined && own.length > 1) {
+      // Both were possible: a restore of which nothing was seen here did not happen, and one that was seen did.
       const seen = own.filter((range) => fits(range, value, greatest)).map(({ what }) => what);
       this.#bucket = this.#bucket.filter(({ what }) => !what.startsWith("restore") || seen.includes(what));
     }
