@@ -5,7 +5,7 @@ import { outputHasColor } from "../platform/terminal.ts";
 import {
   copyOf,
   jsonLines,
-  type OutputBatch,
+  type NumberedBatch,
   partsOf,
   type PassOn,
   prefixed,
@@ -37,26 +37,34 @@ export function passThrough(
   };
   /** By program and stream, what is still being written part by part. */
   const unfinished = new Map<string, Promise<void>>();
-  return (name, { batch, sequence }, format, waits) => {
+  return (name, numbered, format, waits) => {
+    const { batch } = numbered;
     const sink = batch.stream === "stdout" ? sinks.output() : sinks.error();
-    const write = (part: OutputBatch, first: number) => {
-      if (format === "plain") sink.write(part.bytes.slice());
-      else if (format === "json") sink.write(jsonLines(name, { batch: part, sequence: first }));
-      else sink.write(prefixed(part, prefix(name)));
+    const write = (part: NumberedBatch) => {
+      if (format === "plain") sink.write(part.batch.bytes.slice());
+      else if (format === "json") sink.write(jsonLines(name, part));
+      else sink.write(prefixed(part.batch, prefix(name)));
     };
     const key = `${name} ${batch.stream}`;
     const before = unfinished.get(key);
     const isSmall = format === "plain" || (batch.count <= PART_PIECES && batch.bytes.length <= PART_BYTES);
     if (before === undefined && isSmall) {
-      write(batch, sequence);
+      write(numbered);
       return sink.room();
     }
     if (before === undefined && !waits) {
-      writeParts(batch, sequence, write);
+      for (const part of numberedParts(numbered)) write(part);
       return null;
     }
-    const kept = copyOf(batch);
-    const done = writeInTime(kept, sequence, write, sink, before).finally(() => {
+    const kept = { ...numbered, batch: copyOf(batch) };
+    const inTime = async () => {
+      await before;
+      for (const part of numberedParts(kept)) {
+        write(part);
+        await sink.room();
+      }
+    };
+    const done = inTime().finally(() => {
       if (unfinished.get(key) === done) unfinished.delete(key);
     });
     unfinished.set(key, done);
@@ -64,29 +72,10 @@ export function passThrough(
   };
 }
 
-type WritePart = (part: OutputBatch, sequence: number) => void;
-
-function writeParts(batch: OutputBatch, sequence: number, write: WritePart): void {
+function* numberedParts({ batch, sequence }: NumberedBatch): Generator<NumberedBatch> {
   let next = sequence;
   for (const part of partsOf(batch, PART_PIECES, PART_BYTES)) {
-    write(part, next);
+    yield { batch: part, sequence: next };
     next += part.count;
-  }
-}
-
-/** Each part when there is room for it. */
-async function writeInTime(
-  batch: OutputBatch,
-  sequence: number,
-  write: WritePart,
-  sink: OutputSink,
-  before: Promise<void> | undefined,
-): Promise<void> {
-  await before;
-  let next = sequence;
-  for (const part of partsOf(batch, PART_PIECES, PART_BYTES)) {
-    write(part, next);
-    next += part.count;
-    await sink.room();
   }
 }

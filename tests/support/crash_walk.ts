@@ -22,6 +22,7 @@ import { type FaultProxy, startFaultProxy } from "./fault_proxy.ts";
 import { descendants, ManagerProcess, runProgram, waitFor } from "./manager_process.ts";
 import type { Minio } from "./minio.ts";
 import { minioStore } from "./minio.ts";
+import { signalAll } from "./signal_all.ts";
 
 /** What follows a death. */
 export type Aftermath = "follower" | "same disk" | "elsewhere";
@@ -187,13 +188,13 @@ class CrashWalk {
     const atMs = clock.monotonicMs();
     const follower = this.#pidOf("__follow");
     const stopped = [this.manager.pid, ...(follower === null ? [] : [follower])];
-    for (const pid of stopped) signalTo(pid, "SIGSTOP");
+    signalAll(stopped, "SIGSTOP");
     return { atMs, stopped };
   }
 
   #killFollower(): void {
     const pid = this.#pidOf("__follow");
-    if (pid !== null) signalTo(pid, "SIGKILL");
+    if (pid !== null) signalAll([pid], "SIGKILL");
   }
 
   /** A follower that begins, where the point is in its start. */
@@ -274,7 +275,7 @@ class CrashWalk {
     }
     const second = { calls: then.calls, paths: then.paths(files) };
     await using trace = await CallTrace.attach(pid, second, this.#log());
-    signalTo(pid, "SIGCONT");
+    signalAll([pid], "SIGCONT");
     return await isOver(trace, "hasKilled");
   }
 
@@ -315,7 +316,7 @@ class CrashWalk {
 
   async #goOn(aftermath: Aftermath, { stopped }: Moment): Promise<void> {
     if (aftermath === "follower") {
-      for (const pid of stopped) signalTo(pid, "SIGCONT");
+      signalAll(stopped, "SIGCONT");
       return;
     }
     await this.manager.killTree();
@@ -432,14 +433,6 @@ class CrashWalk {
     await this.manager.killTree().catch(() => {});
     await this.#proxy.stop();
     await this.#store.close();
-  }
-}
-
-function signalTo(pid: number, signal: Deno.Signal): void {
-  try {
-    Deno.kill(pid, signal);
-  } catch {
-    // It is gone.
   }
 }
 
