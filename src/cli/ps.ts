@@ -62,6 +62,8 @@ function waitText(process: JsonObject): string | null {
 function exitText(exit: unknown): string {
   if (typeof exit !== "object" || exit === null) return "-";
   const cause = exit as JsonObject;
-  if (cause["kind"] === "signal") return String(cause["signal"]);
+  if (cause["kind"] === "signal") {
+    return `${cause["signal"]}${cause["oom"] === true ? " (out of memory)" : ""}`;
+  }
   return cause["kind"] === "exit" ? `code ${cause["code"]}` : `not started (${cause["code"]})`;
 }

@@ -1,4 +1,4 @@
-/** What of the machine this process may use: cores and memory, as the container's limits leave them. */
+/** What of the machine this process may use: cores and memory, as the container's limits leave them, and who overran them. */
 
 /** Cores by affinity and by the quota of the control group; at least 1. */
 export function usableCores(): number {
@@ -41,4 +41,28 @@ export function memoryLimitBytes(
   );
   // "max": none
   return Math.min(machineBytes, ...limits.filter((limit) => /^\d+$/.test(limit)).map(Number));
+}
+
+/**
+ * Reads how many processes of our memory control group the kernel has killed for memory, ever; null where that cannot be
+ * told. What we start is in the same group, unless it leaves by itself. One small file of the kernel's a time.
+ */
+export function oomKillReader(read: ReadText = readText): () => number | null {
+  let file: string | null = null;
+  const countIn = (path: string): number | null => {
+    // "oom_kill 3" in both versions: memory.events, and memory.oom_control since Linux 4.13.
+    const [, count] = /^oom_kill (\d+)$/m.exec(read(path) ?? "") ?? [];
+    return count === undefined ? null : Number(count);
+  };
+  // The innermost group that has the controller is the one that our memory is charged to.
+  const findFile = () =>
+    memoryGroups(read)
+      .flatMap((folder) => [`${folder}/memory.events`, `${folder}/memory.oom_control`])
+      .find((path) => countIn(path) !== null) ?? null;
+  let looked = false;
+  return () => {
+    if (!looked) file = findFile();
+    looked = true;
+    return file === null ? null : countIn(file);
+  };
 }

@@ -215,7 +215,9 @@ function memoryText({ use }: ProcessStatus): string {
 
 function exitText({ lastExit }: ProcessStatus): string {
   if (lastExit === null) return "–";
-  if (lastExit.kind === "signal") return lastExit.signal;
+  if (lastExit.kind === "signal") {
+    return `${lastExit.signal}${lastExit.oom === true ? " (out of memory)" : ""}`;
+  }
   return lastExit.kind === "exit" ? `code ${lastExit.code}` : `${lastExit.error} (${lastExit.code})`;
 }
 

@@ -139,7 +139,7 @@ function idOf({ wallMs, cause }: CrashReport): string {
   const what = cause.kind === "exit"
     ? `exit-${cause.code}`
     : cause.kind === "signal"
-    ? cause.signal
+    ? `${cause.signal}${cause.oom === true ? "-oom" : ""}`
     : "spawn-error";
   return `${time}-${what}`;
 }

@@ -17,13 +17,15 @@ export interface Measured {
   readonly spec: ProcessSpec;
   /** Null while nothing of it runs. */
   readonly unit: { readonly groupId: number; readonly tag: string } | null;
-  readonly incarnation: number;
+  readonly machine: { readonly incarnation: number };
 }
 
 export interface MeasuringOptions {
   readonly clock: Clock;
   readonly all: () => readonly Measured[];
   readonly onEvent: (event: SupervisorEvent) => void;
+  /** Called at each look. */
+  readonly onMeasure: () => void;
   /** Restarts it for its memory. */
   readonly restart: (name: string, detail: string) => void;
 }
@@ -61,8 +63,9 @@ export class Measuring {
   }
 
   #measure(): void {
-    const { clock, all } = this.#options;
+    const { clock, all, onMeasure } = this.#options;
     this.#measuredAtMs = clock.monotonicMs();
+    onMeasure();
     try {
       this.#figures = this.#reader.measure(all().flatMap(({ unit }) => unit === null ? [] : [unit]));
     } catch {
@@ -81,7 +84,7 @@ export class Measuring {
     }
   }
 
-  async #judge({ spec: { name, memoryLimit }, unit, incarnation }: Measured): Promise<void> {
+  async #judge({ spec: { name, memoryLimit }, unit, machine: { incarnation } }: Measured): Promise<void> {
     const figures = unit === null ? undefined : this.#figures.get(unit.tag);
     if (memoryLimit === null || figures === undefined) return;
     const { clock, onEvent, restart } = this.#options;

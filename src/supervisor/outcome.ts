@@ -1,5 +1,6 @@
 /** How a run of all processes ended, and the exit code that says so. Pure. */
 
+import type { ChildExit } from "../platform/child_process.ts";
 import { StateManagerError } from "../platform/errors.ts";
 import type { Machine } from "./machine.ts";
 import { isEnded, isLive } from "./machine.ts";
@@ -13,6 +14,18 @@ export interface ProcessEnd {
 /** A scheduled process that is no service: each tick starts one run of it. */
 export function isJob({ schedule, restart }: Pick<ProcessSpec, "schedule" | "restart">): boolean {
   return schedule !== null && restart !== "always";
+}
+
+/** Exit code where the status was lost (somebody else reaped our child): a failure, and no code of a program's own. */
+const STATUS_LOST_CODE = 255;
+
+/** How a child ended, when it has. Never rejects. */
+export function causeOf(status: Promise<ChildExit>): Promise<ExitCause> {
+  return status.then(
+    ({ code, signal }) =>
+      signal === null ? { kind: "exit", code } : { kind: "signal", signal, number: code - 128 },
+    () => ({ kind: "exit", code: STATUS_LOST_CODE }),
+  );
 }
 
 /** As a shell says it: the code, 128 + signal, 127 not found, 126 could not be run. */

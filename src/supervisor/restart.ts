@@ -10,8 +10,12 @@ export const AT_ONCE_AFTER_MS = 1_000;
 /** The first delay after a shorter run then; it grows like any other. */
 const LEAST_DELAY_MS = 10;
 
-/** Exit 0 and what the configuration names. A signal is success only by its name, not even one that looks like ours. */
+/**
+ * Exit 0 and what the configuration names. A signal is success only by its name, not even one that looks like ours, and
+ * never where the kernel sent it for want of memory: nobody means that by naming SIGKILL.
+ */
 export function isSuccess(spec: ProcessSpec, cause: ExitCause): boolean {
+  if (cause.kind === "signal" && cause.oom === true) return false;
   return (cause.kind === "exit" && cause.code === 0) || isMarked(spec.successExit, cause);
 }
 
@@ -105,8 +109,9 @@ export function restartDelayMs(spec: ProcessSpec, shortRuns: number, roll: numbe
   return Math.min(spec.restartMaxDelayMs, grown) * (0.8 + 0.4 * roll);
 }
 
-/** "exit code 3", "signal SIGKILL", or the spawn error's own words. */
+/** "exit code 3", "signal SIGKILL", "signal SIGKILL (out of memory)", or the spawn error's own words. */
 export function describeCause(cause: ExitCause): string {
   if (cause.kind === "exit") return `exit code ${cause.code}`;
-  return cause.kind === "signal" ? `signal ${cause.signal}` : cause.error;
+  if (cause.kind === "spawn-error") return cause.error;
+  return `signal ${cause.signal}${cause.oom === true ? " (out of memory)" : ""}`;
 }

@@ -29,6 +29,8 @@ import type { Effect, Machine, MachineEvent } from "./machine.ts";
 import { launchOf } from "./launch.ts";
 import { isLive, newMachine, nextTickMs } from "./machine.ts";
 import type { LateStrays } from "./late_strays.ts";
+import type { OomKills } from "./oom.ts";
+import { causeOf } from "./outcome.ts";
 import { findMembers, type Members, type Unit, UNIT_VARIABLE } from "./members.ts";
 import { type OutputPump, type PumpOptions, pumpOutput } from "./output.ts";
 import { isFailure } from "./restart.ts";
@@ -55,8 +57,6 @@ const WATCH_FIRST_MS = 5;
 const WATCH_LONGEST_MS = 200;
 /** Lines kept with an exit: a stack trace. */
 const LAST_LINES = 20;
-/** Exit code where the status was lost (somebody else reaped our child): a failure, and no code of a program's own. */
-const STATUS_LOST_CODE = 255;
 /** Those that a stop waits for, as told: the first that an operator can do something about. */
 const NAMED_BLOCKERS = 20;
 /** A stop that takes this long is told in the log, again after twice the time and so on. */
@@ -84,6 +84,7 @@ export interface RunnerOptions {
   readonly onChange: () => void;
   /** Hears of an incarnation that ended without a look at all processes. */
   readonly lateStrays: Pick<LateStrays, "expect">;
+  readonly oomKills: Pick<OomKills, "judge">;
   readonly notifyFolder: string | null;
 }
 
@@ -390,20 +391,17 @@ export class ProcessRunner {
     // A late end of an older incarnation's pipes must not count for the new one.
     const isCurrent = () => this.#machine.incarnation === incarnation;
     let [outputEnded, leaderEnded] = [false, false];
-    const exited = async (cause: ExitCause) => {
+    const exited = async (how: ExitCause) => {
       // Both in one step, where nobody else holds its output: what a restart waits for is then there.
       for (let hops = 0; !outputEnded && hops < END_HOPS; hops++) await null;
       leaderEnded = true;
       if (!isCurrent()) return;
+      const cause = this.#options.oomKills.judge(how, this.#machine.stopRequested);
       const groupGone = this.#isAlone(current) || !this.#anyLeft(current);
       const exit = { type: "leader-exited", cause, groupGone } as const;
       this.dispatch(...(outputEnded ? [OUTPUT_ENDED, exit] : [exit]));
     };
-    child.status.then(
-      ({ code, signal }) =>
-        exited(signal === null ? { kind: "exit", code } : { kind: "signal", signal, number: code - 128 }),
-      () => exited({ kind: "exit", code: STATUS_LOST_CODE }),
-    );
+    void causeOf(child.status).then(exited);
     Promise.all(this.#pumps.map((pump) => pump.ended)).then(() => {
       outputEnded = true;
       if (leaderEnded && isCurrent()) this.dispatch(OUTPUT_ENDED);

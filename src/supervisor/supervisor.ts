@@ -12,6 +12,7 @@ import { LateStrays } from "./late_strays.ts";
 import type { OutputLine } from "./line_ring.ts";
 import { isEnded, isLive } from "./machine.ts";
 import { Measuring } from "./measuring.ts";
+import { OomKills } from "./oom.ts";
 import { isJob, outcomeOf } from "./outcome.ts";
 import { ProcessRunner } from "./runner.ts";
 import { Scheduler } from "./scheduler.ts";
@@ -53,6 +54,8 @@ export interface SupervisorOptions {
   readonly heldDown?: Set<string>;
   /** Sockets for NOTIFY_SOCKET are made in it, one for each process; without it there are none. */
   readonly notifyFolder?: string;
+  /** Default: those that the machine tells of. */
+  readonly oomKills?: OomKills;
 }
 
 /** lease: it is in doubt. checkpoint: files are being captured. */
@@ -99,10 +102,11 @@ export class Supervisor {
     this.#clock = options.clock;
     this.#heldDown = options.heldDown ?? new Set();
     this.#levels = orderOf(options.specs);
-    const { clock, onEvent, runId = randomHex(options.random, 8) } = options;
+    const { clock, onEvent, runId = randomHex(options.random, 8), oomKills = new OomKills(clock) } = options;
     const onChange = () => this.#evaluate();
     const lateStrays = this.#lateStrays = new LateStrays({ clock, onEvent });
-    const shared = { units: NOBODY_WATCHES, notifyFolder: null, ...options, runId, onChange, lateStrays };
+    const own = { runId, onChange, lateStrays, oomKills };
+    const shared = { units: NOBODY_WATCHES, notifyFolder: null, ...options, ...own };
     this.#newRunner = (spec) => new ProcessRunner({ ...shared, spec });
     this.#runners = new Map(options.specs.map((spec) => [spec.name, this.#newRunner(spec)]));
     this.#onEvent = onEvent;
@@ -111,18 +115,12 @@ export class Supervisor {
       onEvent,
       restart: (name, detail) => this.#restartFor(name, "watch", detail),
     });
-    this.#scheduler = new Scheduler({
-      clock,
-      onTick: (name) => this.#tick(name),
-    });
+    this.#scheduler = new Scheduler({ clock, onTick: (name) => this.#tick(name) });
     this.#measuring = new Measuring({
       clock,
       onEvent,
-      all: () =>
-        [...this.#runners.values()].map((runner) => {
-          const { spec, unit, machine: { incarnation } } = runner;
-          return { spec, unit, incarnation };
-        }),
+      all: () => [...this.#runners.values()],
+      onMeasure: () => oomKills.refresh(),
       restart: (name, detail) => void this.#restartFor(name, "memory", detail),
     });
   }

@@ -111,7 +111,13 @@ export type RestartReason =
 /** How one incarnation ended; a signal is never turned into a code here. */
 export type ExitCause =
   | { readonly kind: "exit"; readonly code: number }
-  | { readonly kind: "signal"; readonly signal: string; readonly number: number }
+  | {
+    readonly kind: "signal";
+    readonly signal: string;
+    readonly number: number;
+    /** The kernel killed it for want of memory. */
+    readonly oom?: true;
+  }
   | { readonly kind: "spawn-error"; readonly error: string; readonly code: 126 | 127 };
 
 /** One of those that a stop waits for. */

@@ -40,10 +40,12 @@ export class Supervised implements AsyncDisposable {
   readonly supervisor: Supervisor;
 
   /** Options of the supervisor may come before the specs. */
-  constructor(...given: (ProcessSpec | Pick<SupervisorOptions, "heldDown" | "notifyFolder">)[]) {
+  constructor(
+    ...given: (ProcessSpec | Pick<SupervisorOptions, "heldDown" | "notifyFolder" | "oomKills">)[]
+  ) {
     const specs = given.filter((each): each is ProcessSpec => "command" in each);
     this.supervisor = new Supervisor({
-      ...given.find((each) => "heldDown" in each || "notifyFolder" in each),
+      ...given.find((each) => !("command" in each)),
       specs,
       clock: this.clock,
       random: systemRandom(),

@@ -30,6 +30,18 @@ Deno.test("143 and SIGTERM are two different successes", () => {
   assert.ok(!isSuccess(processSpec({ successExit: [127] }), NOT_FOUND));
 });
 
+Deno.test("an end for want of memory is a failure, also where success_exit names its signal", () => {
+  const killed: ExitCause = { kind: "signal", signal: "SIGKILL", number: 9 };
+  const spec = { restart: "on-failure", successExit: ["SIGKILL"] } as const;
+  assert.ok(isSuccess(processSpec(spec), killed));
+  assert.ok(!isSuccess(processSpec(spec), { ...killed, oom: true }));
+  assert.equal(after(killed, spec).state, "completed");
+  const after137 = after({ ...killed, oom: true }, spec);
+  assert.deepEqual([after137.state, after137.reason], ["backoff", "signal SIGKILL (out of memory)"]);
+  const last = after({ ...killed, oom: true }, { ...spec, noRestartOn: ["SIGKILL"] });
+  assert.equal(last.state, "failed");
+});
+
 Deno.test("an end that no_restart_on names is the last one under every policy", () => {
   for (const restart of ["always", "on-failure", "no"] as const) {
     const byCode = after(exit(23), { restart, noRestartOn: [23] });
