@@ -2,6 +2,7 @@
 
 import { checkProbes } from "./probes.ts";
 import { formatDuration } from "./duration.ts";
+import type { HostPlatform } from "../platform/host_platform.ts";
 import { backoffSpanMs } from "./backoff.ts";
 import { isLoopback } from "./listen.ts";
 import type { Problem } from "./problems.ts";
@@ -13,6 +14,7 @@ import { didYouMean } from "./suggest.ts";
 
 export interface CheckContext {
   readonly dataDir: string;
+  readonly platform: HostPlatform | null;
   /** False: no storage is given, the manager only waits for its configuration. */
   readonly configured: boolean;
   readonly problems: Problem[];
@@ -37,6 +39,7 @@ export function checkTogether(parsed: ParsedConfig, config: Config, context: Che
   checkLease(config, context);
   checkServer(parsed, config, context);
   checkShutdown(parsed, config, context);
+  checkGrace(config, context);
   checkEncryption(config, context);
   checkConsistency(config, context);
 }
@@ -281,6 +284,31 @@ function checkServer(parsed: ParsedConfig, { server }: Config, { problems, confi
         "wanted server.tokens or STATE_MANAGER_TOKEN, or 127.0.0.1",
     });
   }
+}
+
+/** A budget beyond what the platform waits ends in SIGKILL in the midst of the last checkpoint. */
+function checkGrace({ shutdown }: Config, { platform, configured, warnings }: CheckContext): void {
+  const { budgetMs, platformGraceMs } = shutdown;
+  if (!configured) return;
+  if (platformGraceMs !== null) {
+    if (budgetMs <= platformGraceMs) return;
+    warnings.push(
+      `shutdown.budget ${formatDuration(budgetMs)} is more than shutdown.platform_grace ` +
+        `${
+          formatDuration(platformGraceMs)
+        }: the manager would be killed while it still ships the last state; ` +
+        "lower the budget, or raise both",
+    );
+    return;
+  }
+  if (platform === null || budgetMs <= platform.graceMs) return;
+  const advice = platform.setting === null
+    ? "lower the budget, since nothing raises that"
+    : `raise that by ${platform.setting} and tell it by shutdown.platform_grace, or lower the budget`;
+  warnings.push(
+    `shutdown.budget ${formatDuration(budgetMs)} is more than the ${formatDuration(platform.graceMs)} that ` +
+      `${platform.name} waits by default before it kills: ${advice}`,
+  );
 }
 
 function checkShutdown(parsed: ParsedConfig, config: Config, { problems, warnings }: CheckContext): void {

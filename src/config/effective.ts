@@ -1,5 +1,6 @@
 /** From checked values to the configuration in force: defaults, in one place, and what one key means for another. */
 
+import type { HostPlatform } from "../platform/host_platform.ts";
 import { Secret } from "../platform/secret.ts";
 import { backoffSpanMs } from "./backoff.ts";
 import { checkTogether } from "./checks.ts";
@@ -25,6 +26,8 @@ import type {
 
 /** Docker kills after 10 s; one second of that is the kernel's and the runtime's. */
 const SHUTDOWN_BUDGET_MS = 9000;
+const LAST_SECOND_MS = 1000;
+const LEAST_BUDGET_MS = 1000;
 const FLUSH_RESERVE_MS = 3000;
 const TIMEOUT_STOP_MS = 90_000;
 const RESTART_DELAY_MS = 1000;
@@ -57,6 +60,8 @@ export interface Surroundings {
   readonly dataDir: string;
   /** The tokens, their files already read. */
   readonly tokens: readonly TokenConfig[];
+  /** Who will stop the manager; null: not known. */
+  readonly platform: HostPlatform | null;
 }
 
 export interface Effective {
@@ -281,10 +286,15 @@ function keepOf(parsed: NonNullable<ParsedConfig["checkpoint"]>["keep"]): KeepCo
 }
 
 function shutdownOf(parsed: ParsedConfig): Config["shutdown"] {
-  const budgetMs = parsed.shutdown?.budget ?? SHUTDOWN_BUDGET_MS;
+  const platformGraceMs = parsed.shutdown?.platform_grace ?? null;
+  // A default that the platform was said not to grant would be no default.
+  const grantedMs = platformGraceMs === null
+    ? Infinity
+    : Math.max(platformGraceMs - LAST_SECOND_MS, platformGraceMs / 2, LEAST_BUDGET_MS);
+  const budgetMs = parsed.shutdown?.budget ?? Math.min(SHUTDOWN_BUDGET_MS, grantedMs);
   const flushReserveMs = parsed.shutdown?.flush_reserve ??
     Math.min(FLUSH_RESERVE_MS, Math.round(budgetMs / 3));
-  return { budgetMs, flushReserveMs };
+  return { budgetMs, flushReserveMs, platformGraceMs };
 }
 
 /** The configuration in force, or everything that is wrong with it. */
@@ -338,6 +348,7 @@ export function effectiveConfig(parsed: ParsedConfig, surroundings: Surroundings
   };
   checkTogether(parsed, shaped, {
     dataDir: surroundings.dataDir,
+    platform: surroundings.platform,
     configured: storage !== null,
     problems,
     warnings,

@@ -7,6 +7,7 @@ import { fileMode, listFiles } from "../platform/environment.ts";
 import type { ErrorDetail } from "../platform/errors.ts";
 import { isError } from "../platform/errors.ts";
 import { readTextIfPresent } from "../platform/files.ts";
+import { hostPlatform } from "../platform/host_platform.ts";
 import { CredentialSource, type StoreCredentials } from "./credentials.ts";
 import { effectiveConfig } from "./effective.ts";
 import { readEnvDir } from "./env_dir.ts";
@@ -161,9 +162,12 @@ async function assemble(
   const gathered = await gather(document, options, flags);
   const problems = [...documentProblems, ...gathered.problems];
   const warnings = [...gathered.warnings];
+  const exists = async (path: string) => await access.fileMode(path).catch(() => null) !== null;
+  const platform = await hostPlatform(options.environment, exists);
   const parsed = await parseTogether(gathered.value, document.showValues, async (value) => {
     const tokens = await readTokens(value, gathered.variables, access.readText);
-    const effective = effectiveConfig(value, { dataDir: options.dataDir, tokens: tokens.tokens });
+    const surroundings = { dataDir: options.dataDir, tokens: tokens.tokens, platform };
+    const effective = effectiveConfig(value, surroundings);
     return { ...effective, problems: [...tokens.problems, ...effective.problems], tokens };
   });
   // A text that could not be expanded is wrong already; what the schema thinks of its remains is of no use.

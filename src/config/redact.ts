@@ -97,6 +97,16 @@ function memoryLimit(limit: ProcessConfig["memoryLimit"]): Record<string, unknow
   return { max: formatSize(maxBytes), warn: formatSize(warnBytes), for: formatDuration(forMs) };
 }
 
+function shutdown(
+  { budgetMs, flushReserveMs, platformGraceMs }: Config["shutdown"],
+): Record<string, unknown> {
+  return present({
+    budget: formatDuration(budgetMs),
+    flush_reserve: formatDuration(flushReserveMs),
+    platform_grace: platformGraceMs === null ? null : formatDuration(platformGraceMs),
+  });
+}
+
 function schedule(spec: CronSpec | null): Record<string, unknown> | null {
   return spec === null ? null : { cron: spec.cron, time_zone: spec.timeZone };
 }
@@ -196,10 +206,7 @@ export function redactedConfig(config: Config): Record<string, unknown> {
     },
     catalog: present({ path: config.catalog.path }),
     server: server(config.server),
-    shutdown: {
-      budget: formatDuration(config.shutdown.budgetMs),
-      flush_reserve: formatDuration(config.shutdown.flushReserveMs),
-    },
+    shutdown: shutdown(config.shutdown),
     log: { format: config.log.format, level: config.log.level },
   };
 }

@@ -414,13 +414,18 @@ export const configSchema = v.strictObject({
     v.strictObject({
       budget: described(
         "Budget",
-        "All of it; the platform's grace, less a second. Default: 9s.",
+        "All of it; the platform's grace, less a second. Default: 9s, or less for a short platform_grace.",
         durationSchema(SECOND_MS, DAY_MS, "9s"),
       ),
       flush_reserve: described(
         "Flush reserve",
         "Part of the budget kept for the last checkpoint and the release. Default: 3s.",
         durationSchema(0, DAY_MS, "3s"),
+      ),
+      platform_grace: described(
+        "Platform's grace",
+        "How long the platform waits before it kills: a longer budget is warned of. Default: that of the platform where it is known, by its own defaults.",
+        durationSchema(SECOND_MS, DAY_MS, "10s"),
       ),
     }, "an object"),
   ),

@@ -18,7 +18,12 @@ export interface Config {
   readonly lease: LeaseConfig;
   readonly catalog: { readonly path: string | null };
   readonly server: ServerConfig;
-  readonly shutdown: { readonly budgetMs: number; readonly flushReserveMs: number };
+  readonly shutdown: {
+    readonly budgetMs: number;
+    readonly flushReserveMs: number;
+    /** What the operator says that the platform grants; null: nothing. */
+    readonly platformGraceMs: number | null;
+  };
   readonly log: { readonly format: "text" | "json" | "auto"; readonly level: LogLevel };
 }
 
