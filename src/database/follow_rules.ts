@@ -198,6 +198,33 @@ export function decideCheckpoint(facts: CheckpointFacts, limits: CheckpointLimit
   return facts.sinceWholeMs >= limits.checkpointIntervalMs ? "reader" : null;
 }
 
+export interface JointFacts {
+  /** In the part of the log that no file holds yet, each counted once. */
+  readonly leftPages: number;
+  readonly logPages: number;
+  readonly heldUp: number;
+  /** What the last one took from first to last, and how long ago that is. */
+  readonly tookMs: number;
+  readonly sinceMs: number;
+}
+
+/** A sync waits for the checkpoint it is made together with: on a slow disk each goes by itself, but now and then. */
+const JOINT_MOST_MS = 250;
+const JOINT_RETRY_MS = 60_000;
+
+/**
+ * Whether a sync is made together with the checkpoint that would follow it, while writers wait: only where few pages are
+ * left to take in then, and nothing held the last one up.
+ */
+export function decideJoint(
+  facts: JointFacts,
+  limits: { readonly barrierPages: number; readonly jointPages: number },
+): boolean {
+  if (facts.heldUp > 0 || facts.leftPages > limits.jointPages) return false;
+  if (facts.tookMs > JOINT_MOST_MS && facts.sinceMs < JOINT_RETRY_MS) return false;
+  return facts.logPages >= limits.barrierPages;
+}
+
 const RETRY_MS = 500;
 const RETRY_MAX_MS = 60_000;
 

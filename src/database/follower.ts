@@ -31,6 +31,8 @@ export const DEFAULT_FOLLOWER_LIMITS: FollowerLimits = {
   barrierPages: 1000,
   // What a busy program commits in the time of one checkpoint.
   restPages: 250,
+  // One megabyte that is taken in while writers wait.
+  jointPages: 250,
   checkpointIntervalMs: 60_000,
   // The log is a second copy of what it holds, on the application's disk.
   walBytes: 512 * 1024 * 1024,

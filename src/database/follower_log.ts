@@ -8,28 +8,25 @@ import { isError } from "../platform/errors.ts";
 import { AT_CWD, closeFd, pathBytes, statIfPresent, syncFd } from "../platform/libc_files.ts";
 import {
   type CheckpointKind,
-  decideAtStart,
   decideCheckpoint,
-  decideLive,
+  decideJoint,
   type Decision,
   type LogPoint,
-  NO_EVIDENCE,
   type SnapshotReason,
 } from "./follow_rules.ts";
+import { LogAhead } from "./follower_ahead.ts";
 import type { FollowerConnection, OpenLog, TakenIn } from "./follower_connection.ts";
 import { type FollowerContext, isLogMoved, logMoved, logUnreadable } from "./follower_context.ts";
 import { allPages, changedPages, PageReader, pagesOf } from "./follower_pages.ts";
 import { FileNotes, type Reading, TIME_GRAIN_MS } from "./follower_notes.ts";
-import { markOf, sameMark } from "./follower_position.ts";
+import { decideFirst, decideWithLog, firstReading } from "./follower_start.ts";
 import type { SyncResult } from "./follower_types.ts";
 import {
-  evidenceOf,
   frameBytes,
   logIsStill,
   logStart,
   pointAfter,
   scanWal,
-  viewOfLog,
   WAL_HEADER_BYTES,
   type WalHeader,
   type WalScan,
@@ -62,11 +59,15 @@ export class LogFollower {
   #hasReadAll = false;
   /** Of the log that is being read, by SQLite's index. */
   #frames: number | null = null;
+  readonly #ahead: LogAhead;
+  #jointTookMs = 0;
+  #jointAtMs = -Infinity;
 
   constructor(context: FollowerContext, connection: FollowerConnection) {
     this.#context = context;
     this.#connection = connection;
     this.#notes = new FileNotes(context, connection);
+    this.#ahead = new LogAhead(context, connection);
     this.#wholeAtMs = context.clock.monotonicMs();
   }
 
@@ -101,14 +102,22 @@ export class LogFollower {
     return statIfPresent(AT_CWD, pathBytes(`${this.#context.path}-wal`))?.ino !== this.#logInode;
   }
 
-  /**
-   * Takes what is new up to the end of the log, or its bound. The next reader of ours comes before the log is read, and
-   * the one before goes when all of it was: then all that the next one sees has been read, and all that it does not see
-   * stays in the log. An application that checkpoints waits for readers of older states, with its writers, for as long
-   * as it is patient: ours is never older than the last sync.
-   */
+  /** Takes what is new up to the end of the log, or its bound; where a checkpoint is due then, together with that. */
   async sync(): Promise<SyncResult> {
     await this.#hold();
+    try {
+      return await this.#syncJointly() ?? await this.#syncBesideWriters();
+    } finally {
+      this.#ahead.forget();
+    }
+  }
+
+  /**
+   * The next reader of ours comes before the log is read, and the one before goes when all of it was: then all that the
+   * next one sees has been read, and all that it does not see stays in the log. An application that checkpoints waits
+   * for readers of older states, with its writers, for as long as it is patient: ours is never older than the last sync.
+   */
+  async #syncBesideWriters(): Promise<SyncResult> {
     const isNextThere = this.#comeNext();
     let hasReadAll = false;
     try {
@@ -122,6 +131,47 @@ export class LogFollower {
         this.#context.step("read-lock-dropped");
       } else this.#connection.leaveNext();
     }
+  }
+
+  /**
+   * One file for what the sync would take and for what is committed while the log is taken in, which would be a file of
+   * its own else. What was read before is taken in beside the writers; they wait while the rest of the log is read and
+   * its few pages are taken in. Null: not now, and nothing was written.
+   *
+   * If we die before the file has its name, nothing is in the database that the file before does not cover: our reader,
+   * which is as old as that, bounds what is taken in.
+   */
+  async #syncJointly(): Promise<SyncResult | null> {
+    const reading = this.#reading;
+    const scan = reading === null ? null : this.#ahead.read(reading);
+    if (reading === null || scan === null) return null;
+    const { clock, limits, path } = this.#context;
+    const beganMs = clock.monotonicMs();
+    const isDue = decideJoint({
+      leftPages: scan.pages.size,
+      logPages: (scan.end.offset - WAL_HEADER_BYTES) / frameBytes(reading.pageSize),
+      heldUp: this.#heldUp,
+      tookMs: this.#jointTookMs,
+      sinceMs: beganMs - this.#jointAtMs,
+    }, limits);
+    if (!isDue || this.#takeInSeen() === Infinity) return null;
+    // A reader of the application holds it up: that is for the checkpoint after the sync, and counted there.
+    if (this.#pagesInLog(reading, reading.inDatabase) + scan.pages.size > limits.jointPages) return null;
+    syncFd(this.#connection.fd, pathBytes(path)); // else SQLite does it while writers wait
+    const taken = await this.#takeInAll().catch((error: unknown) => {
+      this.#heldUp++; // the next sync is a plain one, which knows more ways on
+      if (!isError(error, "busy")) throw error;
+      return null;
+    });
+    if (taken === null) return null;
+    const nowMs = clock.monotonicMs();
+    this.#jointAtMs = nowMs;
+    this.#jointTookMs = nowMs - beganMs;
+    this.#attemptAtMs = nowMs;
+    this.#checkpoints++;
+    if (taken.whole) this.#wholeAtMs = nowMs;
+    else this.#heldUp++;
+    return taken.result;
   }
 
   /** False where the log is being recovered: with the next sync. */
@@ -180,8 +230,10 @@ export class LogFollower {
     try {
       this.#fileBytes = log?.sizeBytes ?? 0;
       if (former === null) this.#logInode = log?.inode ?? null;
-      const reading = this.#reading ??= this.#start();
-      const decision = this.#decide(former, reading, log);
+      const reading = this.#reading ??= firstReading(context, this.#connection, this.#notes);
+      const decision = former === null
+        ? decideFirst(context, this.#connection, this.#notes, reading, log)
+        : decideWithLog(former, log);
       if (former === null) {
         const fresh = context.local.newest === null && this.#notes.current() === null;
         if (fresh && decision.kind === "wait") await this.#notes.baseline(reading);
@@ -203,46 +255,6 @@ export class LogFollower {
     }
   }
 
-  #start(): Reading {
-    const newest = this.#context.local.newest?.header;
-    const header = this.#connection.header();
-    const noted = this.#notes.current();
-    return {
-      position: noted?.position ?? null,
-      pageSize: newest?.pageSize ?? header?.pageSize ?? 0,
-      commit: newest?.commit ?? header?.pages ?? 0,
-      proven: false,
-      more: false,
-      dataVersion: null,
-      inDatabase: WAL_HEADER_BYTES,
-    };
-  }
-
-  #decide(former: Reading | null, reading: Reading, log: OpenLog | null): Decision {
-    const view = log === null ? { kind: "empty" } as const : viewOfLog(log.header, log.sizeBytes);
-    if (former !== null) return decideLive(former.position, view, former);
-    const { local, baseline } = this.#context;
-    const txid = local.newest?.header.maxTxid ?? null;
-    const entry = this.#notes.current();
-    const { opened } = this.#connection;
-    const { position } = reading;
-    return decideAtStart({
-      txid,
-      baseline,
-      damaged: local.damagedTxid !== null,
-      noted: entry === null ? null : {
-        position: entry.position,
-        pageSize: entry.pageSize,
-        sameFile: entry.dev === String(opened.dev) && entry.ino === String(opened.ino),
-        untouched: entry.left !== null && sameMark(entry.left, markOf(opened)),
-      },
-      log: view,
-      evidence: log === null || position === null || typeof log.header === "string"
-        ? NO_EVIDENCE
-        : evidenceOf(log.fd, log.header, position),
-    });
-  }
-
   async #follow(
     reading: Reading,
     decision: Decision,
@@ -255,7 +267,7 @@ export class LogFollower {
     if (decision.kind === "wait" || log === null || header === null) return this.#nothing(reading);
     const from = decision.kind === "continue" ? reading.position : logStart(header);
     if (from === null) return this.#nothing(reading);
-    const scan = scanWal(log.fd, header, from, this.#context.limits.syncBytes);
+    const scan = this.#ahead.scan(log.fd, header, from);
     if (scan?.more !== true && this.#unread(log, header, scan?.end.offset ?? from.offset)) {
       return await this.#snapshotPastLog(reading, log, header, gated);
     }
@@ -472,32 +484,32 @@ export class LogFollower {
       const leftPages = this.#takeInSeen();
       if (leftPages === 0) {
         // Our reader comes again: now it needs no log, which then begins anew with the next commit.
-        const { changed } = await this.sync();
+        const { changed } = await this.#syncBesideWriters();
         if (!changed && this.#hasReadAll) return "whole";
       }
       if (leftPages > this.#context.limits.restPages) return "held-up";
       if (kind === "reader" || !this.#hasReadAll) return "most";
       syncFd(this.#connection.fd, pathBytes(this.#context.path)); // else SQLite does it while writers wait
     }
-    return await this.#takeInAll() ? "whole" : "held-up";
+    return (await this.#takeInAll())?.whole === true ? "whole" : "held-up";
   }
 
   /**
    * While nobody can write, what is left of the log is read, and all of it is taken into the database. Nothing that was
    * not read is in the database then, so `decideLive` is right about the next log: the next commit begins it, over
-   * frames that we have read.
+   * frames that we have read. Null: the application is in a long transaction.
    */
-  async #takeInAll(): Promise<boolean> {
+  async #takeInAll(): Promise<{ readonly result: SyncResult; readonly whole: boolean } | null> {
     try {
       await this.#withBusyRetries(() => this.#connection.closeGate());
     } catch (error) {
-      if (isError(error, "busy")) return false; // the application is in a long transaction
+      if (isError(error, "busy")) return null;
       throw error;
     }
     this.#context.step("gate");
     try {
-      await this.#syncToEnd(true);
-      return await this.#takeIn();
+      const result = await this.#syncToEnd(true);
+      return { result, whole: await this.#takeIn() };
     } finally {
       this.#connection.openGate();
       this.#context.step("gate-opened");

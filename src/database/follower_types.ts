@@ -41,6 +41,8 @@ export interface FollowerLimits {
   readonly barrierPages: number;
   /** With more pages than this left, something of the application is in the way, and writers are not held off at once. */
   readonly restPages: number;
+  /** With at most so many different pages left the checkpoint is made together with the sync before it. */
+  readonly jointPages: number;
   /** A log with anything in it is checkpointed after so long. */
   readonly checkpointIntervalMs: number;
   /** Size of the log file from which it is cut, once all of it is in the database; above it, the status says so. */

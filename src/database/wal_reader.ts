@@ -182,6 +182,14 @@ export function scanWal(fd: number, header: WalHeader, from: WalPoint, maxBytes:
   return { end, commit, commits, pages, more };
 }
 
+/** One scan of what `scan` and `rest`, which begins where that ends, have read; null: there was no commit more. */
+export function joinScans(scan: WalScan, rest: WalScan | null): WalScan {
+  if (rest === null) return scan;
+  const pages = new Map([...scan.pages, ...rest.pages]);
+  for (const pgno of pages.keys()) if (pgno > rest.commit) pages.delete(pgno);
+  return { ...rest, commits: scan.commits + rest.commits, pages };
+}
+
 /** What of the log up to `position` is still there, for a start after a time when nobody watched. */
 export function evidenceOf(fd: number, header: WalHeader, position: LogPoint): LogEvidence {
   const size = frameBytes(header.pageSize);

@@ -33,17 +33,19 @@ const ACTIONS: Readonly<Record<string, readonly string[]>> = {
 /** Of each kind of checkpoint: those where that one is made. */
 const LIMITS = {
   reader: { barrierPages: 1e9 },
-  rest: { barrierPages: 1, restPages: 1e9 },
+  rest: { barrierPages: 1, restPages: 1e9, jointPages: -1 },
+  joint: { barrierPages: 1, restPages: 1e9, jointPages: 1e9 },
   barrier: { barrierPages: 1, restPages: -1 },
 };
 
 for (const [name, action] of Object.entries(ACTIONS)) {
-  for (const how of ["reader", "rest", "barrier"] as const) {
+  for (const how of ["reader", "rest", "joint", "barrier"] as const) {
     const barrier = how === "barrier";
     Deno.test(`follower misses nothing when the application ${name} between any two steps, ${how}`, async () => {
       const steps = new Set<FollowerStep>();
       let left = 0;
       let refused = 0;
+      let joint = 0;
       let todo: readonly string[] = [];
       let app: DatabaseSync | null = null;
       const onStep = (step: FollowerStep) => {
@@ -87,7 +89,9 @@ for (const [name, action] of Object.entries(ACTIONS)) {
           }
           left = nth;
           for (let round = 0; round < 3; round++) {
+            const before = follower.status.checkpoints;
             await follower.sync();
+            joint += follower.status.checkpoints - before;
             const kind = await follower.checkpointIfNeeded();
             if (round === 0 && barrier) assert.equal(kind, "barrier");
           }
@@ -109,53 +113,65 @@ for (const [name, action] of Object.entries(ACTIONS)) {
       if (barrier && action.includes(COMMIT)) assert.ok(refused > 0, "writers wait for a barrier");
       for (const step of ["read-lock-taken", "read-lock-dropped"] as const) assert.ok(steps.has(step));
       assert.ok(steps.has("gate") || how === "reader");
+      assert.equal(joint > 0, how === "joint");
     });
   }
 }
 
-Deno.test("follower lets the log begin anew under an application that commits at each of its steps", async () => {
-  let app: DatabaseSync | null = null;
-  let commits = 0;
-  let refused = 0;
-  const commit = () => {
-    try {
-      app?.exec(COMMIT);
-      commits++;
-    } catch (error) {
-      assert.match(String(error), /locked|busy/);
-      refused++;
-    }
-  };
-  const limits = { checkpointPages: 60, barrierPages: 120, restPages: 60 };
-  await using scene = await FollowedDatabase.wal({ limits, onStep: commit });
-  const follower = await scene.start();
-  await follower.sync();
-  app = new DatabaseSync(scene.path);
-  const kinds: string[] = [];
-  try {
-    app.exec("PRAGMA busy_timeout=0; PRAGMA wal_autocheckpoint=0");
-    let [restarts, longest, former] = [0, 0, 0];
-    while (restarts < 3 && kinds.length < 200) {
+for (const jointPages of [-1, 60]) {
+  Deno.test(
+    `follower lets the log begin anew under an application that commits at each of its steps, ${
+      jointPages < 0 ? "after" : "with"
+    } a sync`,
+    async () => {
+      let app: DatabaseSync | null = null;
+      let commits = 0;
+      let refused = 0;
+      const commit = () => {
+        try {
+          app?.exec(COMMIT);
+          commits++;
+        } catch (error) {
+          assert.match(String(error), /locked|busy/);
+          refused++;
+        }
+      };
+      const limits = { checkpointPages: 60, barrierPages: 120, restPages: 60, jointPages };
+      await using scene = await FollowedDatabase.wal({ limits, onStep: commit });
+      const follower = await scene.start();
       await follower.sync();
-      const { walBytes } = follower.status;
-      if (walBytes < former) restarts++;
-      longest = Math.max(longest, walBytes);
-      former = walBytes;
-      const kind = await follower.checkpointIfNeeded();
-      if (kind !== null) kinds.push(kind);
-    }
-    say(`${commits} commits, ${refused} refused, ${kinds.join(" ")}, log at most ${longest} bytes`);
-    assert.equal(restarts, 3);
-    assert.ok(longest < 400 * 4120);
-    assert.ok(kinds.includes("reader") && kinds.includes("rest") && !kinds.includes("barrier"));
-    assert.equal(follower.status.snapshots, 1);
-  } finally {
-    app.close();
-    app = null;
-  }
-  while ((await follower.sync()).changed);
-  await scene.assertSame();
-});
+      app = new DatabaseSync(scene.path);
+      const kinds: string[] = [];
+      let joint = 0;
+      try {
+        app.exec("PRAGMA busy_timeout=0; PRAGMA wal_autocheckpoint=0");
+        let [restarts, longest, former] = [0, 0, 0];
+        while (restarts < 3 && kinds.length < 200) {
+          const { checkpoints } = follower.status;
+          await follower.sync();
+          const { walBytes } = follower.status;
+          joint += follower.status.checkpoints - checkpoints;
+          if (walBytes < former) restarts++;
+          longest = Math.max(longest, walBytes);
+          former = walBytes;
+          const kind = await follower.checkpointIfNeeded();
+          if (kind !== null) kinds.push(kind);
+        }
+        say(`${commits} commits, ${refused} refused, ${kinds.join(" ")}, log at most ${longest} bytes`);
+        assert.equal(restarts, 3);
+        assert.ok(longest < 400 * 4120);
+        assert.ok(kinds.includes("reader") && !kinds.includes("barrier"));
+        assert.deepEqual([kinds.includes("rest"), joint > 0], jointPages < 0 ? [true, false] : [false, true]);
+        assert.equal(follower.status.snapshots, 1);
+      } finally {
+        app.close();
+        app = null;
+      }
+      while ((await follower.sync()).changed);
+      await scene.assertSame();
+    },
+  );
+}
 
 Deno.test("follower reads all pages again when the log begins anew over those that it reads", async () => {
   let app: DatabaseSync | null = null;

@@ -45,6 +45,7 @@ Deno.test("follower's every file is one commit of programs that never pause, wit
       checkpointPages: 100,
       barrierPages: 150,
       restPages: 50,
+      jointPages: 50,
       walBytes: 600_000,
     },
   });

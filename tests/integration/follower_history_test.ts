@@ -15,9 +15,13 @@ const SMALL: FollowerLimits = {
   checkpointPages: 30,
   barrierPages: 60,
   restPages: 10,
+  jointPages: -1,
   checkpointIntervalMs: 60_000,
   walBytes: 300_000,
 };
+
+/** Syncs that are not cut are made together with checkpoints. */
+const JOINT: FollowerLimits = { ...SMALL, syncBytes: 4_000_000, restPages: 60, jointPages: 60 };
 
 class History {
   readonly #scene: FollowedDatabase;
@@ -117,7 +121,7 @@ class History {
 async function run(seed: number, steps: number): Promise<string> {
   const random = seededRandom(seed);
   const pageSize = [512, 1024, 4096, 4096, 8192, 65536][Math.floor(random() * 6)] ?? 4096;
-  await using scene = await FollowedDatabase.make({ limits: SMALL });
+  await using scene = await FollowedDatabase.make({ limits: seed % 2 === 0 ? JOINT : SMALL });
   await scene.program.open(
     "app",
     scene.path,

@@ -134,7 +134,7 @@ Deno.test("follower holds writers off only when a large log cannot be taken in w
   let nowMs = 1_000; // it stands still, whatever the machine does
   await using scene = await FollowedDatabase.wal(
     {
-      limits: { checkpointPages: 10, barrierPages: 20, restPages: 5, walBytes: 30_000 },
+      limits: { checkpointPages: 10, barrierPages: 20, restPages: 5, jointPages: -1, walBytes: 30_000 },
       clock: { ...machine, monotonicMs: () => nowMs },
     },
     NO_AUTOCHECKPOINT,

@@ -30,6 +30,7 @@ const LIMITS = {
   checkpointPages: 40,
   barrierPages: 120,
   restPages: 20,
+  jointPages: 20,
   checkpointIntervalMs: 60_000,
   walBytes: 600_000,
 };

@@ -52,6 +52,29 @@ Deno.test({
 });
 
 Deno.test({
+  name: "follower takes all pages of such a log where its sync would be made with a checkpoint",
+  ignore,
+  async fn() {
+    const limits = { checkpointPages: 10, barrierPages: 10, jointPages: 1e9 };
+    await using scene = await FollowedDatabase.wal({ limits }, "PRAGMA wal_autocheckpoint=0; ");
+    const { program } = scene;
+    await scene.start();
+    await scene.synced();
+    await program.run("app", rows(30));
+    await scene.synced("a log to go on in");
+    await program.run("app", rows(30));
+    await program.run("app", rows(3));
+    breakLog(scene.path);
+    await program.run("app", rows(3));
+    assertSnapshot(await scene.follower.sync(), "log-unreadable");
+    await scene.pull();
+    assertSameBytes(scene.replica.bytes, await fileOf(scene), "replica");
+    await program.run("app", rows(5));
+    assertSnapshot(await scene.synced("the log that follows"), null);
+  },
+});
+
+Deno.test({
   name: "follower says that it is behind while a reader withholds a log whose sums do not hold",
   ignore,
   async fn() {
