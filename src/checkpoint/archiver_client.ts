@@ -59,6 +59,8 @@ export interface ArchiverOptions {
   readonly silenceLimitMs?: number;
   /** Made anew for each child, before its spawn. */
   readonly watchChild?: () => ChildLife;
+  /** Told of each operation how far it is, and how it ended. Must not throw. */
+  readonly onWork?: (operation: Operation["op"], step: ArchiveProgress | "done" | "failed") => void;
 }
 
 export interface ArchiverWork {
@@ -222,8 +224,14 @@ export class Archiver {
     onCaptured: () => void = () => {},
   ): Promise<Results[Op]> {
     const signals = [this.#closed.signal, ...(work.signal === undefined ? [] : [work.signal])];
-    const listeners = { onProgress: work.onProgress ?? (() => {}), onCaptured, hold: work.hold };
+    const { onWork } = this.#options;
+    const onProgress = (progress: ArchiveProgress) => {
+      onWork?.(operation.op, progress);
+      work.onProgress?.(progress);
+    };
+    const listeners = { onProgress, onCaptured, hold: work.hold };
     const run = runArchiver(this.#options, operation, AbortSignal.any(signals), listeners);
+    run.then(() => onWork?.(operation.op, "done"), () => onWork?.(operation.op, "failed"));
     const tracked = run.finally(() => this.#running.delete(tracked));
     this.#running.add(tracked);
     // The child is this program: what it says of a result is what its types say.

@@ -260,6 +260,20 @@ export const COMMANDS: readonly CommandSpec[] = [
     load: async () => (await import("./logs.ts")).showLogs,
   },
   {
+    name: "events",
+    text: "show what happened, and with -f what happens",
+    options: [
+      { flags: "-f, --follow", text: "go on until interrupted" },
+      { flags: "-n, --tail <events>", text: "so many of the last ones, or all (default 100, with -f 10)" },
+      { flags: "--since <time>", text: "since this time (RFC 3339), or this long ago (10m)" },
+      { flags: "--until <time>", text: "before this time; not with -f" },
+      { flags: "--kind <kind>", text: "only events of this kind", repeatable: true },
+      ...CLIENT,
+    ],
+    examples: ["events -f", "events --since 1h --kind process-exit", "events -f --json"],
+    load: async () => (await import("./events.ts")).showEvents,
+  },
+  {
     name: "crashes",
     text: "list the unexpected ends of a process, or show what it said before one",
     arguments: "<name> [id]",

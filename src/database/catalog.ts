@@ -15,6 +15,7 @@ import type {
   CatalogOperation,
   CatalogReply,
   CatalogRow,
+  EventPlace,
   HistoryQuery,
 } from "./catalog_types.ts";
 
@@ -37,7 +38,9 @@ export interface CatalogOptions {
 export interface Catalog {
   /** Takes an event; returns at once and never throws. */
   record(event: CatalogEvent): void;
-  /** Newest first, with everything recorded before the call. Rejects where the catalog is out of order. */
+  /** The same for one that is in its form already. */
+  keep(event: CatalogInsert): void;
+  /** With everything recorded before the call. Rejects where the catalog is out of order. */
   history(query: HistoryQuery): Promise<CatalogRow[]>;
   /** Writes what is queued for at most `deadlineMs`, then ends the Worker whatever it does. */
   close(deadlineMs: number): Promise<void>;
@@ -79,7 +82,8 @@ function folderOf(path: string): string {
   return path.slice(0, path.lastIndexOf("/")) || "/";
 }
 
-function insertOf(event: CatalogEvent, nowMs: number): CatalogInsert {
+/** Plain, bounded, without secrets: what may be kept of `event`. Throws where it is not of the shape that it has to be. */
+export function keptForm(event: CatalogEvent, nowMs: number, place: EventPlace | null): CatalogInsert {
   const detail = JSON.stringify(plainFields(event.detail ?? {}));
   return {
     timeMs: Math.floor(event.atMs ?? nowMs),
@@ -87,12 +91,19 @@ function insertOf(event: CatalogEvent, nowMs: number): CatalogInsert {
     subject: event.subject.slice(0, TEXT_LIMIT),
     summary: event.summary.slice(0, TEXT_LIMIT),
     detail: detail.length > DETAIL_LIMIT_BYTES ? '{"truncated":true}' : detail,
+    place,
   };
 }
 
 function unusable(reason: string): StateManagerError {
   return new StateManagerError("local-io", `read history: ${reason}`, {
     hint: "the log says what is wrong with the catalog; nothing else depends on it",
+  });
+}
+
+function unknownEvent(): StateManagerError {
+  return new StateManagerError("not-found", "read history: nothing is kept of the run of this event", {
+    hint: "it is too long ago, or of another data folder: begin without it",
   });
 }
 
@@ -125,15 +136,19 @@ class LocalCatalog implements Catalog {
   }
 
   record(event: CatalogEvent): void {
-    if (this.#closed || this.#queue.length >= QUEUE_LIMIT) return this.#drop(1);
+    let kept: CatalogInsert;
     try {
-      this.#queue.push(
-        insertOf(event, this.#options.clock.wallMs()),
-      );
-      this.#recorded++;
+      kept = keptForm(event, this.#options.clock.wallMs(), null);
     } catch {
       return this.#drop(1); // an event of the wrong shape, from code that casts
     }
+    this.keep(kept);
+  }
+
+  keep(event: CatalogInsert): void {
+    if (this.#closed || this.#queue.length >= QUEUE_LIMIT) return this.#drop(1);
+    this.#queue.push(event);
+    this.#recorded++;
     this.#work();
   }
 
@@ -222,8 +237,9 @@ class LocalCatalog implements Catalog {
         stamp: this.#stamp(),
       });
       if (this.#histories[0] === history) this.#histories.shift();
-      if (reply.ok) history.resolve([...reply.rows]);
-      else history.reject(unusable(reply.message));
+      if (!reply.ok) history.reject(unusable(reply.message));
+      else if (reply.isUnknown === true) history.reject(unknownEvent());
+      else history.resolve([...reply.rows]);
       return;
     }
     const rows = this.#queue.splice(0, BATCH_LIMIT);

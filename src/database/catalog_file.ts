@@ -6,7 +6,14 @@
 import type { Client, Row } from "@libsql/client";
 import { isPresent, setAside } from "../platform/set_aside.ts";
 import { CATALOG_KINDS } from "./catalog_types.ts";
-import type { CatalogInsert, CatalogKind, CatalogRow, HistoryQuery } from "./catalog_types.ts";
+import {
+  type CatalogInsert,
+  type CatalogKind,
+  type CatalogRow,
+  type EventPlace,
+  type HistoryQuery,
+  UNNUMBERED,
+} from "./catalog_types.ts";
 
 /** Each entry brings user_version from its index to the next. Never change one that was released: add another. */
 const MIGRATIONS: readonly (readonly string[])[] = [
@@ -20,6 +27,11 @@ const MIGRATIONS: readonly (readonly string[])[] = [
        detail TEXT NOT NULL
      ) STRICT`,
     "CREATE INDEX events_by_kind ON events (kind, id)",
+  ],
+  [
+    "ALTER TABLE events ADD COLUMN run TEXT",
+    "ALTER TABLE events ADD COLUMN sequence INTEGER",
+    "CREATE INDEX events_by_place ON events (run, sequence)",
   ],
 ];
 
@@ -77,13 +89,67 @@ async function openOnce(path: string): Promise<Client> {
 }
 
 function rowOf(row: Row): CatalogRow {
+  const [id, run] = [Number(row["id"]), row["run"]];
   return {
-    id: Number(row["id"]),
+    id,
+    place: typeof run === "string"
+      ? { run, sequence: Number(row["sequence"]) }
+      : { run: UNNUMBERED, sequence: id },
     timeMs: Number(row["time_ms"]),
     kind: String(row["kind"]) as CatalogKind,
     subject: String(row["subject"]),
     summary: String(row["summary"]),
     detail: JSON.parse(String(row["detail"])),
+  };
+}
+
+/**
+ * The row that divides what comes behind `place` from the rest; it may have been pruned, or never have been kept. Null:
+ * nothing of its run is there.
+ */
+async function rowBehind(
+  client: Client,
+  { run, sequence }: EventPlace,
+  order: HistoryQuery["order"],
+): Promise<number | null> {
+  if (run === UNNUMBERED) return sequence;
+  const before = await client.execute({
+    sql: "SELECT id, sequence FROM events WHERE run = ? AND sequence <= ? ORDER BY sequence DESC LIMIT 1",
+    args: [run, sequence],
+  });
+  const nearest = before.rows[0];
+  if (nearest !== undefined) {
+    const isItself = Number(nearest["sequence"]) === sequence;
+    return Number(nearest["id"]) + (isItself || order === "oldest-first" ? 0 : 1);
+  }
+  const later = await client.execute({
+    sql: "SELECT id FROM events WHERE run = ? ORDER BY sequence LIMIT 1",
+    args: [run],
+  });
+  const first = later.rows[0];
+  if (first === undefined) return null;
+  return Number(first["id"]) - (order === "oldest-first" ? 1 : 0);
+}
+
+function selectionOf(
+  query: HistoryQuery,
+  from: number | undefined,
+): { sql: string; args: (string | number)[] } {
+  const { kinds, sinceMs, untilMs, order, limit } = query;
+  const wanted: string[] = [];
+  const args: (string | number)[] = [];
+  const want = (condition: string, ...values: readonly (string | number)[]) => {
+    wanted.push(condition);
+    args.push(...values);
+  };
+  if (from !== undefined) want(order === "oldest-first" ? "id > ?" : "id < ?", from);
+  if (kinds !== undefined) want(`kind IN (${kinds.map(() => "?").join(", ")})`, ...kinds);
+  if (sinceMs !== undefined) want("time_ms >= ?", sinceMs);
+  if (untilMs !== undefined) want("time_ms < ?", untilMs);
+  return {
+    sql: `SELECT * FROM events ${wanted.length === 0 ? "" : `WHERE ${wanted.join(" AND ")}`}
+          ORDER BY id ${order === "oldest-first" ? "ASC" : "DESC"} LIMIT ?`,
+    args: [...args, limit],
   };
 }
 
@@ -156,8 +222,17 @@ export class CatalogFile {
   async record(rows: readonly CatalogInsert[], stamp: string): Promise<void> {
     await this.#use(stamp, async (client) => {
       const inserts = rows.map((row) => ({
-        sql: "INSERT INTO events (time_ms, kind, subject, summary, detail) VALUES (?, ?, ?, ?, ?)",
-        args: [row.timeMs, row.kind, row.subject, row.summary, row.detail],
+        sql:
+          "INSERT INTO events (time_ms, kind, subject, summary, detail, run, sequence) VALUES (?, ?, ?, ?, ?, ?, ?)",
+        args: [
+          row.timeMs,
+          row.kind,
+          row.subject,
+          row.summary,
+          row.detail,
+          row.place?.run ?? null,
+          row.place?.sequence ?? null,
+        ],
       }));
       const prune = this.#rowsSincePrune + rows.length >= PRUNE_EVERY_ROWS;
       await client.batch(
@@ -176,17 +251,12 @@ export class CatalogFile {
     }));
   }
 
-  /** Newest first. */
-  async history(query: HistoryQuery, stamp: string): Promise<CatalogRow[]> {
+  /** Null: nothing is kept of the run of the event behind which rows are asked for. */
+  async history(query: HistoryQuery, stamp: string): Promise<CatalogRow[] | null> {
     return await this.#use(stamp, async (client) => {
-      const result = await client.execute({
-        sql: "SELECT * FROM events WHERE id < ?1 AND (?2 IS NULL OR kind = ?2) ORDER BY id DESC LIMIT ?3",
-        args: [
-          query.before ?? Number.MAX_SAFE_INTEGER,
-          query.kind ?? null,
-          query.limit,
-        ],
-      });
+      const from = query.after === undefined ? undefined : await rowBehind(client, query.after, query.order);
+      if (from === null) return null;
+      const result = await client.execute(selectionOf(query, from));
       return result.rows.map(rowOf);
     });
   }

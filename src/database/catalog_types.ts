@@ -3,12 +3,16 @@
 import type { PlainValue } from "../platform/plain_value.ts";
 
 export const CATALOG_KINDS = [
+  "state",
   "checkpoint",
   "process-start",
   "process-exit",
   "process-ready",
+  "process-state",
+  "database",
   "lease-term",
   "restore",
+  "diverged",
   "verify",
   "config-version",
 ] as const;
@@ -28,10 +32,22 @@ export interface CatalogEvent {
   readonly atMs?: number;
 }
 
+/**
+ * Names one event: its number among those of one run of a manager. Where `run` is `UNNUMBERED` nobody gave it one (it was
+ * kept by an older version, or by a command that works alone), and the number is that of its row.
+ */
+export interface EventPlace {
+  readonly run: string;
+  readonly sequence: number;
+}
+
+export const UNNUMBERED = "0";
+
 /** One event as kept. */
 export interface CatalogRow {
   /** Grows with each event, never used twice. */
   readonly id: number;
+  readonly place: EventPlace;
   /** Wall time, milliseconds since the epoch. */
   readonly timeMs: number;
   readonly kind: CatalogKind;
@@ -41,11 +57,16 @@ export interface CatalogRow {
 }
 
 export interface HistoryQuery {
-  readonly kind?: CatalogKind;
+  /** Left out: all. */
+  readonly kinds?: readonly CatalogKind[];
+  /** Wall times: not before the first, before the second. */
+  readonly sinceMs?: number;
+  readonly untilMs?: number;
   /** At most 1,000. */
   readonly limit: number;
-  /** Only rows with a smaller id: the last id of the page before. */
-  readonly before?: number;
+  readonly order: "newest-first" | "oldest-first";
+  /** Only what comes behind this one, in that order. `not-found` where nothing of its run is kept. */
+  readonly after?: EventPlace;
 }
 
 /** A row on its way in; `detail` is JSON text already. */
@@ -55,6 +76,8 @@ export interface CatalogInsert {
   readonly subject: string;
   readonly summary: string;
   readonly detail: string;
+  /** Null: it has no number of its own. */
+  readonly place: EventPlace | null;
 }
 
 /** What the Worker can be asked. `stamp` names a damaged file that has to be moved aside. */
@@ -87,6 +110,8 @@ export type CatalogReply =
       readonly ok: true;
       readonly rows: readonly CatalogRow[];
       readonly notices: readonly string[];
+      /** The event is not known behind which rows were asked for. */
+      readonly isUnknown?: boolean;
     }
     | { readonly ok: false; readonly message: string }
   );

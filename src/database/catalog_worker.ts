@@ -17,7 +17,7 @@ const scope = globalThis as unknown as WorkerScope;
 let file: CatalogFile | undefined;
 let last: Promise<void> = Promise.resolve();
 
-async function answer(request: CatalogRequest): Promise<readonly CatalogRow[]> {
+async function answer(request: CatalogRequest): Promise<readonly CatalogRow[] | null> {
   if (request.operation === "open") {
     offerNativeFolder(request.nativeFolder);
     file = new CatalogFile(request.path, request.rowsPerKind);
@@ -42,8 +42,9 @@ async function handle(request: CatalogRequest): Promise<void> {
     scope.postMessage({
       id,
       ok: true,
-      rows,
+      rows: rows ?? [],
       notices: file?.takeNotices() ?? [],
+      isUnknown: rows === null,
     });
   } catch (error) {
     const text = error instanceof Error ? error.message : String(error);

@@ -46,6 +46,8 @@ export interface DatabaseChildrenOptions {
   readonly watchChild?: () => ChildLife;
   /** What of the machine they may use; the default is what there is. */
   readonly machine?: ChildMachine;
+  /** Told of each restore how far it is, and how it ended. Must not throw. */
+  readonly onRestore?: (step: RestoreProgress | "done" | "failed") => void;
 }
 
 export interface ChildMachine {
@@ -85,7 +87,14 @@ export class DatabaseChildren {
 
   /** Builds the file of the request, beside the live one; nothing live changes. */
   restore(request: RestoreRequest, work: DatabaseWork = {}): Promise<RestoreResult> {
-    return this.#run({ op: "restore", request }, work);
+    const { onRestore } = this.#options;
+    const onProgress = (progress: RestoreProgress) => {
+      onRestore?.(progress);
+      work.onProgress?.(progress);
+    };
+    const run = this.#run({ op: "restore", request }, { ...work, onProgress });
+    run.then(() => onRestore?.("done"), () => onRestore?.("failed"));
+    return run;
   }
 
   /** What a restore would read and make. */

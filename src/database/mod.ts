@@ -3,12 +3,14 @@
  * run, restored, drilled), and the catalog, a local history that nothing depends on.
  */
 
-export { type Catalog, type CatalogOptions, openCatalog } from "./catalog.ts";
+export { type Catalog, type CatalogOptions, keptForm, openCatalog } from "./catalog.ts";
 export {
   CATALOG_KINDS,
   type CatalogEvent,
+  type CatalogInsert,
   type CatalogKind,
   type CatalogRow,
+  type EventPlace,
   type HistoryQuery,
 } from "./catalog_types.ts";
 export { DatabaseChildren, type DatabaseChildrenOptions, type DatabaseWork } from "./database_client.ts";

@@ -19,6 +19,7 @@ import type { LeaseStatus } from "../lease/types.ts";
 import type { Secret } from "../platform/secret.ts";
 import type { CrashFiles, ProcessLogs } from "../supervisor/mod.ts";
 import type { ProcessStatus } from "../supervisor/types.ts";
+import type { EventSource } from "./event_hub.ts";
 import type { ProcessControl } from "./process_control.ts";
 
 export type ManagerState =
@@ -322,4 +323,6 @@ export interface Control extends ProcessControl {
   /** Output of the processes: what is kept, and what comes. */
   readonly logs: ProcessLogs;
   readonly crashes: CrashFiles;
+  /** What happens, and what happened. */
+  readonly events: EventSource;
 }

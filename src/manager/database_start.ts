@@ -288,7 +288,7 @@ export class DatabaseStart {
       }
       logger.warn(`database ${name}: diverged, the local data was moved aside`, { path: folder });
       record({
-        kind: "restore",
+        kind: "diverged",
         subject: name,
         summary: "diverged: local data moved aside",
         detail: { path: folder },

@@ -10,6 +10,7 @@
 import type { CheckpointRecord, DatabasePosition } from "../checkpoint/types.ts";
 import type { Config } from "../config/types.ts";
 import {
+  type CatalogEvent,
   type DatabaseChildren,
   type FollowedDatabase,
   type FollowedFolder,
@@ -53,6 +54,7 @@ export interface DatabasesOptions {
   /** All checkpoints that the head lists, and a restore that has begun: retention keeps a way to what they name. */
   readonly kept: () => readonly Pick<CheckpointRecord, "databases">[];
   readonly onFenced: (error: StateManagerError) => void;
+  readonly record: (event: CatalogEvent) => void;
 }
 
 /** Former holders whose last commit may come between ours and the seal, one after the other. */
@@ -68,6 +70,8 @@ export class Databases {
   #last: Positions = {};
   #lastStatus: readonly FollowedStatus[] = [];
   #wanted: Positions = {};
+  /** Names of those that were told to be failing. */
+  readonly #failing = new Set<string>();
 
   constructor(options: DatabasesOptions) {
     this.#options = options;
@@ -145,12 +149,28 @@ export class Databases {
       onStatus: ({ databases }) => {
         if (this.#link !== link) return;
         databases.forEach((database) => this.#checkSealed(database));
+        this.#tellTrouble(databases);
         this.#lookAtFiles(databases);
       },
     });
     link.deadline(this.#options.fenceAtMs());
     link.start();
     return link;
+  }
+
+  /** When one cannot be kept safe any more, and when it can again. */
+  #tellTrouble(databases: readonly FollowedStatus[]): void {
+    const { record } = this.#options;
+    for (const { name, state, lastError, durableTxid, lagMs } of databases) {
+      if (state === "failing" && !this.#failing.has(name)) {
+        this.#failing.add(name);
+        const detail = { state, error: lastError, durable_txid: durableTxid, lag_ms: lagMs };
+        record({ kind: "database", subject: name, summary: `database ${name} is failing`, detail });
+      } else if (state === "following" && this.#failing.delete(name)) {
+        const detail = { state, durable_txid: durableTxid, lag_ms: lagMs };
+        record({ kind: "database", subject: name, summary: `database ${name} is followed again`, detail });
+      }
+    }
   }
 
   #lookAtFiles(databases: readonly FollowedStatus[]): void {

@@ -7,7 +7,7 @@ import type { CheckpointNotes, DiffResult, FolderListing, VerifyResult } from ".
 import type { CheckpointRecord } from "../checkpoint/types.ts";
 import type { LoadedConfig } from "../config/mod.ts";
 import type { Config } from "../config/types.ts";
-import type { Catalog, CatalogEvent } from "../database/mod.ts";
+import type { Catalog } from "../database/mod.ts";
 import type { LeaseMemory } from "../lease/types.ts";
 import { buildInfo } from "../platform/build_info.ts";
 import type { Clock } from "../platform/clock.ts";
@@ -37,6 +37,7 @@ import type {
   VerifyWish,
 } from "./control.ts";
 import { type DataDir, hasYielded, isReleased, setReleased, setYielded } from "./data_dir.ts";
+import { EventHub } from "./event_hub.ts";
 import { probeConfiguredStore } from "./opening.ts";
 import type { ReloadResult, ReloadWish, SignalWish } from "./process_control.ts";
 import { logSpec, specsOf } from "./process_specs.ts";
@@ -65,7 +66,7 @@ export interface ManagerOptions {
   readonly guard: RunGuard;
   readonly leaseMemory: LeaseMemory;
   readonly setupToken: Secret | null;
-  /** Given once the first programs run: the catalog must not delay them. */
+  /** Called once the first programs run, which it must not delay, or when somebody asks for the history before. */
   readonly openCatalog: (config: Config) => Catalog;
   readonly logs: ProcessLogs;
   readonly crashes: CrashFiles;
@@ -94,13 +95,9 @@ export class Manager implements Control {
   #state: ManagerState = "unconfigured";
   #reason: string | null = null;
   #session: Session | null = null;
-  #catalog: Catalog | null = null;
+  readonly #events: EventHub;
   #setupToken: Secret | null;
   #configuring = false;
-  /** Configured over the API and not told to the catalog yet. */
-  #configured = false;
-  /** Events from before the catalog is open: lease and restore. */
-  readonly #early: CatalogEvent[] = [];
   #stopSignals: string[] = [];
   #wake = gate();
   readonly #stopAsked = new AbortController();
@@ -118,6 +115,11 @@ export class Manager implements Control {
     this.#startedMonotonicMs = options.clock.monotonicMs();
     this.#loaded = options.loaded;
     this.#setupToken = options.setupToken;
+    this.#events = new EventHub({
+      runId: options.logs.runId,
+      clock: options.clock,
+      openCatalog: () => this.#openCatalog(),
+    });
     this.#reloader = new Reloader({
       clock: options.clock,
       read: options.reread,
@@ -127,7 +129,7 @@ export class Manager implements Control {
         this.#configureLogs();
       },
       supervisor: () => this.#session?.programsIfAny ?? null,
-      record: (event) => this.#record(event),
+      record: (event) => this.#events.record(event),
       ended: this.#stopAsked.signal,
     });
   }
@@ -148,7 +150,7 @@ export class Manager implements Control {
       return { exitCode: wrapped.meaning.exit, error: wrapped };
     } finally {
       this.#ended = true;
-      await this.#catalog?.close(CATALOG_CLOSE_MS);
+      await this.#events.close(CATALOG_CLOSE_MS);
     }
   }
 
@@ -187,8 +189,10 @@ export class Manager implements Control {
       credentials: () => this.#loaded.currentCredentials(),
       holder: this.#holder,
       onState: (state, reason) => this.#setState(state, reason),
-      record: (event) => this.#record(event),
-      onProgramsStarted: () => this.#openCatalog(config),
+      record: (event) => this.#events.record(event),
+      onWork: (work, step) => this.#events.progress(work, step),
+      // Not before: it must not delay the programs. Nothing waits for it.
+      onProgramsStarted: () => this.#events.openCatalog(),
       persistReleased: (released) => setReleased(this.#options.dir, released),
       yielded: this.#yielded,
       persistYielded: async (yielded) => {
@@ -207,28 +211,9 @@ export class Manager implements Control {
     }
   }
 
-  /** After the first programs run: nothing waits for it. */
-  #openCatalog(config: Config): void {
-    if (this.#catalog !== null) return;
-    this.#catalog = this.#options.openCatalog(config);
-    for (const event of this.#early.splice(0)) this.#catalog.record(event);
-    if (this.#configured) {
-      this.#configured = false;
-      const detail = this.#loaded.redacted() ?? {};
-      this.#catalog.record({
-        kind: "config-version",
-        subject: "config",
-        summary: "configured over the API",
-        detail,
-      });
-    }
-  }
-
-  #record(event: CatalogEvent): void {
-    if (this.#catalog !== null) this.#catalog.record(event);
-    else if (this.#early.length < EARLY_EVENTS_LIMIT) {
-      this.#early.push({ ...event, atMs: this.#options.clock.wallMs() });
-    }
+  #openCatalog(): Catalog | null {
+    const { config } = this.#loaded;
+    return config === null ? null : this.#options.openCatalog(config);
   }
 
   /** Mounted secrets rotate without a restart; on an error the old ones stay in use and it is tried again. */
@@ -257,6 +242,7 @@ export class Manager implements Control {
     this.#state = state;
     this.#reason = reason;
     logger.info(`state: ${state}`, reason === null ? {} : { reason });
+    this.#events.record({ kind: "state", subject: state, summary: `state: ${state}`, detail: { reason } });
   }
 
   /** SIGTERM and its like while no session runs. */
@@ -310,6 +296,10 @@ export class Manager implements Control {
 
   get logs(): ProcessLogs {
     return this.#options.logs;
+  }
+
+  get events(): EventHub {
+    return this.#events;
   }
 
   get crashes(): CrashFiles {
@@ -376,6 +366,13 @@ export class Manager implements Control {
         (config) => probeConfiguredStore(config, this.#options),
       );
       this.#setupToken = null;
+      const detail = this.#loaded.redacted() ?? {};
+      this.#events.record({
+        kind: "config-version",
+        subject: "config",
+        summary: "configured over the API",
+        detail,
+      });
       this.#wake.open();
       return this.status();
     } finally {
@@ -544,7 +541,5 @@ export class Manager implements Control {
 
 /** Longest wait for the catalog's queue at exit: it is never needed for recovery. */
 const CATALOG_CLOSE_MS = 300;
-/** A start has a handful; a manager that waits for days must not grow. */
-const EARLY_EVENTS_LIMIT = 100;
 /** Rotated secrets are valid side by side for minutes at least; reading a small folder costs nothing. */
 const CREDENTIALS_CHECK_MS = 15_000;

@@ -37,6 +37,7 @@ import { DatabaseStart, repairDatabases } from "./database_start.ts";
 import { DatabaseFiles } from "./database_files.ts";
 import { Databases } from "./databases.ts";
 import { LineageFile } from "./lineage.ts";
+import type { WorkName, WorkStep } from "./event_hub.ts";
 import { Repairer } from "./repairer.ts";
 import { Pruner } from "./pruner.ts";
 import type { RunGuard } from "./run_guard.ts";
@@ -91,6 +92,8 @@ export interface OpeningOptions {
   readonly onWaiting: (reason: string | null) => void;
   readonly onLease: (status: () => LeaseStatus | null) => void;
   readonly record: (event: CatalogEvent) => void;
+  /** How far long work is. Left out: nobody asks. */
+  readonly onWork?: (work: WorkName, step: WorkStep) => void;
   /** When the holder fences itself, by the monotonic clock; null: not known. */
   readonly fenceAtMs: () => number | null;
   /** Somebody with a larger token has written to a database. */
@@ -319,6 +322,11 @@ function databasesFor(
     store: settings,
     clock,
     watchChild: childWatches({ name: "database", runId: guard.runId, units: guard.units }),
+    onRestore: (step) =>
+      options.onWork?.(
+        "database-restore",
+        typeof step === "string" ? step : { ...step, entries: step.files },
+      ),
   });
   const files = new DatabaseFiles({ head, clock });
   return new Databases({
@@ -343,6 +351,7 @@ function databasesFor(
       },
       record: options.record,
     }),
+    record: options.record,
     children,
     layout,
     scratchFolder: `${dir.scratch}/databases`,
@@ -429,6 +438,10 @@ export async function openSession(options: OpeningOptions): Promise<Opened> {
       dir,
       clock,
       watchChild: childWatches({ name: "archiver", runId: options.guard.runId, units: options.guard.units }),
+      onWork: (operation, step) => {
+        const work = WORK_OF[operation];
+        if (work !== null) options.onWork?.(work, step);
+      },
     });
     stack.defer(() => archiver.close());
     const databases = databasesFor(options, { settings, store, repo, lease, head, lineage });
@@ -514,3 +527,16 @@ export async function openSession(options: OpeningOptions): Promise<Opened> {
 }
 
 const RELEASE_AFTER_FAILURE_MS = 2000;
+/** As it is called where somebody hears of its progress; null: short. */
+const WORK_OF = {
+  create: "checkpoint",
+  stage: "restore",
+  verify: "verify",
+  repair: "repair",
+  collect: "prune",
+  sweep: "prune",
+  plan: null,
+  compose: null,
+  files: null,
+  diff: null,
+} as const satisfies Record<string, WorkName | null>;

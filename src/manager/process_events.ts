@@ -47,6 +47,8 @@ export function tellProcessEvent(event: SupervisorEvent, record: (event: Catalog
     logger.warn(`${event.name} had ended; killed who still bore its mark`, { pids: event.pids });
   }
   if (event.type === "state" && event.reason !== null) {
-    logger.warn(`${event.name} is ${event.state}`, { reason: event.reason });
+    const summary = `${event.name} is ${event.state}`;
+    record({ kind: "process-state", subject: event.name, summary, detail: { ...event } });
+    logger.warn(summary, { reason: event.reason });
   }
 }

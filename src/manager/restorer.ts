@@ -162,7 +162,8 @@ export class Restorer {
     const live = stager.staged?.places.get(name)?.live ?? root.path;
     const where = await moveAside({ live, aside: `${folder}/${name}`, time, keep: root.excludePaths });
     logger.warn(`files ${name}: diverged, the local data was moved aside`, { path: where });
-    this.#record(name, "diverged: local data moved aside", { path: where });
+    const summary = "diverged: local data moved aside";
+    this.#options.record({ kind: "diverged", subject: name, summary, detail: { path: where } });
   }
 
   /** `restore.on_start: <id or time>`: once, as new history; the head remembers that it was done. */

@@ -11,6 +11,7 @@ import type { CrashFiles, ProcessLogs } from "../supervisor/mod.ts";
 import type { ProcessSpec, ProcessStatus, SupervisorOutcome } from "../supervisor/types.ts";
 import type { LongWork, ManagerState, ManagerStatus, RestoreRequest, RestoreResult } from "./control.ts";
 import type { DataDir } from "./data_dir.ts";
+import type { WorkName, WorkStep } from "./event_hub.ts";
 import type { RunGuard } from "./run_guard.ts";
 
 export type SessionEnd =
@@ -46,6 +47,8 @@ export interface SessionOptions {
   readonly onState: (state: ManagerState, reason: string | null) => void;
   readonly onProgramsStarted: () => void;
   readonly record: (event: CatalogEvent) => void;
+  /** How far long work is. Left out: nobody asks. */
+  readonly onWork?: (work: WorkName, step: WorkStep) => void;
   readonly persistReleased: (released: boolean) => Promise<void>;
   /** The term before was handed over on request: do not ask for it back. */
   readonly yielded: boolean;

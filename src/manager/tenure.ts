@@ -27,6 +27,7 @@ export interface TenureOptions extends
     | "pid"
     | "guard"
     | "record"
+    | "onWork"
     | "yielded"
     | "persistYielded"
     | "leaseMemory"

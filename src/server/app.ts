@@ -12,6 +12,7 @@ import { answerNotFound, methodNotAllowed, problemHandler } from "./problems.ts"
 import { requestId, requestLog } from "./request_log.ts";
 import { addCheckpointRoutes } from "./routes/checkpoints.ts";
 import { addDatabaseRoutes } from "./routes/databases.ts";
+import { addEventRoutes } from "./routes/events.ts";
 import { addHealthRoutes } from "./routes/health.ts";
 import { addHistoryRoutes } from "./routes/history.ts";
 import { addLogRoutes } from "./routes/logs.ts";
@@ -49,6 +50,7 @@ export function createApp({ control, clock, random, log }: AppOptions): App {
   addDatabaseRoutes(app, { control });
   addProcessRoutes(app, { control, clock });
   addLogRoutes(app, { control, clock });
+  addEventRoutes(app, { control, clock });
   addMetricsRoute(app, { control, clock });
   addMethodNotAllowed(app);
   return app;

@@ -11,6 +11,8 @@ import type {
   RepairOutcome,
   RestoreResult,
 } from "../../src/manager/control.ts";
+import { EventHub } from "../../src/manager/event_hub.ts";
+import { systemClock } from "../../src/platform/clock.ts";
 import { CrashFiles } from "../../src/supervisor/mod.ts";
 import { quietLogs } from "./process_logs.ts";
 import type { ReloadResult } from "../../src/manager/process_control.ts";
@@ -291,6 +293,7 @@ export function fakeControl(change: Partial<Control> = {}): Control {
     }),
     logs: quietLogs(),
     crashes: new CrashFiles("/nonexistent/crashes", () => {}),
+    events: new EventHub({ runId: "ab", clock: systemClock(), openCatalog: () => null }),
     access: () => ({ tokens: [], setupToken: null, behindTlsProxy: false }),
     ...change,
   };

@@ -182,12 +182,12 @@ Deno.test("catalog tells a failure once, however often it tries, with pauses tha
 Deno.test("catalog history waits for what was recorded before it", async () => {
   const { catalog, state } = scripted(accept);
   for (let n = 0; n < 300; n++) catalog.record(event(n));
-  await catalog.history({ limit: 5000, kind: "restore", before: 7 });
+  await catalog.history({ order: "newest-first", limit: 5000, kinds: ["restore"] });
   const last = state.told.at(-1);
   assert.deepEqual(last?.operation === "history" && last.query, {
+    order: "newest-first",
     limit: 1000,
-    kind: "restore",
-    before: 7,
+    kinds: ["restore"],
   });
   assert.equal(recorded(state.told), 300);
   await catalog.close(100);
@@ -200,10 +200,10 @@ Deno.test("catalog history rejects, with what is wrong, while the catalog does n
     message: "disk full",
   }));
   const wanted = { code: "local-io", message: /disk full/ };
-  await assert.rejects(catalog.history({ limit: 1 }), wanted);
-  await assert.rejects(catalog.history({ limit: 1 }), wanted);
+  await assert.rejects(catalog.history({ order: "newest-first", limit: 1 }), wanted);
+  await assert.rejects(catalog.history({ order: "newest-first", limit: 1 }), wanted);
   await catalog.close(0);
-  await assert.rejects(catalog.history({ limit: 1 }), {
+  await assert.rejects(catalog.history({ order: "newest-first", limit: 1 }), {
     code: "local-io",
     message: /closed/,
   });
