@@ -15,7 +15,7 @@ import type { IndexedPack } from "./index_format.ts";
 /** Requests at one time; each range is in memory until its chunks are written: 48 MiB in all. */
 const RANGES_IN_FLIGHT = 12;
 /** A request costs a few milliseconds; at this size that is little, and what fails is soon fetched again. */
-const RANGE_TARGET_BYTES = 4 * 1024 * 1024;
+export const RANGE_TARGET_BYTES = 4 * 1024 * 1024;
 /** From this share of a pack on, gaps in it are fetched along: more requests would cost more. */
 const WHOLE_FROM_SHARE = 0.6;
 /** Two wanted blobs with less than this between them are read in one range: a request costs more than the gap. */
@@ -95,6 +95,8 @@ export interface FetchOptions {
   readonly usersOf?: (id: string) => string;
   /** Requests at one time; the default is `RANGES_IN_FLIGHT`. */
   readonly inFlight?: number;
+  /** Where ranges come to (`GetOptions.memory`). */
+  readonly memory?: (sizeBytes: number) => Uint8Array<ArrayBuffer>;
 }
 
 /** A range that came. Its bytes may be transferred: nobody else has them. */
@@ -181,9 +183,14 @@ async function fetchRange(
   { pack, start, end, chunks }: FetchRange,
   options: FetchOptions,
 ): Promise<Uint8Array<ArrayBuffer>> {
-  const { signal } = options;
+  const { signal, memory } = options;
   try {
-    const object = await options.store.get(key, { signal, range: { start, end } });
+    const range = { start, end };
+    const object = await options.store.get(key, {
+      signal,
+      range,
+      ...(memory === undefined ? {} : { memory }),
+    });
     const { body, sizeBytes } = object;
     if (sizeBytes === pack.sizeBytes && body.length === end - start) return body;
     const what = sizeBytes === pack.sizeBytes

@@ -84,6 +84,8 @@ export interface StageJobResult {
   /** Chunks of a "local" job that were not where they might have been: as good as never asked for. */
   readonly absent: readonly string[];
   readonly refused: readonly Refused[];
+  /** Of a "pack" job: the buffer that its bytes were in, which nobody uses any more. */
+  readonly memory?: ArrayBuffer;
 }
 
 export function runStageJob(job: StageJob, reading: BlobReading): StageJobResult {
@@ -112,7 +114,8 @@ export function runStageJob(job: StageJob, reading: BlobReading): StageJobResult
   } finally {
     writer.close();
   }
-  return { bytes: writer.bytes, absent, refused: writer.refusals.list() };
+  const result = { bytes: writer.bytes, absent, refused: writer.refusals.list() };
+  return job.kind === "pack" ? { ...result, memory: job.bytes.buffer } : result;
 }
 
 function usersOf(files: readonly FileTarget[], writes: readonly number[]): string {

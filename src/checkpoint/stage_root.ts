@@ -9,10 +9,11 @@ import { settleAll } from "../platform/settle.ts";
 import { byteText } from "./byte_text.ts";
 import type { ChunkTable } from "./chunk_table.ts";
 import type { BlobReading } from "./chunk_reader.ts";
-import { fetchRanges, planFetch, withReload } from "./chunk_fetcher.ts";
+import { fetchRanges, planFetch, RANGE_TARGET_BYTES, withReload } from "./chunk_fetcher.ts";
 import { disposeFormer } from "./dispose.ts";
 import { FormerStage } from "./former_stage.ts";
 import type { Pacer } from "./pacer.ts";
+import { RangeMemory } from "./range_memory.ts";
 import type { ReadingOptions } from "./root_reader.ts";
 import { hasSpace, requireSpace } from "./space.ts";
 import { runStageJob, type StageJob } from "./stage_job.ts";
@@ -173,6 +174,7 @@ class StageRun {
   readonly #stager: TreeStager;
   readonly #surroundings: StageSurroundings;
   readonly #ahead: SyncAhead;
+  readonly #memory = new RangeMemory(RANGE_TARGET_BYTES);
 
   constructor(stager: TreeStager, surroundings: StageSurroundings, ahead: SyncAhead) {
     this.#stager = stager;
@@ -214,6 +216,7 @@ class StageRun {
   async #run(part: StagePart, job: StageJob): Promise<number> {
     const { runner, pacer } = this.#surroundings;
     const result = await runner.run(job);
+    if (result.memory !== undefined) this.#memory.give(result.memory);
     pacer.count(0, result.bytes);
     this.#ahead.wrote(result.bytes, part.files.length);
     const rest = this.#stager.settle(part, result);
@@ -236,6 +239,7 @@ class StageRun {
       ...reading,
       ...(inFlight === undefined ? {} : { inFlight }),
       ...(usersOf === undefined ? {} : { usersOf }),
+      memory: (sizeBytes: number) => this.#memory.take(sizeBytes),
     };
     await fetchRanges(planFetch(table, [...wanted.keys()]), options, async (range) => {
       const part = this.#stager.take(range.chunks);
@@ -244,9 +248,8 @@ class StageRun {
         const { flags = 0, offset = 0, storedLength = 0 } = stored.get(chunk.id) ?? {};
         return { ...chunk, flags, at: offset, stored: storedLength };
       });
-      const { start } = range;
+      const { start, bytes } = range;
       const pack = range.pack.name;
-      const bytes = ownBuffer(range.bytes);
       await this.#run(part, { ...jobPart(part), kind: "pack", pack, start, bytes, chunks });
     });
   }
@@ -254,11 +257,6 @@ class StageRun {
 
 function jobPart({ folder, owner, files }: StagePart): Pick<StagePart, "folder" | "owner" | "files"> {
   return { folder, owner, files };
-}
-
-/** A transfer takes the whole buffer: a view of a larger one is copied before. */
-function ownBuffer(bytes: Uint8Array<ArrayBuffer>): Uint8Array<ArrayBuffer> {
-  return bytes.length === bytes.buffer.byteLength ? bytes : bytes.slice();
 }
 
 function openIfPresent(folder: string): number | null {

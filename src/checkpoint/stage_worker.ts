@@ -16,5 +16,6 @@ const scratch = new Uint8Array(CHUNK_LIMIT_BYTES);
 
 serveJobs<StageMessage, StageJobResult>(async ({ job, key }) => {
   cipher ??= openCipher(key, systemRandom());
-  return { result: runStageJob(unpackJob(job), { codec: await loadCodec(), cipher, scratch }) };
+  const result = runStageJob(unpackJob(job), { codec: await loadCodec(), cipher, scratch });
+  return { result, transfer: result.memory === undefined ? [] : [result.memory] };
 });

@@ -39,6 +39,12 @@ function infoOf({ sizeBytes, modifiedMs, inode }: FileFacts): StoreFileInfo {
   return { sizeBytes, modifiedMs, inode };
 }
 
+export interface ReadStoreFileOptions {
+  readonly signal?: AbortSignal;
+  /** At least so many bytes. */
+  readonly memory?: (sizeBytes: number) => Uint8Array<ArrayBuffer>;
+}
+
 /** Entries of a folder, unordered, links and devices left out; null when there is no such folder. */
 export async function readStoreFolder(files: LocalFiles, path: string): Promise<FolderEntry[] | null> {
   try {
@@ -72,13 +78,14 @@ export async function isStoreFolder(files: LocalFiles, path: string): Promise<bo
 
 /**
  * The bytes [start, end) of a file, cut at its end, and its facts at the moment of opening; null when there is none.
- * Facts and bytes belong together: files of a store never change once they have their name.
+ * Facts and bytes belong together: files of a store never change once they have their name. The bytes are at the
+ * beginning of what `memory` gives for them.
  */
 export async function readStoreFile(
   files: LocalFiles,
   path: string,
   range: { readonly start: number; readonly end: number },
-  signal?: AbortSignal,
+  { signal, memory = (sizeBytes) => new Uint8Array(sizeBytes) }: ReadStoreFileOptions = {},
 ): Promise<{ readonly info: StoreFileInfo; readonly bytes: Uint8Array<ArrayBuffer> } | null> {
   let opened;
   try {
@@ -91,7 +98,8 @@ export async function readStoreFile(
   const facts = await file.facts();
   if (facts.kind !== "file") return null;
   const { start, end } = range;
-  const bytes = new Uint8Array(Math.max(0, Math.min(end, facts.sizeBytes) - start));
+  const sizeBytes = Math.max(0, Math.min(end, facts.sizeBytes) - start);
+  const bytes = memory(sizeBytes).subarray(0, sizeBytes);
   for (let filled = 0; filled < bytes.length;) {
     signal?.throwIfAborted();
     const count = await file.read(bytes.subarray(filled, filled + PIECE_BYTES), start + filled);

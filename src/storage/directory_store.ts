@@ -95,7 +95,9 @@ class DirectoryStore implements ObjectStore {
         if (!version.present) break;
         const { start, end } = readableRange(key, options.range, version.sizeBytes);
         const range = { start: start + version.offset, end: end + version.offset };
-        const read = await readStoreFile(this.#tree.files, version.path, range, signal);
+        const { memory } = options;
+        const how = { signal, ...(memory === undefined ? {} : { memory }) };
+        const read = await readStoreFile(this.#tree.files, version.path, range, how);
         if (read === null) continue; // a newer version is there by now
         const metadata = await metadataOf(this.#tree, this.#tree.pathOf(key), version);
         return { ...infoOf(key, version, metadata), body: read.bytes };

@@ -27,7 +27,10 @@ export interface ObjectInfo {
 }
 
 export interface StoredObject extends ObjectInfo {
-  /** The bytes asked for: the whole object or the range. `sizeBytes` is always the whole object's size. */
+  /**
+   * The bytes asked for: the whole object or the range. `sizeBytes` is always the whole object's size. Nobody else has
+   * any part of its buffer, so that it may be transferred.
+   */
   readonly body: Uint8Array<ArrayBuffer>;
 }
 
@@ -41,6 +44,12 @@ export interface RequestOptions {
 export interface GetOptions extends RequestOptions {
   /** Bytes [start, end) of the object; `end` past the object's end is cut there, `start` past it is `invalid-request`. */
   readonly range?: { readonly start: number; readonly end: number };
+  /**
+   * Memory of at least so many bytes for the body, which then begins where that begins; left out: the store takes its
+   * own. Asked for anew for each try, and never given back: work that was given up may still write into it. A store may
+   * do without.
+   */
+  readonly memory?: (sizeBytes: number) => Uint8Array<ArrayBuffer>;
 }
 
 export interface PutOptions extends RequestOptions {

@@ -1,6 +1,7 @@
 /** The contract of ObjectStore as tests: one suite for every implementation and every stack of decorators. */
 
 import assert from "node:assert/strict";
+import { equalBytes } from "../../src/platform/equal_bytes.ts";
 import { type ErrorCode, isError } from "../../src/platform/errors.ts";
 import { listAll, MAX_OBJECT_BYTES, type ObjectStore, type PutLargeOptions } from "../../src/storage/mod.ts";
 
@@ -79,6 +80,23 @@ const reading: Record<string, Check> = {
       const object = await store.get("range", { range: { start, end } });
       assert.deepEqual([textOf(object.body), object.sizeBytes], [wanted, 10]);
     }
+  },
+  async "get may use memory that it is given, and nobody else has the buffer that a body is in"(store) {
+    const whole = new Uint8Array(100_000).map((_, index) => index % 251);
+    await store.put("given", whole);
+    for (const range of [{ start: 0, end: 100_000 }, { start: 10, end: 90_010 }]) {
+      const wanted = whole.slice(range.start, range.end);
+      const asked: number[] = [];
+      const memory = (sizeBytes: number) => {
+        asked.push(sizeBytes);
+        return new Uint8Array(sizeBytes + 4096).fill(255).subarray(16);
+      };
+      const { body } = await store.get("given", { range, memory });
+      assert.ok(equalBytes(body, wanted));
+      assert.ok(asked.every((sizeBytes) => sizeBytes >= wanted.length), `asked for ${asked} bytes`);
+      structuredClone(body.buffer, { transfer: [body.buffer] });
+    }
+    assert.ok(equalBytes((await store.get("given")).body, whole));
   },
   async "get with a range past the end or without length is invalid-request"(store) {
     await store.put("range", bytesOf("0123456789"));

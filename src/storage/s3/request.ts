@@ -32,6 +32,8 @@ export interface S3Request {
   readonly body?: Uint8Array<ArrayBuffer>;
   /** Of the body; default `application/octet-stream`. */
   readonly contentType?: string;
+  /** Memory for the answer's body, at least so many bytes. */
+  readonly memory?: (sizeBytes: number) => Uint8Array<ArrayBuffer>;
 }
 
 export interface S3Answer {
@@ -125,18 +127,55 @@ const SMALL_BODY_BYTES = 4096;
 async function readBody(
   response: Response,
   announced: number | null,
+  deadline: Deadline,
+  { mostBytes, memory }: { readonly mostBytes: number; readonly memory?: S3Request["memory"] },
+): Promise<Uint8Array<ArrayBuffer>> {
+  if (announced === null) return await readUnannounced(response, mostBytes, deadline);
+  if (announced > mostBytes) throw new BadBody(`${announced} bytes, at most ${mostBytes} wanted`, announced);
+  if (announced > SMALL_BODY_BYTES && response.body !== null) {
+    const target = memory?.(announced) ?? new Uint8Array(announced);
+    return await readInto(target, announced, response.body.getReader({ mode: "byob" }), deadline);
+  }
+  const body = await response.bytes();
+  deadline.progress();
+  if (body.length === announced) return body;
+  throw new BadBody(`${body.length} of ${announced} bytes arrived`);
+}
+
+/**
+ * Straight to where the body is wanted: a third of the time that pieces take which are put together afterwards. Each
+ * read moves the memory from the view that is given to the one that comes back.
+ */
+async function readInto(
+  target: Uint8Array<ArrayBuffer>,
+  announced: number,
+  reader: ReadableStreamBYOBReader,
+  deadline: Deadline,
+): Promise<Uint8Array<ArrayBuffer>> {
+  let { buffer } = target;
+  const { byteOffset } = target;
+  for (let filled = 0; filled < announced;) {
+    const { value } = await reader.read(new Uint8Array(buffer, byteOffset + filled, announced - filled));
+    deadline.progress();
+    if (value === undefined || value.length === 0) {
+      throw new BadBody(`${filled} of ${announced} bytes arrived`);
+    }
+    filled += value.length;
+    buffer = value.buffer as ArrayBuffer;
+  }
+  const { done } = await reader.read(new Uint8Array(1)); // only after its end can the connection be used again
+  if (!done) {
+    reader.cancel().catch(() => {});
+    throw new BadBody(`more than ${announced} bytes arrived`);
+  }
+  return new Uint8Array(buffer, byteOffset, announced);
+}
+
+async function readUnannounced(
+  response: Response,
   mostBytes: number,
   deadline: Deadline,
 ): Promise<Uint8Array<ArrayBuffer>> {
-  if (announced !== null && announced > mostBytes) {
-    throw new BadBody(`${announced} bytes, at most ${mostBytes} wanted`, announced);
-  }
-  if (announced !== null && announced <= SMALL_BODY_BYTES) {
-    const body = await response.bytes();
-    deadline.progress();
-    if (body.length === announced) return body;
-    throw new BadBody(`${body.length} of ${announced} bytes arrived`);
-  }
   const pieces: Uint8Array[] = [];
   let sizeBytes = 0;
   for await (const piece of response.body ?? []) {
@@ -144,9 +183,6 @@ async function readBody(
     pieces.push(piece);
     sizeBytes += piece.length;
     if (sizeBytes > mostBytes) throw new BadBody(`more than ${mostBytes} bytes`);
-  }
-  if (announced !== null && sizeBytes !== announced) {
-    throw new BadBody(`${sizeBytes} of ${announced} bytes arrived`);
   }
   const body = new Uint8Array(sizeBytes);
   let offset = 0;
@@ -165,7 +201,7 @@ async function readErrorBody(
 ): Promise<Uint8Array<ArrayBuffer>> {
   try {
     const small = announced !== null && announced <= SMALL_BODY_BYTES ? announced : null;
-    return await readBody(response, small, MOST_ERROR_BYTES, deadline);
+    return await readBody(response, small, deadline, { mostBytes: MOST_ERROR_BYTES });
   } catch (error) {
     if (deadline.signal.aborted) throw error;
     return new Uint8Array();
@@ -208,8 +244,12 @@ export async function sendRequest(
   }
   const length = response.headers.get("content-length");
   const announced = length !== null && /^\d+$/.test(length) ? Number(length) : null;
+  const { memory } = request;
   const body = response.ok
-    ? await readBody(response, announced, mostBytes, deadline)
+    ? await readBody(response, announced, deadline, {
+      mostBytes,
+      ...(memory === undefined ? {} : { memory }),
+    })
     : await readErrorBody(response, announced, deadline);
   return { status, headers: response.headers, body };
 }

@@ -151,13 +151,13 @@ class S3Store implements ObjectStore {
 
   async get(key: string, options: GetOptions = {}) {
     assertKey(key);
-    const { range } = options;
+    const { range, memory } = options;
     if (range !== undefined) assertRange(key, range);
-    const answer = await this.#send(
-      "get",
-      { method: "GET", key, ...(range === undefined ? {} : { range }) },
-      options,
-    );
+    const asked = {
+      ...(range === undefined ? {} : { range }),
+      ...(memory === undefined ? {} : { memory }),
+    };
+    const answer = await this.#send("get", { method: "GET", key, ...asked }, options);
     if (answer.status === 416 && range !== undefined) throw rangePastEnd(key, range.start);
     if (!isSuccess(answer)) throw this.#refusal("get", key, answer);
     if (answer.status !== 206) return this.#whole(key, answer, range);
