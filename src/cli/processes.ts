@@ -54,7 +54,11 @@ export function processLine(process: JsonObject): string {
   const { name, state, pid, reason } = process;
   const parts = [`${name}: ${state}`];
   if (typeof pid === "number") parts.push(`pid ${pid}`);
-  const stop = process["stop"] as { readonly blockers?: readonly JsonObject[] } | null | undefined;
+  const stop = process["stop"] as
+    | { readonly blockers?: readonly JsonObject[]; readonly command?: unknown }
+    | null
+    | undefined;
+  if (typeof stop?.command === "string") parts.push(`its ${stop.command} runs`);
   const blockers = (stop?.blockers ?? []).map((who) => printable(blockerText(who)));
   if (blockers.length > 0) parts.push(`still there: ${blockers.join(", ")}`);
   if (typeof reason === "string") parts.push(printable(reason));

@@ -37,9 +37,14 @@ function reasonText(process: JsonObject): string {
 /** Who is in the way of a stop, and how long they may be. */
 function stopText(stop: unknown): string | null {
   if (typeof stop !== "object" || stop === null) return null;
-  const { blockers, kill } = stop as { readonly blockers?: readonly JsonObject[]; readonly kill?: unknown };
+  const { blockers, kill, command } = stop as {
+    readonly blockers?: readonly JsonObject[];
+    readonly kill?: unknown;
+    readonly command?: unknown;
+  };
   const who = (blockers ?? []).map(blockerText).join(", ");
-  return `waits for ${who === "" ? "its output" : who}${
+  const running = typeof command === "string" ? `its ${command} runs; ` : "";
+  return `${running}waits for ${who === "" ? "its output" : who}${
     typeof kill === "string" ? `; killed at ${kill}` : ""
   }`;
 }

@@ -127,6 +127,9 @@ function processOf(
     startLimit: { burst, intervalMs, rearmMs: parsed.start_limit?.rearm ?? null },
     timeoutStopMs: parsed.timeout_stop ?? all.supervisor?.timeout_stop ?? TIMEOUT_STOP_MS,
     stopSignal: parsed.stop_signal ?? "SIGTERM",
+    stopMode: parsed.stop_mode ?? "group",
+    stopCommand: hookOf(parsed.stop_command),
+    finishCommand: hookOf(parsed.finish_command),
     successExit: parsed.success_exit ?? [],
     noRestartOn: parsed.no_restart_on ?? [],
     essential: parsed.essential ??

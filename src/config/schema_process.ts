@@ -303,6 +303,21 @@ export const processSchema = v.strictObject({
     "Signal that asks it to end. Default: SIGTERM.",
     signalSchema("the stop signal", ["SIGSTOP", "SIGCONT", "SIGCHLD"]),
   ),
+  stop_mode: described(
+    "Stop mode",
+    "Who gets the stop signal: its whole `group`, or with `mixed` its leader alone, and who is left when that one has ended is killed. Default: group.",
+    choiceSchema(["group", "mixed"]),
+  ),
+  stop_command: described(
+    "Stop command",
+    "Asks it to end, before the stop signal, which comes when this is over; the process's number is in MAINPID. A list, or a line for /bin/sh. Default: none.",
+    hookSchema,
+  ),
+  finish_command: described(
+    "Finish command",
+    "Runs when nothing of it is left, before it is started again, at most 5s; how it ended is in EXIT_CODE, EXIT_STATUS and SERVICE_RESULT. A list, or a line for /bin/sh. Default: none.",
+    hookSchema,
+  ),
   success_exit: described(
     "Successful ends",
     "Exit codes besides 0, and signals by name, that are no failure; 143 and SIGTERM are two different ends.",

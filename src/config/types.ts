@@ -90,6 +90,10 @@ export interface ProcessConfig {
   };
   readonly timeoutStopMs: number;
   readonly stopSignal: Deno.Signal;
+  readonly stopMode: "group" | "mixed";
+  /** argv; null: none. */
+  readonly stopCommand: readonly string[] | null;
+  readonly finishCommand: readonly string[] | null;
   /** Exit codes and names of signals. */
   readonly successExit: readonly (number | Deno.Signal)[];
   readonly noRestartOn: readonly (number | Deno.Signal)[];

@@ -41,7 +41,14 @@ export function tellProcessEvent(event: SupervisorEvent, record: (event: Catalog
       `${pid} (${name}, ${state}${wchan === null ? "" : `, ${wchan}`})`
     );
     const killed = event.killInMs === null ? {} : { killed_in_ms: event.killInMs };
-    logger.warn(`${event.name} is slow to stop: waiting for ${who.join(", ") || "its output"}`, killed);
+    const running = event.command === null ? "" : `, its ${event.command} runs`;
+    logger.warn(
+      `${event.name} is slow to stop: waiting for ${who.join(", ") || "its output"}${running}`,
+      killed,
+    );
+  }
+  if (event.type === "hook-failed") {
+    logger.warn(`${event.hook} of ${event.name} failed`, { reason: event.problem });
   }
   if (event.type === "killed-late") {
     logger.warn(`${event.name} had ended; killed who still bore its mark`, { pids: event.pids });

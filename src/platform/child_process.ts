@@ -35,6 +35,8 @@ export interface SpawnOptions {
 export interface ChildExit {
   readonly code: number;
   readonly signal: Deno.Signal | null;
+  /** The kernel wrote a core file; told only where libc started the child. */
+  readonly dumped?: true;
 }
 
 export interface Child {

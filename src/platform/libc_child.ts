@@ -234,10 +234,14 @@ export function lookForEnds(): void {
   }
 }
 
+/** WCOREDUMP. */
+const CORE_DUMPED = 0x80;
+
 function exitOf(status: number): ChildExit {
   const number = status & 0x7f;
   if (number === 0) return { code: (status >> 8) & 0xff, signal: null };
-  return { code: 128 + number, signal: signalName(number) };
+  const dumped = (status & CORE_DUMPED) === 0 ? {} : { dumped: true as const };
+  return { code: 128 + number, signal: signalName(number), ...dumped };
 }
 
 /** One of those without a name, from 32 on, is called by its number. */

@@ -204,7 +204,8 @@ function waitParts({ waitingFor, stop, nextStartMs }: ProcessStatus): string[] {
     `${pid} (${name}, ${state}${wchan === null ? "" : `, ${wchan}`})`
   );
   const until = stop.killMs === null ? "" : `; killed at ${new Date(stop.killMs).toISOString()}`;
-  return [...parts, `waits for ${who.length === 0 ? "its output" : who.join(", ")}${until}`];
+  const running = stop.command === null ? "" : `its ${stop.command} runs; `;
+  return [...parts, `${running}waits for ${who.length === 0 ? "its output" : who.join(", ")}${until}`];
 }
 
 function memoryText({ use }: ProcessStatus): string {

@@ -70,6 +70,7 @@ export function processView(process: ProcessStatus): View {
     stop: process.stop === null ? null : {
       blockers: process.stop.blockers.map(({ pid, name, state, wchan }) => ({ pid, name, state, wchan })),
       kill: timeView(process.stop.killMs),
+      command: process.stop.command,
     },
     last_exit: process.lastExit === null ? null : exitView(process.lastExit),
     next_start: timeView(process.nextStartMs),

@@ -1,6 +1,6 @@
 /** What is known of one process, what can happen to it, and what the shell is to do. The rules are in states.ts. */
 
-import type { ExitCause, ProcessState, RestartReason } from "./types.ts";
+import type { ExitCause, HookName, ProcessState, RestartReason } from "./types.ts";
 
 /** All that is known of one process. Times are monotonic milliseconds; null where they do not apply. */
 export interface Machine {
@@ -30,6 +30,14 @@ export interface Machine {
   readonly readyAtMs: number | null;
   /** The next KILL of everything that is left. */
   readonly killAtMs: number | null;
+  /** Its time was over while the leader still lived, and all of it was killed. */
+  readonly killed: boolean;
+  /** By when the whole stop is to be over, with its finish command; Infinity where nobody said. */
+  readonly stopByMs: number;
+  /** The command that runs for it now; until it is over nothing is decided. */
+  readonly hook: HookName | null;
+  /** When that command is killed; null where it was already, or none runs. */
+  readonly hookUntilMs: number | null;
   /** Output is not waited for beyond this: a daemon may hold the pipe for ever. */
   readonly drainUntilMs: number | null;
   readonly nextStartAtMs: number | null;
@@ -65,6 +73,8 @@ export interface EventFields {
   "tick": unknown;
   /** End it and start it anew. Where nothing runs, only who wants it to run all the same starts it (states.ts). */
   "restart": { readonly reason: RestartReason; readonly detail: string | null };
+  /** Nothing of the stop or finish command is left; however it ended. */
+  "hook-ended": unknown;
   /** A probe says that it accepts work; comes only where `awaitsReadiness(spec)`. */
   "ready": unknown;
   /** A probe says that it accepts none for now. It is left alone. */
@@ -80,9 +90,14 @@ export type MachineEvent<E extends EventType = EventType> = {
 export type Effect =
   | "spawn" // answer at once with "spawned" or "spawn-failed"
   | "signal-group" // the stop signal, then CONT, to all that belongs to this incarnation
+  | "signal-leader" // the same to its leader alone
   | "kill-group" // KILL to all of it
   | "watch-group" // look until nothing of it is left, then "group-gone"
   | "close-output" // let go of the pipes
+  | "run-stop-command" // until "hook-ended"
+  | "run-finish-command" // the same
+  | "skip-finish-command" // tell that there is no time for it
+  | "end-hook" // kill the command that runs
   | "report-exit";
 
 export interface Step {
@@ -114,6 +129,10 @@ export function newMachine(): Machine {
     uptimeMs: 0,
     readyAtMs: null,
     killAtMs: null,
+    killed: false,
+    stopByMs: Infinity,
+    hook: null,
+    hookUntilMs: null,
     drainUntilMs: null,
     nextStartAtMs: null,
     shortRuns: 0,
@@ -129,7 +148,7 @@ export function nextTickMs(machine: Machine): number | null {
   const { state, leaderAlive, outputEnded, exitReported } = machine;
   const times: (number | null)[] = [];
   if (state === "starting" && leaderAlive) times.push(machine.readyAtMs);
-  if (state === "stopping" || state === "draining") times.push(machine.killAtMs);
+  if (state === "stopping" || state === "draining") times.push(machine.killAtMs, machine.hookUntilMs);
   if (state === "draining" && !outputEnded && !exitReported) times.push(machine.drainUntilMs);
   if (state === "backoff") times.push(machine.nextStartAtMs);
   const due = times.filter((time) => time !== null);

@@ -37,6 +37,7 @@ export type {
   Execution,
   ExitCause,
   ExitMark,
+  HookName,
   OutputHandler,
   ProcessSpec,
   ProcessState,
@@ -44,6 +45,7 @@ export type {
   RestartPolicy,
   RestartReason,
   StopBlocker,
+  StopMode,
   SupervisorEvent,
   SupervisorOutcome,
 } from "./types.ts";

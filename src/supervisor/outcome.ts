@@ -22,8 +22,10 @@ const STATUS_LOST_CODE = 255;
 /** How a child ended, when it has. Never rejects. */
 export function causeOf(status: Promise<ChildExit>): Promise<ExitCause> {
   return status.then(
-    ({ code, signal }) =>
-      signal === null ? { kind: "exit", code } : { kind: "signal", signal, number: code - 128 },
+    ({ code, signal, dumped }) =>
+      signal === null
+        ? { kind: "exit", code }
+        : { kind: "signal", signal, number: code - 128, ...(dumped === true ? { dumped } : {}) },
     () => ({ kind: "exit", code: STATUS_LOST_CODE }),
   );
 }

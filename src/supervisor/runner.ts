@@ -4,51 +4,41 @@
  */
 
 import type { Child } from "../platform/child_process.ts";
-import {
-  ownChildren,
-  sendGroupSignal,
-  sendSignal,
-  spawnChild,
-  SpawnError,
-} from "../platform/child_process.ts";
+import { ownChildren, spawnChild, SpawnError } from "../platform/child_process.ts";
 import type { Clock } from "../platform/clock.ts";
 import { lendTerminal, type TerminalLoan } from "../platform/foreground.ts";
 import { isSubreaper, mayHaveMembers } from "../platform/libc_process.ts";
-import {
-  readAdopted,
-  readProcess,
-  readProcesses,
-  readStartVariable,
-  readWaitChannel,
-} from "../platform/proc.ts";
+import { type ProcessInfo, readAdopted, readProcess } from "../platform/proc.ts";
 import type { Random } from "../platform/random.ts";
 import { enlargePipeOf } from "../platform/libc_pipe_size.ts";
 import { LineRing, type OutputLine } from "./line_ring.ts";
 import { type OutputBatch, piecesOf } from "./lines.ts";
 import type { Effect, Machine, MachineEvent } from "./machine.ts";
+import { endVariables, Hook } from "./hook.ts";
 import { launchOf } from "./launch.ts";
 import { isLive, newMachine, nextTickMs } from "./machine.ts";
 import type { LateStrays } from "./late_strays.ts";
 import type { OomKills } from "./oom.ts";
 import { causeOf } from "./outcome.ts";
-import { findMembers, type Members, type Unit, UNIT_VARIABLE } from "./members.ts";
+import { type Unit, UNIT_VARIABLE } from "./members.ts";
 import { type OutputPump, type PumpOptions, pumpOutput } from "./output.ts";
 import { isFailure } from "./restart.ts";
 import { type Hearing, hearingOf } from "./notify_messages.ts";
 import { awaitsReadiness, hasProbes, isToldAlike, NO_PROBES, type ProcessProbes } from "./probe_types.ts";
 import { Prober } from "./prober.ts";
+import { SlowStop } from "./slow_stop.ts";
 import { isSame, specChanges } from "./spec_changes.ts";
 import { transition } from "./states.ts";
+import { blockersOf, isAnyLeft, membersOf, signalMembers } from "./unit_members.ts";
 import { childWatches, tagOf, type UnitWatch } from "./units.ts";
 import type {
   ExitCause,
+  HookName,
   OutputHandler,
   ProcessSpec,
-  ProcessState,
   ProcessStatus,
   ProcessUsage,
   RestartReason,
-  StopBlocker,
   SupervisorEvent,
 } from "./types.ts";
 
@@ -57,19 +47,12 @@ const WATCH_FIRST_MS = 5;
 const WATCH_LONGEST_MS = 200;
 /** Lines kept with an exit: a stack trace. */
 const LAST_LINES = 20;
-/** Those that a stop waits for, as told: the first that an operator can do something about. */
-const NAMED_BLOCKERS = 20;
-/** A stop that takes this long is told in the log, again after twice the time and so on. */
-const TELL_BLOCKED_AFTER_MS = 2_000;
-const TELL_BLOCKED_LONGEST_MS = 60_000;
 /** Pids named in a reason; more would bury the message. */
 const NAMED_SURVIVORS = 5;
 
 const OUTPUT_ENDED = { type: "output-ended" } as const;
 /** As many promises follow each other, at most, between the end of a pipe and the end of whoever reads it. */
 const END_HOPS = 32;
-
-const PROCESS_TABLE = { readProcesses, readStartVariable };
 
 export interface RunnerOptions {
   readonly spec: ProcessSpec;
@@ -113,7 +96,10 @@ export class ProcessRunner {
   /** Pipes of the last incarnation; a daemon that left may hold them longer than its group lived. */
   #pumps: readonly OutputPump[] = [];
   #timer: AbortController | null = null;
-  #blockedTimer: AbortController | null = null;
+  readonly #slowStop: SlowStop;
+  /** The stop or finish command that runs, or waits for a thaw. */
+  #hook: Hook | null = null;
+  #isFrozen = false;
   #startedWallMs: number | null = null;
   #lastExit: ExitCause | null = null;
   #endedFor: RestartReason | null = null;
@@ -129,6 +115,7 @@ export class ProcessRunner {
   constructor(options: RunnerOptions) {
     this.#spec = options.spec;
     this.#options = options;
+    this.#slowStop = new SlowStop(options.clock, () => this.#tellBlocked());
   }
 
   get spec(): ProcessSpec {
@@ -180,7 +167,7 @@ export class ProcessRunner {
       this.#handling = false;
     }
     this.#armTimer();
-    this.#watchForBlocked();
+    this.#slowStop.watch(isEnding(this.#machine));
     if (!isLive(this.#machine)) {
       for (const resolve of this.#idleWaiters.splice(0)) resolve();
     }
@@ -205,16 +192,17 @@ export class ProcessRunner {
 
   /** STOP or CONT to all that belongs to the incarnation. */
   signalAll(signal: "SIGSTOP" | "SIGCONT"): void {
+    this.#isFrozen = signal === "SIGSTOP";
     if (this.#current !== null) this.#signal(this.#current, signal);
-    if (signal === "SIGSTOP") this.#prober?.freeze();
-    else this.#prober?.thaw();
+    this.#hook?.signal(signal);
+    if (this.#isFrozen) return this.#prober?.freeze();
+    this.#prober?.thaw();
+    this.#hook?.start(); // where it had to wait for this
   }
 
   /** True when the state of everybody that belongs to it is one of these, as /proc shows it. */
   areAll(states: string): boolean {
-    if (this.#current === null) return true;
-    const { group, strays } = this.#look(this.#current);
-    return [...group, ...strays].every(({ state }) => states.includes(state));
+    return this.#everybody().every(({ state }) => states.includes(state));
   }
 
   lines(limit?: number): readonly OutputLine[] {
@@ -234,16 +222,12 @@ export class ProcessRunner {
     return true;
   }
 
-  /** Everybody whom the end of this incarnation waits for. */
-  blockers(): readonly StopBlocker[] {
-    if (this.#current === null) return [];
-    const { group, strays } = this.#look(this.#current);
-    return [...group, ...strays].slice(0, NAMED_BLOCKERS).map(({ pid, name, state }) => ({
-      pid,
-      name,
-      state,
-      wchan: readWaitChannel(pid),
-    }));
+  /** Whom the end of this incarnation waits for: all of it, and a command that runs for it. */
+  #everybody(): readonly ProcessInfo[] {
+    const hooked = this.#hook?.members() ?? [];
+    if (this.#current === null) return hooked;
+    const { group, strays } = membersOf(this.#current.unit);
+    return [...group, ...strays, ...hooked];
   }
 
   /** All but what only the supervisor knows. */
@@ -253,7 +237,6 @@ export class ProcessRunner {
     const wallOf = (atMs: number | null) =>
       atMs === null ? null : Math.round(clock.wallMs() + atMs - clock.monotonicMs());
     const nextStartMs = wallOf(machine.nextStartAtMs);
-    const ending = isEnding(machine.state) && !machine.groupGone;
     const blocked = this.#survivors.length > 0 && isLive(machine);
     return {
       name: this.spec.name,
@@ -268,7 +251,13 @@ export class ProcessRunner {
         : Math.round(clock.monotonicMs() - machine.startedAtMs),
       restarts: machine.restarts,
       changed: this.changed,
-      stop: ending ? { blockers: this.blockers(), killMs: wallOf(machine.killAtMs) } : null,
+      stop: isEnding(machine)
+        ? {
+          blockers: blockersOf(this.#everybody()),
+          killMs: wallOf(killMomentOf(machine)),
+          command: machine.hook,
+        }
+        : null,
       lastExit: this.#lastExit,
       nextStartMs,
       reason: blocked ? `killed, but still there: ${this.#survivors.join(", ")}` : machine.reason,
@@ -318,6 +307,9 @@ export class ProcessRunner {
         this.#signal(current, this.spec.stopSignal);
         // A stopped process sees the signal only when it goes on.
         return this.#signal(current, "SIGCONT");
+      case "signal-leader":
+        this.signal(this.spec.stopSignal, "leader");
+        return void this.signal("SIGCONT", "leader");
       case "kill-group":
         return this.#kill();
       case "watch-group":
@@ -328,7 +320,42 @@ export class ProcessRunner {
         return;
       case "report-exit":
         return this.#reportExit();
+      case "run-stop-command":
+        return this.#runHook("stop_command", { MAINPID: String(this.#lastPid) });
+      case "run-finish-command":
+        return this.#runHook("finish_command", endVariables(this.spec, this.#machine, this.#endedFor));
+      case "skip-finish-command":
+        return this.#tellHookFailed("finish_command", "the stop left no time for it");
+      case "end-hook":
+        return this.#hook?.end();
     }
+  }
+
+  /** While all stands still it waits, too: its time goes on. */
+  #runHook(name: HookName, variables: Readonly<Record<string, string>>): void {
+    const { spec } = this;
+    const hook: Hook = new Hook({
+      ...this.#options,
+      hook: name,
+      spec,
+      incarnation: this.#machine.incarnation,
+      variables,
+      output: (_name, batch) => {
+        this.#ring.push(batch);
+        return this.#options.output(spec.name, batch);
+      },
+      onEnd: (problem) => {
+        this.#hook = null;
+        if (problem !== null) this.#tellHookFailed(name, problem);
+        this.dispatch({ type: "hook-ended" });
+      },
+    });
+    this.#hook = hook;
+    if (!this.#isFrozen) hook.start();
+  }
+
+  #tellHookFailed(hook: HookName, problem: string): void {
+    this.#options.onEvent({ type: "hook-failed", name: this.spec.name, hook, problem });
   }
 
   #spawn(): void {
@@ -397,7 +424,7 @@ export class ProcessRunner {
       leaderEnded = true;
       if (!isCurrent()) return;
       const cause = this.#options.oomKills.judge(how, this.#machine.stopRequested);
-      const groupGone = this.#isAlone(current) || !this.#anyLeft(current);
+      const groupGone = this.#isAlone(current) || !isAnyLeft(current.unit);
       const exit = { type: "leader-exited", cause, groupGone } as const;
       this.dispatch(...(outputEnded ? [OUTPUT_ENDED, exit] : [exit]));
     };
@@ -470,38 +497,16 @@ export class ProcessRunner {
     return isAlone;
   }
 
-  /** True while anybody of the incarnation can run; `kill(-group, 0)` would count zombies too. */
-  #anyLeft(current: Incarnation): boolean {
-    const { group, strays } = this.#look(current);
-    return group.length + strays.length > 0;
-  }
-
-  /** Without /proc nobody can be seen: then the leader alone counts, as under a plain shell. */
-  #look(current: Incarnation): Members {
-    try {
-      return findMembers(current.unit, PROCESS_TABLE);
-    } catch {
-      return { group: [], strays: [] };
-    }
-  }
-
-  #signal(current: Incarnation, signal: Deno.Signal): void {
+  #signal({ unit }: Incarnation, signal: Deno.Signal): void {
     // Looked up before: once the leader ends, nothing shows any more whose children the others were.
-    const members = this.#look(current);
-    this.#signalMembers(current, members, signal);
-  }
-
-  /** An empty group's number may soon be somebody else's: it is signalled only while it has a member. */
-  #signalMembers(current: Incarnation, { group, strays }: Members, signal: Deno.Signal): void {
-    if (group.length > 0 || this.#machine.leaderAlive) sendGroupSignal(current.unit.groupId, signal);
-    for (const { pid } of strays) sendSignal(pid, signal);
+    signalMembers(unit, membersOf(unit), signal, this.#machine);
   }
 
   #kill(): void {
     const current = this.#current;
     if (current === null) return;
-    const members = this.#look(current);
-    this.#signalMembers(current, members, "SIGKILL");
+    const members = membersOf(current.unit);
+    signalMembers(current.unit, members, "SIGKILL", this.#machine);
     const all = [...members.group, ...members.strays];
     if (!current.killReported && all.length > 0) {
       current.killReported = true;
@@ -522,7 +527,7 @@ export class ProcessRunner {
       waitMs = Math.min(waitMs * 2, WATCH_LONGEST_MS)
     ) {
       await clock.sleep(waitMs);
-      if (this.#current === current && !this.#anyLeft(current)) this.dispatch({ type: "group-gone" });
+      if (this.#current === current && !isAnyLeft(current.unit)) this.dispatch({ type: "group-gone" });
     }
   }
 
@@ -547,34 +552,16 @@ export class ProcessRunner {
     });
   }
 
-  /** As long as an incarnation ends, the log says now and then who is in the way. */
-  #watchForBlocked(): void {
-    if (!isEnding(this.#machine.state) || this.#machine.groupGone) {
-      this.#blockedTimer?.abort();
-      this.#blockedTimer = null;
-    } else if (this.#blockedTimer === null) {
-      this.#blockedTimer = new AbortController();
-      void this.#tellBlocked(this.#blockedTimer.signal);
-    }
-  }
-
-  async #tellBlocked(signal: AbortSignal): Promise<void> {
+  #tellBlocked(): void {
     const { clock, onEvent } = this.#options;
-    for (
-      let waitMs = TELL_BLOCKED_AFTER_MS;
-      !signal.aborted;
-      waitMs = Math.min(2 * waitMs, TELL_BLOCKED_LONGEST_MS)
-    ) {
-      await clock.sleep(waitMs, { signal }).catch(() => {});
-      if (signal.aborted) return;
-      const { killAtMs } = this.#machine;
-      onEvent({
-        type: "blocked",
-        name: this.spec.name,
-        blockers: this.blockers(),
-        killInMs: killAtMs === null ? null : Math.max(0, Math.round(killAtMs - clock.monotonicMs())),
-      });
-    }
+    const killAtMs = killMomentOf(this.#machine);
+    onEvent({
+      type: "blocked",
+      name: this.spec.name,
+      blockers: blockersOf(this.#everybody()),
+      killInMs: killAtMs === null ? null : Math.max(0, Math.round(killAtMs - clock.monotonicMs())),
+      command: this.#machine.hook,
+    });
   }
 
   #armTimer(): void {
@@ -592,6 +579,12 @@ export class ProcessRunner {
   }
 }
 
-function isEnding(state: ProcessState): boolean {
-  return state === "stopping" || state === "draining";
+/** Somebody of it, or a command for it, is still there. */
+function isEnding({ state, groupGone, hook }: Machine): boolean {
+  return (state === "stopping" || state === "draining") && (!groupGone || hook !== null);
+}
+
+/** When the next of them is killed. */
+function killMomentOf({ groupGone, killAtMs, hookUntilMs }: Machine): number | null {
+  return groupGone ? hookUntilMs : killAtMs;
 }

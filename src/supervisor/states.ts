@@ -17,6 +17,13 @@ export const READY_AFTER_MS = 1_000;
 export const DRAIN_OUTPUT_MS = 2_000;
 /** KILL cannot fail but for uninterruptible sleep; repeating it catches what was forked in between. */
 export const KILL_AGAIN_MS = 1_000;
+/** A finish command removes a socket or tells somebody; what takes longer belongs into a program. */
+export const FINISH_LIMIT_MS = 5_000;
+/** Kept back for it from a stop with a deadline, at most a quarter: who had to be killed needs it most. */
+export const FINISH_RESERVE_MS = 1_000;
+/** Kept back from a stop command for the stop signal, at most half: a program is not killed for a command that hangs. */
+export const SIGNAL_RESERVE_MS = 2_000;
+
 /** One transition. Total: every event is legal in every state, most change nothing. */
 export function transition(spec: ProcessSpec, machine: Machine, event: MachineEvent, moment: Moment): Step {
   const handler = TABLE[machine.state][event.type] as Handler<EventType>;
@@ -60,22 +67,62 @@ const rest: Handler<"want-down"> = ({ machine }) =>
 const unwant: Handler<"want-down"> = ({ machine }) => to(machine, { wanted: "down" });
 
 const stop: Handler<"want-down"> = ({ spec, machine, event, nowMs }) => {
-  const killAtMs = Math.min(nowMs + spec.timeoutStopMs, event.deadlineMs);
-  const change = { wanted: "down", ready: false, stopRequested: true, readyAtMs: null, killAtMs } as const;
+  const killAtMs = killMoment(spec, nowMs, event.deadlineMs);
+  const stopByMs = event.deadlineMs;
+  const asked = { wanted: "down", ready: false, stopRequested: true, readyAtMs: null } as const;
+  const change = { ...asked, killAtMs, stopByMs };
   // Between "spawn" and its answer there is nobody to signal yet: `spawned` sees that it is not wanted.
   if (!machine.leaderAlive) return to(machine, change);
-  return killWhenDue(to(machine, { ...change, state: "stopping" }, "signal-group"), nowMs);
+  return askToEnd(spec, { ...machine, ...change, state: "stopping" }, nowMs);
 };
+
+/** Of one process, where nobody wants it to be over earlier. */
+export function longestStopMs({ timeoutStopMs, finishCommand }: ProcessSpec): number {
+  return timeoutStopMs + (finishCommand === null ? 0 : FINISH_LIMIT_MS);
+}
+
+function killMoment(spec: ProcessSpec, nowMs: number, deadlineMs: number): number {
+  const leftMs = Math.max(0, deadlineMs - nowMs);
+  const reserveMs = spec.finishCommand === null ? 0 : Math.min(FINISH_RESERVE_MS, leftMs / 4);
+  return Math.min(nowMs + spec.timeoutStopMs, deadlineMs - reserveMs);
+}
+
+/** By its stop command, which the stop signal follows, where there is one and time for it; else by the signal. */
+function askToEnd(spec: ProcessSpec, machine: Machine, nowMs: number): Step {
+  const { killAtMs } = machine;
+  if (spec.stopCommand === null || killAtMs === null || killAtMs <= nowMs) {
+    return killWhenDue(to(machine, {}, stopSignalOf(spec)), nowMs);
+  }
+  const hookUntilMs = stopCommandUntil(killAtMs, nowMs);
+  return to(machine, { hook: "stop_command", hookUntilMs }, "run-stop-command");
+}
+
+function stopSignalOf(spec: ProcessSpec): Effect {
+  return spec.stopMode === "mixed" ? "signal-leader" : "signal-group";
+}
+
+function stopCommandUntil(killAtMs: number, nowMs: number): number {
+  return killAtMs - Math.min(SIGNAL_RESERVE_MS, Math.max(0, killAtMs - nowMs) / 2);
+}
 
 /** A stop under way may only become shorter. */
 const shorten: Handler<"want-down"> = ({ spec, machine, event, nowMs }) => {
-  const killAtMs = Math.min(machine.killAtMs ?? nowMs + spec.timeoutStopMs, event.deadlineMs);
-  return killWhenDue(to(machine, { wanted: "down", killAtMs }), nowMs);
+  const killAtMs = Math.min(machine.killAtMs ?? Infinity, killMoment(spec, nowMs, event.deadlineMs));
+  const stopByMs = Math.min(machine.stopByMs, event.deadlineMs);
+  const hookUntilMs = machine.hookUntilMs === null
+    ? null
+    : Math.min(machine.hookUntilMs, stopCommandUntil(killAtMs, nowMs));
+  return killWhenDue(to(machine, { wanted: "down", killAtMs, stopByMs, hookUntilMs }), nowMs);
 };
 
-/** Draining with the group gone has nobody left to kill; only its output is waited for. */
-const shortenDrain: Handler<"want-down"> = (input) =>
-  input.machine.groupGone ? unwant(input) : shorten(input);
+/** Draining with the group gone has nobody left to kill; only its output and a command are waited for. */
+const shortenDrain: Handler<"want-down"> = (input) => {
+  const { machine, event, nowMs } = input;
+  if (!machine.groupGone) return shorten(input);
+  const stopByMs = Math.min(machine.stopByMs, event.deadlineMs);
+  const hookUntilMs = machine.hookUntilMs === null ? null : Math.min(machine.hookUntilMs, stopByMs);
+  return killWhenDue(to(machine, { wanted: "down", stopByMs, hookUntilMs }), nowMs);
+};
 
 // ---- restarting
 
@@ -102,7 +149,7 @@ const restartLive: Handler<"restart"> = ({ spec, machine, event, nowMs }) => {
     killAtMs: nowMs + spec.timeoutStopMs,
     reason: describeRestart(event),
   } as const;
-  return killWhenDue(to(machine, change, "signal-group"), nowMs);
+  return askToEnd(spec, { ...machine, ...change }, nowMs);
 };
 
 /** It ends already: a person's word takes the failure from it, another's changes nothing; nobody prolongs the stop. */
@@ -135,11 +182,12 @@ const fenceLive: Handler<"fence"> = ({ machine, nowMs }) => {
     stopRequested: true,
     readyAtMs: null,
     killAtMs: nowMs,
+    hookUntilMs: machine.hookUntilMs === null ? null : nowMs,
   } as const;
   if (machine.state === "draining") {
-    return machine.groupGone
-      ? to(machine, { ...change, stopRequested: machine.stopRequested, killAtMs: null })
-      : killWhenDue(to(machine, { ...change, stopRequested: machine.stopRequested }), nowMs);
+    const { stopRequested, groupGone } = machine;
+    const killAtMs = groupGone ? null : nowMs;
+    return killWhenDue(to(machine, { ...change, stopRequested, killAtMs }), nowMs);
   }
   if (!machine.leaderAlive) return to(machine, change);
   return killWhenDue(to(machine, { ...change, state: "stopping" }), nowMs);
@@ -163,6 +211,10 @@ const spawn: Handler<"met"> = ({ machine }) =>
     uptimeMs: 0,
     readyAtMs: null,
     killAtMs: null,
+    killed: false,
+    stopByMs: Infinity,
+    hook: null,
+    hookUntilMs: null,
     drainUntilMs: null,
     reason: null,
   }, "spawn");
@@ -174,7 +226,7 @@ const spawned: Handler<"spawned"> = ({ spec, machine, nowMs }) => {
   const change = { leaderAlive: true, startedAtMs: nowMs };
   const readyAtMs = awaitsReadiness(spec.probes) ? null : nowMs + READY_AFTER_MS;
   if (machine.wanted === "up") return to(machine, { ...change, readyAtMs });
-  return killWhenDue(to(machine, { ...change, state: "stopping" }, "signal-group"), nowMs);
+  return askToEnd(spec, { ...machine, ...change, state: "stopping" }, nowMs);
 };
 
 const spawnFailed: Handler<"spawn-failed"> = ({ spec, machine, event, nowMs, roll }) => {
@@ -201,26 +253,37 @@ const retry: Handler<"tick"> = ({ machine, nowMs }) =>
 
 // ---- ending
 
-/** The leader ended: by itself its leftovers get the stop signal and `timeoutStopMs`, else the stop's deadline goes on. */
+/**
+ * The leader ended: by itself its leftovers get the stop signal and `timeoutStopMs`, else the stop's deadline goes on.
+ * In mixed mode they are killed. Where the stop command still runs they hear of the stop when that is over.
+ */
 const leaderExited: Handler<"leader-exited"> = (input) => {
   const { spec, machine, event, nowMs } = input;
   if (!machine.leaderAlive) return to(machine, {});
   const asked = machine.stopRequested;
-  const killAtMs = event.groupGone ? null : asked ? machine.killAtMs : nowMs + spec.timeoutStopMs;
-  const effects: Effect[] = event.groupGone ? [] : asked ? ["watch-group"] : ["signal-group", "watch-group"];
+  const isKilled = spec.stopMode === "mixed" && machine.hook === null;
+  const endsAtMs = isKilled ? nowMs : asked ? machine.killAtMs : nowMs + spec.timeoutStopMs;
+  const killAtMs = event.groupGone ? null : endsAtMs;
+  const effects: Effect[] = event.groupGone
+    ? []
+    : asked || isKilled
+    ? ["watch-group"]
+    : ["signal-group", "watch-group"];
   return settle(
     input,
-    to(machine, {
-      state: "draining",
-      leaderAlive: false,
-      ready: false,
-      exit: event.cause,
-      uptimeMs: nowMs - (machine.startedAtMs ?? nowMs),
-      groupGone: event.groupGone,
-      readyAtMs: null,
-      drainUntilMs: nowMs + DRAIN_OUTPUT_MS,
-      killAtMs,
-    }, ...effects),
+    killWhenDue(
+      to({ ...machine, leaderAlive: false }, {
+        state: "draining",
+        ready: false,
+        exit: event.cause,
+        uptimeMs: nowMs - (machine.startedAtMs ?? nowMs),
+        groupGone: event.groupGone,
+        readyAtMs: null,
+        drainUntilMs: nowMs + DRAIN_OUTPUT_MS,
+        killAtMs,
+      }, ...effects),
+      nowMs,
+    ),
   );
 };
 
@@ -232,20 +295,50 @@ const noteOutput: Handler<"output-ended"> = ({ machine }) => to(machine, { outpu
 const outputEnded: Handler<"output-ended"> = (input) =>
   settle(input, to(input.machine, { outputEnded: true }));
 
+/** The stop signal, now that it did not spare the program that; after a KILL there is nobody to ask. */
+const stopCommandEnded: Handler<"hook-ended"> = ({ spec, machine }) =>
+  machine.hook === null
+    ? to(machine, {})
+    : to(machine, { hook: null, hookUntilMs: null }, ...(machine.killed ? [] : [stopSignalOf(spec)]));
+
+const hookEnded: Handler<"hook-ended"> = (input) => {
+  const { spec, machine: { hook }, nowMs, roll } = input;
+  if (hook === null) return to(input.machine, {});
+  const machine = { ...input.machine, hook: null, hookUntilMs: null };
+  if (hook === "finish_command") {
+    return { machine: decideNext(spec, machine, nowMs, roll, false), effects: [] };
+  }
+  if (machine.groupGone) return settle(input, to(machine, {}));
+  if (spec.stopMode === "mixed") return killWhenDue(to(machine, { killAtMs: nowMs }), nowMs);
+  return to(machine, {}, "signal-group");
+};
+
 const killing: Handler<"tick"> = ({ machine, nowMs }) => killWhenDue(to(machine, {}), nowMs);
 
 const drain: Handler<"tick"> = (input) => settle(input, killWhenDue(to(input.machine, {}), input.nowMs));
 
 function killWhenDue(step: Step, nowMs: number): Step {
-  const { machine } = step;
-  if (machine.killAtMs === null || nowMs < machine.killAtMs) return step;
-  return {
-    machine: { ...machine, killAtMs: nowMs + KILL_AGAIN_MS },
-    effects: [...step.effects, "kill-group"],
-  };
+  const { killAtMs } = step.machine;
+  let { machine } = step;
+  const effects = [...step.effects];
+  const isDue = killAtMs !== null && nowMs >= killAtMs;
+  if (isDue) {
+    machine = { ...machine, killAtMs: nowMs + KILL_AGAIN_MS, killed: machine.killed || machine.leaderAlive };
+    effects.push("kill-group");
+  }
+  // What it is to spare the program has come.
+  const isLate = machine.hookUntilMs !== null && (nowMs >= machine.hookUntilMs || isDue);
+  if (isLate) {
+    machine = { ...machine, hookUntilMs: null };
+    effects.push("end-hook");
+  }
+  return isDue || isLate ? { machine, effects } : step;
 }
 
-/** Draining is over when the group is gone and its output at an end, or no longer waited for. */
+/**
+ * Draining is over when the group is gone and its output at an end, or no longer waited for, and no command runs for it.
+ * Then comes the finish command, but not after a fence: nothing may be written then.
+ */
 function settle({ spec, nowMs, roll }: Input<EventType>, step: Step): Step {
   let { machine } = step;
   const effects = [...step.effects];
@@ -254,9 +347,18 @@ function settle({ spec, nowMs, roll }: Input<EventType>, step: Step): Step {
     machine = { ...machine, exitReported: true };
     effects.push("report-exit");
   }
-  if (!machine.exitReported || !machine.groupGone) return { machine, effects };
+  if (!machine.exitReported || !machine.groupGone || machine.hook !== null) return { machine, effects };
   if (!machine.outputEnded) effects.push("close-output");
-  return { machine: decideNext(spec, { ...machine, outputEnded: true }, nowMs, roll, false), effects };
+  machine = { ...machine, outputEnded: true };
+  if (spec.finishCommand !== null && !machine.fenced) {
+    const hookUntilMs = Math.min(nowMs + FINISH_LIMIT_MS, machine.stopByMs);
+    if (hookUntilMs > nowMs) {
+      effects.push("run-finish-command");
+      return { machine: { ...machine, hook: "finish_command", hookUntilMs }, effects };
+    }
+    effects.push("skip-finish-command");
+  }
+  return { machine: decideNext(spec, machine, nowMs, roll, false), effects };
 }
 
 type Row = { readonly [E in EventType]: Handler<E> };
@@ -273,6 +375,7 @@ const row = (
   leaderExited: Row["leader-exited"],
   groupGone: Row["group-gone"],
   outputEnded: Row["output-ended"],
+  hookEnded: Row["hook-ended"],
   tick: Row["tick"],
   restart: Row["restart"],
   ready: Row["ready"],
@@ -288,6 +391,7 @@ const row = (
   "leader-exited": leaderExited,
   "group-gone": groupGone,
   "output-ended": outputEnded,
+  "hook-ended": hookEnded,
   tick,
   restart,
   ready,
@@ -298,16 +402,16 @@ const _ = same;
 
 // deno-fmt-ignore
 const TABLE: { readonly [S in ProcessState]: Row } = {
-  //              want-up     want-down     fence        met    unmeet. spawned  spawn-failed leader-exited group-gone output-ended tick        restart        ready  not-ready
-  pending:   row(begin,      rest,         fenceAtRest, _,     _,      _,       _,           _,            _,         _,           _,          restartAtRest, _,     _),
-  waiting:   row(_,          rest,         fenceAtRest, spawn, skip,   _,       _,           _,            _,         _,           _,          _,             _,     _),
-  starting:  row(_,          stop,         fenceLive,   _,     _,      spawned, spawnFailed, leaderExited, _,         noteOutput,  readyByAge, restartLive,   ready, _),
-  running:   row(_,          stop,         fenceLive,   _,     _,      _,       _,           leaderExited, _,         noteOutput,  _,          restartLive,   ready, unready),
-  stopping:  row(beginAfter, shorten,      fenceLive,   _,     _,      _,       _,           leaderExited, _,         noteOutput,  killing,    restartEnding, _,     _),
-  draining:  row(beginAfter, shortenDrain, fenceLive,   _,     _,      _,       _,           _,            groupGone, outputEnded, drain,      restartEnding, _,     _),
-  backoff:   row(begin,      rest,         fenceAtRest, _,     _,      _,       _,           _,            _,         _,           retry,      restartAtRest, _,     _),
-  stopped:   row(begin,      unwant,       fenceAtRest, _,     _,      _,       _,           _,            _,         _,           _,          restartAtRest, _,     _),
-  completed: row(begin,      unwant,       fenceAtRest, _,     _,      _,       _,           _,            _,         _,           _,          restartAtRest, _,     _),
-  failed:    row(begin,      unwant,       fenceAtRest, _,     _,      _,       _,           _,            _,         _,           _,          restartAtRest, _,     _),
-  skipped:   row(begin,      unwant,       fenceAtRest, _,     _,      _,       _,           _,            _,         _,           _,          restartAtRest, _,     _),
+  //              want-up     want-down     fence        met    unmeet. spawned  spawn-failed leader-exited group-gone output-ended hook-ended        tick        restart        ready  not-ready
+  pending:   row(begin,      rest,         fenceAtRest, _,     _,      _,       _,           _,            _,         _,           _,                _,          restartAtRest, _,     _),
+  waiting:   row(_,          rest,         fenceAtRest, spawn, skip,   _,       _,           _,            _,         _,           _,                _,          _,             _,     _),
+  starting:  row(_,          stop,         fenceLive,   _,     _,      spawned, spawnFailed, leaderExited, _,         noteOutput,  _,                readyByAge, restartLive,   ready, _),
+  running:   row(_,          stop,         fenceLive,   _,     _,      _,       _,           leaderExited, _,         noteOutput,  _,                _,          restartLive,   ready, unready),
+  stopping:  row(beginAfter, shorten,      fenceLive,   _,     _,      _,       _,           leaderExited, _,         noteOutput,  stopCommandEnded, killing,    restartEnding, _,     _),
+  draining:  row(beginAfter, shortenDrain, fenceLive,   _,     _,      _,       _,           _,            groupGone, outputEnded, hookEnded,        drain,      restartEnding, _,     _),
+  backoff:   row(begin,      rest,         fenceAtRest, _,     _,      _,       _,           _,            _,         _,           _,                retry,      restartAtRest, _,     _),
+  stopped:   row(begin,      unwant,       fenceAtRest, _,     _,      _,       _,           _,            _,         _,           _,                _,          restartAtRest, _,     _),
+  completed: row(begin,      unwant,       fenceAtRest, _,     _,      _,       _,           _,            _,         _,           _,                _,          restartAtRest, _,     _),
+  failed:    row(begin,      unwant,       fenceAtRest, _,     _,      _,       _,           _,            _,         _,           _,                _,          restartAtRest, _,     _),
+  skipped:   row(begin,      unwant,       fenceAtRest, _,     _,      _,       _,           _,            _,         _,           _,                _,          restartAtRest, _,     _),
 };

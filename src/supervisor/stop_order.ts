@@ -1,5 +1,6 @@
-/** How a stop of all shares its time between levels, and what it must not leave behind in silence. */
+/** How a stop of all shares its time between levels, how it is waited for, and what it must not leave behind in silence. */
 
+import type { Clock } from "../platform/clock.ts";
 import { StateManagerError } from "../platform/errors.ts";
 
 /**
@@ -12,6 +13,25 @@ const LEVEL_RESERVE_MS = 1_000;
 export function levelDeadlineMs(stopByMs: number, nowMs: number, levelsBelow: number): number {
   const leftMs = Math.max(0, stopByMs - nowMs);
   return stopByMs === Infinity ? Infinity : stopByMs - Math.min(levelsBelow * LEVEL_RESERVE_MS, leftMs / 2);
+}
+
+/** How often a wait looks whether its end was moved. */
+const LOOK_MS = 100;
+
+/** Resolves when none of them is live, or when the moment of giving up, which may move nearer, has come. */
+export async function untilIdle(
+  clock: Clock,
+  runners: readonly { idle(): Promise<void> }[],
+  giveUpMs: () => number,
+): Promise<void> {
+  const done = new AbortController();
+  const ended = Promise.all(runners.map((runner) => runner.idle())).then(() => done.abort());
+  while (!done.signal.aborted) {
+    const leftMs = giveUpMs() - clock.monotonicMs();
+    if (leftMs <= 0) return;
+    const nap = clock.sleep(Math.min(leftMs, LOOK_MS), { signal: done.signal });
+    await Promise.race([ended, nap.catch(() => {})]);
+  }
 }
 
 /** Throws `timeout` where something outlived the KILL and may still write; what hangs in the kernel (D) may not. */

@@ -16,7 +16,8 @@ import { OomKills } from "./oom.ts";
 import { isJob, outcomeOf } from "./outcome.ts";
 import { ProcessRunner } from "./runner.ts";
 import { Scheduler } from "./scheduler.ts";
-import { levelDeadlineMs, refuseSurvivors } from "./stop_order.ts";
+import { longestStopMs } from "./states.ts";
+import { levelDeadlineMs, refuseSurvivors, untilIdle } from "./stop_order.ts";
 import { Watching } from "./watching.ts";
 import type { UnitWatch } from "./units.ts";
 import type {
@@ -30,8 +31,6 @@ import type {
 
 /** After KILL at the deadline a process is gone in milliseconds, or it is in the kernel and cannot be ended by anybody. */
 const UNKILLABLE_AFTER_MS = 2_000;
-/** How often a stop looks whether its deadline was moved. */
-const DEADLINE_CHECK_MS = 100;
 
 /**
  * After so much of it the rest of the starts waits for the next turn of the loop: a hundred at once are a tenth of a second,
@@ -232,7 +231,7 @@ export class Supervisor {
     this.#frozenBy.clear(); // who is killed need not be woken
     for (const runner of this.#runners.values()) runner.dispatch({ type: "fence" });
     const giveUpMs = this.#clock.monotonicMs() + UNKILLABLE_AFTER_MS;
-    await this.#until([...this.#runners.values()], () => giveUpMs);
+    await untilIdle(this.#clock, [...this.#runners.values()], () => giveUpMs);
     this.#finishStop();
   }
 
@@ -470,8 +469,8 @@ export class Supervisor {
 
   #gone(runner: ProcessRunner, waitMs?: number): Promise<void> {
     const giveUpMs = this.#clock.monotonicMs() +
-      (waitMs ?? runner.spec.timeoutStopMs + UNKILLABLE_AFTER_MS);
-    return this.#until([runner], () => giveUpMs);
+      (waitMs ?? longestStopMs(runner.spec) + UNKILLABLE_AFTER_MS);
+    return untilIdle(this.#clock, [runner], () => giveUpMs);
   }
 
   #refuseWhileStopping(action: string): void {
@@ -576,22 +575,10 @@ export class Supervisor {
       const runners = names.flatMap((name) => this.#runners.get(name) ?? []); // one may have been retired
       const deadlineMs = levelDeadlineMs(this.#stopByMs, this.#clock.monotonicMs(), levelsBelow);
       for (const runner of runners) runner.dispatch({ type: "want-down", deadlineMs });
-      await this.#until(runners, () => this.#stopByMs + UNKILLABLE_AFTER_MS);
+      await untilIdle(this.#clock, runners, () => this.#stopByMs + UNKILLABLE_AFTER_MS);
     }
     const left = [...this.#runners.values()].filter((runner) => isLive(runner.machine));
     this.#finishStop();
     refuseSurvivors(left);
-  }
-
-  /** Resolves when none of them is live, or when the moment of giving up, which may move nearer, has come. */
-  async #until(runners: readonly ProcessRunner[], giveUpMs: () => number): Promise<void> {
-    const done = new AbortController();
-    const ended = Promise.all(runners.map((runner) => runner.idle())).then(() => done.abort());
-    while (!done.signal.aborted) {
-      const leftMs = giveUpMs() - this.#clock.monotonicMs();
-      if (leftMs <= 0) return;
-      const nap = this.#clock.sleep(Math.min(leftMs, DEADLINE_CHECK_MS), { signal: done.signal });
-      await Promise.race([ended, nap.catch(() => {})]);
-    }
   }
 }

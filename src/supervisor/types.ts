@@ -20,6 +20,11 @@ export interface Execution {
   readonly limits: Readonly<Record<string, number | null>>;
 }
 
+export type StopMode = "group" | "mixed";
+
+/** A command that is run for a process as it ends, by its key in the configuration. */
+export type HookName = "stop_command" | "finish_command";
+
 export interface WatchSpec {
   /** Absolute: folders with all below them, or files. */
   readonly paths: readonly string[];
@@ -57,6 +62,12 @@ export interface ProcessSpec {
   readonly timeoutStopMs: number;
   /** Signal name, e.g. "SIGTERM". */
   readonly stopSignal: Deno.Signal;
+  /** mixed: only the leader gets the stop signal, and who is left when it has ended is killed at once. */
+  readonly stopMode: StopMode;
+  /** argv; runs at a stop, before the stop signal. null: none. */
+  readonly stopCommand: readonly string[] | null;
+  /** argv; runs when nothing of an incarnation is left, before anything follows. null: none. */
+  readonly finishCommand: readonly string[] | null;
   /** What counts as success besides exit code 0. */
   readonly successExit: readonly ExitMark[];
   /** After such an end it is not restarted, whatever the policy says. */
@@ -117,6 +128,8 @@ export type ExitCause =
     readonly number: number;
     /** The kernel killed it for want of memory. */
     readonly oom?: true;
+    /** The kernel wrote a core file. */
+    readonly dumped?: true;
   }
   | { readonly kind: "spawn-error"; readonly error: string; readonly code: 126 | 127 };
 
@@ -159,7 +172,12 @@ export interface ProcessStatus {
     readonly state: ProcessState;
   }[];
   /** While it is being stopped: who is left, at most twenty, and when (wall time) all of it is killed. */
-  readonly stop: { readonly blockers: readonly StopBlocker[]; readonly killMs: number | null } | null;
+  readonly stop: {
+    readonly blockers: readonly StopBlocker[];
+    readonly killMs: number | null;
+    /** The command that runs for it now, its processes are among the blockers. */
+    readonly command: HookName | null;
+  } | null;
   /** Why it is failed, skipped or slow to stop (pids that still live); null when nothing is wrong. */
   readonly reason: string | null;
   /** The last lines of output, oldest first, kept when it failed. */
@@ -220,7 +238,10 @@ export type SupervisorEvent =
     readonly name: string;
     readonly blockers: readonly StopBlocker[];
     readonly killInMs: number | null;
+    readonly command: HookName | null;
   }
+  /** Its stop or finish command failed, was cut short or not run; what it was run for goes on all the same. */
+  | { readonly type: "hook-failed"; readonly name: string; readonly hook: HookName; readonly problem: string }
   | { readonly type: "killed-group"; readonly name: string; readonly pids: readonly number[] }
   /** Some that bore the mark of an incarnation after its end. */
   | { readonly type: "killed-late"; readonly name: string; readonly pids: readonly number[] };

@@ -340,7 +340,7 @@ Deno.test("stop names who is in the way and ends with 1, and what failed does no
   const stopping = processStatus({
     name: "db",
     state: "stopping",
-    stop: { blockers: [blocker], killMs: null },
+    stop: { blockers: [blocker], killMs: null, command: null },
   });
   await using served = await serveControl({
     stopProcess: (name) => {

@@ -32,6 +32,7 @@ export const EVENTS: {
   "leader-exited": { type: "leader-exited", cause: exit(1), groupGone: true },
   "group-gone": { type: "group-gone" },
   "output-ended": { type: "output-ended" },
+  "hook-ended": { type: "hook-ended" },
   "tick": { type: "tick" },
   "restart": { type: "restart", reason: "person", detail: null },
   "ready": { type: "ready" },

@@ -23,6 +23,7 @@ Deno.test("ps shows who runs and is not ready, what its probe said last, and who
       stop: {
         blockers: [{ pid: 7, name: "a\tb", state: "D", wchan: "nfs_wait" }],
         kill: "1970-01-01T00:00:01.000Z",
+        command: "stop_command",
       },
     },
     {
@@ -36,7 +37,10 @@ Deno.test("ps shows who runs and is not ready, what its probe said last, and who
   assert.match(lines[1] ?? "", /^web\s+running\s/);
   assert.match(lines[2] ?? "", /^api\s+not ready\s.*readiness: HTTP 503\s*$/);
   assert.match(lines[3] ?? "", /^job\s+failed\s.*exit code 1\s*$/);
-  assert.match(lines[4] ?? "", /waits for 7 \(a b, D, nfs_wait\); killed at 1970-01-01T00:00:01.000Z$/);
+  assert.match(
+    lines[4] ?? "",
+    /its stop_command runs; waits for 7 \(a b, D, nfs_wait\); killed at 1970-01-01T00:00:01.000Z$/,
+  );
   assert.match(
     lines[5] ?? "",
     /next start 1970-01-01T00:00:02.000Z; waits for db to be ready, it is starting$/,

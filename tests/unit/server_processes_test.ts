@@ -57,7 +57,11 @@ Deno.test("start, stop, restart and signal pass on what was asked for", async ()
 });
 
 Deno.test("a stop that is not over is 202 and names who is in the way", async () => {
-  const stop = { blockers: [{ pid: 7, name: "sleep", state: "D", wchan: "nfs_wait" }], killMs: 1000 };
+  const stop = {
+    blockers: [{ pid: 7, name: "sleep", state: "D", wchan: "nfs_wait" }],
+    killMs: 1000,
+    command: "stop_command",
+  } as const;
   const stopping = processStatus({ state: "stopping", stop });
   const { ask } = testApp({ stopProcess: () => Promise.resolve(stopping) });
   const response = await ask("/processes/web/stop", { json: { wait: 0 } });
@@ -65,6 +69,7 @@ Deno.test("a stop that is not over is 202 and names who is in the way", async ()
   assert.deepEqual((await response.json()).stop, {
     blockers: [{ pid: 7, name: "sleep", state: "D", wchan: "nfs_wait" }],
     kill: "1970-01-01T00:00:01.000Z",
+    command: "stop_command",
   });
 });
 
@@ -73,7 +78,7 @@ Deno.test("the page and the metrics show who is in the way of a stop, and the pa
     { pid: 7, name: "<b>", state: "D", wchan: "nfs_wait" },
     { pid: 8, name: "sh", state: "S", wchan: null },
   ];
-  const stopping = processStatus({ state: "stopping", stop: { blockers, killMs: 1000 } });
+  const stopping = processStatus({ state: "stopping", stop: { blockers, killMs: 1000, command: null } });
   const waitingFor = [{ name: "web", condition: "ready", state: "stopping" as const }];
   const waiting = processStatus({ name: "late", state: "waiting", waitingFor });
   const { ask } = testApp({ status: () => managerStatus({ processes: [stopping, waiting] }) });

@@ -4,7 +4,7 @@ import assert from "node:assert/strict";
 import fc from "fast-check";
 import type { MachineEvent } from "../../src/supervisor/machine.ts";
 import { isEnded, isLive, newMachine, nextTickMs } from "../../src/supervisor/machine.ts";
-import { transition } from "../../src/supervisor/states.ts";
+import { FINISH_LIMIT_MS, transition } from "../../src/supervisor/states.ts";
 import type { ProcessSpec } from "../../src/supervisor/types.ts";
 import { EVENTS, exit, RESTART_REASONS, signal } from "../support/process_life.ts";
 import { processSpec } from "../support/process_specs.ts";
@@ -41,6 +41,7 @@ Deno.test("transition keeps its promises over random lives", () => {
       groupGone,
     })),
     fc.constantFrom<MachineEvent>(EVENTS["group-gone"], EVENTS["output-ended"]),
+    fc.constant<MachineEvent>(EVENTS["hook-ended"]),
     fc.constantFrom<MachineEvent>(EVENTS.ready, EVENTS["not-ready"]),
     fc.constantFrom(...RESTART_REASONS).map((reason): MachineEvent => ({
       type: "restart",
@@ -57,13 +58,20 @@ Deno.test("transition keeps its promises over random lives", () => {
     "on-failure",
     "no",
   );
+  const commands = fc.record({
+    stopMode: fc.constantFrom<ProcessSpec["stopMode"]>("group", "mixed"),
+    stopCommand: fc.constantFrom(null, ["stop"]),
+    finishCommand: fc.constantFrom(null, ["finish"]),
+  });
   fc.assert(
     fc.property(
       plan,
       policy,
+      commands,
       fc.double({ min: 0, max: 0.999, noNaN: true }),
-      (steps, restart, roll) => {
+      (steps, restart, how, roll) => {
         const spec = processSpec({
+          ...how,
           restart,
           timeoutStopMs: 2_000,
           restartDelayMs: 500,
@@ -87,6 +95,11 @@ class World {
   leader = false;
   group = false;
   output = false;
+  /** A command of ours that hangs until it is killed, or until its end happens. */
+  hook = false;
+  /** Of the incarnation that was there: its finish command has not come yet. */
+  owesFinish = false;
+  finishingSinceMs: number | null = null;
   stoppingSinceMs: number | null = null;
   fenced = false;
 
@@ -111,7 +124,8 @@ class World {
       isEnded(this.machine),
       `still ${this.machine.state} a second after the deadline`,
     );
-    assert.ok(!this.leader && !this.group);
+    assert.ok(!this.leader && !this.group && !this.hook);
+    assert.ok(!this.owesFinish || this.fenced || this.spec.finishCommand === null, "no finish command");
   }
 
   /** Lets time pass, with a tick whenever one is due. */
@@ -143,6 +157,10 @@ class World {
         if (!this.output) return;
         this.output = false;
         break;
+      case "hook-ended":
+        if (!this.hook) return;
+        this.hook = false;
+        break;
       case "want-down":
         return this.send({
           type: "want-down",
@@ -172,12 +190,44 @@ class World {
     for (const effect of step.effects) {
       if (effect === "spawn") this.spawn(spawnFails);
       if (effect === "kill-group") this.kill();
+      if (effect === "signal-group" || effect === "signal-leader") this.checkSignal(effect);
+      if (effect === "run-stop-command") this.runHook(this.leader);
+      if (effect === "run-finish-command") this.finish();
+      if (effect === "skip-finish-command") this.owesFinish = false;
+      if (effect === "end-hook") {
+        this.hook = false;
+        this.send(EVENTS["hook-ended"], false);
+      }
     }
+  }
+
+  checkSignal(effect: "signal-group" | "signal-leader"): void {
+    assert.ok(!this.hook, "asked while the stop command does");
+    assert.equal(effect, this.spec.stopMode === "mixed" ? "signal-leader" : "signal-group");
+    assert.ok(this.leader || (this.group && effect === "signal-group"), "nobody is there to ask");
+  }
+
+  runHook(mayRun: boolean): void {
+    assert.ok(!this.hook, "two commands at once");
+    assert.ok(mayRun && !this.fenced, "a command that may not be");
+    this.hook = true;
+  }
+
+  finish(): void {
+    assert.ok(this.owesFinish, "a second finish command");
+    this.owesFinish = false;
+    this.runHook(!this.leader && !this.group);
   }
 
   /** A stop, of whatever origin, has its end: a KILL is due at the latest after the timeout, in this world it ends it. */
   checkStop(): void {
     const { state, groupGone, killAtMs } = this.machine;
+    const { hook } = this.machine;
+    this.finishingSinceMs = hook === "finish_command" ? this.finishingSinceMs ?? this.nowMs : null;
+    assert.ok(
+      this.finishingSinceMs === null || this.nowMs <= this.finishingSinceMs + FINISH_LIMIT_MS,
+      "a finish command beyond its end",
+    );
     this.stoppingSinceMs = state === "stopping" ? this.stoppingSinceMs ?? this.nowMs : null;
     if (this.stoppingSinceMs === null) return;
     assert.ok(!groupGone && killAtMs !== null, "a stop without an end");
@@ -185,11 +235,16 @@ class World {
   }
 
   spawn(fails: boolean): void {
-    assert.ok(!this.leader && !this.group, "two incarnations");
+    assert.ok(!this.leader && !this.group && !this.hook, "two incarnations");
+    assert.ok(!this.owesFinish || this.spec.finishCommand === null, "no finish command before the next");
     assert.equal(this.machine.wanted, "up", "spawned while not wanted");
     assert.ok(!this.fenced, "spawned after the fence");
     if (fails) return this.send(EVENTS["spawn-failed"], false);
-    this.leader = this.group = this.output = true;
+    this.leader =
+      this.group =
+      this.output =
+      this.owesFinish =
+        true;
     this.send(EVENTS.spawned, false);
   }
 

@@ -4,7 +4,15 @@ import assert from "node:assert/strict";
 import { isEnded, nextTickMs } from "../../src/supervisor/machine.ts";
 import { NO_PROBES, type ProbeSpec } from "../../src/supervisor/probe_types.ts";
 import { restartDelayMs } from "../../src/supervisor/restart.ts";
-import { DRAIN_OUTPUT_MS, KILL_AGAIN_MS, READY_AFTER_MS, transition } from "../../src/supervisor/states.ts";
+import {
+  DRAIN_OUTPUT_MS,
+  FINISH_LIMIT_MS,
+  FINISH_RESERVE_MS,
+  KILL_AGAIN_MS,
+  READY_AFTER_MS,
+  SIGNAL_RESERVE_MS,
+  transition,
+} from "../../src/supervisor/states.ts";
 import type { ExitCause, ProcessSpec, ProcessState } from "../../src/supervisor/types.ts";
 import { EVENTS, exit, Life, machineIn, RESTART_REASONS, signal } from "../support/process_life.ts";
 import { processSpec } from "../support/process_specs.ts";
@@ -12,18 +20,18 @@ import { processSpec } from "../support/process_specs.ts";
 /** "=" where nothing changes, else the next state and effects. One line a state, one cell an event, in order of EVENTS. */
 // deno-fmt-ignore
 const EXPECTED: { readonly [S in ProcessState]: readonly string[] } = {
-  //          want-up    want-down    fence       met               unmeetable  spawned  spawn-failed           leader-exited                 group-gone  output-ended tick restart    ready  not-ready
-  pending:   ["waiting", "stopped",   "stopped",  "=",              "=",        "=",     "=",                   "=",                          "=",        "=",         "=", "waiting", "=", "="],
-  waiting:   ["=",       "stopped",   "stopped",  "starting spawn", "skipped",  "=",     "=",                   "=",                          "=",        "=",         "=", "=", "=", "="],
-  starting:  ["=",       "stopping signal-group", "stopping kill-group", "=", "=", "starting", "failed report-exit", "draining",             "=",        "starting",  "=", "stopping signal-group", "running", "="],
-  running:   ["=",       "stopping signal-group", "stopping kill-group", "=", "=", "=",  "=",                   "draining",                   "=",        "running",   "=", "stopping signal-group", "=", "running"],
-  stopping:  ["stopping", "stopping", "stopping kill-group", "=",   "=",        "=",     "=",                   "draining",                   "=",        "stopping",  "=", "stopping", "=", "="],
-  draining:  ["=",       "draining",  "draining", "=",              "=",        "=",     "=",                   "=",                          "draining", "backoff report-exit", "=", "draining", "=", "="],
-  backoff:   ["waiting", "stopped",   "stopped",  "=",              "=",        "=",     "=",                   "=",                          "=",        "=",         "=", "waiting", "=", "="],
-  stopped:   ["waiting", "stopped",   "stopped",  "=",              "=",        "=",     "=",                   "=",                          "=",        "=",         "=", "waiting", "=", "="],
-  completed: ["waiting", "completed", "completed", "=",             "=",        "=",     "=",                   "=",                          "=",        "=",         "=", "waiting", "=", "="],
-  failed:    ["waiting", "failed",    "failed",   "=",              "=",        "=",     "=",                   "=",                          "=",        "=",         "=", "waiting", "=", "="],
-  skipped:   ["waiting", "skipped",   "skipped",  "=",              "=",        "=",     "=",                   "=",                          "=",        "=",         "=", "waiting", "=", "="],
+  //          want-up    want-down    fence       met               unmeetable  spawned  spawn-failed           leader-exited                 group-gone  output-ended hook-ended tick restart    ready  not-ready
+  pending:   ["waiting", "stopped",   "stopped",  "=",              "=",        "=",     "=",                   "=",                          "=",        "=",         "=", "=", "waiting", "=", "="],
+  waiting:   ["=",       "stopped",   "stopped",  "starting spawn", "skipped",  "=",     "=",                   "=",                          "=",        "=",         "=", "=", "=", "=", "="],
+  starting:  ["=",       "stopping signal-group", "stopping kill-group", "=", "=", "starting", "failed report-exit", "draining",             "=",        "starting",  "=", "=", "stopping signal-group", "running", "="],
+  running:   ["=",       "stopping signal-group", "stopping kill-group", "=", "=", "=",  "=",                   "draining",                   "=",        "running",   "=", "=", "stopping signal-group", "=", "running"],
+  stopping:  ["stopping", "stopping", "stopping kill-group", "=",   "=",        "=",     "=",                   "draining",                   "=",        "stopping",  "=", "=", "stopping", "=", "="],
+  draining:  ["=",       "draining",  "draining", "=",              "=",        "=",     "=",                   "=",                          "draining", "backoff report-exit", "=", "=", "draining", "=", "="],
+  backoff:   ["waiting", "stopped",   "stopped",  "=",              "=",        "=",     "=",                   "=",                          "=",        "=",         "=", "=", "waiting", "=", "="],
+  stopped:   ["waiting", "stopped",   "stopped",  "=",              "=",        "=",     "=",                   "=",                          "=",        "=",         "=", "=", "waiting", "=", "="],
+  completed: ["waiting", "completed", "completed", "=",             "=",        "=",     "=",                   "=",                          "=",        "=",         "=", "=", "waiting", "=", "="],
+  failed:    ["waiting", "failed",    "failed",   "=",              "=",        "=",     "=",                   "=",                          "=",        "=",         "=", "=", "waiting", "=", "="],
+  skipped:   ["waiting", "skipped",   "skipped",  "=",              "=",        "=",     "=",                   "=",                          "=",        "=",         "=", "=", "waiting", "=", "="],
 };
 
 Deno.test("transition gives the expected state and effects for every state with every event", () => {
@@ -361,4 +369,111 @@ Deno.test("transition becomes ready by its probes alone where it has some, and e
   const alive = new Life(processSpec({ probes: { ...NO_PROBES, liveness: probe } }));
   alive.to("want-up", "met", "spawned").at(READY_AFTER_MS).to("tick");
   assert.deepEqual([alive.machine.state, alive.machine.ready], ["running", true]);
+});
+
+Deno.test("transition runs the stop command, then the stop signal, all within the stop's own time", () => {
+  const spec = processSpec({ stopCommand: ["stop"], timeoutStopMs: 10_000 });
+  const asked = () => new Life(spec).to("want-up", "met", "spawned", "want-down");
+  const life = asked();
+  assert.deepEqual([life.machine.state, life.machine.hook, ...life.effects.slice(1)], [
+    "stopping",
+    "stop_command",
+    "run-stop-command",
+  ]);
+  assert.equal(nextTickMs(life.machine), 9_000 - SIGNAL_RESERVE_MS, "the signal gets its time");
+  life.at(3_000).to("hook-ended");
+  assert.deepEqual([life.machine.hook, ...life.effects], [null, "signal-group"]);
+  assert.equal(nextTickMs(life.machine), 9_000, "not prolonged");
+
+  const hangs = asked().at(9_000 - SIGNAL_RESERVE_MS).to("tick");
+  assert.deepEqual(hangs.effects, ["end-hook"]);
+  assert.equal(nextTickMs(hangs.machine), 9_000);
+  assert.deepEqual(hangs.to("hook-ended").effects, ["signal-group"]);
+  assert.deepEqual(hangs.at(9_000).to("tick").effects, ["kill-group"]);
+
+  const shortened = asked().to({ type: "want-down", deadlineMs: 0 });
+  assert.deepEqual(shortened.effects, ["kill-group", "end-hook"]);
+  assert.deepEqual(shortened.to("hook-ended").effects, [], "nobody is asked after the KILL");
+  assert.deepEqual(asked().to("fence").effects, ["kill-group", "end-hook"]);
+
+  const none = new Life(processSpec({ stopCommand: ["stop"], timeoutStopMs: 0 }));
+  assert.deepEqual(none.to("want-up", "met", "spawned").to("want-down").effects, [
+    "signal-group",
+    "kill-group",
+  ]);
+});
+
+Deno.test("transition has what the leader left behind wait for the stop command, and its end for both", () => {
+  for (const stopMode of ["group", "mixed"] as const) {
+    const spec = processSpec({ stopCommand: ["stop"], stopMode });
+    const life = new Life(spec).to("want-up", "met", "spawned", "want-down");
+    life.to({ type: "leader-exited", cause: exit(0), groupGone: false }, "output-ended");
+    assert.deepEqual(life.effects, ["watch-group", "report-exit"]);
+    life.to("hook-ended");
+    assert.deepEqual(life.effects, [stopMode === "group" ? "signal-group" : "kill-group"]);
+    assert.equal(life.to("group-gone").machine.state, "stopped");
+  }
+  const alone = new Life(processSpec({ stopCommand: ["stop"] })).to("want-up", "met", "spawned", "want-down");
+  alone.to("leader-exited", "output-ended");
+  assert.deepEqual([alone.machine.state, alone.machine.hook], ["draining", "stop_command"]);
+  assert.deepEqual([alone.to("hook-ended").machine.state, ...alone.effects], ["stopped"]);
+});
+
+Deno.test("transition in mixed mode asks the leader alone and kills who is left when it has ended", () => {
+  const spec = processSpec({ stopMode: "mixed", restart: "always" });
+  const left = { type: "leader-exited", cause: exit(0), groupGone: false } as const;
+  const life = new Life(spec).to("want-up", "met", "spawned", "want-down");
+  assert.equal(life.effects.at(-1), "signal-leader");
+  assert.deepEqual(life.to(left).effects, ["watch-group", "kill-group"]);
+  assert.deepEqual(life.at(KILL_AGAIN_MS).to("tick").effects, ["kill-group"]);
+  assert.equal(life.machine.killed, false, "the leader had its time");
+  const deaf = new Life(spec).to("want-up", "met", "spawned", "want-down").at(5_000).to("tick");
+  assert.deepEqual([deaf.effects, deaf.machine.killed], [["kill-group"], true]);
+  const byItself = new Life(spec).to("want-up", "met", "spawned").to(left);
+  assert.deepEqual(byItself.effects, ["watch-group", "kill-group"]);
+});
+
+Deno.test("transition runs the finish command when nothing is left, and decides after it", () => {
+  const spec = processSpec({ restart: "on-failure", finishCommand: ["finish"] });
+  const crashed = () => {
+    const life = new Life(spec).to("want-up", "met", "spawned");
+    return life.to({ type: "leader-exited", cause: exit(1), groupGone: false }, "output-ended");
+  };
+  const life = crashed();
+  assert.ok(!life.effects.includes("run-finish-command"), "somebody is left");
+  assert.deepEqual(life.to("group-gone").effects, ["run-finish-command"]);
+  assert.deepEqual([life.machine.state, life.machine.hook], ["draining", "finish_command"]);
+  assert.deepEqual(life.to("met").effects, []);
+  assert.equal(nextTickMs(life.machine), FINISH_LIMIT_MS);
+  assert.deepEqual(life.at(FINISH_LIMIT_MS).to("tick").effects, ["end-hook"]);
+  assert.equal(life.machine.state, "draining", "until nothing of it is left");
+  assert.equal(life.to("hook-ended").machine.state, "backoff");
+
+  const stopped = crashed().to("group-gone", { type: "want-down", deadlineMs: 2_000 });
+  assert.equal(nextTickMs(stopped.machine), 2_000);
+  assert.deepEqual(stopped.at(2_000).to("tick").effects, ["end-hook"]);
+  assert.equal(stopped.to("hook-ended").machine.state, "stopped");
+
+  const fenced = crashed().to("fence", "group-gone");
+  assert.deepEqual([fenced.machine.state, fenced.effects], ["stopped", ["kill-group"]]);
+  const fencedThen = crashed().to("group-gone").to("fence");
+  assert.deepEqual(fencedThen.effects, ["end-hook"]);
+  assert.equal(fencedThen.to("hook-ended").machine.state, "stopped");
+  const unstarted = new Life(spec).to("want-up", "met", "spawn-failed");
+  assert.ok(!unstarted.effects.includes("run-finish-command"), "nothing of it ever ran");
+});
+
+Deno.test("transition keeps time of a stop with a deadline for the finish command, and skips it where there is none", () => {
+  const spec = processSpec({ finishCommand: ["finish"], timeoutStopMs: 90_000 });
+  const life = new Life(spec).to("want-up", "met", "spawned", { type: "want-down", deadlineMs: 6_000 });
+  assert.equal(nextTickMs(life.machine), 6_000 - FINISH_RESERVE_MS);
+  life.at(6_000 - FINISH_RESERVE_MS).to("tick", "leader-exited", "output-ended");
+  assert.deepEqual([life.machine.hook, nextTickMs(life.machine)], ["finish_command", 6_000]);
+  const late = new Life(spec).to("want-up", "met", "spawned", { type: "want-down", deadlineMs: 0 });
+  late.to("leader-exited", "output-ended");
+  assert.deepEqual([late.machine.state, ...late.effects], ["stopped", "report-exit", "skip-finish-command"]);
+  const person = new Life(spec).to("want-up", "met", "spawned", { type: "want-down", deadlineMs: Infinity });
+  assert.equal(nextTickMs(person.machine), 90_000);
+  person.at(90_000).to("tick", "leader-exited", "output-ended");
+  assert.equal(nextTickMs(person.machine), 90_000 + FINISH_LIMIT_MS);
 });
