@@ -15,7 +15,7 @@ import { eachInParallel, fetchFooter, type ObjectProblem, packProblemOf, problem
 import { PackContents } from "./pack_contents.ts";
 import type { Pacer } from "./pacer.ts";
 import { isError } from "../platform/errors.ts";
-import type { PackEntry } from "./pack.ts";
+import { EntryList } from "./pack.ts";
 
 export interface RecoveryOptions {
   readonly store: ObjectStore;
@@ -45,10 +45,19 @@ export async function readIndexes(refs: readonly IndexRef[], options: RecoveryOp
   for (const ref of refs) {
     try {
       const bytes = await fetchIndex(store, ref, signal);
-      const records: [IndexedPack, PackEntry][] = [];
-      const packs = decodeIndex(codec, bytes, ref.key, (record, pack) => void records.push([pack, record]));
+      // Not yet into the contents: it may prove damaged further on.
+      const records = new EntryList();
+      const packOf: IndexedPack[] = [];
+      const packs = decodeIndex(codec, bytes, ref.key, (record, pack) => {
+        records.push(record);
+        packOf.push(pack);
+      });
       for (const pack of packs) contents.addPack(pack);
-      for (const [pack, record] of records) contents.add(pack, record);
+      let next = 0;
+      for (const record of records) {
+        const pack = packOf[next++];
+        if (pack !== undefined) contents.add(pack, record);
+      }
       packsOf.set(ref, packs);
     } catch (error) {
       const missing = isError(error) && isError(error.cause, "object-not-found");
@@ -72,7 +81,7 @@ export async function listPackSizes(options: RecoveryOptions): Promise<Map<strin
 
 export interface RecoveredPack {
   readonly pack: IndexedPack;
-  readonly entries: readonly PackEntry[];
+  readonly entries: EntryList;
 }
 
 /**

@@ -104,6 +104,11 @@ export class EntryList {
     this.#length++;
   }
 
+  /** Null when there are not so many. */
+  at(place: number): PackEntry | null {
+    return place < this.#length ? readEntry(this.#view, place * ENTRY_BYTES) : null;
+  }
+
   *[Symbol.iterator](): Generator<PackEntry> {
     for (let i = 0; i < this.#length; i++) yield readEntry(this.#view, i * ENTRY_BYTES);
   }
@@ -211,7 +216,7 @@ export class PackBuilder {
 }
 
 /** The entries of a whole pack, checked; `data-damaged` that names `object` for anything that is not one of ours. */
-export function readPackEntries(pack: Uint8Array, object: string): PackEntry[] {
+export function readPackEntries(pack: Uint8Array<ArrayBuffer>, object: string): EntryList {
   if (pack.length < SMALLEST_PACK_BYTES) throw tooSmall(pack.length, object);
   checkMagic(pack, PACK_MAGIC, object);
   const start = footerStart(pack.subarray(pack.length - TRAILER_BYTES), pack.length, object);
@@ -260,7 +265,7 @@ export function footerStart(trailer: Uint8Array, sizeBytes: number, object: stri
 }
 
 /** The entries in `tail`, the end of a pack from `start` (as `footerStart` gives it) on. */
-export function readFooter(tail: Uint8Array, start: number, object: string): PackEntry[] {
+export function readFooter(tail: Uint8Array<ArrayBuffer>, start: number, object: string): EntryList {
   const trailer = tail.length - TRAILER_BYTES;
   const footer = tail.subarray(0, trailer);
   const view = new DataView(tail.buffer, tail.byteOffset, tail.byteLength);
@@ -271,12 +276,10 @@ export function readFooter(tail: Uint8Array, start: number, object: string): Pac
   ) {
     throw damaged(object, "checksum of the footer differs");
   }
-  const entries: PackEntry[] = [];
-  for (let at = 0; at < trailer; at += ENTRY_BYTES) {
-    const entry = readEntry(view, at);
+  const entries = new EntryList(footer);
+  for (const entry of entries) {
     const problem = entryProblem(entry, start);
     if (problem !== null) throw damaged(object, `entry ${idToText(entry.id)}: ${problem}`);
-    entries.push(entry);
   }
   return entries;
 }

@@ -12,9 +12,10 @@ import type { Codec } from "./codec.ts";
 import { idToText, packKey } from "./ids.ts";
 import type { IndexedPack } from "./index_format.ts";
 import {
+  type Entries,
   ENTRY_BYTES,
+  type EntryList,
   footerStart,
-  type PackEntry,
   readFooter,
   readPackEntries,
   TRAILER_BYTES,
@@ -56,7 +57,7 @@ export async function fetchFooter(
   pack: IndexedPack,
   expected: number,
   { store, signal }: Pick<PackReadOptions, "store" | "signal">,
-): Promise<PackEntry[]> {
+): Promise<EntryList> {
   const key = packKey(pack.name);
   const tailOf = async (length: number) => {
     const start = Math.max(0, pack.sizeBytes - length);
@@ -79,11 +80,13 @@ export async function fetchFooter(
  * Null when the footer lists every chunk that the indexes expect of the pack, where they expect it. It may list more:
  * indexes that were merged name a chunk once, whichever packs hold it.
  */
-export function footerMismatch(indexed: readonly PackEntry[], footer: readonly PackEntry[]): string | null {
-  const byOffset = new Map(footer.map((entry) => [entry.offset, entry]));
+export function footerMismatch(indexed: Entries, footer: EntryList): string | null {
+  const places = new Map<number, number>();
+  let next = 0;
+  for (const { offset } of footer) places.set(offset, next++);
   for (const entry of indexed) {
-    const listed = byOffset.get(entry.offset);
-    const same = listed !== undefined && listed.storedLength === entry.storedLength &&
+    const listed = footer.at(places.get(entry.offset) ?? Infinity);
+    const same = listed !== null && listed.storedLength === entry.storedLength &&
       listed.length === entry.length && listed.flags === entry.flags &&
       listed.id.every((byte, i) => byte === entry.id[i]);
     if (!same) return `its footer does not list chunk ${idToText(entry.id)} where the index has it`;
@@ -102,7 +105,7 @@ export interface PackReading {
 /** Reads a whole pack and proves every chunk that the indexes expect of it. */
 export async function readWholePack(
   pack: IndexedPack,
-  indexed: readonly PackEntry[],
+  indexed: Entries,
   options: PackReadOptions,
 ): Promise<PackReading> {
   const key = packKey(pack.name);
@@ -110,7 +113,7 @@ export async function readWholePack(
   try {
     bytes = (await options.store.get(key, { signal: options.signal })).body;
   } catch (error) {
-    return { problem: packProblemOf(error), lost: new Set(indexed.map(({ id }) => idToText(id))), bytes: 0 };
+    return { problem: packProblemOf(error), lost: new Set(idsOf(indexed)), bytes: 0 };
   }
   options.onFetched?.(bytes.length);
   let problem: ObjectProblem | null = null;
@@ -122,11 +125,19 @@ export async function readWholePack(
   } catch (error) {
     problem = packProblemOf(error);
   }
-  const chunks = indexed.map((entry) => ({ ...entry, id: idToText(entry.id) }));
-  const lost = await lostIn(pack.name, { bytes, start: 0, chunks }, options, () => {});
+  const lost = await lostIn(pack.name, { bytes, start: 0, chunks: chunksOf(indexed) }, options, () => {});
   const first = lost.entries().next();
   if (problem === null && !first.done) problem = { problem: "damaged", detail: first.value[1].detail };
   return { problem, lost: new Set(lost.keys()), bytes: bytes.length };
+}
+
+export function* idsOf(entries: Entries): Generator<string> {
+  for (const { id } of entries) yield idToText(id);
+}
+
+/** One at a time: of a pack of small chunks all of them would take more memory than its bytes do. */
+function* chunksOf(entries: Entries): Generator<PieceChunk> {
+  for (const entry of entries) yield { ...entry, id: idToText(entry.id) };
 }
 
 export interface LostChunk extends ObjectProblem {
@@ -167,11 +178,13 @@ async function fetchRange(
   return await lostIn(pack.name, { bytes: body, start, chunks }, options, options.deliver);
 }
 
+type PieceChunk = Omit<StoredChunk, "pack"> & { readonly storedLength: number };
+
 /** Bytes that begin at offset `start` of their pack, and the chunks that are in them. */
 interface PackPiece {
   readonly bytes: Uint8Array<ArrayBuffer>;
   readonly start: number;
-  readonly chunks: readonly (Omit<StoredChunk, "pack"> & { readonly storedLength: number })[];
+  readonly chunks: Iterable<PieceChunk>;
 }
 
 /** Proves the chunks of a piece of pack `name`. */

@@ -5,7 +5,7 @@
 
 import { assert } from "../platform/assert.ts";
 import type { IndexedPack } from "./index_format.ts";
-import { ENTRY_BYTES, type PackEntry, readEntry, writeEntry } from "./pack.ts";
+import { ENTRY_BYTES, EntryList, type PackEntry, readEntry, writeEntry } from "./pack.ts";
 
 export class PackContents {
   #records = new Uint8Array(1024 * ENTRY_BYTES);
@@ -48,16 +48,19 @@ export class PackContents {
   }
 
   /** What the indexes list of the pack, by offset; empty when they do not know it. */
-  entriesOf(name: string): PackEntry[] {
+  entriesOf(name: string): EntryList {
     const number = this.#numbers.get(name);
-    if (number === undefined) return [];
+    if (number === undefined) return new EntryList();
     const { starts, order } = this.#sorted ?? this.#sort();
-    const entries: PackEntry[] = [];
-    for (let i = starts[number] ?? 0; i < (starts[number + 1] ?? 0); i++) {
-      const entry = readEntry(this.#view, (order[i] ?? 0) * ENTRY_BYTES);
-      entries.push({ ...entry, id: entry.id.slice() }); // a copy: the records move when they grow
+    const places = order.slice(starts[number], starts[number + 1]);
+    const offsetAt = (place: number) => readEntry(this.#view, place * ENTRY_BYTES).offset;
+    places.sort((a, b) => offsetAt(a) - offsetAt(b));
+    const bytes = new Uint8Array(places.length * ENTRY_BYTES);
+    for (const [i, place] of places.entries()) {
+      const at = place * ENTRY_BYTES;
+      bytes.set(this.#records.subarray(at, at + ENTRY_BYTES), i * ENTRY_BYTES);
     }
-    return entries.sort((a, b) => a.offset - b.offset);
+    return new EntryList(bytes);
   }
 
   #sort(): { readonly starts: Uint32Array; readonly order: Uint32Array } {

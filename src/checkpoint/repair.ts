@@ -22,7 +22,7 @@ import {
   type RecoveredPack,
   type RecoveryOptions,
 } from "./index_recovery.ts";
-import { FLAG_META, type PackEntry } from "./pack.ts";
+import { EntryList, FLAG_META, type PackEntry } from "./pack.ts";
 import { eachInParallel, fetchLeniently, type ObjectProblem, readWholePack } from "./pack_check.ts";
 import { PackSender, type SentPack } from "./pack_sender.ts";
 import { Pacer } from "./pacer.ts";
@@ -157,7 +157,9 @@ class Repair {
 
   #add({ pack, entries }: RecoveredPack): RecoveredPack {
     const number = this.#table.addPack(pack);
-    return { pack, entries: entries.filter((entry) => this.#table.add(entry, number)) };
+    const added = new EntryList();
+    for (const entry of entries) if (this.#table.add(entry, number)) added.push(entry);
+    return { pack, entries: added };
   }
 
   async #unknownPacks(read: ReadIndexes, sizes: ReadonlyMap<string, number>): Promise<RecoveredPack[]> {

@@ -12,7 +12,7 @@ import { planFetch } from "./chunk_fetcher.ts";
 import { ChunkTable } from "./chunk_table.ts";
 import { type Codec, loadCodec } from "./codec.ts";
 import { findCheckpoint, readHead } from "./head.ts";
-import { idFromText, idToText, packKey, PACKS_PREFIX } from "./ids.ts";
+import { idFromText, packKey, PACKS_PREFIX } from "./ids.ts";
 import { decodeIndex, type IndexedPack } from "./index_format.ts";
 import { fetchIndex, type IndexRef } from "./index_store.ts";
 import { type LenientEntry, type LenientManifest, openLeniently } from "./lenient_manifest.ts";
@@ -21,6 +21,7 @@ import {
   fetchFooter,
   fetchLeniently,
   footerMismatch,
+  idsOf,
   type ObjectProblem,
   packProblemOf,
   problemOf,
@@ -238,7 +239,7 @@ class Verification {
   #loseWholePacks(packs: readonly IndexedPack[]): void {
     for (const { name } of packs) {
       if (!this.#findings.has(packKey(name))) continue;
-      this.#lose(name, this.#contents.entriesOf(name).map(({ id }) => idToText(id)));
+      this.#lose(name, idsOf(this.#contents.entriesOf(name)));
     }
   }
 

@@ -158,11 +158,11 @@ Deno.test("of a list of files with a lost piece, salvage brings what the other p
 });
 
 /** Packs with pieces of manifests. */
-async function metaPacks(objects: ReadonlyMap<string, Uint8Array>): Promise<string[]> {
+async function metaPacks(objects: ReadonlyMap<string, Uint8Array<ArrayBuffer>>): Promise<string[]> {
   const { FLAG_META, readPackEntries } = await import("../../src/checkpoint/pack.ts");
   return [...objects].flatMap(([key, body]) =>
     key.startsWith("checkpoints/packs/") &&
-      readPackEntries(body, key).some(({ flags }) => (flags & FLAG_META) !== 0)
+      [...readPackEntries(body, key)].some(({ flags }) => (flags & FLAG_META) !== 0)
       ? [key]
       : []
   );

@@ -32,7 +32,7 @@ function packsOf(objects: Objects, kind: "manifest" | "content"): string[] {
   return [...objects]
     .filter(([key, body]) =>
       key.startsWith("checkpoints/packs/") &&
-      readPackEntries(body, key).some(({ flags }) => (flags & FLAG_META) !== 0) === (kind === "manifest")
+      [...readPackEntries(body, key)].some(({ flags }) => (flags & FLAG_META) !== 0) === (kind === "manifest")
     )
     .sort(([, a], [, b]) => b.length - a.length)
     .map(([key]) => key);

@@ -138,7 +138,7 @@ Deno.test("encrypted pack is as the format says: every blob is sealed for its ow
   const plain = [bytes(300), bytes(20), bytes(1)];
   for (const content of plain) builder.add(cipher.chunkId(content), content, content.length, 0);
   const { bytes: pack } = builder.finish();
-  const entries = readPackEntries(pack, "pack");
+  const entries = [...readPackEntries(pack, "pack")];
   assert.equal(entries.length, 3);
   for (const [i, { id, offset, storedLength, length, flags }] of entries.entries()) {
     const content = plain[i] ?? new Uint8Array();

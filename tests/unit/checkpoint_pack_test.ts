@@ -21,7 +21,7 @@ function packOf(contents: readonly Uint8Array[], flags = 0) {
 Deno.test("pack gives back every blob by its footer", () => {
   fc.assert(fc.property(blobs, (contents) => {
     const { bytes } = packOf(contents, FLAG_META);
-    const entries = readPackEntries(bytes, "pack");
+    const entries = [...readPackEntries(bytes, "pack")];
     assert.equal(entries.length, contents.length);
     entries.forEach((entry, i) => {
       const blob = bytes.subarray(
@@ -42,7 +42,7 @@ Deno.test("pack reader refuses a damaged footer and never gives a wrong one", ()
   fc.assert(fc.property(damagedCopies(bytes), (copy) => {
     refuses(() => {
       // Damage among the blobs is found when a blob is read: the footer still says the same.
-      const read = readPackEntries(copy, "pack").map((entry) => ({
+      const read = [...readPackEntries(copy, "pack")].map((entry) => ({
         ...entry,
         id: idToText(entry.id),
       }));
