@@ -1,5 +1,5 @@
 /**
- * `deno task compile [--output path]`: main.ts, the archiver, the guard, the follower and every Worker bundled to dist/, then one binary from these bundles.
+ * `deno task compile [--output path]`: main.ts, the archiver, the guard, the follower, `restore --to` and every Worker bundled to dist/, then one binary from these bundles.
  * Bundled first because `deno compile` embeds every package of the lockfile, reachable or not, in each process's memory.
  * The libsql add-on goes in compressed, behind a loader that unpacks it at first use: most processes never need it.
  *
@@ -180,8 +180,8 @@ async function writeAddon(): Promise<void> {
 }
 
 /**
- * What begins. An archiver starts often, and the whole program takes 40 ms to read; a guard and a follower stay as long as the
- * manager, and would hold it in memory.
+ * What begins. An archiver starts often, and the whole program takes 40 ms to read, as long as a small restore; a guard and a
+ * follower stay as long as the manager, and would hold it in memory.
  */
 const ENTRY = `if (Deno.args[0] === "__archive") {
   const { archiverMain } = await import("./archiver.js");
@@ -194,6 +194,11 @@ if (Deno.args[0] === "__guard" && Deno.args[1] !== undefined) {
 if (Deno.args[0] === "__follow") {
   const { followerMain } = await import("./follower.js");
   Deno.exit(await followerMain());
+}
+if (Deno.args[0] === "restore" && Deno.args.some((arg) => /^--to(=|$)/.test(arg))) {
+  const { restoreToMain } = await import("./restore_to.js");
+  const code = await restoreToMain(Deno.args);
+  if (code !== null) Deno.exit(code);
 }
 await import("./program.js");
 `;
@@ -259,12 +264,14 @@ const bundles = [
   `${dist}/archiver.js`,
   `${dist}/guard.js`,
   `${dist}/follower.js`,
+  `${dist}/restore_to.js`,
   ...workers.map((path) => `${dist}/${path}.js`),
 ];
 await bundle(values.main, `${dist}/program.js`);
 await bundle(`${root}src/checkpoint/archiver.ts`, `${dist}/archiver.js`);
 await bundle(`${root}src/supervisor/guard.ts`, `${dist}/guard.js`);
 await bundle(`${root}src/database/follow_child.ts`, `${dist}/follower.js`);
+await bundle(`${root}src/cli/restore_to.ts`, `${dist}/restore_to.js`);
 await Deno.writeTextFile(`${dist}/main.js`, ENTRY);
 for (const path of workers) await bundle(`${root}${path}.ts`, `${dist}/${path}.js`);
 for (const path of assets) {

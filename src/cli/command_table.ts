@@ -3,68 +3,25 @@
  * command's code is imported only when it runs, so that short ones start fast.
  */
 
-import type { CommandAction } from "./context.ts";
-
-export interface OptionSpec {
-  /** As commander reads it: `--files <path>`, `--json`, `--no-lease-wait`. */
-  readonly flags: string;
-  readonly text: string;
-  readonly repeatable?: true;
-  readonly choices?: readonly string[];
-}
-
-export interface CommandSpec {
-  /** `status`, `checkpoint create`. */
-  readonly name: string;
-  readonly text: string;
-  /** As commander reads it: `[id]`, `<command...>`. */
-  readonly arguments?: string;
-  readonly options: readonly OptionSpec[];
-  /** What follows the program's name in examples of the help. */
-  readonly examples?: readonly string[];
-  /** The first argument ends the options: what follows is another program's. */
-  readonly passThrough?: true;
-  readonly hidden?: true;
-  readonly load: () => Promise<CommandAction>;
-}
-
-/** Commands that only group others, and what a group alone means. */
-export const GROUPS: Readonly<Record<string, { readonly text: string; readonly standard: string }>> = {
-  checkpoint: { text: "make, list, verify and delete checkpoints", standard: "list" },
-  lease: { text: "show, release or take the lease", standard: "show" },
-  config: { text: "check, show and send configurations", standard: "show" },
-  storage: { text: "check and repair what is in the store, change its key", standard: "check" },
-  db: { text: "replicated databases: list, restore, sync", standard: "list" },
-};
-
-const JSON_OUTPUT: OptionSpec = { flags: "--json", text: "print JSON" };
-const QUIET: OptionSpec = { flags: "-q, --quiet", text: "no talk on standard error but errors" };
-const YES: OptionSpec = { flags: "-y, --yes", text: "do not ask" };
-const DATA_DIR: OptionSpec = { flags: "--data-dir <dir>", text: "data folder of the manager" };
-const CONFIG: OptionSpec = { flags: "--config <file>", text: "configuration file" };
-
-/** How a running manager is found. */
-const CLIENT: readonly OptionSpec[] = [
+import {
+  ALONE,
+  CLIENT,
+  type CommandSpec,
+  CONFIG,
   DATA_DIR,
-  { flags: "--url <url>", text: "the manager's address, instead of its unix socket" },
-  { flags: "--token-file <file>", text: "bearer token for --url (else STATE_MANAGER_TOKEN)" },
   JSON_OUTPUT,
+  type OptionSpec,
   QUIET,
-];
+  STORE,
+  STORE_ALONE,
+  YES,
+} from "./command_options.ts";
+import { restoreCommand } from "./restore_command.ts";
 
 const WAIT: OptionSpec = {
   flags: "--wait <duration>",
   text: "longest wait for the end (default: the process's timeout_stop)",
 };
-
-const STORE: readonly OptionSpec[] = [
-  { flags: "--directory <dir>", text: "a folder as the store" },
-  { flags: "--bucket <name>", text: "bucket of an S3-compatible store" },
-  { flags: "--endpoint <url>", text: "its endpoint" },
-  { flags: "--region <name>", text: "its region" },
-  { flags: "--prefix <prefix>", text: "everything is under this prefix" },
-  { flags: "--encryption-key-file <file>", text: "key or passphrase of an encrypted repository" },
-];
 
 const SERVER: readonly OptionSpec[] = [
   CONFIG,
@@ -85,48 +42,6 @@ const SERVER: readonly OptionSpec[] = [
   { flags: "--timeout-stop <duration>", text: "longest wait for a process to stop" },
   { flags: "--shutdown-budget <duration>", text: "longest time for the whole stop" },
 ];
-
-/** What a restore in place needs to know where no manager runs. */
-const ALONE: readonly OptionSpec[] = [
-  { flags: "--no-lease-wait", text: "with no manager: give up (75) at once when another holds the lease" },
-  {
-    flags: "--on-conflict <what>",
-    text: "with no manager: what wins when local data is of unknown origin",
-    choices: ["refuse", "bucket", "local"],
-  },
-];
-
-const RESTORE: readonly OptionSpec[] = [
-  { flags: "--checkpoint <id>", text: "which checkpoint: id, ordinal (3 or v3) or latest" },
-  { flags: "--at <time>", text: "the newest state not after this time (RFC 3339)" },
-  { flags: "--files <name>", text: "only these files (else all): NAME, or NAME=PATH", repeatable: true },
-  {
-    flags: "--databases <name>",
-    text: "only these databases (else all): NAME, or NAME=PATH",
-    repeatable: true,
-  },
-  {
-    flags: "--path <path>",
-    text: "only this file or folder, relative to its files root; nothing beside it changes",
-    repeatable: true,
-  },
-  { flags: "--consistent", text: "with --at: the databases too as they were at the checkpoint" },
-  {
-    flags: "--to <dir>",
-    text: "into this empty folder, straight from the store; nothing in the store changes",
-  },
-  { flags: "--salvage", text: "with --to: whatever can still be read of a damaged checkpoint" },
-  { flags: "--dry-run", text: "say what would be done" },
-  { flags: "--no-safety", text: "make no safety checkpoint first" },
-  ...ALONE,
-  YES,
-  CONFIG,
-  ...STORE,
-  ...CLIENT,
-];
-
-/** For commands that work straight on the store, manager or not. */
-const STORE_ALONE: readonly OptionSpec[] = [CONFIG, DATA_DIR, ...STORE, JSON_OUTPUT, QUIET];
 
 const VERIFY: readonly OptionSpec[] = [
   {
@@ -405,20 +320,7 @@ export const COMMANDS: readonly CommandSpec[] = [
     examples: ["checkpoint prune --dry-run"],
     load: async () => (await import("./checkpoint_prune.ts")).pruneCheckpoints,
   },
-  {
-    name: "restore",
-    text: "bring back an earlier state",
-    arguments: "[checkpoint]",
-    options: RESTORE,
-    examples: [
-      "restore v3",
-      "restore v3 --config /etc/state-manager.json --data-dir /var/lib/state-manager",
-      "restore latest --to /tmp/rescued --bucket b --endpoint https://s3.example.com",
-      "restore v3 --path notes/2026 --files data",
-      "restore v3 --to /tmp/rescued --path notes/2026",
-    ],
-    load: async () => (await import("./restore.ts")).restore,
-  },
+  restoreCommand(async () => (await import("./restore.ts")).restore),
   {
     name: "db list",
     text: "list the databases, and how far each is in the bucket (with no manager: what the store has)",

@@ -1,7 +1,7 @@
-/** The parser, made from the command table by commander. */
+/** The parser, made from a command table by commander. */
 
 import { Command, CommanderError, Option } from "commander";
-import { COMMANDS, type CommandSpec, GROUPS, type OptionSpec } from "./command_table.ts";
+import { type CommandSpec, GROUPS, type OptionSpec } from "./command_options.ts";
 import { type Context, type ExitCode, Options } from "./context.ts";
 import { versionText } from "./version.ts";
 
@@ -13,10 +13,14 @@ Exit codes: 0 ok · 1 failure · 2 partial · 64 usage · 65 data damaged · 69 
 /** Wrong usage (sysexits.h). */
 const USAGE = 64;
 
-/** Runs the command that `argv` names. Errors of the command pass through; those of usage are told here. */
-export async function runProgram(argv: readonly string[], context: Context): Promise<ExitCode> {
+/** Runs the command of `commands` that `argv` names. Errors of the command pass through; those of usage are told here. */
+export async function runProgram(
+  argv: readonly string[],
+  context: Context,
+  commands: readonly CommandSpec[],
+): Promise<ExitCode> {
   let exitCode: ExitCode = 0;
-  const program = buildProgram(context, (code) => exitCode = code);
+  const program = buildProgram(context, commands, (code) => exitCode = code);
   try {
     await program.parseAsync(withStandards(argv), { from: "user" });
     return exitCode;
@@ -40,7 +44,11 @@ export function withStandards(argv: readonly string[]): string[] {
   return [...argv];
 }
 
-function buildProgram(context: Context, onExit: (code: ExitCode) => void): Command {
+function buildProgram(
+  context: Context,
+  commands: readonly CommandSpec[],
+  onExit: (code: ExitCode) => void,
+): Command {
   const program = new Command("state-manager")
     .description("The init for stateful programs in disposable containers. Alone it starts the manager.")
     .version(versionText(), "-V, --version", "print the version")
@@ -53,7 +61,7 @@ function buildProgram(context: Context, onExit: (code: ExitCode) => void): Comma
   };
   prepare(program, context).enablePositionalOptions();
   const groups = new Map<string, Command>();
-  for (const spec of COMMANDS) {
+  for (const spec of commands) {
     const [first = "", second] = spec.name.split(" ");
     const parent = second === undefined ? program : groups.get(first) ?? addGroup(program, first, context);
     if (second !== undefined) groups.set(first, parent);

@@ -1,12 +1,10 @@
 /** `state-manager restore`: in place, or with `--to` straight from the store into a new folder. */
 
-import { parseCheckpointReference, parseInnerPath } from "../checkpoint/mod.ts";
-import { parseTime } from "../server/mod.ts";
+import { parseInnerPath } from "../checkpoint/mod.ts";
 import { type Context, type ExitCode, type Options, usageError } from "./context.ts";
 import { namedPath } from "./flags.ts";
 import { restoreInPlace } from "./restore_in_place.ts";
-
-export type Target = { readonly checkpoint: string } | { readonly at: string; readonly atMs: number };
+import { type Target, targetOf } from "./restore_target.ts";
 
 export async function restore(
   context: Context,
@@ -25,34 +23,6 @@ export async function restore(
     return await restoreOffline(context, options, target, to);
   }
   return await inPlace(context, options, target);
-}
-
-/** Exactly one of the argument, `--checkpoint` and `--at`. */
-function targetOf(options: Options, [argument]: readonly string[]): Target {
-  const given = [argument, options.text("checkpoint")].filter((text) => text !== undefined);
-  const at = options.text("at");
-  // Into a folder of its own nothing can be overwritten: the newest is what is meant.
-  if (given.length === 0 && at === undefined && options.text("to") !== undefined) {
-    return { checkpoint: "latest" };
-  }
-  if (given.length + (at === undefined ? 0 : 1) !== 1) {
-    throw usageError(
-      "restore: say which state, once",
-      "state-manager restore v3, or --at 2026-01-31T12:00:00Z",
-    );
-  }
-  if (at !== undefined) {
-    const atMs = parseTime(at);
-    if (atMs === null) {
-      throw usageError("read --at: want a time as in RFC 3339, with its zone: 2026-01-31T12:00:00Z");
-    }
-    return { at, atMs };
-  }
-  const checkpoint = parseCheckpointReference(given[0] ?? "");
-  if (checkpoint === null) {
-    throw usageError("read the checkpoint: want an id, an ordinal (3 or v3) or latest");
-  }
-  return { checkpoint };
 }
 
 async function inPlace(context: Context, options: Options, target: Target): Promise<ExitCode> {

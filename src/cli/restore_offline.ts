@@ -13,7 +13,7 @@ import type { JsonObject } from "./client.ts";
 import { type Context, type ExitCode, type Options, say, usageError } from "./context.ts";
 import { openRepositoryOffline } from "./offline.ts";
 import { progressEvent, showProgress } from "./progress.ts";
-import type { Target } from "./restore.ts";
+import type { Target } from "./restore_target.ts";
 import { fetchText, planText } from "./restore_plan.ts";
 import { size } from "./text.ts";
 

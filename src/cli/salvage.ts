@@ -3,7 +3,7 @@
 import { salvageTo } from "../checkpoint/mod.ts";
 import { checkpointView, totalsView } from "../server/mod.ts";
 import { type Context, type ExitCode, type Options, say } from "./context.ts";
-import type { Target } from "./restore.ts";
+import type { Target } from "./restore_target.ts";
 import { openSource } from "./restore_offline.ts";
 import { count, printable, size } from "./text.ts";
 

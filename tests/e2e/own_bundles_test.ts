@@ -1,4 +1,4 @@
-/** Children that have a bundle of their own in the binary (tools/compile.ts): each is the program that it belongs to. */
+/** What has a bundle of its own in the binary (tools/compile.ts): each is the program that it belongs to. */
 
 import assert from "node:assert/strict";
 import { runProgram, scratchFolder } from "../support/manager_process.ts";
@@ -12,5 +12,25 @@ Deno.test("children say the build of their program, and end when nobody talks to
     const [hello = ""] = stdout.split("\n");
     assert.equal(JSON.parse(hello).type, "hello", args[0]);
     assert.equal(JSON.parse(hello).build, build, args[0]);
+  }
+});
+
+Deno.test("restore --to is itself in its own bundle, and every other restore is the whole program's", async () => {
+  using scratch = scratchFolder();
+  const store = ["--directory", `${scratch.path}/none`];
+  const help = await runProgram(["restore", "--help"]);
+  assert.deepEqual(await runProgram(["restore", "--to", "x", "--help"]), help);
+  const cases: [string[], number, RegExp][] = [
+    [["--to", `${scratch.path}/to`, ...store], 65, /no repo\.json there/],
+    [[`--to=${scratch.path}/to`, "v1", ...store], 65, /no repo\.json there/],
+    [["--to", `${scratch.path}/to`, "--no-such-option"], 64, /unknown option/],
+    [["--to", `${scratch.path}/to`, "--at", "yesterday"], 64, /RFC 3339/],
+    [["v1", "--to", `${scratch.path}/to`, "--salvage", ...store], 65, /no repo\.json there/],
+    [["v1", "--path", "--to", "--url", "nonsense", "--yes"], 64, /read --url/],
+  ];
+  for (const [args, wanted, text] of cases) {
+    const { code, stdout, stderr } = await runProgram(["restore", ...args]);
+    assert.match(stderr, text, args.join(" "));
+    assert.deepEqual([code, stdout], [wanted, ""], args.join(" "));
   }
 });

@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
-import { COMMANDS, GROUPS } from "../../src/cli/command_table.ts";
+import { GROUPS } from "../../src/cli/command_options.ts";
+import { COMMANDS } from "../../src/cli/command_table.ts";
 import { Options } from "../../src/cli/context.ts";
 import { configFlags, namedPath } from "../../src/cli/flags.ts";
 import { withStandards } from "../../src/cli/program.ts";
