@@ -18,6 +18,8 @@ import {
  */
 const PART_PIECES = 500;
 const PART_BYTES = 64 * 1024;
+/** As it is, so much fits behind what may be in the queue before a program is asked to wait, of both of its streams. */
+const PLAIN_BYTES = 256 * 1024;
 
 export interface Sinks {
   readonly output: () => OutputSink;
@@ -47,7 +49,9 @@ export function passThrough(
     };
     const key = `${name} ${batch.stream}`;
     const before = unfinished.get(key);
-    const isSmall = format === "plain" || (batch.count <= PART_PIECES && batch.bytes.length <= PART_BYTES);
+    const isSmall = format === "plain"
+      ? batch.bytes.length <= PLAIN_BYTES
+      : batch.count <= PART_PIECES && batch.bytes.length <= PART_BYTES;
     if (before === undefined && isSmall) {
       write(numbered);
       return sink.room();

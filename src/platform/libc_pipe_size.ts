@@ -5,7 +5,7 @@
 
 const F_SETPIPE_SZ = 1031;
 /** All pipes of a user without privileges may have 64 MiB, and what is beyond gets a page each: nobody takes much of that. */
-export const LARGE_PIPE_BYTES = 256 * 1024;
+export const LARGE_PIPE_BYTES = 512 * 1024;
 /** Reading ends do not keep a pipe from its end, and this opening of one waits for nobody. */
 const O_RDONLY_NOCTTY_NONBLOCK_CLOEXEC = 0o400 | 0o4000 | 0o2000000;
 

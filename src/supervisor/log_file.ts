@@ -38,9 +38,9 @@ export type LogLimits = Pick<LogFileOptions, "maxSizeBytes" | "maxFiles" | "poli
  * What waits for the disk: half a second of a very talkative program, little enough for a hundred of them. Where a program
  * waits there is room for a read of each of its streams beyond what it may have before it is asked to.
  */
-const QUEUE_LIMIT_BYTES = 5 << 18;
+const QUEUE_LIMIT_BYTES = 9 << 18;
 /** Joined into one write: a call on another thread costs as much as copying this. */
-const WRITE_BYTES = 256 * 1024;
+const WRITE_BYTES = 512 * 1024;
 /** From here on a program that can wait is asked to: one write is under way, and another one ready. */
 const WAIT_FROM_BYTES = 2 * WRITE_BYTES;
 const GO_ON_BYTES = WRITE_BYTES;

@@ -2,13 +2,15 @@
 
 import assert from "node:assert/strict";
 import { passThrough } from "../../src/cli/pass_through.ts";
+import { LARGE_PIPE_BYTES } from "../../src/platform/libc_pipe_size.ts";
 import { boundedOutput, type OutputSink } from "../../src/platform/standard_output.ts";
 import { linesOf, type LogFormat, partsOf } from "../../src/supervisor/mod.ts";
+import { LINE_LIMIT_BYTES } from "../../src/supervisor/lines.ts";
 import { batchOf } from "../support/process_logs.ts";
 import { randomOf } from "../support/seeded_random.ts";
 
-/** As much as one read brings, in the shortest lines but the empty ones: as JSON fifty times as long. */
-const LINES = 128 * 1024;
+/** As much as one read brings at most, in the shortest lines but the empty ones: as JSON fifty times as long. */
+const LINES = (LARGE_PIPE_BYTES + LINE_LIMIT_BYTES) / 2;
 const GUSH = "y\n".repeat(LINES);
 
 /** A reader that takes `perTurn` bytes a turn. */
