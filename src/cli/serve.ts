@@ -81,7 +81,8 @@ class SignalDesk {
   receive(signal: HandledSignal): void {
     if (signal === "SIGCHLD") return this.onChild();
     if (signal === "SIGQUIT" && this.#manager?.passesOn(signal) === true) return;
-    if (STOP_SIGNALS.includes(signal)) {
+    const stops = STOP_SIGNALS.includes(signal) || this.#manager?.isStoppedBy(signal) === true;
+    if (stops) {
       this.#stopAsked.abort(new StateManagerError("cancelled", `start: ended by ${signal}`));
     }
     if (signal === "SIGUSR1") this.onReopen();
@@ -90,7 +91,7 @@ class SignalDesk {
       this.#early.push(signal);
       return;
     }
-    if (!STOP_SIGNALS.includes(signal)) return this.#manager.forward(signal);
+    if (!stops) return this.#manager.forward(signal);
     const times = this.#manager.requestStop(signal);
     logger.info(
       `${signal}: ${

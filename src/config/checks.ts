@@ -40,6 +40,7 @@ export function checkTogether(parsed: ParsedConfig, config: Config, context: Che
   checkServer(parsed, config, context);
   checkShutdown(parsed, config, context);
   checkGrace(config, context);
+  checkStopSignals(config, context);
   checkEncryption(config, context);
   checkConsistency(config, context);
 }
@@ -283,6 +284,19 @@ function checkServer(parsed: ParsedConfig, { server }: Config, { problems, confi
       detail: `got ${server.listen.hostname}, which others can reach, with no token; ` +
         "wanted server.tokens or STATE_MANAGER_TOKEN, or 127.0.0.1",
     });
+  }
+}
+
+/** One signal cannot both stop the manager and be passed on to a program that goes on. */
+function checkStopSignals({ shutdown: { signals }, processes }: Config, { problems }: CheckContext): void {
+  for (const [name, { forwardSignals }] of Object.entries(processes)) {
+    for (const signal of signals) {
+      if (!Object.hasOwn(forwardSignals, signal)) continue;
+      problems.push({
+        at: ["processes", name, "forward_signals"],
+        detail: `got ${signal}, which stops the manager by shutdown.signals; wanted it in one of them`,
+      });
+    }
   }
 }
 

@@ -136,7 +136,7 @@ function processOf(
       (lone && (!hasCause || parsed.restart === "always")),
     probes,
     timeoutStartMs: timeoutStartOf(parsed.timeout_start, probes),
-    forwardSignals: parsed.forward_signals ?? [],
+    forwardSignals: parsed.forward_signals ?? {},
     reloadSignal: parsed.reload_signal ?? null,
     logs: logsOf(parsed.logs ?? {}),
     interactive: parsed.interactive ?? false,
@@ -297,7 +297,7 @@ function shutdownOf(parsed: ParsedConfig): Config["shutdown"] {
   const budgetMs = parsed.shutdown?.budget ?? Math.min(SHUTDOWN_BUDGET_MS, grantedMs);
   const flushReserveMs = parsed.shutdown?.flush_reserve ??
     Math.min(FLUSH_RESERVE_MS, Math.round(budgetMs / 3));
-  return { budgetMs, flushReserveMs, platformGraceMs };
+  return { budgetMs, flushReserveMs, platformGraceMs, signals: parsed.shutdown?.signals ?? [] };
 }
 
 /** The configuration in force, or everything that is wrong with it. */

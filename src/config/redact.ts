@@ -1,6 +1,7 @@
 /** The configuration in force, in the file's names and units, with every secret as "***". What `GET /config` shows. */
 
 import type { CronSpec } from "../platform/cron.ts";
+import type { ForwardedSignals } from "../platform/signals.ts";
 import { formatDuration } from "./duration.ts";
 import { shownProbes } from "./probes.ts";
 import { formatSize } from "./size.ts";
@@ -71,7 +72,7 @@ function process(config: ProcessConfig): Record<string, unknown> {
     essential: config.essential,
     probes: shownProbes(config.probes, REDACTED),
     timeout_start: config.timeoutStartMs === null ? null : formatDuration(config.timeoutStartMs),
-    forward_signals: config.forwardSignals,
+    forward_signals: forwarded(config.forwardSignals),
     reload_signal: config.reloadSignal,
     logs: logs(config.logs),
     interactive: config.interactive,
@@ -100,14 +101,20 @@ function memoryLimit(limit: ProcessConfig["memoryLimit"]): Record<string, unknow
   return { max: formatSize(maxBytes), warn: formatSize(warnBytes), for: formatDuration(forMs) };
 }
 
-function shutdown(
-  { budgetMs, flushReserveMs, platformGraceMs }: Config["shutdown"],
-): Record<string, unknown> {
+function shutdown(config: Config["shutdown"]): Record<string, unknown> {
+  const { budgetMs, flushReserveMs, platformGraceMs, signals } = config;
   return present({
     budget: formatDuration(budgetMs),
     flush_reserve: formatDuration(flushReserveMs),
     platform_grace: platformGraceMs === null ? null : formatDuration(platformGraceMs),
+    signals: signals.length === 0 ? null : signals,
   });
+}
+
+/** A list where each is passed on as it is. */
+function forwarded(signals: ForwardedSignals): readonly string[] | ForwardedSignals {
+  const isPlain = Object.entries(signals).every(([came, sent]) => came === sent);
+  return isPlain ? Object.keys(signals) : signals;
 }
 
 function schedule(spec: CronSpec | null): Record<string, unknown> | null {

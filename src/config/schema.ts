@@ -20,11 +20,14 @@ import {
   requiredKey,
   scheduleSchema,
   secretSchema,
+  signalChoiceSchema,
   sizeSchema,
   textSchema,
 } from "./schema_values.ts";
 
 const SECOND_MS = 1000;
+/** Signals that other worlds stop a container with: LXC's `lxc.signal.halt`, the web server httpd's STOPSIGNAL. */
+const STOP_CHOICES = ["SIGPWR", "SIGWINCH"] as const;
 const HOUR_MS = 3_600_000;
 const DAY_MS = 24 * HOUR_MS;
 
@@ -426,6 +429,15 @@ export const configSchema = v.strictObject({
         "Platform's grace",
         "How long the platform waits before it kills: a longer budget is warned of. Default: that of the platform where it is known, by its own defaults.",
         durationSchema(SECOND_MS, DAY_MS, "10s"),
+      ),
+      signals: described(
+        "Signals",
+        "Signals that stop the manager besides SIGTERM, SIGINT and SIGQUIT: SIGPWR (LXC), SIGWINCH. Default: none.",
+        listSchema(
+          signalChoiceSchema(STOP_CHOICES, "others stop it anyway, or mean something else to it"),
+          STOP_CHOICES.length,
+          "a list of signals",
+        ),
       ),
     }, "an object"),
   ),

@@ -5,6 +5,7 @@
 
 import * as v from "valibot";
 import { type CronSpec, parseCron } from "../platform/cron.ts";
+import type { ForwardedSignals } from "../platform/signals.ts";
 import { Secret } from "../platform/secret.ts";
 import { formatSize, parseSize } from "./size.ts";
 import { DURATION_PATTERN, formatDuration, parseDuration } from "./duration.ts";
@@ -138,14 +139,19 @@ const SIGNALS = [
 
 type SignalName = (typeof SIGNALS)[number];
 
+/** By name, with or without SIG, in any case. */
+function signalNamed(text: string): SignalName | undefined {
+  const upper = text.toUpperCase();
+  return SIGNALS.find((name) => name === upper || name === `SIG${upper}`);
+}
+
 /** A signal by name, with or without SIG, in any case; some make no sense where they are named. */
 export function signalSchema(what: string, refused: readonly SignalName[]) {
   const wanted = `${what}: a signal's name such as SIGTERM, but none of ${refused.join(", ")}`;
   return v.pipe(
     v.string(wanted),
     v.rawTransform<string, SignalName>(({ dataset, addIssue, NEVER }) => {
-      const upper = dataset.value.toUpperCase();
-      const signal = SIGNALS.find((name) => name === upper || name === `SIG${upper}`);
+      const signal = signalNamed(dataset.value);
       if (signal !== undefined && !refused.includes(signal)) return signal;
       addIssue({ message: wanted });
       return NEVER;
@@ -160,6 +166,42 @@ export function signalChoiceSchema(allowed: readonly SignalName[], why: string) 
     v.string(wanted),
     v.transform((text) => text.toUpperCase().replace(/^(?!SIG)/, "SIG")),
     v.picklist(allowed, wanted),
+  );
+}
+
+const FORWARD_WANTED = "a list of signals, or an object of those that come and of those that it gets";
+/** Nobody can catch these, or they mean something between us and our children. */
+const NEVER_SENT: readonly SignalName[] = ["SIGKILL", "SIGSTOP", "SIGCONT", "SIGCHLD"];
+
+/** Signals that come, each with what is sent for it: as a list the same one, as an object another one. */
+export function forwardSchema(allowed: readonly SignalName[], why: string) {
+  const text = v.string("a signal's name such as SIGHUP");
+  return v.pipe(
+    v.union([listSchema(text, 31, FORWARD_WANTED), v.record(text, text)], FORWARD_WANTED),
+    v.rawTransform<string[] | Record<string, string>, ForwardedSignals>(
+      ({ dataset: { value }, addIssue, NEVER }) => {
+        const isList = Array.isArray(value);
+        const pairs: [SignalName, SignalName][] = [];
+        for (const [key, named] of Object.entries(value)) {
+          const came = signalNamed(isList ? named : key);
+          const sent = signalNamed(named);
+          const item = {
+            type: isList ? "array" : "object",
+            input: value,
+            key,
+            value: named,
+          } as v.IssuePathItem;
+          if (came === undefined || !allowed.includes(came)) {
+            const path = [{ ...item, origin: isList ? "value" : "key" }] as [v.IssuePathItem];
+            addIssue({ message: `one of ${allowed.join(", ")}: ${why}`, input: isList ? named : key, path });
+          } else if (sent === undefined || NEVER_SENT.includes(sent)) {
+            const message = `a signal's name such as SIGUSR1, but none of ${NEVER_SENT.join(", ")}`;
+            addIssue({ message, input: named, path: [{ ...item, origin: "value" }] as [v.IssuePathItem] });
+          } else pairs.push([came, sent]);
+        }
+        return pairs.length < Object.keys(value).length ? NEVER : Object.fromEntries(pairs);
+      },
+    ),
   );
 }
 

@@ -3,6 +3,7 @@
 import type { Secret } from "../platform/secret.ts";
 import type { CronSpec } from "../platform/cron.ts";
 import type { LogLevel } from "../platform/log.ts";
+import type { ForwardedSignals } from "../platform/signals.ts";
 
 export interface Config {
   /** Name of the repository: `name`, else the last part of the prefix, else "default". */
@@ -23,6 +24,8 @@ export interface Config {
     readonly flushReserveMs: number;
     /** What the operator says that the platform grants; null: nothing. */
     readonly platformGraceMs: number | null;
+    /** They stop the manager besides SIGTERM, SIGINT and SIGQUIT. */
+    readonly signals: readonly Deno.Signal[];
   };
   readonly log: { readonly format: "text" | "json" | "auto"; readonly level: LogLevel };
 }
@@ -101,7 +104,7 @@ export interface ProcessConfig {
   readonly probes: ProbesConfig;
   /** Time to become ready; null: no limit. */
   readonly timeoutStartMs: number | null;
-  readonly forwardSignals: readonly Deno.Signal[];
+  readonly forwardSignals: ForwardedSignals;
   readonly reloadSignal: Deno.Signal | null;
   readonly logs: LogsConfig;
   /** It owns our stdin, stdout, stderr and terminal. */

@@ -261,6 +261,11 @@ export class Manager implements Control {
     return this.#stopSignals.length;
   }
 
+  /** One that `shutdown.signals` names. */
+  isStoppedBy(signal: Deno.Signal): boolean {
+    return this.#loaded.config?.shutdown.signals.includes(signal) ?? false;
+  }
+
   /** A signal that stops us unless a program is to have it: true where one is, and got it if it runs. */
   passesOn(signal: Deno.Signal): boolean {
     return this.#state === "running" && (this.#session?.forward(signal) ?? false);

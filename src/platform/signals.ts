@@ -23,6 +23,9 @@ export const PASSABLE = [
   "SIGTSTP",
   "SIGURG",
 ] as const;
+/** By the signal that comes to us: the one that a program gets for it. */
+export type ForwardedSignals = Readonly<Partial<Record<Deno.Signal, Deno.Signal>>>;
+
 /** Taken and told to the handler. Of TSTP nothing comes but that: a ctrl-Z must not stop the supervisor of all. */
 const HANDLED = ["SIGINT", "SIGTERM", "SIGCHLD", ...PASSABLE] as const;
 /** Taken so that they do nothing: a background write to the tty must not stop the supervisor of all. */

@@ -263,8 +263,10 @@ export class Supervisor {
 
   /** Passes a signal on to the leaders that want it (`forwardSignals`); false where it is for none, running or not. */
   forward(signal: Deno.Signal): boolean {
-    const takers = [...this.#runners.values()].filter(({ spec }) => spec.forwardSignals.includes(signal));
-    for (const runner of takers) runner.forward(signal);
+    const takers = [...this.#runners.values()].filter(({ spec }) =>
+      Object.hasOwn(spec.forwardSignals, signal)
+    );
+    for (const runner of takers) runner.forward(runner.spec.forwardSignals[signal] ?? signal);
     return takers.length > 0;
   }
 

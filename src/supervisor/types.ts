@@ -4,6 +4,7 @@ import type { StateManagerError } from "../platform/errors.ts";
 import type { OutputBatch } from "./lines.ts";
 import type { InheritedFolder } from "./inherited.ts";
 import type { CronSpec } from "../platform/cron.ts";
+import type { ForwardedSignals } from "../platform/signals.ts";
 import type { MemoryLimit } from "./memory_rules.ts";
 import type { ProcessProbes } from "./probe_types.ts";
 
@@ -84,7 +85,7 @@ export interface ProcessSpec {
   /** Memory of all its members; null: no limit. */
   readonly memoryLimit: MemoryLimit | null;
   /** Signals that the manager passes on to this process when it gets them. */
-  readonly forwardSignals: readonly Deno.Signal[];
+  readonly forwardSignals: ForwardedSignals;
   /** Makes it read its own configuration again; null: it has no such signal. */
   readonly reloadSignal: Deno.Signal | null;
   /** "pipe": captured by line into the ring and passed on. "inherit": the child owns our stdin, stdout and

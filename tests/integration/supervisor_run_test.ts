@@ -154,7 +154,7 @@ Deno.test("Supervisor gives the process its environment and nothing of ours", as
 Deno.test("Supervisor forwards only the signals that a process wants", async () => {
   const script = (name: string) => `trap 'echo ${name}' USR1; echo up; while :; do sleep 0.02; done`;
   await using app = new Supervised(
-    shellSpec("wants", script("got it"), { forwardSignals: ["SIGUSR1"] }),
+    shellSpec("wants", script("got it"), { forwardSignals: { SIGUSR1: "SIGUSR1" } }),
     shellSpec("refuses", script("got it")),
   );
   await app.start().untilLine("wants", "up");

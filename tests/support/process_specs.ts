@@ -31,7 +31,7 @@ export function processSpec(change: Partial<ProcessSpec> = {}): ProcessSpec {
     schedule: null,
     watch: null,
     memoryLimit: null,
-    forwardSignals: [],
+    forwardSignals: {},
     reloadSignal: null,
     stdio: "pipe",
     ...change,

@@ -90,7 +90,8 @@ Deno.test("second interactive process, and a log or a log probe of one, are refu
 
 Deno.test("signals that the manager cannot take, or that mean itself, are refused to be passed on, with those that can be", async () => {
   const { config } = await app({ forward_signals: ["quit", "SIGWINCH"] });
-  assert.deepEqual(config?.processes["app"]?.forwardSignals, ["SIGQUIT", "SIGWINCH"]);
+  const same = { SIGQUIT: "SIGQUIT", SIGWINCH: "SIGWINCH" };
+  assert.deepEqual(config?.processes["app"]?.forwardSignals, same);
   for (const signal of ["SIGTERM", "SIGSEGV", "SIGKILL", "SIGXCPU", "NONE"]) {
     assert.match(
       await problemAt("forward_signals/0", { forward_signals: [signal] }),
@@ -98,4 +99,52 @@ Deno.test("signals that the manager cannot take, or that mean itself, are refuse
       signal,
     );
   }
+});
+
+Deno.test("signals that a program gets as another one are named by an object, and shown as they were given", async () => {
+  const given = await app({ forward_signals: { hup: "usr1", SIGPWR: "SIGTERM" } });
+  const forwarded = { SIGHUP: "SIGUSR1", SIGPWR: "SIGTERM" };
+  assert.deepEqual(given.config?.processes["app"]?.forwardSignals, forwarded);
+  const shown = (loaded: typeof given) =>
+    (loaded.redacted() as { processes: { app: Record<string, unknown> } }).processes.app["forward_signals"];
+  assert.deepEqual(shown(given), forwarded);
+  assert.deepEqual(shown(await app({ forward_signals: { USR1: "USR1" } })), ["SIGUSR1"]);
+  for (
+    const wrong of [
+      { SIGTERM: "SIGUSR1" },
+      { SIGHUP: "SIGKILL" },
+      { SIGHUP: "SIGSTOP" },
+      { SIGHUP: 1 },
+      "SIGHUP",
+    ]
+  ) {
+    await assert.rejects(app({ forward_signals: wrong }), JSON.stringify(wrong));
+  }
+  const key = await problemAt("forward_signals/SIGTERM", { forward_signals: { SIGTERM: "SIGUSR1" } });
+  assert.match(key, /name that is not allowed.*one of SIGHUP/);
+  const value = await problemAt("forward_signals/SIGHUP", { forward_signals: { SIGHUP: "SIGKILL" } });
+  assert.match(value, /got "SIGKILL", wanted a signal's name such as SIGUSR1, but none of SIGKILL/);
+});
+
+Deno.test("signals that stop the manager are those that nothing else is meant by, and are not passed on as well", async () => {
+  const loadWith = (signals: unknown, forward_signals: unknown = []) =>
+    load({
+      file: {
+        ...FOLDER_STORE,
+        shutdown: { signals },
+        processes: { app: { command: ["app"], forward_signals } },
+      },
+    });
+  const loaded = await loadWith(["pwr", "SIGWINCH"], ["SIGHUP"]);
+  assert.deepEqual(loaded.config?.shutdown.signals, ["SIGPWR", "SIGWINCH"]);
+  const shown = loaded.redacted()?.["shutdown"] as Record<string, unknown>;
+  assert.deepEqual(shown["signals"], ["SIGPWR", "SIGWINCH"]);
+  for (const signal of ["SIGHUP", "SIGUSR1", "SIGTERM", "SIGKILL"]) {
+    assert.match(
+      (await problemsOf(loadWith([signal])))["/shutdown/signals/0"] ?? "",
+      /one of SIGPWR, SIGWINCH/,
+    );
+  }
+  const both = await problemsOf(loadWith(["SIGPWR"], { SIGPWR: "SIGTERM" }));
+  assert.match(both["/processes/app/forward_signals"] ?? "", /SIGPWR, which stops the manager/);
 });

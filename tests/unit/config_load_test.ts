@@ -167,7 +167,8 @@ Deno.test("flags of run make one process of exactly that command", async () => {
   assert.equal(process?.restart, "no");
   assert.equal(process?.essential, true);
   assert.equal(process?.timeoutStopMs, 4000);
-  assert.deepEqual(process?.forwardSignals, ["SIGHUP", "SIGUSR1", "SIGUSR2"]);
+  const passedOn = { SIGHUP: "SIGHUP", SIGUSR1: "SIGUSR1", SIGUSR2: "SIGUSR2" };
+  assert.deepEqual(process?.forwardSignals, passedOn);
   assert.equal(config?.files["data"]?.path, "/home/me/data");
   assert.equal(config?.files["b"]?.path, "/srv/b");
   assert.equal(config?.lease.wait, false);

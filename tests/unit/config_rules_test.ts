@@ -454,10 +454,7 @@ Deno.test("names, signals, exit codes and restore points keep to their kinds", a
     restore: { on_start: "2026-01-31T12:00:00+01:00" },
   });
   assert.equal(config.processes["a"]?.stopSignal, "SIGINT");
-  assert.deepEqual(config.processes["a"]?.forwardSignals, [
-    "SIGHUP",
-    "SIGUSR1",
-  ]);
+  assert.deepEqual(config.processes["a"]?.forwardSignals, { SIGHUP: "SIGHUP", SIGUSR1: "SIGUSR1" });
   assert.equal(config.name, "My.Repo");
   for (const stop_signal of ["SIGSTOP", "SIGFOO", "", 15]) {
     assert.ok(
