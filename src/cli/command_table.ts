@@ -294,6 +294,16 @@ export const COMMANDS: readonly CommandSpec[] = [
     load: async () => (await import("./verify.ts")).checkStorage,
   },
   {
+    name: "storage show",
+    text: "show how much is in the store, by what it is for (also with no manager, from the store)",
+    options: [
+      { flags: "--refresh", text: "list the store now; else the manager's listing may be an hour old" },
+      ...STORE_ALONE,
+    ],
+    examples: ["storage show", "storage show --bucket b --endpoint https://s3.example.com"],
+    load: async () => (await import("./storage_show.ts")).showStorage,
+  },
+  {
     name: "storage repair",
     text: "make lost or damaged indexes anew from the packs, by the running manager or straight on the store",
     options: [

@@ -14,6 +14,7 @@ export const CATALOG_KINDS = [
   "restore",
   "diverged",
   "verify",
+  "storage",
   "config-version",
 ] as const;
 

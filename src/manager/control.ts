@@ -21,6 +21,7 @@ import type { CrashFiles, ProcessLogs } from "../supervisor/mod.ts";
 import type { ProcessStatus } from "../supervisor/types.ts";
 import type { EventSource } from "./event_hub.ts";
 import type { ProcessControl } from "./process_control.ts";
+import type { StorageGrowth, StorageUsage } from "./storage_meter.ts";
 
 export type ManagerState =
   | "unconfigured"
@@ -323,6 +324,10 @@ export interface Control extends ProcessControl {
   /** Output of the processes: what is kept, and what comes. */
   readonly logs: ProcessLogs;
   readonly crashes: CrashFiles;
+  /** How much is in the store. Lists all of it when `refresh` is asked for, or what is known is old. */
+  storage(wish: { readonly refresh: boolean }): Promise<
+    { readonly usage: StorageUsage; readonly growth: StorageGrowth | null }
+  >;
   /** What happens, and what happened. */
   readonly events: EventSource;
 }

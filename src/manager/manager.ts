@@ -44,6 +44,7 @@ import { logSpec, specsOf } from "./process_specs.ts";
 import { Reloader } from "./reloader.ts";
 import type { RunGuard } from "./run_guard.ts";
 import { Session, type SessionEnd } from "./session.ts";
+import { growthOf } from "./storage_meter.ts";
 import type { CrashFiles, ProcessLogs } from "../supervisor/mod.ts";
 
 export interface ManagerOptions {
@@ -494,6 +495,14 @@ export class Manager implements Control {
     return await this.#running("list restore points").opened.databases.points(name, query, signal);
   }
 
+  async storage({ refresh }: { readonly refresh: boolean }) {
+    const usage = await this.#running("measure the store").opened.meter.usage({ refresh });
+    const query = { kinds: ["storage"] as const, order: "newest-first" as const, limit: EARLIER_LISTINGS };
+    // Growth is a convenience: an answer without it is better than none.
+    const earlier = await this.#events.history(query).catch(() => []);
+    return { usage, growth: growthOf(usage, earlier) };
+  }
+
   async releaseLease(): Promise<ManagerStatus> {
     const session = this.#session;
     if (session !== null) await session.release();
@@ -544,6 +553,8 @@ export class Manager implements Control {
   }
 }
 
+/** Two days of one each hour. */
+const EARLIER_LISTINGS = 50;
 /** Longest wait for the catalog's queue at exit: it is never needed for recovery. */
 const CATALOG_CLOSE_MS = 300;
 /** Rotated secrets are valid side by side for minutes at least; reading a small folder costs nothing. */

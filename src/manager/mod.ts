@@ -15,4 +15,5 @@ export { storeOptions } from "./opening.ts";
 export { endPredecessor, type Predecessor, type PredecessorOptions } from "./predecessor.ts";
 export { planOnce, type PlanOnceOptions, restoreOnce, type RestoreOnceOptions } from "./restore_once.ts";
 export type { RunGuard } from "./run_guard.ts";
+export { measureStorage, STORED_KINDS, type StoredAmount } from "./storage_meter.ts";
 export { type DatabasesDepth, withDatabases } from "./verify_databases.ts";

@@ -43,6 +43,7 @@ import { Pruner } from "./pruner.ts";
 import type { RunGuard } from "./run_guard.ts";
 import { runTerm } from "./term.ts";
 import { NO_FACTS } from "./term_rules.ts";
+import { StorageMeter } from "./storage_meter.ts";
 import { Verifier } from "./verifier.ts";
 import { withDatabases } from "./verify_databases.ts";
 import { repairSteps, rootSteps, termFacts } from "./term_steps.ts";
@@ -60,6 +61,7 @@ export interface Opened {
   readonly databases: Databases;
   readonly verifier: Verifier;
   readonly browser: Browser;
+  readonly meter: StorageMeter;
   readonly lineage: LineageFile;
   readonly roots: readonly FilesRoot[];
   readonly warnings: readonly string[];
@@ -500,6 +502,8 @@ export async function openSession(options: OpeningOptions): Promise<Opened> {
       scansFolder: `${dir.cache}/${SCANS_FOLDER}`,
       record: options.record,
     });
+    const meter = new StorageMeter({ store, clock, record: options.record });
+    stack.defer(() => meter.stop());
     isOpen = true;
     const opened = stack.move();
     return {
@@ -515,6 +519,7 @@ export async function openSession(options: OpeningOptions): Promise<Opened> {
       databases,
       verifier,
       browser: new Browser({ archiver, head: () => head.head }),
+      meter,
       lineage,
       roots,
       warnings: config.lease.mode === "none" ? [NO_LEASE_WARNING] : [],

@@ -19,6 +19,7 @@ import { addLogRoutes } from "./routes/logs.ts";
 import { addMetricsRoute } from "./routes/metrics.ts";
 import { addProcessRoutes } from "./routes/processes.ts";
 import { addStatusRoutes } from "./routes/status.ts";
+import { addStorageRoutes } from "./routes/storage.ts";
 import { addVerifyRoutes } from "./routes/verify.ts";
 import { securityHeaders } from "./security_headers.ts";
 
@@ -50,6 +51,7 @@ export function createApp({ control, clock, random, log }: AppOptions): App {
   addDatabaseRoutes(app, { control });
   addProcessRoutes(app, { control, clock });
   addLogRoutes(app, { control, clock });
+  addStorageRoutes(app, { control });
   addEventRoutes(app, { control, clock });
   addMetricsRoute(app, { control, clock });
   addMethodNotAllowed(app);

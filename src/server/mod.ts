@@ -5,6 +5,7 @@ export { type RunningServer, type ServerOptions, startServer } from "./server.ts
 export { depthOf } from "./routes/verify.ts";
 export { parseRestoreBody } from "./restore_body.ts";
 export { parseSince, parseTime } from "./schemas.ts";
+export { storageView } from "./views_storage.ts";
 export {
   checkpointResultView,
   checkpointView,

@@ -11,6 +11,7 @@ import type {
   RepairOutcome,
   RestoreResult,
 } from "../../src/manager/control.ts";
+import type { StorageUsage } from "../../src/manager/storage_meter.ts";
 import { EventHub } from "../../src/manager/event_hub.ts";
 import { systemClock } from "../../src/platform/clock.ts";
 import { CrashFiles } from "../../src/supervisor/mod.ts";
@@ -256,6 +257,25 @@ export function pruneResult(change: Partial<PruneResult> = {}): PruneResult {
   };
 }
 
+export function storageUsage(change: Partial<StorageUsage> = {}): StorageUsage {
+  const none = { objects: 0, bytes: 0 };
+  const kinds = {
+    packs: { objects: 3, bytes: 900 },
+    indexes: none,
+    roots: none,
+    repository: none,
+    other: none,
+  };
+  return {
+    atMs: NOW_MS,
+    objects: 5,
+    bytes: 1000,
+    kinds: { ...kinds, databases: { objects: 2, bytes: 100 } },
+    databases: { main: { objects: 2, bytes: 100 } },
+    ...change,
+  };
+}
+
 export function fakeControl(change: Partial<Control> = {}): Control {
   return {
     status: () => managerStatus(),
@@ -293,6 +313,7 @@ export function fakeControl(change: Partial<Control> = {}): Control {
     }),
     logs: quietLogs(),
     crashes: new CrashFiles("/nonexistent/crashes", () => {}),
+    storage: () => Promise.resolve({ usage: storageUsage(), growth: null }),
     events: new EventHub({ runId: "ab", clock: systemClock(), openCatalog: () => null }),
     access: () => ({ tokens: [], setupToken: null, behindTlsProxy: false }),
     ...change,
