@@ -32,6 +32,8 @@ function isSame(a: StoreCredentials, b: StoreCredentials): boolean {
 export class CredentialSource {
   readonly #readAgain: ReadAgain;
   #current: StoreCredentials | null;
+  /** As they were read last: what was put in their place stays until these change. */
+  #read: StoreCredentials | null;
 
   constructor(config: Config | null, readAgain: ReadAgain) {
     this.#readAgain = readAgain;
@@ -41,15 +43,21 @@ export class CredentialSource {
       secretKey: storage.secretKey,
       sessionToken: storage.sessionToken,
     };
+    this.#read = this.#current;
   }
 
   current(): StoreCredentials | null {
     return this.#current;
   }
 
+  /** Those count from now on. */
+  replace(next: StoreCredentials): void {
+    if (this.#current !== null) this.#current = next;
+  }
+
   /** True when they changed. Throws `config-invalid` when the new ones cannot be used; the old ones stay then. */
   async refresh(): Promise<boolean> {
-    if (this.#current === null) return false;
+    if (this.#current === null || this.#read === null) return false;
     const { value, details } = await this.#readAgain();
     const result = v.safeParse(credentialsSchema, value);
     if (details.length > 0 || !result.success) {
@@ -62,8 +70,10 @@ export class CredentialSource {
     const { access_key: accessKey, secret_key: secretKey, session_token: sessionToken } =
       result.output.storage;
     const next: StoreCredentials = { accessKey, secretKey, sessionToken: sessionToken ?? null };
-    if (isSame(this.#current, next)) return false;
+    if (isSame(this.#read, next)) return false;
+    this.#read = next;
+    const isChange = !isSame(this.#current, next);
     this.#current = next;
-    return true;
+    return isChange;
   }
 }

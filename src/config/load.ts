@@ -73,6 +73,8 @@ export interface LoadedConfig {
    * (`config-invalid`, `local-io`) the old ones stay.
    */
   refreshCredentials(): Promise<boolean>;
+  /** These count from now on, until those that were read change. */
+  replaceCredentials(next: StoreCredentials): void;
 }
 
 const MACHINE: FileAccess = { readText: readTextIfPresent, listFiles, fileMode };
@@ -201,6 +203,7 @@ async function assemble(
     redacted: () => config === null ? null : redactedConfig(config),
     currentCredentials: () => credentials.current(),
     refreshCredentials: () => credentials.refresh(),
+    replaceCredentials: (next) => credentials.replace(next),
   };
 }
 

@@ -11,10 +11,11 @@ export { isLoopback, parseListen } from "./listen.ts";
 export { type FileAccess, loadConfig, type LoadedConfig, type LoadOptions, validateBody } from "./load.ts";
 export { defaultDataDir, findConfigFile, findDataDir, type Place } from "./locate.ts";
 export { persistConfig } from "./persist.ts";
+export { credentialsElsewhere, persistCredentials } from "./persist_credentials.ts";
 export { describeProblems } from "./problems.ts";
 export { redactedConfig } from "./redact.ts";
 export { otherStacks, withProcessesOf } from "./reload.ts";
-export { durationSchema, signalSchema } from "./schema_values.ts";
+export { durationSchema, secretSchema, signalSchema } from "./schema_values.ts";
 export { formatSize, parseSize } from "./size.ts";
 export type {
   CheckpointConfig,

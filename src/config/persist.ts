@@ -41,7 +41,6 @@ export async function persistConfig(
   wallMs: number,
   files: LocalFiles = systemFiles,
 ): Promise<void> {
-  const hint = "make the folder writable for this user, or name another file with --config";
   try {
     await ensureFolder(split(path).folder, 0o700, files);
     const previous = await readTextIfPresent(path, files);
@@ -55,17 +54,48 @@ export async function persistConfig(
           },
         );
       }
-      const stamp = new Date(wallMs).toISOString().replace(/[-:.]/g, "");
-      await writeFileAtomically(`${path}.${stamp}.bak`, previous, { mode: 0o600, files });
-      await pruneBackups(path, files).catch(() => {});
     }
-    await writeFileAtomically(path, `${JSON.stringify(raw, null, 2)}\n`, { mode: 0o600, files });
+    await writeBoth(path, previous, `${JSON.stringify(raw, null, 2)}\n`, wallMs, files);
   } catch (error) {
-    if (isError(error, "config-unwritable", "disk-full")) throw error;
-    const text = error instanceof Error ? error.message : String(error);
-    throw new StateManagerError("config-unwritable", `keep the configuration: ${text}`, {
-      hint,
-      cause: error,
-    });
+    throw unwritable(error);
   }
+}
+
+/** The same with the whole text; `previous` is what stands there. */
+export async function writeConfigText(
+  path: string,
+  previous: string,
+  next: string,
+  wallMs: number,
+  files: LocalFiles = systemFiles,
+): Promise<void> {
+  try {
+    await writeBoth(path, previous, next, wallMs, files);
+  } catch (error) {
+    throw unwritable(error);
+  }
+}
+
+async function writeBoth(
+  path: string,
+  previous: string | null,
+  next: string,
+  wallMs: number,
+  files: LocalFiles,
+): Promise<void> {
+  if (previous !== null) {
+    const stamp = new Date(wallMs).toISOString().replace(/[-:.]/g, "");
+    await writeFileAtomically(`${path}.${stamp}.bak`, previous, { mode: 0o600, files });
+    await pruneBackups(path, files).catch(() => {});
+  }
+  await writeFileAtomically(path, next, { mode: 0o600, files });
+}
+
+function unwritable(error: unknown): StateManagerError {
+  if (isError(error, "config-unwritable", "disk-full")) return error;
+  const text = error instanceof Error ? error.message : String(error);
+  return new StateManagerError("config-unwritable", `keep the configuration: ${text}`, {
+    hint: "make the folder writable for this user, or name another file with --config",
+    cause: error,
+  });
 }

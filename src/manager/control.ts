@@ -13,12 +13,14 @@ import type {
   VerifyResult,
 } from "../checkpoint/mod.ts";
 import type { ArchiveProgress, ArchiveTotals, CheckpointRecord, FileWarning } from "../checkpoint/types.ts";
+import type { StoreCredentials } from "../config/mod.ts";
 import type { TokenConfig } from "../config/types.ts";
 import type { FollowedStatus } from "../database/mod.ts";
 import type { LeaseStatus } from "../lease/types.ts";
 import type { Secret } from "../platform/secret.ts";
 import type { CrashFiles, ProcessLogs } from "../supervisor/mod.ts";
 import type { ProcessStatus } from "../supervisor/types.ts";
+import type { CredentialsResult } from "./credential_change.ts";
 import type { EventSource } from "./event_hub.ts";
 import type { ProcessControl } from "./process_control.ts";
 import type { StorageGrowth, StorageUsage } from "./storage_meter.ts";
@@ -324,6 +326,8 @@ export interface Control extends ProcessControl {
   /** Output of the processes: what is kept, and what comes. */
   readonly logs: ProcessLogs;
   readonly crashes: CrashFiles;
+  /** Proven, kept where the old ones are, and used from then on. */
+  replaceCredentials(next: StoreCredentials): Promise<CredentialsResult>;
   /** How much is in the store. Lists all of it when `refresh` is asked for, or what is known is old. */
   storage(wish: { readonly refresh: boolean }): Promise<
     { readonly usage: StorageUsage; readonly growth: StorageGrowth | null }

@@ -66,6 +66,8 @@ export class Databases {
   readonly #drills: Drills;
   #found: readonly Found[] = [];
   #link: FollowLink | null = null;
+  /** Also one that seals and does not follow yet. */
+  #newest: FollowLink | null = null;
   /** Durable when the last link ended in order. */
   #last: Positions = {};
   #lastStatus: readonly FollowedStatus[] = [];
@@ -155,7 +157,13 @@ export class Databases {
     });
     link.deadline(this.#options.fenceAtMs());
     link.start();
+    this.#newest = link;
     return link;
+  }
+
+  /** The store's credentials have changed: who follows gets the newest. All others get them when they start. */
+  renewCredentials(): void {
+    this.#newest?.renewCredentials();
   }
 
   /** When one cannot be kept safe any more, and when it can again. */

@@ -5,7 +5,7 @@
 
 import type { CheckpointNotes, DiffResult, FolderListing, VerifyResult } from "../checkpoint/mod.ts";
 import type { CheckpointRecord } from "../checkpoint/types.ts";
-import type { LoadedConfig } from "../config/mod.ts";
+import type { LoadedConfig, StoreCredentials } from "../config/mod.ts";
 import type { Config } from "../config/types.ts";
 import type { Catalog } from "../database/mod.ts";
 import type { LeaseMemory } from "../lease/types.ts";
@@ -37,8 +37,9 @@ import type {
   VerifyWish,
 } from "./control.ts";
 import { type DataDir, hasYielded, isReleased, setReleased, setYielded } from "./data_dir.ts";
+import { CredentialChange, type CredentialsResult } from "./credential_change.ts";
 import { EventHub } from "./event_hub.ts";
-import { probeConfiguredStore } from "./opening.ts";
+import { hasDatabases, probeConfiguredStore } from "./opening.ts";
 import type { ReloadResult, ReloadWish, SignalWish } from "./process_control.ts";
 import { logSpec, specsOf } from "./process_specs.ts";
 import { Reloader } from "./reloader.ts";
@@ -105,6 +106,7 @@ export class Manager implements Control {
   /** Names of processes that a person stopped: down until a person starts them, whatever else begins anew. */
   readonly #heldDown = new Set<string>();
   readonly #reloader: Reloader;
+  readonly #credentials: CredentialChange;
   #released = false;
   #yielded = false;
   #ended = false;
@@ -132,6 +134,15 @@ export class Manager implements Control {
       supervisor: () => this.#session?.programsIfAny ?? null,
       record: (event) => this.#events.record(event),
       ended: this.#stopAsked.signal,
+    });
+    this.#credentials = new CredentialChange({
+      clock: options.clock,
+      random: options.random,
+      inForce: () => this.#loaded,
+      repoId: () => this.#session?.status().repoId ?? null,
+      large: () => this.#loaded.config !== null && hasDatabases(this.#loaded.config),
+      onChanged: () => this.#session?.renewCredentials(),
+      record: (event) => this.#events.record(event),
     });
   }
 
@@ -220,7 +231,9 @@ export class Manager implements Control {
   /** Mounted secrets rotate without a restart; on an error the old ones stay in use and it is tried again. */
   #refreshCredentials(): void {
     this.#loaded.refreshCredentials().then((changed) => {
-      if (changed) logger.info("storage credentials changed");
+      if (!changed) return;
+      logger.info("storage credentials changed");
+      this.#session?.renewCredentials();
     }, (error) => {
       logger.warn("storage credentials not read again", { error: asStateManagerError(error).message });
     });
@@ -493,6 +506,10 @@ export class Manager implements Control {
     signal?: AbortSignal,
   ): Promise<RestorePoints> {
     return await this.#running("list restore points").opened.databases.points(name, query, signal);
+  }
+
+  async replaceCredentials(next: StoreCredentials): Promise<CredentialsResult> {
+    return await this.#credentials.replace(next);
   }
 
   async storage({ refresh }: { readonly refresh: boolean }) {

@@ -190,7 +190,7 @@ export function databasesOf({ databases, stacks }: Config): Config["databases"] 
 }
 
 /** Their larger files are uploads in parts: there, too, the store must keep its conditions. */
-function hasDatabases(config: Config): boolean {
+export function hasDatabases(config: Config): boolean {
   return Object.keys(databasesOf(config)).length > 0;
 }
 

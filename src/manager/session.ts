@@ -448,6 +448,11 @@ export class Session {
     return this.#supervisor;
   }
 
+  /** The store's credentials have changed. */
+  renewCredentials(): void {
+    this.#tenure.opened?.databases.renewCredentials();
+  }
+
   /** The programs that run; null: none do, the next start asks for the specs. `busy`: they are on their way. */
   get programsIfAny(): Supervisor | null {
     if (this.#state === "running") return this.#supervisor;

@@ -120,7 +120,7 @@ function kindOf(key: string): StoredKind {
   if (key.startsWith(INDEX_PREFIX)) return "indexes";
   if (key.startsWith(ROOTS_PREFIX)) return "roots";
   if (key.startsWith(DATABASES_PREFIX)) return "databases";
-  return ["repo.json", "head.json", "lease.json"].includes(key) ? "repository" : "other";
+  return ["repo.json", "head.json", "lease.json", "hand-over.json"].includes(key) ? "repository" : "other";
 }
 
 /** A database that a pattern found has a name with a slash; the layout goes on with a level, or with `ltx`. */

@@ -5,7 +5,7 @@
 
 import * as v from "valibot";
 import { parseDuration } from "../config/duration.ts";
-import { durationSchema, signalSchema as signalNameSchema } from "../config/mod.ts";
+import { durationSchema, secretSchema, signalSchema as signalNameSchema } from "../config/mod.ts";
 import { LABELS_LIMIT, parseCheckpointReference, parseInnerPath } from "../checkpoint/mod.ts";
 import { isError } from "../platform/errors.ts";
 
@@ -33,6 +33,14 @@ const object = <Entries extends v.ObjectEntries>(entries: Entries) => {
     },
   );
 };
+
+/** What `GET /config` shows in the place of a secret is none. */
+const newSecret = (what: string) =>
+  v.pipe(
+    v.string(`must be ${what}`),
+    v.check((text) => text !== "***", `must be ${what}, and not the mark that stands for a hidden one`),
+    secretSchema(what),
+  );
 
 const flag = v.boolean("must be true or false");
 
@@ -200,6 +208,12 @@ export const signalSchema = object({
 export const reloadSchema = object({ dry_run: v.optional(flag, false), restart: v.optional(flag, false) });
 
 export const repairSchema = object({ dry_run: v.optional(flag, false), read: v.optional(flag, false) });
+
+export const credentialsSchema = object({
+  access_key: newSecret("an access key id"),
+  secret_key: newSecret("a secret access key"),
+  session_token: v.exactOptional(newSecret("a session token")),
+});
 
 export const pruneSchema = object({ dry_run: v.optional(flag, false) });
 

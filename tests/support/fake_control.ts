@@ -313,6 +313,7 @@ export function fakeControl(change: Partial<Control> = {}): Control {
     }),
     logs: quietLogs(),
     crashes: new CrashFiles("/nonexistent/crashes", () => {}),
+    replaceCredentials: () => Promise.resolve({ persisted: true, source: null }),
     storage: () => Promise.resolve({ usage: storageUsage(), growth: null }),
     events: new EventHub({ runId: "ab", clock: systemClock(), openCatalog: () => null }),
     access: () => ({ tokens: [], setupToken: null, behindTlsProxy: false }),

@@ -167,6 +167,10 @@ export class S3Server {
   readonly requests: SeenRequest[] = [];
   /** Signature faults it saw, by code. */
   readonly refusals: string[] = [];
+  /** Beside the one of the options, while keys are changed. */
+  readonly otherAccounts: Account[] = [];
+  /** The keys of the options are good for nothing any more. */
+  isRevoked = false;
   readonly #options: S3ServerOptions;
   readonly #faults = new Set<Running>();
   readonly #late = new Set<Promise<void>>();
@@ -220,7 +224,9 @@ export class S3Server {
   }
 
   async #handle(request: WireRequest): Promise<WireReply> {
-    const refused = verifySignature(request, this.#account, Date.now());
+    const accounts = [...(this.isRevoked ? [] : [this.#account]), ...this.otherAccounts];
+    const answers = accounts.map((account) => verifySignature(request, account, Date.now()));
+    const refused = answers.includes(null) ? null : answers[0] ?? null;
     if (refused !== null) {
       this.refusals.push(refused.code);
       return errorAnswer(refused.status, refused.code);

@@ -9,7 +9,7 @@ import { type Random, randomHex } from "../../platform/random.ts";
 import { readBody, readJson } from "../body.ts";
 import type { ServerEnv } from "../env.ts";
 import { jsonResponse } from "../long_work.ts";
-import { nothingSchema, reloadSchema } from "../schemas.ts";
+import { credentialsSchema, nothingSchema, reloadSchema } from "../schemas.ts";
 import { statusPage } from "../status_page.ts";
 import { leaseView, reloadView, statusView } from "../views.ts";
 
@@ -71,6 +71,16 @@ export function addStatusRoutes(
   app.post("/config/reload", async function reload(c) {
     const { dry_run: dryRun, restart } = await readBody(c, reloadSchema, clock);
     return jsonResponse({ status: 200, body: reloadView(await control.reload({ dryRun, restart })) });
+  });
+
+  app.put("/credentials", async function replaceCredentials(c) {
+    const { access_key: accessKey, secret_key: secretKey, session_token: sessionToken } = await readBody(
+      c,
+      credentialsSchema,
+      clock,
+    );
+    const next = { accessKey, secretKey, sessionToken: sessionToken ?? null };
+    return jsonResponse({ status: 200, body: { ...await control.replaceCredentials(next) } });
   });
 
   app.get("/lease", function showLease() {
