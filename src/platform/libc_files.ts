@@ -194,6 +194,7 @@ export const OPEN = {
   nonBlocking: 0o4000,
   directory: ARM ? 0o40000 : 0o200000,
   noFollow: ARM ? 0o100000 : 0o400000,
+  noAtime: 0o1000000,
 } as const;
 const O_CLOEXEC = 0o2000000;
 

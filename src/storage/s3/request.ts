@@ -4,6 +4,7 @@ import { createHash } from "node:crypto";
 import type { Clock } from "../../platform/clock.ts";
 import type { HttpClient } from "../../platform/http_client.ts";
 import type { Secret } from "../../platform/secret.ts";
+import { Turns } from "../../platform/turns.ts";
 import type { Deadline } from "../deadline.ts";
 import { signed } from "./signature.ts";
 
@@ -78,13 +79,22 @@ export function requestUrl(target: S3Target, request: Pick<S3Request, "key" | "q
   return url;
 }
 
-/** Up to this a hash takes less than handing it to another thread. */
-const PROMPT_BYTES = 64 * 1024;
+/** Hashed at one time: less than a millisecond. */
+const HASH_PIECE_BYTES = 512 * 1024;
+/** Between two turns of the loop. */
+const HASH_TURN_MS = 4;
 
+/** On this thread, since another one would get a copy of the body first: as much memory again, and as much time. */
 async function sha256Hex(body: Uint8Array<ArrayBuffer>): Promise<string> {
   if (body.length === 0) return EMPTY_SHA256;
-  if (body.length <= PROMPT_BYTES) return createHash("sha256").update(body).digest("hex");
-  return new Uint8Array(await crypto.subtle.digest("SHA-256", body)).toHex();
+  const hash = createHash("sha256");
+  const turns = new Turns(HASH_TURN_MS);
+  for (let at = 0; at < body.length; at += HASH_PIECE_BYTES) {
+    const pause = turns.next();
+    if (pause !== null) await pause;
+    hash.update(body.subarray(at, at + HASH_PIECE_BYTES));
+  }
+  return hash.digest("hex");
 }
 
 async function signedHeaders(
