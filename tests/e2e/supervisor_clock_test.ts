@@ -1,23 +1,12 @@
 /** The clock on the wall is set forward and back while programs run, wait, end by schedule, and the lease is held. */
 
 import assert from "node:assert/strict";
+import { byClockFile, hasFaketime } from "../support/faketime.ts";
 import { FaultScene } from "../support/fault_scene.ts";
 import { type Json, scratchFolder, waitFor } from "../support/manager_process.ts";
 import { PLAIN } from "../support/surroundings.ts";
 
-/** Another clock for one program alone: that of the machine is everybody's. */
-const library = ["x86_64", "aarch64"]
-  .map((machine) => `/usr/lib/${machine}-linux-gnu/faketime/libfaketime.so.1`)
-  .find(isFile);
 const JUMPS = ["+30d", "-30d", "+0", "+90m"];
-
-function isFile(path: string): boolean {
-  try {
-    return Deno.statSync(path).isFile;
-  } catch {
-    return false;
-  }
-}
 
 const sh = (command: string, change: Json = {}): Json => ({
   command,
@@ -29,7 +18,7 @@ const sh = (command: string, change: Json = {}): Json => ({
 Deno.test({
   name:
     "a clock that is set forward or back ends no program and no lease, and neither delays nor hurries a start or a stop [needs faketime]",
-  ignore: library === undefined,
+  ignore: !hasFaketime,
   async fn() {
     using scratch = scratchFolder();
     const clock = `${scratch.path}/clock`;
@@ -45,12 +34,7 @@ Deno.test({
       job: sh("echo run", { schedule: "* * * * * *" }),
     }), {
       config: { lease: { ttl: "10s" } },
-      env: {
-        LD_PRELOAD: library ?? "",
-        FAKETIME_TIMESTAMP_FILE: clock,
-        FAKETIME_NO_CACHE: "1",
-        FAKETIME_DONT_FAKE_MONOTONIC: "1",
-      },
+      env: byClockFile(clock),
     });
     await scene.running();
     const steady = await scene.when("steady", "up", ({ state }: Json) => state === "running");

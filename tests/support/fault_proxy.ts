@@ -35,6 +35,11 @@ export interface ProxyFault extends FaultMatch<S3Operation> {
 export interface ProxyOptions {
   /** What a listing shows is older by so much, as in a store that has stood for a while. */
   readonly listedAgeMs?: number;
+  /**
+   * How far the clock of those who ask is ahead of the service's, by the time of the service. Their requests are passed
+   * on unsigned, so the bucket must be open to all (`openToAll`), and the times in what it answers are by their clock.
+   */
+  readonly aheadMs?: (atMs: number) => number;
 }
 
 /**
@@ -137,19 +142,44 @@ function errorAnswer(status: number): WireReply {
   return { status, headers: { "content-type": "application/xml" }, body };
 }
 
-/** The same answer in as many bytes. */
-function aged(reply: WireReply, ageMs: number): WireReply {
+/** The same answer in as many bytes, with other times: `shift` gives what is added to each. */
+function shifted(reply: WireReply, shift: (atMs: number) => number): WireReply {
   if (reply === "reset" || !("bytes" in reply)) return reply;
-  const latin1 = Array.from(reply.bytes, (byte) => String.fromCharCode(byte)).join("");
-  const older = latin1.replace(
-    /(?<=<LastModified>)\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z(?=<)/g,
-    (time) => new Date(Date.parse(time) - ageMs).toISOString(),
-  );
-  return { ...reply, bytes: Uint8Array.from(older, (character) => character.charCodeAt(0)) };
+  const end = headEnd(reply.bytes);
+  const moved = (text: string) => new Date(Date.parse(text) + shift(Date.parse(text)));
+  const head = latin1Of(reply.bytes.subarray(0, end));
+  const movedHead = head.replace(/(?<=^last-modified: *)[^\r]+/im, (text) => moved(text).toUTCString());
+  const body = reply.bytes.subarray(end);
+  const movedBody = /^content-type: *application\/xml/im.test(head)
+    ? bytesOf(latin1Of(body).replace(LISTED_TIME, (text) => moved(text).toISOString()))
+    : body;
+  return { ...reply, bytes: join([bytesOf(movedHead), movedBody]) };
+}
+
+/** The request without its signature. */
+function unsigned(request: WireRequest): WireRequest {
+  return { ...request, head: bytesOf(latin1Of(request.head).replace(/^authorization:[^\r]*\r\n/im, "")) };
+}
+
+const LISTED_TIME = /(?<=<LastModified>)\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z(?=<)/g;
+
+/** Characters are bytes. */
+function latin1Of(bytes: Uint8Array): string {
+  let text = "";
+  for (let at = 0; at < bytes.length; at += 8192) {
+    text += String.fromCharCode(...bytes.subarray(at, at + 8192));
+  }
+  return text;
+}
+
+function bytesOf(latin1: string): Uint8Array<ArrayBuffer> {
+  const bytes = new Uint8Array(latin1.length);
+  for (let at = 0; at < latin1.length; at++) bytes[at] = latin1.charCodeAt(at);
+  return bytes;
 }
 
 /** `target` is the service's endpoint, e.g. "http://127.0.0.1:9000". */
-export function startFaultProxy(target: string, { listedAgeMs = 0 }: ProxyOptions = {}): FaultProxy {
+export function startFaultProxy(target: string, { listedAgeMs = 0, aheadMs }: ProxyOptions = {}): FaultProxy {
   const service = new URL(target);
   const rules = new FaultRules<S3Operation, ProxyFault>((rule, _operation, key) =>
     key.startsWith(rule.keyPrefix ?? "")
@@ -188,9 +218,11 @@ export function startFaultProxy(target: string, { listedAgeMs = 0 }: ProxyOption
   }
 
   async function pass(request: WireRequest, seen: SeenByProxy): Promise<WireReply> {
-    const reply = await passOn(service, request, open).catch(() => "reset" as const);
+    const passed = aheadMs === undefined ? request : unsigned(request);
+    const reply = await passOn(service, passed, open).catch(() => "reset" as const);
     seen.status = statusOf(reply);
-    return seen.operation === "list" && listedAgeMs > 0 ? aged(reply, listedAgeMs) : reply;
+    if (aheadMs !== undefined) return shifted(reply, aheadMs);
+    return seen.operation === "list" && listedAgeMs > 0 ? shifted(reply, () => -listedAgeMs) : reply;
   }
 
   async function handle(request: WireRequest): Promise<WireReply> {

@@ -1,5 +1,6 @@
 /** A real MinIO with one bucket, on free ports of loopback and a folder of its own. */
 
+import { AwsClient } from "aws4fetch";
 import { systemClock } from "../../src/platform/clock.ts";
 import { systemRandom } from "../../src/platform/random.ts";
 import {
@@ -51,6 +52,35 @@ export function minioOptions(
 /** Its bucket, as the product opens it. The caller closes it. */
 export function minioStore(minio: Omit<Minio, "stop">, keyPrefix = ""): ObjectStore {
   return openStore(minioOptions(minio, keyPrefix), { clock: systemClock(), random: systemRandom() });
+}
+
+/** Whoever asks without a signature may do all with the bucket: for those whose clock is not the service's. */
+export async function openToAll({ endpoint, bucket, accessKey, secretKey }: Minio): Promise<void> {
+  const statement = (resource: string, ...actions: string[]) => ({
+    Effect: "Allow",
+    Principal: { AWS: ["*"] },
+    Action: actions.map((action) => `s3:${action}`),
+    Resource: [`arn:aws:s3:::${resource}`],
+  });
+  const client = new AwsClient({
+    accessKeyId: accessKey,
+    secretAccessKey: secretKey,
+    region: "us-east-1",
+    service: "s3",
+  });
+  const response = await client.fetch(`${endpoint}/${bucket}?policy`, {
+    method: "PUT",
+    body: JSON.stringify({
+      Version: "2012-10-17",
+      Statement: [
+        statement(bucket, "ListBucket", "ListBucketMultipartUploads"),
+        statement(`${bucket}/*`, "GetObject", "PutObject", "DeleteObject"),
+        statement(`${bucket}/*`, "AbortMultipartUpload", "ListMultipartUploadParts"),
+      ],
+    }),
+  });
+  const text = await response.text();
+  if (!response.ok) throw new Error(`open the bucket to all: ${response.status} ${text}`);
 }
 
 /** Null where the program is not at hand. */
