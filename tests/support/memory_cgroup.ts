@@ -13,24 +13,40 @@ interface Version {
   readonly limits: readonly string[];
 }
 
-function versionHere(): Version | null {
-  const lines = Deno.readTextFileSync("/proc/self/cgroup").split("\n");
-  for (const line of lines) {
+/** Where one could be made: below our own group, else below the root that we see. */
+function versionsHere(): readonly Version[] {
+  const versions: Version[] = [];
+  for (const line of Deno.readTextFileSync("/proc/self/cgroup").split("\n")) {
     const [, controllers = "", path = ""] = /^\d+:([^:]*):(\/.*)$/.exec(line) ?? [];
-    const own = path === "/" ? "" : path;
-    if (controllers === "memory") {
-      return {
-        folder: `/sys/fs/cgroup/memory${own}`,
-        limits: ["memory.limit_in_bytes", "memory.memsw.limit_in_bytes"],
-      };
+    for (const below of new Set([path === "/" ? "" : path, ""])) {
+      if (controllers === "memory") {
+        const limits = ["memory.limit_in_bytes", "memory.memsw.limit_in_bytes"];
+        versions.push({ folder: `/sys/fs/cgroup/memory${below}`, limits });
+      }
+      if (controllers === "" && path !== "" && givesMemory(`/sys/fs/cgroup${below}`)) {
+        versions.push({ folder: `/sys/fs/cgroup${below}`, limits: ["memory.max", "memory.swap.max"] });
+      }
     }
-    if (controllers !== "" || path === "") continue;
-    const folder = `/sys/fs/cgroup${own}`;
+  }
+  return versions;
+}
+
+function givesMemory(folder: string): boolean {
+  try {
+    return Deno.readTextFileSync(`${folder}/cgroup.subtree_control`).includes("memory");
+  } catch {
+    return false; // not mounted
+  }
+}
+
+function makeFolder(): { readonly folder: string; readonly limits: readonly string[] } | null {
+  for (const { folder: parent, limits } of versionsHere()) {
+    const folder = `${parent}/state-manager-test-${crypto.randomUUID()}`;
     try {
-      const given = Deno.readTextFileSync(`${folder}/cgroup.subtree_control`);
-      if (given.includes("memory")) return { folder, limits: ["memory.max", "memory.swap.max"] };
+      Deno.mkdirSync(folder);
+      return { folder, limits };
     } catch {
-      // not mounted
+      // the next one
     }
   }
   return null;
@@ -38,15 +54,10 @@ function versionHere(): Version | null {
 
 /** Null where this machine lets nobody make one. */
 export function makeMemoryCgroup(limitBytes: number): MemoryCgroup | null {
-  const version = versionHere();
-  if (version === null) return null;
-  const folder = `${version.folder}/state-manager-test-${crypto.randomUUID()}`;
-  try {
-    Deno.mkdirSync(folder);
-  } catch {
-    return null;
-  }
-  for (const [index, name] of version.limits.entries()) {
+  const made = makeFolder();
+  if (made === null) return null;
+  const { folder, limits } = made;
+  for (const [index, name] of limits.entries()) {
     try {
       const isSwap = name === "memory.swap.max";
       Deno.writeTextFileSync(`${folder}/${name}`, isSwap ? "0" : String(limitBytes), { create: false });
@@ -71,14 +82,7 @@ export function makeMemoryCgroup(limitBytes: number): MemoryCgroup | null {
 
 /** Whether `makeMemoryCgroup` works here. */
 export function canMakeMemoryCgroup(): boolean {
-  const version = versionHere();
-  if (version === null) return false;
-  const folder = `${version.folder}/state-manager-test-${crypto.randomUUID()}`;
-  try {
-    Deno.mkdirSync(folder);
-    Deno.removeSync(folder);
-    return true;
-  } catch {
-    return false;
-  }
+  const made = makeFolder();
+  if (made !== null) Deno.removeSync(made.folder);
+  return made !== null;
 }
