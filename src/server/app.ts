@@ -17,6 +17,7 @@ import { addHealthRoutes } from "./routes/health.ts";
 import { addHistoryRoutes } from "./routes/history.ts";
 import { addLogRoutes } from "./routes/logs.ts";
 import { addMetricsRoute } from "./routes/metrics.ts";
+import { addOpenApiRoute } from "./routes/openapi.ts";
 import { addProcessRoutes } from "./routes/processes.ts";
 import { addStatusRoutes } from "./routes/status.ts";
 import { addStorageRoutes } from "./routes/storage.ts";
@@ -54,6 +55,7 @@ export function createApp({ control, clock, random, log }: AppOptions): App {
   addStorageRoutes(app, { control });
   addEventRoutes(app, { control, clock });
   addMetricsRoute(app, { control, clock });
+  addOpenApiRoute(app);
   addMethodNotAllowed(app);
   return app;
 }

@@ -27,6 +27,8 @@ export interface TestApp {
   ask(path: string, request?: TestRequest): Promise<Response>;
   readonly logged: { message: string; fields: unknown }[];
   readonly streams: OpenStreams;
+  /** What is served, and by which method. */
+  readonly routes: readonly { readonly method: string; readonly path: string }[];
 }
 
 export function testApp(
@@ -44,6 +46,7 @@ export function testApp(
   return {
     logged: lines,
     streams,
+    routes: app.routes,
     async ask(path, request = {}) {
       const {
         json,

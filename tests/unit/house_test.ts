@@ -1,6 +1,8 @@
 /** The house's own rules, as tests: what a reviewer would otherwise have to remember. They may only tighten. */
 
 import assert from "node:assert/strict";
+import { API } from "../../src/server/api_table.ts";
+import { testApp } from "../support/test_app.ts";
 import { buildInfo } from "../../src/platform/build_info.ts";
 import { ERROR_TABLE } from "../../src/platform/errors.ts";
 
@@ -163,4 +165,11 @@ Deno.test("only src/platform may use Deno's values", async () => {
     [],
   );
   assert.deepEqual(await lint("platform/exit.ts", "Deno.exit(1);"), []);
+});
+
+Deno.test("every served route is in the table of the API (src/server/api_table.ts), and no other is", () => {
+  const served = testApp().routes.filter(({ method }) => method !== "ALL")
+    .map(({ method, path }) => `${method.toLowerCase()} ${path}`);
+  const described = API.map(({ method, path }) => `${method} ${path}`);
+  assert.deepEqual(described.toSorted(), served.toSorted());
 });
