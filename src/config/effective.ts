@@ -120,7 +120,7 @@ function processOf(
       ignore: ownPaths,
     },
     memoryLimit: memoryLimitOf(parsed.memory_limit),
-    dependsOn: parsed.depends_on ?? {},
+    ...dependenciesOf(parsed.depends_on ?? {}),
     restart: parsed.restart ?? (hasCause ? "no" : "always"),
     restartDelayMs,
     restartMaxDelayMs,
@@ -140,6 +140,16 @@ function processOf(
     reloadSignal: parsed.reload_signal ?? null,
     logs: logsOf(parsed.logs ?? {}),
     interactive: parsed.interactive ?? false,
+  };
+}
+
+function dependenciesOf(
+  parsed: NonNullable<ParsedProcess["depends_on"]>,
+): Pick<ProcessConfig, "dependsOn" | "restartWith"> {
+  const entries = Object.entries(parsed);
+  return {
+    dependsOn: Object.fromEntries(entries.map(([name, { condition }]) => [name, condition])),
+    restartWith: entries.flatMap(([name, { restart_with: together }]) => together === true ? [name] : []),
   };
 }
 

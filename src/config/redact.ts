@@ -57,7 +57,12 @@ function process(config: ProcessConfig): Record<string, unknown> {
     schedule: schedule(config.schedule),
     watch: config.watch === null ? null : { paths: config.watch.paths, exclude: config.watch.exclude },
     memory_limit: memoryLimit(config.memoryLimit),
-    depends_on: config.dependsOn,
+    depends_on: Object.fromEntries(
+      Object.entries(config.dependsOn).map(([name, condition]) => [
+        name,
+        config.restartWith.includes(name) ? { condition, restart_with: true } : condition,
+      ]),
+    ),
     restart: config.restart,
     restart_delay: formatDuration(config.restartDelayMs),
     restart_max_delay: formatDuration(config.restartMaxDelayMs),

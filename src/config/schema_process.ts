@@ -192,6 +192,29 @@ const watchSchema = v.pipe(
   ),
 );
 
+const CONDITIONS = ["started", "ready", "completed", "succeeded"] as const;
+const dependencyObject = v.strictObject({
+  condition: requiredKey(
+    "Condition",
+    "What must be true of it before this one starts.",
+    choiceSchema(CONDITIONS),
+  ),
+  restart_with: described(
+    "Restart with",
+    "This one stops before that one stops or restarts, or when it fails, and starts after it. Default: false.",
+    booleanSchema,
+  ),
+}, "an object");
+const dependencySchema = v.pipe(
+  v.union(
+    [choiceSchema(CONDITIONS), dependencyObject],
+    "started, ready, completed or succeeded, or an object with condition and restart_with",
+  ),
+  v.transform((value): v.InferOutput<typeof dependencyObject> =>
+    typeof value === "string" ? { condition: value } : value
+  ),
+);
+
 export const processSchema = v.strictObject({
   command: requiredKey(
     "Command",
@@ -270,8 +293,8 @@ export const processSchema = v.strictObject({
   ),
   depends_on: described(
     "Depends on",
-    "Other processes, and what must be true of each before this one starts.",
-    mapSchema(choiceSchema(["started", "ready", "completed", "succeeded"]), MOST_PROCESSES, "an object"),
+    "Other processes, and what must be true of each before this one starts: started, ready, completed, succeeded, or {condition, restart_with}.",
+    mapSchema(dependencySchema, MOST_PROCESSES, "an object"),
   ),
   restart: described(
     "Restart",

@@ -82,6 +82,8 @@ export interface ProcessConfig {
     readonly forMs: number;
   } | null;
   readonly dependsOn: Readonly<Record<string, "started" | "ready" | "completed" | "succeeded">>;
+  /** Those of `dependsOn` that it restarts with. */
+  readonly restartWith: readonly string[];
   readonly restart: "always" | "on-failure" | "no";
   readonly restartDelayMs: number;
   readonly restartMaxDelayMs: number;

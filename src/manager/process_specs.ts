@@ -47,6 +47,7 @@ export function processSpecs(
       watch: process.watch,
       memoryLimit: process.memoryLimit,
       dependsOn: process.dependsOn,
+      restartWith: process.restartWith,
       restart: process.restart,
       restartDelayMs: process.restartDelayMs,
       restartMaxDelayMs: process.restartMaxDelayMs,

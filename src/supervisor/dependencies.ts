@@ -63,8 +63,15 @@ function cycleIn(specs: readonly Pick<ProcessSpec, "name" | "dependsOn">[]): str
   return name === undefined ? path : [...path.slice(path.indexOf(name)), name];
 }
 
-/** What the state of the other process means for a condition on it. */
-export function conditionOf(other: Machine, condition: Condition): "met" | "open" | "never" {
+/**
+ * What the state of the other process means for a condition on it. `together`: with restart_with, that it was started once
+ * and failed since is not enough.
+ */
+export function conditionOf(
+  other: Machine,
+  condition: Condition,
+  together = false,
+): "met" | "open" | "never" {
   switch (other.state) {
     case "starting":
     case "running":
@@ -75,7 +82,7 @@ export function conditionOf(other: Machine, condition: Condition): "met" | "open
       return condition === "ready" ? "never" : "met";
     case "failed": {
       const ran = other.exit !== null && other.exit.kind !== "spawn-error";
-      return (condition === "completed" || (condition === "started" && ran)) ? "met" : "never";
+      return (condition === "completed" || (condition === "started" && ran && !together)) ? "met" : "never";
     }
     case "skipped":
       return "never";

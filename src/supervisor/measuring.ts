@@ -7,7 +7,7 @@ import type { Clock } from "../platform/clock.ts";
 import { ownPid, readProportionalBytes } from "../platform/proc.ts";
 import { FigureReader, type Figures } from "./figures.ts";
 import { type MemoryState, memoryStep, NEW_MEMORY_STATE } from "./memory_rules.ts";
-import type { ProcessSpec, SupervisorEvent } from "./types.ts";
+import type { ProcessSpec, ProcessUsage, SupervisorEvent } from "./types.ts";
 
 /** Between two looks. One costs some 50 microseconds for each process of the machine. */
 const MEASURE_EVERY_MS = 5_000;
@@ -55,11 +55,14 @@ export class Measuring {
   }
 
   /** A few seconds old at most; null where nothing runs. */
-  figuresOf(tag: string | undefined): Figures | null {
+  useOf(tag: string | undefined): ProcessUsage | null {
     if (tag === undefined) return null;
     const nowMs = this.#options.clock.monotonicMs();
     if (nowMs - this.#measuredAtMs >= MEASURE_EVERY_MS) this.#measure();
-    return this.#figures.get(tag) ?? null;
+    const figures = this.#figures.get(tag);
+    if (figures === undefined) return null;
+    const { memoryBytes, cpuSeconds, processes } = figures;
+    return { memoryBytes, cpuSeconds, processes };
   }
 
   #measure(): void {

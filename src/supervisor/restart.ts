@@ -35,6 +35,14 @@ export function isFailure(reason: RestartReason | null): boolean {
 /** The failures so far count no more: somebody wants it to be tried anew. */
 export const COUNTERS_ANEW = { shortRuns: 0, lastDelayMs: 0, failureTimesMs: [] } as const;
 
+/** Not for anything that has to do with how it ran. */
+const KEEPS_COUNTERS: ReadonlySet<RestartReason> = new Set(["schedule", "dependency"]);
+
+/** While it drains: by this end it is done, and is not started again. */
+export function mayComplete(spec: ProcessSpec, machine: Machine): boolean {
+  return decideNext(spec, machine, 0, 0, false).state === "completed";
+}
+
 /** Everything of this incarnation is gone: what now? */
 export function decideNext(
   spec: ProcessSpec,
@@ -55,7 +63,7 @@ export function decideNext(
   if (machine.wanted === "down") return { ...ended, state: "stopped", reason: null };
   const unwell = isFailure(machine.restartFor);
   if (!unwell && (machine.stopRequested || machine.restartFor !== null)) {
-    const anew = machine.restartFor === null || machine.restartFor === "schedule" ? {} : COUNTERS_ANEW;
+    const anew = machine.restartFor === null || KEEPS_COUNTERS.has(machine.restartFor) ? {} : COUNTERS_ANEW;
     return { ...ended, ...anew, state: "waiting", reason: null };
   }
   const cause = machine.exit;

@@ -22,6 +22,7 @@ const FIELDS: Readonly<Record<Exclude<keyof ProcessSpec, "name">, readonly [key:
   watch: ["watch", "live"],
   memoryLimit: ["memory_limit", "live"],
   dependsOn: ["depends_on", "live"],
+  restartWith: ["depends_on", "live"],
   restart: ["restart", "live"],
   restartDelayMs: ["restart_delay", "live"],
   restartMaxDelayMs: ["restart_max_delay", "live"],

@@ -152,12 +152,19 @@ const restartLive: Handler<"restart"> = ({ spec, machine, event, nowMs }) => {
   return askToEnd(spec, { ...machine, ...change }, nowMs);
 };
 
-/** It ends already: a person's word takes the failure from it, another's changes nothing; nobody prolongs the stop. */
+/**
+ * It ends already: a person's word takes the failure from it, as does the end of what it depends on where it ended by
+ * itself; another's changes nothing. Nobody prolongs the stop.
+ */
 const restartEnding: Handler<"restart"> = ({ machine, event }) =>
-  machine.fenced || !STARTS_WHAT_RESTS.has(event.reason) ||
+  machine.fenced || !(STARTS_WHAT_RESTS.has(event.reason) || endsForAnother(machine, event)) ||
     (machine.wanted === "down" && event.reason !== "person")
     ? to(machine, {})
     : to(machine, { wanted: "up", restartFor: event.reason, reason: describeRestart(event) });
+
+function endsForAnother(machine: Machine, { reason }: MachineEvent<"restart">): boolean {
+  return reason === "dependency" && !machine.stopRequested && machine.restartFor === null;
+}
 
 function describeRestart({ reason, detail }: MachineEvent<"restart">): string | null {
   if (reason === "person") return null;

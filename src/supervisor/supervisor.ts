@@ -14,12 +14,13 @@ import { isEnded, isLive } from "./machine.ts";
 import { Measuring } from "./measuring.ts";
 import { OomKills } from "./oom.ts";
 import { isJob, outcomeOf } from "./outcome.ts";
+import { RestartEdges } from "./restart_edges.ts";
+import { isFailure } from "./restart.ts";
 import { ProcessRunner } from "./runner.ts";
 import { Scheduler } from "./scheduler.ts";
-import { longestStopMs } from "./states.ts";
 import { levelDeadlineMs, refuseSurvivors, untilIdle } from "./stop_order.ts";
 import { Watching } from "./watching.ts";
-import type { UnitWatch } from "./units.ts";
+import { NOBODY_WATCHES, type UnitWatch } from "./units.ts";
 import type {
   OutputHandler,
   ProcessSpec,
@@ -60,8 +61,6 @@ export interface SupervisorOptions {
 /** lease: it is in doubt. checkpoint: files are being captured. */
 export type FreezeReason = "lease" | "checkpoint";
 
-const NOBODY_WATCHES: UnitWatch = { watch: () => {}, forget: () => {} };
-
 /** A stop of a single process: its own `timeoutStopMs` is the only limit. */
 const DOWN = { type: "want-down", deadlineMs: Infinity } as const;
 
@@ -74,6 +73,7 @@ export class Supervisor {
   readonly #retiring = new Set<string>();
   /** Stopped by a person: not started by anybody else. */
   readonly #heldDown: Set<string>;
+  readonly #edges: RestartEdges;
   readonly #measuring: Measuring;
   readonly #scheduler: Scheduler;
   readonly #watching: Watching;
@@ -108,6 +108,7 @@ export class Supervisor {
     const shared = { units: NOBODY_WATCHES, notifyFolder: null, ...options, ...own };
     this.#newRunner = (spec) => new ProcessRunner({ ...shared, spec });
     this.#runners = new Map(options.specs.map((spec) => [spec.name, this.#newRunner(spec)]));
+    this.#edges = new RestartEdges(this.#runners);
     this.#onEvent = onEvent;
     this.#watching = new Watching({
       clock,
@@ -144,7 +145,7 @@ export class Supervisor {
   /** What a watch of ours wants; false, and nothing is done, where it may not be. */
   #restartFor(name: string, reason: RestartReason, detail: string): boolean {
     if (this.#stopping !== null || this.#fenced || this.#frozenBy.size > 0) return false;
-    this.#runner(name).dispatch({ type: "restart", reason, detail });
+    this.#restart(name, reason, detail);
     return true;
   }
 
@@ -277,16 +278,12 @@ export class Supervisor {
   /** `not-found` where there is none of that name. */
   processStatus(name: string): ProcessStatus {
     const runner = this.#runner(name);
-    const figures = this.#measuring.figuresOf(runner.unit?.tag);
-    const use = figures === null
-      ? null
-      : { memoryBytes: figures.memoryBytes, cpuSeconds: figures.cpuSeconds, processes: figures.processes };
-    const status = runner.status(use);
+    const status = runner.status(this.#measuring.useOf(runner.unit?.tag));
     const tickMs = status.wanted === "up" ? this.#scheduler.nextWallMs(name) : null;
     return {
       ...status,
       nextStartMs: status.nextStartMs ?? tickMs,
-      reason: status.reason ?? this.#watching.troubleOf(name),
+      reason: this.#edges.reasonOf(name) ?? status.reason ?? this.#watching.troubleOf(name),
       stoppedByRequest: this.#heldDown.has(name),
       waitingFor: runner.machine.state === "waiting" ? this.#openConditions(runner) : [],
     };
@@ -306,6 +303,7 @@ export class Supervisor {
     const runner = this.#runner(name);
     this.#refuseRetiring(name, "start");
     this.#heldDown.delete(name);
+    this.#edges.spare(name);
     this.#due.add(name);
     runner.dispatch({ type: "want-up" });
     this.#retrySkipped(name);
@@ -316,14 +314,15 @@ export class Supervisor {
   /**
    * A person stops one process: it stays down until a person starts it, and its end is no failure, essential or not.
    * Resolves when it and its group are gone, at the latest after `waitMs` (default: its `timeoutStopMs` and what a KILL
-   * takes): then its status names who is left. Those that depend on it are left alone.
+   * takes): then its status names who is left. Those that depend on it are left alone, but with `restartWith` they stop
+   * before it and wait for it.
    */
   async stopProcess(name: string, options: { readonly waitMs?: number } = {}): Promise<void> {
     this.#refuseWhileStopping(`stop ${name}`);
     this.#refuseWhileFrozen(`stop ${name}`);
     const runner = this.#runner(name);
     this.#heldDown.add(name);
-    runner.dispatch(DOWN);
+    this.#edges.end(name, DOWN);
     this.#armWatches();
     await this.#gone(runner, options.waitMs);
   }
@@ -335,17 +334,24 @@ export class Supervisor {
   restartProcess(name: string, reason: RestartReason = "person", detail: string | null = null): void {
     this.#refuseWhileStopping(`restart ${name}`);
     this.#refuseWhileFrozen(`restart ${name}`);
-    const runner = this.#runner(name);
+    this.#runner(name);
     if (reason === "person") {
       this.#refuseRetiring(name, "restart");
       this.#heldDown.delete(name);
       this.#due.add(name);
     }
-    runner.dispatch({ type: "restart", reason, detail });
+    this.#restart(name, reason, detail);
     if (reason !== "person") return;
     this.#retrySkipped(name);
     this.#armWatches();
     this.#watching.forget(name);
+  }
+
+  /** What is unwell is ended at once; else those go first that stop with it. */
+  #restart(name: string, reason: RestartReason, detail: string | null): void {
+    const event = { type: "restart", reason, detail } as const;
+    if (isFailure(reason)) this.#runner(name).dispatch(event);
+    else this.#edges.end(name, event);
   }
 
   /** Resolves when the old incarnation of a process that restarts is gone, or after `waitMs` as `stopProcess` has it. */
@@ -402,7 +408,7 @@ export class Supervisor {
       this.#retiring.add(name);
       this.#heldDown.delete(name);
       // It ends already as far as the order of stops goes: nobody can be its dependent any more.
-      runner.redefine({ ...runner.spec, dependsOn: {} });
+      runner.redefine({ ...runner.spec, dependsOn: {}, restartWith: [] });
     }
     const fresh: ProcessRunner[] = [];
     for (const spec of specs) {
@@ -414,6 +420,7 @@ export class Supervisor {
       this.#runners.set(spec.name, runner);
     }
     this.#levels = orderOf([...this.#runners.values()].map((runner) => runner.spec));
+    this.#edges.define();
     for (const name of this.#retiring) this.#runner(name).dispatch(DOWN);
     if (this.#started) { for (const runner of fresh) runner.dispatch({ type: "want-up" }); }
     if (!options.restart) return [];
@@ -421,9 +428,7 @@ export class Supervisor {
       runner.changed.length > 0 && !fresh.includes(runner) && !this.#retiring.has(runner.spec.name) &&
       !this.#heldDown.has(runner.spec.name)
     );
-    for (const runner of stale) {
-      runner.dispatch({ type: "restart", reason: "changed", detail: runner.changed.join(", ") });
-    }
+    for (const { spec, changed } of stale) this.#restart(spec.name, "changed", changed.join(", "));
     return stale.map((runner) => runner.spec.name);
   }
 
@@ -461,9 +466,11 @@ export class Supervisor {
   }
 
   /** Whoever was skipped since `name`, or one that needed it, was not to be had waits for it again. */
-  #retrySkipped(name: string): void {
-    for (const [other, runner] of this.#runners) {
-      if (runner.machine.state !== "skipped" || !Object.hasOwn(runner.spec.dependsOn, name)) continue;
+  #retrySkipped(name: string, among: Iterable<string> = this.#runners.keys()): void {
+    for (const other of among) {
+      const runner = this.#runner(other);
+      if (runner.machine.state !== "skipped" || this.#heldDown.has(other)) continue;
+      if (!Object.hasOwn(runner.spec.dependsOn, name)) continue;
       runner.dispatch({ type: "want-up" });
       this.#retrySkipped(other);
     }
@@ -471,7 +478,7 @@ export class Supervisor {
 
   #gone(runner: ProcessRunner, waitMs?: number): Promise<void> {
     const giveUpMs = this.#clock.monotonicMs() +
-      (waitMs ?? longestStopMs(runner.spec) + UNKILLABLE_AFTER_MS);
+      (waitMs ?? this.#edges.longestStopMs(runner.spec.name) + UNKILLABLE_AFTER_MS);
     return untilIdle(this.#clock, [runner], () => giveUpMs);
   }
 
@@ -499,7 +506,8 @@ export class Supervisor {
   }
 
   #evaluateOnce(beganMs: number): boolean {
-    let changed = false;
+    const isCalm = this.#stopping === null && !this.#fenced && this.#frozenBy.size === 0;
+    let changed = isCalm && this.#edges.step();
     for (const runner of this.#runners.values()) {
       const { state } = runner.machine;
       if (isEnded(runner.machine)) this.#due.delete(runner.spec.name);
@@ -529,8 +537,11 @@ export class Supervisor {
       runner.dispatch({ type: "unmeetable", reason: `${name} is ${state}, ${condition} was wanted` });
       return true;
     }
-    if (this.#openConditions(runner).length > 0) return false;
+    const { name } = runner.spec;
+    if (this.#openConditions(runner).length > 0 || !this.#edges.mayStart(name)) return false;
+    this.#edges.starts(name);
     runner.dispatch({ type: "met" });
+    this.#retrySkipped(name, this.#edges.dependentsOf(name).map(({ spec }) => spec.name));
     return true;
   }
 
@@ -538,8 +549,9 @@ export class Supervisor {
   #openConditions(runner: ProcessRunner) {
     return Object.entries(runner.spec.dependsOn).flatMap(([name, condition]) => {
       const { machine } = this.#runner(name);
-      const verdict = conditionOf(machine, condition);
-      if (verdict === "met") return [];
+      const together = runner.spec.restartWith.includes(name);
+      const verdict = conditionOf(machine, condition, together);
+      if (verdict === "met" && !(together && this.#edges.isDue(name))) return [];
       const isHeld = verdict === "never" && this.#heldDown.has(name);
       return [{ name, condition, state: machine.state, verdict: isHeld ? "open" as const : verdict }];
     });
@@ -566,6 +578,7 @@ export class Supervisor {
   async #stopLevels(): Promise<void> {
     this.#scheduler.stop();
     this.#watching.stop();
+    this.#edges.clear();
     await Promise.resolve(); // so that #stopping is set when the first event comes back
     // All of them at once: what is stopped first may need what is stopped last.
     for (const reason of [...this.#frozenBy]) this.thaw(reason);

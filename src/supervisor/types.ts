@@ -51,6 +51,8 @@ export interface ProcessSpec {
   readonly ownEnv: Readonly<Record<string, string>>;
   readonly execution: Execution;
   readonly dependsOn: Readonly<Record<string, "started" | "ready" | "completed" | "succeeded">>;
+  /** Those of `dependsOn` beside whose one run it runs: it stops before they do, and starts after them (restart_edges.ts). */
+  readonly restartWith: readonly string[];
   readonly restart: RestartPolicy;
   readonly restartDelayMs: number;
   readonly restartMaxDelayMs: number;
@@ -115,6 +117,7 @@ export type RestartReason =
   | "changed" // its definition
   | "watch" // a file it depends on
   | "schedule"
+  | "dependency" // what it depends on, by `restartWith`
   | "startup" // it did not become ready in time, or its startup probe failed
   | "liveness"
   | "watchdog"

@@ -25,6 +25,8 @@ export interface UnitWatch {
   forget(groupId: number): void;
 }
 
+export const NOBODY_WATCHES: UnitWatch = { watch: () => {}, forget: () => {} };
+
 export function tagOf(name: string, number: number, runId: string): string {
   return `${name}.${number}.${runId}`;
 }

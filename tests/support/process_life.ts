@@ -108,6 +108,7 @@ export const RESTART_REASONS: readonly RestartReason[] = [
   "changed",
   "watch",
   "schedule",
+  "dependency",
   "startup",
   "liveness",
   "watchdog",

@@ -14,6 +14,7 @@ export function processSpec(change: Partial<ProcessSpec> = {}): ProcessSpec {
     ownEnv: {},
     execution: { user: null, group: null, umask: null, nice: null, limits: {} },
     dependsOn: {},
+    restartWith: [],
     restart: "no",
     restartDelayMs: 20,
     restartMaxDelayMs: 100,

@@ -21,7 +21,7 @@ const PROCESS = {
   schedule: { cron: "0 3 * * *", time_zone: "Europe/Berlin" },
   watch: { paths: ["/srv/a"], exclude: ["*.tmp"] },
   memory_limit: { max: "512MiB", warn: "400MiB", for: "20s" },
-  depends_on: { other: "ready" },
+  depends_on: { other: { condition: "ready", restart_with: true } },
   restart: "on-failure",
   restart_delay: "2s",
   restart_max_delay: "20s",

@@ -140,6 +140,8 @@ Deno.test("conditionOf tells met, open and never for each condition on each stat
       );
     }
   }
+  const failed = { ...newMachine(), state: "failed", exit: { kind: "exit", code: 1 } } as const;
+  assert.deepEqual([conditionOf(failed, "started"), conditionOf(failed, "started", true)], ["met", "never"]);
 });
 
 Deno.test("outcomeOf gives the essential failure's code, and 0 only when nothing essential failed", () => {

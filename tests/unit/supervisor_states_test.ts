@@ -477,3 +477,32 @@ Deno.test("transition keeps time of a stop with a deadline for the finish comman
   person.at(90_000).to("tick", "leader-exited", "output-ended");
   assert.equal(nextTickMs(person.machine), 90_000 + FINISH_LIMIT_MS);
 });
+
+Deno.test("transition starts anew for what it depends on, as no failure, with the counters as they are", () => {
+  const spec = processSpec({
+    restart: "always",
+    startLimit: { burst: 5, intervalMs: 600_000, rearmMs: null },
+  });
+  const dependency = { type: "restart", reason: "dependency", detail: "db" } as const;
+  const life = new Life(spec).to("want-up").run(exit(1)).at(1_000).to("tick").run(exit(1)).at(2_000).to(
+    "tick",
+  );
+  const { failureTimesMs, shortRuns, lastDelayMs, restarts } = life.machine;
+  assert.deepEqual([failureTimesMs.length, shortRuns, restarts], [2, 2, 2]);
+  life.to("met", "spawned", dependency);
+  assert.deepEqual([life.machine.state, life.machine.reason], ["stopping", "restart: dependency: db"]);
+  life.to("leader-exited", "output-ended");
+  const after = life.machine;
+  assert.deepEqual([after.state, after.failureTimesMs, after.shortRuns, after.lastDelayMs, after.restarts], [
+    "waiting",
+    failureTimesMs,
+    shortRuns,
+    lastDelayMs,
+    restarts,
+  ]);
+  const both = life.to("met", "spawned", "leader-exited", dependency, "output-ended");
+  assert.equal(both.machine.state, "waiting", "it ended by itself in the same moment");
+  assert.equal(both.machine.failureTimesMs.length, 2);
+  const unwell = life.to("met", "spawned", { type: "restart", reason: "liveness", detail: null }, dependency);
+  assert.equal(unwell.to("leader-exited", "output-ended").machine.failureTimesMs.length, 3);
+});
