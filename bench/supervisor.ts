@@ -1,6 +1,6 @@
 /**
  * `deno task bench supervisor`: State Manager beside s6, runit, supervisord and PM2, all in one run and with the same
- * programs. `--restarts 100`, `--idle-seconds 60`, `--lines 1000000`, `--only NAME,…`. The binary is
+ * programs. `--restarts 100`, `--idle-seconds 60`, `--lines 3000000`, `--only NAME,…`. The binary is
  * STATE_MANAGER_BINARY, else the source. Others are measured where they are installed:
  * `apt-get install s6 runit supervisor`, `npm install --prefix .cache/pm2 pm2`.
  *
@@ -11,8 +11,10 @@
  * - Memory: of all the supervisor's own processes together (not the programs), ten seconds after the last program runs, with
  *   1 and with 100 idle programs. Pss: a page that several of them map counts once; Rss, in which it counts in each, beside it.
  * - CPU idle: user and system time of these, with 100 idle programs; all supervisors at the same time.
- * - Log throughput: one program writes as fast as it may into its log file; until all of it is there. State Manager
- *   keeps the last lines in memory and numbers them besides.
+ * - Log throughput: one program writes as fast as it may into its log file; until all of it is there, and the processor
+ *   time of the supervisor meanwhile. State Manager keeps the last lines in memory and numbers them besides. No copy
+ *   from a pipe into a file is five times as fast as supervisord's: `cat` does it in 0.41 CPU seconds a gigabyte where
+ *   supervisord takes 0.52, we 0.56 (quiet, two cores, lines of 100 bytes), and the writer needs as much itself.
  */
 
 import { parseArgs } from "node:util";
@@ -166,8 +168,8 @@ interface Figures {
   readonly memoryOne: SupervisorMemory;
   readonly memoryMany: SupervisorMemory;
   readonly cpuPercent: number;
-  readonly linesPerSecond: number | null;
-  readonly bytesPerSecond: number | null;
+  readonly shortLines: Throughput | null;
+  readonly longLines: Throughput | null;
 }
 
 /** What a start needs and gives back does not count. */
@@ -204,16 +206,26 @@ async function measureMany(subject: Subject, kept: AsyncDisposableStack) {
 
 /** Share of one core, in percent, of each. */
 async function measureIdle(scenes: readonly Scene[], seconds: number): Promise<number[]> {
-  const cpu = () =>
-    scenes.map(({ running }) => running.pids().reduce((sum, pid) => sum + cpuSeconds(pid), 0));
+  const cpu = () => scenes.map(cpuOf);
   const [before, beginMs] = [cpu(), performance.now()];
   await sleep(seconds * 1000);
   const tookMs = performance.now() - beginMs;
   return cpu().map((after, index) => (after - (before[index] ?? NaN)) / tookMs * 100_000);
 }
 
-/** Lines a second; null: they were not all there in time. */
-async function measureLogs(subject: Subject, lines: number, lineBytes: number): Promise<number | null> {
+interface Throughput {
+  readonly linesPerSecond: number;
+  readonly bytesPerSecond: number;
+  /** Of all the supervisor's own processes. */
+  readonly cpuSecondsPerGigabyte: number;
+}
+
+function cpuOf({ running }: Scene): number {
+  return running.pids().reduce((sum, pid) => sum + cpuSeconds(pid), 0);
+}
+
+/** Null: they were not all there in time. */
+async function measureLogs(subject: Subject, lines: number, lineBytes: number): Promise<Throughput | null> {
   const text = "x".repeat(lineBytes - 1);
   await using scene = await begin(subject, (bell) => [{
     name: "writer",
@@ -222,13 +234,19 @@ async function measureLogs(subject: Subject, lines: number, lineBytes: number): 
   }]);
   await scene.bell.until(1);
   const beginMs = scene.bell.firstMs;
+  const cpuBefore = cpuOf(scene);
   const wanted = lines * lineBytes;
   const path = scene.logOf("writer");
   while (fileBytes(path) < wanted) {
     if (performance.now() - beginMs > LIMIT_MS) return null;
     await sleep(LOOK_MS);
   }
-  return lines / (performance.now() - beginMs) * 1000;
+  const seconds = (performance.now() - beginMs) / 1000;
+  return {
+    linesPerSecond: lines / seconds,
+    bytesPerSecond: wanted / seconds,
+    cpuSecondsPerGigabyte: (cpuOf(scene) - cpuBefore) / wanted * 1e9,
+  };
 }
 
 async function measure(
@@ -239,15 +257,15 @@ async function measure(
   const { restarts, lines } = options;
   const restartMs = await measureRestarts(subject, restarts);
   const memoryOne = await measureOne(subject);
-  const linesPerSecond = await measureLogs(subject, lines, SHORT_LINE_BYTES);
-  const long = await measureLogs(subject, Math.ceil(lines / 5), LONG_LINE_BYTES);
+  const shortLines = await measureLogs(subject, lines, SHORT_LINE_BYTES);
+  const longLines = await measureLogs(subject, Math.ceil(lines / 5), LONG_LINE_BYTES);
   const many = await measureMany(subject, kept);
   return {
     restartMs,
     memoryOne,
     ...many,
-    linesPerSecond,
-    bytesPerSecond: long === null ? null : long * LONG_LINE_BYTES,
+    shortLines,
+    longLines,
   };
 }
 
@@ -265,8 +283,18 @@ function rowsOf(names: readonly string[], all: readonly Figures[]): Row[] {
   });
   const restart = row("crash → running p50, ms", p50);
   const cpu = row("CPU idle, %", ({ cpuPercent }) => cpuPercent);
-  const lines = row("log, 1,000 lines a second", ({ linesPerSecond: n }) => n === null ? null : n / 1000);
-  const bytes = row("log, MiB a second", ({ bytesPerSecond: n }) => n === null ? null : n / 2 ** 20);
+  const logRows = (bytes: number, which: "shortLines" | "longLines"): Row[] => {
+    const log = (what: string, key: keyof Throughput, unit: number) =>
+      row(`log of ${bytes} B, ${what}`, ({ [which]: found }) => found === null ? null : found[key] / unit);
+    return [
+      {
+        ...log("1,000 lines/s", "linesPerSecond", 1e3),
+        aim: fiveTimes((f) => f[which]?.linesPerSecond ?? null),
+      },
+      log("MB/s", "bytesPerSecond", 1e6),
+      log("CPU s/GB", "cpuSecondsPerGigabyte", 1),
+    ];
+  };
   return [
     { ...restart, aim: { text: "< half of runit's", isMet: p50(our) < p50(by("runit")) / 2 } },
     row("crash → running p99, ms", ({ restartMs }) => quantile(restartMs, 0.99)),
@@ -277,8 +305,8 @@ function rowsOf(names: readonly string[], all: readonly Figures[]): Row[] {
     row(`memory with ${MANY} programs, MiB (Pss)`, ({ memoryMany }) => memoryMany.pss),
     row(`memory with ${MANY} programs, MiB (Rss)`, ({ memoryMany }) => memoryMany.rss),
     { ...cpu, aim: { text: "< 0.5", isMet: our.cpuPercent < 0.5 } },
-    { ...lines, aim: fiveTimes(({ linesPerSecond }) => linesPerSecond) },
-    { ...bytes, aim: fiveTimes(({ bytesPerSecond }) => bytesPerSecond) },
+    ...logRows(SHORT_LINE_BYTES, "shortLines"),
+    ...logRows(LONG_LINE_BYTES, "longLines"),
   ];
 }
 
@@ -288,7 +316,7 @@ export async function benchSupervisor(args: readonly string[]): Promise<void> {
     options: {
       restarts: { type: "string", default: "100" },
       "idle-seconds": { type: "string", default: "60" },
-      lines: { type: "string", default: "1000000" },
+      lines: { type: "string", default: "3000000" },
       only: { type: "string", default: SUBJECTS.map(({ name }) => name).join(",") },
     },
   });
