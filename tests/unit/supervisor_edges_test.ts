@@ -179,8 +179,10 @@ class World {
       }
     }
     this.#evaluating = false;
-    for (const { spec, machine } of this.all.values()) {
+    for (const { spec, machine, leader, asked } of this.all.values()) {
       if (spec.name === "db") continue;
+      const isLeft = spec.restartWith.some((other) => this.one(other).machine.state === "backoff");
+      assert.ok(!leader || !isLeft || asked || this.edges.isDue(spec.name), `${spec.name} is not told`);
       assert.deepEqual([machine.failureTimesMs, machine.restarts], [[], 0], `${spec.name} is blamed`);
     }
   }
