@@ -315,7 +315,7 @@ export const MUTANTS: readonly MutantCase[] = [
     what: "a guard that outlives its manager's death idly",
     mutant: { guardIgnoresDeath: true },
     caught: TOGETHER,
-    seeds: 200,
+    seeds: 5_000,
   },
   {
     what: "a thaw before the lease is proven",
@@ -334,14 +334,14 @@ export const MUTANTS: readonly MutantCase[] = [
     what: "a head that takes an unknown put for done",
     mutant: takesUnknownForDone,
     caught: /finished checkpoint/,
-    seeds: 500,
+    seeds: 5_000,
     faults: SILENCE,
   },
   {
     what: "a head that follows any version",
     mutant: followsAnyVersion,
     caught: /a put of term/,
-    seeds: 2_000,
+    seeds: 20_000,
     faults: PAUSES,
   },
   {
@@ -388,7 +388,7 @@ export const MUTANTS: readonly MutantCase[] = [
     what: "a restore that swaps before its intent",
     mutant: swapsBeforeIntent,
     caught: /starts on|overwrites|marker says/,
-    seeds: 2_000,
+    seeds: 20_000,
     faults: DEATHS,
   },
   {
