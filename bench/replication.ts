@@ -1,6 +1,6 @@
 /**
- * `deno task bench replication`: 500 small transactions a second on MinIO, three times in one run: a program alone,
- * below State Manager, beside the real `litestream replicate`; then a large database, replicated and restored by both.
+ * `deno task bench replication`: 500 small transactions a second on MinIO, in one run: a program alone,
+ * below State Manager without and with its database, beside the real `litestream replicate`; then a large database, replicated and restored by both.
  * `--seconds 300`, `--rate 500`, `--restore-mib 500` (0: none), `--rounds 3` (of restores). The binary is
  * STATE_MANAGER_BINARY, else the source. Both tools have their defaults: a sync each second.
  *
@@ -10,7 +10,8 @@
  *   holds it or a later one. The proxy sees the acknowledgement, and the file itself, read past the proxy, says which
  *   row is its newest. So it counts what a machine's death at that moment would have lost, whatever the tool believes.
  * - CPU: user and system time of the processes that replicate, over the window; of State Manager the manager, its guard
- *   and its follower, and those children of theirs that ended.
+ *   and its follower, and those children of theirs that ended. What it takes without a database (lease, supervision, API,
+ *   the same questions) is measured before, over 100 seconds at most, and taken off: the rest is for replication.
  * - Memory: Rss and Pss of /proc/PID/smaps_rollup, once a second; "flat" compares the ends of the window.
  * - Requests and bytes: whole requests and answers on the wire, over the window, those for lease and head too.
  * - The log: the largest size of the -wal file.
@@ -34,12 +35,15 @@ import {
   type Running,
   type Scene,
   type Subject,
+  supervised,
   theirs,
 } from "./replication_subjects.ts";
 import { type Aim, figure, say, sayTable, type Table } from "./replication_table.ts";
 import type { WriterOptions, WriterResult } from "./replication_writer.ts";
 
 const WARM_UP_SECONDS = 8;
+/** It does the same all the time. */
+const SUPERVISED_SECONDS = 100;
 const MEMORY_INTERVAL_MS = 1000;
 /** A quick scraper of metrics; every two seconds, a tenth of all our CPU would be for the answers. */
 const LAG_INTERVAL_MS = 10_000;
@@ -180,12 +184,12 @@ async function measure(subject: Subject, minio: Minio, load: Load): Promise<Meas
   await samples.stop();
   const result: WriterResult = JSON.parse(await Deno.readTextFile(resultPath));
   const lastRow = result.firstRow + result.committedMs.length - 1;
-  if (subject !== alone) {
+  if (subject.replicates) {
     await waitFor(`row ${lastRow} in the store`, () => arrivals.newest() >= lastRow, LIMIT_MS);
   }
   await running.stop();
   await arrivals.settled();
-  if (subject !== alone) await checkRestore(subject, { ...scene, endpoint: minio.endpoint });
+  if (subject.replicates) await checkRestore(subject, { ...scene, endpoint: minio.endpoint });
   return {
     transactions: result.committedMs.length,
     tookMs: result.tookMs,
@@ -228,9 +232,8 @@ class Samples {
     this.#looks = [every(LOG_INTERVAL_MS, () => {
       this.logBytes = Math.max(this.logBytes, fileBytes(`${database}-wal`));
     })];
-    if (workerPid === null) return;
     this.#looks.push(every(MEMORY_INTERVAL_MS, () => {
-      const memory = memoryOf(workerPid);
+      const memory = workerPid === null ? null : memoryOf(workerPid);
       if (memory !== null) this.memory.push(memory);
     }));
     this.#looks.push(every(LAG_INTERVAL_MS, async () => {
@@ -259,9 +262,15 @@ type AimOf = (our: number, their: number, none: number) => Aim;
 
 const noMore = (our: number, their: number): Aim => ({ text: "≤ litestream", isMet: our <= their });
 
-function loadTable(runs: readonly Measured[], load: Load): Table {
-  const [none, our, their] = runs;
-  if (none === undefined || our === undefined || their === undefined) throw new Error("three runs were made");
+interface Runs {
+  readonly none: Measured;
+  /** CPU of `supervised`, scaled to the window. */
+  readonly supervisedCpu: number;
+  readonly our: Measured;
+  readonly their: Measured;
+}
+
+function loadTable({ none, supervisedCpu, our, their }: Runs, load: Load): Table {
   const per = (of: (run: Measured) => number) => (run: Measured) => of(run) / run.transactions * 1000;
   const peak = (of: (memory: Memory) => number) => (run: Measured) => mib(Math.max(...run.memory.map(of)));
   const row = (name: string, of: (run: Measured) => number, aim?: AimOf) => ({
@@ -295,8 +304,14 @@ function loadTable(runs: readonly Measured[], load: Load): Table {
       replica("lag most, ms", ({ lagMs }) => quantile(lagMs, 1)),
       { name: "lag as it says p50, ms", cells: [null, quantile(our.saidLagMs, 0.5), null] },
       { name: "lag as it says p99, ms", cells: [null, quantile(our.saidLagMs, 0.99), null] },
-      replica("CPU, s", ({ cpu }) => cpu, noMore),
+      replica("CPU, s", ({ cpu }) => cpu),
       replica("  of it the follower, s", ({ workerCpu }) => workerCpu),
+      { name: "  without a database, s", cells: [null, supervisedCpu, null] },
+      {
+        name: "  for replication, s",
+        cells: [null, our.cpu - supervisedCpu, their.cpu],
+        aim: noMore(our.cpu - supervisedCpu, their.cpu),
+      },
       replica(
         "peak RSS of the follower, MiB",
         peak(({ rss }) => rss),
@@ -425,9 +440,13 @@ export async function benchReplication(args: readonly string[]): Promise<void> {
       }) beside litestream ${await litestreamVersion()}, one MinIO, one run`,
     );
     if (load.seconds > 0) {
-      const runs: Measured[] = [];
-      for (const subject of [alone, ours, theirs]) runs.push(await measure(subject, minio, load));
-      sayTable(loadTable(runs, load));
+      const none = await measure(alone, minio, load);
+      const seconds = Math.min(load.seconds, SUPERVISED_SECONDS);
+      const { cpu } = await measure(supervised, minio, { ...load, seconds });
+      const supervisedCpu = cpu / seconds * load.seconds;
+      const our = await measure(ours, minio, load);
+      const their = await measure(theirs, minio, load);
+      sayTable(loadTable({ none, supervisedCpu, our, their }, load));
     }
     const bytes = Number(values["restore-mib"]) * 2 ** 20;
     if (bytes > 0) sayTable(await restoreTable(minio, bytes, Number(values.rounds)));

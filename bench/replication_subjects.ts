@@ -29,6 +29,7 @@ export interface Subject {
   readonly name: string;
   /** Path of its files in the bucket. */
   readonly prefix: string;
+  readonly replicates: boolean;
   /** Starts it with the writer. */
   start(scene: Scene, writer: readonly string[]): Promise<Running>;
   /** Puts what the database is now into the store, and ends. */
@@ -59,6 +60,7 @@ const NOTHING = () => Promise.resolve(null);
 export const alone: Subject = {
   name: "alone",
   prefix: "",
+  replicates: false,
   start(_scene, writer) {
     const child = spawnWriter(writer);
     const stop = () => end(child, "SIGTERM");
@@ -74,58 +76,80 @@ export const alone: Subject = {
   restore: () => Promise.resolve(),
 };
 
-function storeArgs({ minio, endpoint }: Scene): string[] {
-  return ["--bucket", minio.bucket, "--endpoint", endpoint, "--region", "us-east-1", "--prefix", ours.prefix];
+function storeArgs({ minio, endpoint }: Scene, prefix = ours.prefix): string[] {
+  return ["--bucket", minio.bucket, "--endpoint", endpoint, "--region", "us-east-1", "--prefix", prefix];
 }
 
 function storeEnv({ minio }: Scene): Record<string, string> {
   return { AWS_ACCESS_KEY_ID: minio.accessKey, AWS_SECRET_ACCESS_KEY: minio.secretKey };
 }
 
-function manage(scene: Scene, program: readonly string[]): ManagerProcess {
+function manage(scene: Scene, program: readonly string[], replicates = true): ManagerProcess {
   const { home, database } = scene;
   return new ManagerProcess({
     args: [
-      ...["run", ...storeArgs(scene), "--database", `app=${database}`, "--data-dir", `${home}/manager`],
-      ...["--", ...program],
+      ...["run", ...storeArgs(scene, replicates ? ours.prefix : supervised.prefix)],
+      ...(replicates ? ["--database", `app=${database}`] : []),
+      ...["--data-dir", `${home}/manager`, "--", ...program],
     ],
     env: storeEnv(scene),
   });
 }
 
+/** A process of the manager, by a word of its command line. */
+async function childOf(manager: ManagerProcess, word: string): Promise<number> {
+  return await waitFor(
+    `the process ${word}`,
+    () => descendants(manager.pid).find((pid) => argvOf(pid).includes(word)),
+    START_LIMIT_MS,
+    () => manager.tail(),
+  );
+}
+
+async function startManaged(
+  scene: Scene,
+  writer: readonly string[],
+  replicates: boolean,
+): Promise<Running> {
+  const manager = manage(scene, writer, replicates);
+  try {
+    const workerPid = replicates ? await childOf(manager, "__follow") : null;
+    const guardPid = await childOf(manager, "__guard");
+    return {
+      pids: [manager.pid, guardPid, ...(workerPid === null ? [] : [workerPid])],
+      workerPid,
+      async lagSeconds() {
+        const { databases: [status] } = await manager.json("/databases");
+        return status?.lag_seconds ?? null;
+      },
+      async stop() {
+        manager.signal("SIGTERM");
+        const code = await manager.exit(START_LIMIT_MS);
+        if (code !== 0) throw new Error(`state-manager ended with ${code}\n${manager.tail()}`);
+      },
+      [Symbol.asyncDispose]: () => manager[Symbol.asyncDispose](),
+    };
+  } catch (error) {
+    await manager[Symbol.asyncDispose]();
+    throw error;
+  }
+}
+
+/** State Manager without a database: what lease and supervision take, which Litestream has not. */
+export const supervised: Subject = {
+  name: "supervised",
+  prefix: "supervised",
+  replicates: false,
+  start: (scene, writer) => startManaged(scene, writer, false),
+  once: () => Promise.resolve(),
+  restore: () => Promise.resolve(),
+};
+
 export const ours: Subject = {
   name: "state-manager",
   prefix: "ours",
-  async start(scene, writer) {
-    const manager = manage(scene, writer);
-    try {
-      const childOf = async (word: string) =>
-        await waitFor(
-          `the process ${word}`,
-          () => descendants(manager.pid).find((pid) => argvOf(pid).includes(word)),
-          START_LIMIT_MS,
-          () => manager.tail(),
-        );
-      const [workerPid, guardPid] = [await childOf("__follow"), await childOf("__guard")];
-      return {
-        pids: [manager.pid, workerPid, guardPid],
-        workerPid,
-        async lagSeconds() {
-          const { databases: [status] } = await manager.json("/databases");
-          return status?.lag_seconds ?? null;
-        },
-        async stop() {
-          manager.signal("SIGTERM");
-          const code = await manager.exit(START_LIMIT_MS);
-          if (code !== 0) throw new Error(`state-manager ended with ${code}\n${manager.tail()}`);
-        },
-        [Symbol.asyncDispose]: () => manager[Symbol.asyncDispose](),
-      };
-    } catch (error) {
-      await manager[Symbol.asyncDispose]();
-      throw error;
-    }
-  },
+  replicates: true,
+  start: (scene, writer) => startManaged(scene, writer, true),
   async once(scene) {
     await using manager = manage(scene, ["true"]);
     const code = await manager.exit(10 * START_LIMIT_MS);
@@ -167,6 +191,7 @@ export async function litestreamVersion(): Promise<string> {
 export const theirs: Subject = {
   name: "litestream",
   prefix: "theirs",
+  replicates: true,
   start(scene, writer) {
     const config = writeConfig(scene);
     const replicate = new Deno.Command(litestreamProgram(), {
