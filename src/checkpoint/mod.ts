@@ -94,4 +94,4 @@ export {
   type SwapRequest,
 } from "./swap.ts";
 export { excludedIn, findSwapPlace, type SwapMode, type SwapPlace } from "./swap_place.ts";
-export { INDEX_PREFIX, PACKS_PREFIX, ROOTS_PREFIX } from "./ids.ts";
+export { HEAD_KEY, INDEX_PREFIX, PACKS_PREFIX, REPOSITORY_KEY, ROOTS_PREFIX } from "./ids.ts";

@@ -70,3 +70,14 @@ export const ALONE: readonly OptionSpec[] = [
 
 /** For commands that work straight on the store, manager or not. */
 export const STORE_ALONE: readonly OptionSpec[] = [CONFIG, DATA_DIR, ...STORE, JSON_OUTPUT, QUIET];
+
+/** How every restore ends: a manager's, or in place where none runs. */
+export const RESTORE_IN_PLACE: readonly OptionSpec[] = [
+  { flags: "--dry-run", text: "say what would be done" },
+  { flags: "--no-safety", text: "make no safety checkpoint first" },
+  ...ALONE,
+  YES,
+  CONFIG,
+  ...STORE,
+  ...CLIENT,
+];

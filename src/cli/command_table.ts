@@ -4,7 +4,6 @@
  */
 
 import {
-  ALONE,
   CLIENT,
   type CommandSpec,
   CONFIG,
@@ -12,6 +11,7 @@ import {
   JSON_OUTPUT,
   type OptionSpec,
   QUIET,
+  RESTORE_IN_PLACE,
   STORE,
   STORE_ALONE,
   YES,
@@ -370,13 +370,7 @@ export const COMMANDS: readonly CommandSpec[] = [
       },
       { flags: "--checkpoint <id>", text: "the state that a checkpoint holds" },
       { flags: "--database <path>", text: "with no manager: where it is, [NAME=]PATH", repeatable: true },
-      { flags: "--dry-run", text: "say what would be done" },
-      { flags: "--no-safety", text: "make no safety checkpoint first" },
-      ...ALONE,
-      YES,
-      CONFIG,
-      ...STORE,
-      ...CLIENT,
+      ...RESTORE_IN_PLACE,
     ],
     examples: [
       "db restore app --txid 1234",

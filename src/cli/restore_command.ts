@@ -1,6 +1,6 @@
 /** `restore` as the parser knows it: the whole program has it in its table, and the bundle for `--to` has nothing else. */
 
-import { ALONE, CLIENT, type CommandSpec, CONFIG, type OptionSpec, STORE, YES } from "./command_options.ts";
+import { type CommandSpec, type OptionSpec, RESTORE_IN_PLACE } from "./command_options.ts";
 
 const RESTORE: readonly OptionSpec[] = [
   { flags: "--checkpoint <id>", text: "which checkpoint: id, ordinal (3 or v3) or latest" },
@@ -22,13 +22,7 @@ const RESTORE: readonly OptionSpec[] = [
     text: "into this empty folder, straight from the store; nothing in the store changes",
   },
   { flags: "--salvage", text: "with --to: whatever can still be read of a damaged checkpoint" },
-  { flags: "--dry-run", text: "say what would be done" },
-  { flags: "--no-safety", text: "make no safety checkpoint first" },
-  ...ALONE,
-  YES,
-  CONFIG,
-  ...STORE,
-  ...CLIENT,
+  ...RESTORE_IN_PLACE,
 ];
 
 export function restoreCommand(load: CommandSpec["load"]): CommandSpec {

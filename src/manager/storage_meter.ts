@@ -3,7 +3,7 @@
  * while, whoever asks meanwhile waits for the same listing, and each is told as an event: growth is against an earlier one.
  */
 
-import { INDEX_PREFIX, PACKS_PREFIX, ROOTS_PREFIX } from "../checkpoint/mod.ts";
+import { HEAD_KEY, INDEX_PREFIX, PACKS_PREFIX, REPOSITORY_KEY, ROOTS_PREFIX } from "../checkpoint/mod.ts";
 import type { CatalogEvent } from "../database/mod.ts";
 import type { Clock } from "../platform/clock.ts";
 import { StateManagerError } from "../platform/errors.ts";
@@ -120,7 +120,7 @@ function kindOf(key: string): StoredKind {
   if (key.startsWith(INDEX_PREFIX)) return "indexes";
   if (key.startsWith(ROOTS_PREFIX)) return "roots";
   if (key.startsWith(DATABASES_PREFIX)) return "databases";
-  return ["repo.json", "head.json", "lease.json", "hand-over.json"].includes(key) ? "repository" : "other";
+  return [REPOSITORY_KEY, HEAD_KEY, "lease.json", "hand-over.json"].includes(key) ? "repository" : "other";
 }
 
 /** A database that a pattern found has a name with a slash; the layout goes on with a level, or with `ltx`. */

@@ -10,9 +10,8 @@ import type { Clock } from "../platform/clock.ts";
 import { isError, StateManagerError } from "../platform/errors.ts";
 import { eventId, eventView, type EventWish, workView } from "./event_query.ts";
 import type { OpenStreams } from "./open_streams.ts";
+import { HEARTBEAT_MS, staysQuiet, streamResponse } from "./stream_response.ts";
 
-/** A sign of life this often keeps proxies from closing a quiet stream. */
-const HEARTBEAT_MS = 15_000;
 /** Encoded in one turn: with the longest details some two milliseconds. */
 const SLICE_EVENTS = 100;
 
@@ -54,7 +53,7 @@ export function eventStream({ events, wish, type, after, clock, streams }: Event
       if (taken !== "") return taken;
       const leftMs = sentMs + HEARTBEAT_MS - clock.monotonicMs();
       if (leftMs <= 0) return taken = reader.heartbeat();
-      if (reader.isUpToDate) await changeWithin(leftMs, changed, clock, over.signal);
+      if (reader.isUpToDate) await staysQuiet(leftMs, changed, clock, over.signal);
     }
     return "";
   };
@@ -91,13 +90,7 @@ export function eventStream({ events, wish, type, after, clock, streams }: Event
     },
     cancel: end,
   }, { highWaterMark: 0 });
-  return new Response(body, {
-    headers: {
-      "content-type": type,
-      "cache-control": "no-store, no-transform",
-      "x-accel-buffering": "no",
-    },
-  });
+  return streamResponse(body, type);
 }
 
 /** How far one client is. */
@@ -215,19 +208,6 @@ function encoderFor(type: EventStreamType): Encoder {
   }
   return (name, fields, id) =>
     `${id === undefined ? "" : `id: ${id}\n`}event: ${name}\ndata: ${JSON.stringify(fields)}\n\n`;
-}
-
-/** Resolves at the change, or when the time is over, or the stream. */
-async function changeWithin(
-  timeMs: number,
-  changed: Promise<void>,
-  clock: Clock,
-  over: AbortSignal,
-): Promise<void> {
-  const came = new AbortController();
-  const pause = clock.sleep(timeMs, { signal: AbortSignal.any([came.signal, over]) }).catch(() => {});
-  await Promise.race([pause, changed]);
-  came.abort();
 }
 
 const encoder = new TextEncoder();

@@ -17,9 +17,8 @@ import {
 import { encoderFor, type ShownLine } from "./log_encoding.ts";
 import type { LogQuery } from "./log_query.ts";
 import type { OpenStreams } from "./open_streams.ts";
+import { HEARTBEAT_MS, staysQuiet, streamResponse } from "./stream_response.ts";
 
-/** A sign of life this often keeps proxies from closing a quiet stream. */
-const HEARTBEAT_MS = 15_000;
 /** Encoded in one turn, in some two milliseconds. */
 const SLICE_LINES = 500;
 
@@ -80,7 +79,7 @@ export function logStream(options: LogStreamOptions): Response {
       const next: NumberedBatch | null = rest ?? follower.next();
       if (next === null) {
         if (follower.closed) return;
-        if (await quiet(follower, clock, over.signal)) yield encode.heartbeat();
+        if (await staysQuiet(HEARTBEAT_MS, follower.wait(), clock, over.signal)) yield encode.heartbeat();
         continue;
       }
       const gap = next.sequence - lastNumber - 1;
@@ -121,23 +120,7 @@ export function logStream(options: LogStreamOptions): Response {
     },
     cancel: end,
   }, { highWaterMark: 0 });
-  return new Response(body, {
-    headers: {
-      "content-type": query.type === "text/plain" ? "text/plain; charset=utf-8" : query.type,
-      "cache-control": "no-store, no-transform",
-      "x-accel-buffering": "no",
-    },
-  });
-}
-
-/** True when nothing came for the time of a heartbeat. */
-async function quiet(follower: LogFollower, clock: Clock, over: AbortSignal): Promise<boolean> {
-  const came = new AbortController();
-  const signal = AbortSignal.any([came.signal, over]);
-  const pause = clock.sleep(HEARTBEAT_MS, { signal }).then(() => true, () => false);
-  const isQuiet = await Promise.race([pause, follower.wait().then(() => false)]);
-  came.abort();
-  return isQuiet;
+  return streamResponse(body, query.type === "text/plain" ? "text/plain; charset=utf-8" : query.type);
 }
 
 const encoder = new TextEncoder();

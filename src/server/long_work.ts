@@ -12,9 +12,7 @@ import type { Log } from "../platform/log.ts";
 import type { ServerContext } from "./env.ts";
 import type { Operation, OperationEvent } from "./operation.ts";
 import { logUnexpected, problemOf } from "./problems.ts";
-
-/** A comment this often keeps proxies from closing a quiet stream. */
-const HEARTBEAT_MS = 15_000;
+import { HEARTBEAT_MS, streamResponse } from "./stream_response.ts";
 
 /** Events that wait for a slow reader before progress is left out: six seconds' worth. */
 const MAX_WAITING_EVENTS = 64;
@@ -135,13 +133,7 @@ async function stream<T>(
     },
     cancel: end,
   }, { highWaterMark: MAX_WAITING_EVENTS });
-  return new Response(body, {
-    headers: {
-      "content-type": type,
-      "cache-control": "no-store, no-transform",
-      "x-accel-buffering": "no",
-    },
-  });
+  return streamResponse(body, type);
 }
 
 /** Returns on the first sign of life or after the grace; throws what the work threw meanwhile. */

@@ -1,0 +1,31 @@
+/** What all streams of the API have in common: the headers, the sign of life, and the wait for something to tell. */
+
+import type { Clock } from "../platform/clock.ts";
+
+/** A sign of life this often keeps proxies from closing a quiet stream. */
+export const HEARTBEAT_MS = 15_000;
+
+export function streamResponse(body: ReadableStream<Uint8Array>, contentType: string): Response {
+  return new Response(body, {
+    headers: {
+      "content-type": contentType,
+      "cache-control": "no-store, no-transform",
+      "x-accel-buffering": "no",
+    },
+  });
+}
+
+/** True when it did not come in this time; at once when the stream is over. */
+export async function staysQuiet(
+  timeMs: number,
+  what: Promise<unknown>,
+  clock: Clock,
+  over: AbortSignal,
+): Promise<boolean> {
+  const came = new AbortController();
+  const signal = AbortSignal.any([came.signal, over]);
+  const pause = clock.sleep(timeMs, { signal }).then(() => true, () => false);
+  const isQuiet = await Promise.race([pause, what.then(() => false)]);
+  came.abort();
+  return isQuiet;
+}
