@@ -60,7 +60,8 @@ export type CheckpointTarget = { readonly checkpoint: string } | { readonly atMs
 
 /**
  * The checkpoint that is meant: an id, an ordinal (`12` or `v12`), "latest" (the current state), or the newest one not
- * after a wall time. Safety checkpoints are found by id or ordinal only. Error: `checkpoint-not-found`.
+ * after a wall time. Safety checkpoints are found by id or ordinal only: while one is the current state, since a restore
+ * goes on or failed, "latest" is what came before it. Error: `checkpoint-not-found`.
  */
 export function findCheckpoint(head: CheckpointList, target: CheckpointTarget): CheckpointRecord {
   const found = "atMs" in target ? newestAt(head, target.atMs) : named(head, target.checkpoint);
@@ -75,16 +76,26 @@ export function findCheckpoint(head: CheckpointList, target: CheckpointTarget): 
 
 function named(head: CheckpointList, text: string): CheckpointRecord | undefined {
   const reference = parseCheckpointReference(text);
-  const id = reference === "latest" ? head.current : reference;
-  return head.checkpoints.find((record) => record.id === id || String(record.n) === id);
+  if (reference === "latest") return latest(head);
+  return head.checkpoints.find((record) => record.id === reference || String(record.n) === reference);
 }
 
-function newestAt(head: CheckpointList, atMs: number): CheckpointRecord | undefined {
-  return head.checkpoints.filter((record) => record.kind !== "safety" && record.time <= atMs)
-    .reduce<CheckpointRecord | undefined>(
-      (best, record) => best === undefined || record.n > best.n ? record : best,
-      undefined,
-    );
+function latest({ checkpoints, current }: CheckpointList): CheckpointRecord | undefined {
+  const record = checkpoints.find(({ id }) => id === current);
+  if (record?.kind !== "safety") return record;
+  // Where nothing came before, it is all that there is.
+  return newestOf(checkpoints.filter(({ kind, n }) => kind !== "safety" && n < record.n)) ?? record;
+}
+
+function newestAt({ checkpoints }: CheckpointList, atMs: number): CheckpointRecord | undefined {
+  return newestOf(checkpoints.filter(({ kind, time }) => kind !== "safety" && time <= atMs));
+}
+
+function newestOf(records: readonly CheckpointRecord[]): CheckpointRecord | undefined {
+  return records.reduce<CheckpointRecord | undefined>(
+    (best, record) => best === undefined || record.n > best.n ? record : best,
+    undefined,
+  );
 }
 
 /** What must hold between a head and the one that replaces it; a violation is a bug of ours. */

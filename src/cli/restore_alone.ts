@@ -70,10 +70,16 @@ export async function restoreAlone(
   }
   const result = request.dryRun
     ? plan
-    : await restoreHere(context, options, { loaded, config, dataDir }, request);
+    : await restoreHere(context, options, { loaded, config, dataDir }, asPlanned(request, plan));
   const view = restoreResultView(result);
   if (options.flag("json")) context.terminal.out(JSON.stringify({ type: "complete", ...view }) + "\n");
   return tellRestored(context, options, view);
+}
+
+/** The checkpoint that was planned with, and shown: what starting takes in may make another one the latest. */
+function asPlanned(request: RestoreRequest, { source }: RestoreResult): RestoreRequest {
+  if (source === null || !("checkpoint" in request.target)) return request;
+  return { ...request, target: { checkpoint: source.id } };
 }
 
 /** Error: `usage` when the options name another store than that of the manager which runs on the data folder. */

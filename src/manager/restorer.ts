@@ -10,6 +10,7 @@
  */
 
 import {
+  findCheckpoint,
   findSwapPlace,
   isEmptyRoot,
   moveAside,
@@ -213,7 +214,8 @@ export class Restorer {
   /** A dry run says by itself what is not there. */
   async #checkPaths(request: RestoreRequest, scope: RestoreScope): Promise<void> {
     if (request.paths === null || request.dryRun) return;
-    const record = checkpointFor(request, scope);
+    const record = sourceOf(request, scope);
+    assert(record !== null, "files come from a checkpoint");
     const { names, paths } = await wantedOf(record, request, scope);
     const roots = this.#named(names).map(({ name, path }) => ({ name, into: path, ...ofRoot(paths, name) }));
     await this.#options.archiver.plan({ head: this.#options.head.head, record, roots, paths: 0 });
@@ -269,19 +271,22 @@ export class Restorer {
     request: RestoreRequest,
     work: LongWork,
   ): Promise<RestoreResult> {
+    const named = sourceOf(request, this.#scope()); // before the safety checkpoint, which is none of what can be meant
     let safety: CheckpointRecord | null = null;
     const isFirst = currentRecord(this.#options.head.head) === null; // what comes back must follow on something
     // Of paths, what stays of the tree is taken out of it.
     if (request.safety || request.paths !== null || isFirst) {
       const made = await this.#options.checkpointer.create(
         "safety",
-        { comment: `before restore of ${whatOf(request, this.#scope())}`, labels: {} },
+        { comment: `before restore of ${whatOf(request, named)}`, labels: {} },
         { ...work, always: true },
       );
       safety = made.checkpoint;
     }
     const scope = this.#scope(); // with the safety checkpoint
-    const source = checkpointFor(request, scope);
+    // By its id: it may have been deleted meanwhile. Databases go back without one, from what was there right before.
+    const source = named === null ? safety : findCheckpoint(scope.head, { checkpoint: named.id });
+    assert(source !== null, "where nothing was named the safety checkpoint was made");
     const result = await this.#restoreTo(
       source,
       await wantedOf(source, request, scope, work.signal),
@@ -451,18 +456,10 @@ export class Restorer {
   }
 }
 
-function whatOf(request: RestoreRequest, scope: RestoreScope): string {
-  const { target, databases } = request;
+function whatOf({ target, databases }: RestoreRequest, named: CheckpointRecord | null): string {
   return "txid" in target
     ? `${(databases ?? []).join(", ")} to TXID ${target.txid}`
-    : sourceOf(request, scope)?.id ?? (databases ?? []).join(", ");
-}
-
-/** Where a safety checkpoint was made, or files are asked for, there is one. */
-function checkpointFor(request: RestoreRequest, scope: RestoreScope): CheckpointRecord {
-  const source = sourceOf(request, scope);
-  assert(source !== null, "a restore of something has a checkpoint");
-  return source;
+    : named?.id ?? (databases ?? []).join(", ");
 }
 
 const LOGGED_WARNINGS = 20;

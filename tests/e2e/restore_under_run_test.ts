@@ -27,13 +27,26 @@ Deno.test("run keeps running when POST /restore stopped and started its program,
   await manager.state("running");
   const starts = () => Deno.readTextFileSync(`${root}/starts`).length / "up\n".length;
   await waitFor("the first start", () => starts() === 1);
-  await manager.json("/checkpoint", { method: "POST" });
-  await manager.json("/restore", { json: { checkpoint: "latest" } });
+  Deno.writeTextFileSync(`${root}/files/kept`, "as it was");
+  const { checkpoint } = await manager.json("/checkpoint", { method: "POST" });
+  Deno.writeTextFileSync(`${root}/files/kept`, "changed");
+  Deno.writeTextFileSync(`${root}/files/since`, "");
+  const plan = await manager.json("/restore", { json: { checkpoint: "latest", dry_run: true } });
+  assert.equal(plan.source.id, checkpoint.id);
+  const first = await manager.json("/restore", { json: { checkpoint: "latest" } });
+  assert.equal(first.source.id, checkpoint.id, "what changed since the last checkpoint is taken back");
+  assert.deepEqual([...Deno.readDirSync(`${root}/files`)].map(({ name }) => name), ["kept"]);
+  assert.equal(Deno.readTextFileSync(`${root}/files/kept`), "as it was");
   await waitFor("the second start", () => starts() === 2);
   await manager.state("running");
-  // A second restore meets a manager that is as whole as the first did.
-  await manager.json("/restore", { json: { checkpoint: "latest" } });
+  // A second restore meets a manager that is as whole as the first did; what was there before the first can be had still.
+  const second = await manager.json("/restore", { json: { checkpoint: first.safety.id } });
+  assert.equal(second.source.id, first.safety.id);
+  assert.deepEqual([...Deno.readDirSync(`${root}/files`)].map(({ name }) => name).sort(), ["kept", "since"]);
   await waitFor("the third start", () => starts() === 3);
+  await manager.state("running");
+  const latest = await manager.json("/checkpoints/latest");
+  assert.equal(latest.id, second.checkpoint.id);
   Deno.writeTextFileSync(`${root}/end`, "");
   assert.equal(await manager.exit(), 3);
 });

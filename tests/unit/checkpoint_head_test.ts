@@ -269,6 +269,23 @@ Deno.test("head refuses a comment that would fill it, and a change that is wrong
   );
 });
 
+Deno.test("head: latest is never a safety checkpoint that something came before", () => {
+  const [first, second, before, restored] = [
+    record(1),
+    record(2),
+    record(3, { kind: "safety" }),
+    record(4, { kind: "restore" }),
+  ] as const;
+  const latestOf = (checkpoints: readonly CheckpointRecord[], current: CheckpointRecord) =>
+    findCheckpoint({ checkpoints, current: current.id }, { checkpoint: "latest" }).n;
+  assert.equal(latestOf([first, second, before], before), 2);
+  assert.equal(latestOf([before, second, first], before), 2);
+  assert.equal(latestOf([first, second, before, restored], restored), 4);
+  assert.equal(latestOf([first, record(2, { kind: "safety" }), before], before), 1);
+  assert.equal(latestOf([before], before), 3);
+  assert.equal(latestOf([first, second], first), 1); // whatever is listed, the current one counts
+});
+
 Deno.test("head finds a checkpoint by id, ordinal, time and as latest", async () => {
   const session = await takeOverHead(memoryStore(), {
     repo,
