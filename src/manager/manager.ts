@@ -206,11 +206,8 @@ export class Manager implements Control {
       // Not before: it must not delay the programs. Nothing waits for it.
       onProgramsStarted: () => this.#events.openCatalog(),
       persistReleased: (released) => setReleased(this.#options.dir, released),
-      yielded: this.#yielded,
-      persistYielded: async (yielded) => {
-        await setYielded(this.#options.dir, yielded);
-        this.#yielded = yielded;
-      },
+      yielded: () => this.#yielded,
+      persistYielded: (yielded) => this.#setYielded(yielded),
     });
     this.#session = session;
     if (this.#stopSignals.length > 0) session.requestStop();
@@ -532,8 +529,15 @@ export class Manager implements Control {
     if (this.#loaded.config === null) this.#running("acquire lease");
     await setReleased(this.#options.dir, false);
     this.#released = false;
+    // A person wants it here: one that waits, having handed over before, asks the holder from now on.
+    if (this.#yielded) await this.#setYielded(false);
     this.#wake.open();
     return this.status();
+  }
+
+  async #setYielded(yielded: boolean): Promise<void> {
+    await setYielded(this.#options.dir, yielded);
+    this.#yielded = yielded;
   }
 
   health(): {

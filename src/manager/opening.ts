@@ -79,7 +79,8 @@ export interface OpeningOptions {
   readonly credentials: () => StoreCredentials | null;
   readonly guard: RunGuard;
   readonly leaseMemory: LeaseMemory;
-  readonly yielded: boolean;
+  /** The term before was handed over on request, and nobody has asked for it back since. Read at each use. */
+  readonly yielded: () => boolean;
   /** Keeps the programs still for a checkpoint that is made while they run. */
   readonly hold: (databases: Databases, signal: AbortSignal) => (Hold & AsyncDisposable) | null;
   /** Called for each checkpoint whose content is fixed. */
@@ -263,7 +264,12 @@ function leaseFor(
     renewMs: config.lease.renewMs,
     tokenFloor,
     memory: options.leaseMemory,
-    handOver: { answer: config.lease.handOver === "on_request", ask: mayAsk(options) },
+    handOver: {
+      answer: config.lease.handOver === "on_request",
+      get ask() {
+        return mayAsk(options);
+      },
+    },
     info: {
       host: options.hostname,
       pid: String(options.pid),
@@ -273,9 +279,12 @@ function leaseFor(
   });
 }
 
-/** One that has just yielded does not ask back: two replicas that were started by mistake would go on for ever. */
+/**
+ * One that has yielded does not ask back by itself: two replicas that were started by mistake would go on for ever. Nor
+ * after a restart, which may be a platform's. A person asks for it by `acquire-lease`.
+ */
 function mayAsk({ config, yielded }: OpeningOptions): boolean {
-  return config.lease.handOver === "on_request" && !yielded;
+  return config.lease.handOver === "on_request" && !yielded();
 }
 
 /** Takes the head over, in the order of start_rules.ts: from then on every earlier holder is fenced. */

@@ -64,7 +64,7 @@ export async function restoreOnce(
     ...options,
     config,
     holder: randomHex(random),
-    yielded: false,
+    yielded: () => false,
     persistYielded: () => Promise.resolve(),
     onState: (state, reason) => onWaiting(state === "waiting" ? reason : null),
     onFenced: () => {}, // nothing runs

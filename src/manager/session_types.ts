@@ -50,8 +50,8 @@ export interface SessionOptions {
   /** How far long work is. Left out: nobody asks. */
   readonly onWork?: (work: WorkName, step: WorkStep) => void;
   readonly persistReleased: (released: boolean) => Promise<void>;
-  /** The term before was handed over on request: do not ask for it back. */
-  readonly yielded: boolean;
+  /** The term before was handed over on request, and nobody has asked for it back since: wait without asking. */
+  readonly yielded: () => boolean;
   readonly persistYielded: (yielded: boolean) => Promise<void>;
   readonly leaseMemory: LeaseMemory;
 }

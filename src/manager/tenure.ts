@@ -99,7 +99,7 @@ export class Tenure {
       onPruned: (result) => options.record(pruneEvent(result)),
     });
     this.#opened = opened;
-    if (options.yielded) await options.persistYielded(false);
+    if (options.yielded()) await options.persistYielded(false);
     await options.guard.ready();
     options.onState("restoring", null);
     const restorer = new Restorer({ ...options, ...opened });

@@ -51,6 +51,34 @@ testOnStores(
   },
 );
 
+testOnStores(
+  "one that handed over, and waits since, asks for the lease when a person says so",
+  async (store) => {
+    await using scene = new ChaosScene(store, { ttlMs: TTL_MS, handOver: true });
+    const machines = [scene.machine("a"), scene.machine("b")] as const;
+    const first = machines[0].start();
+    await machines[0].nextLine("value", 0, () => first.tail());
+    const second = machines[1].start();
+    await machines[1].nextLine("value", 0, () => second.tail());
+    await first.state("waiting");
+    first.signal("SIGTERM");
+    await first.exit();
+    const again = machines[0].start(); // a restart, which may be a platform's, is no such wish
+    await waitFor(
+      "to be waiting",
+      async () => String((await again.json("/"))["reason"]).startsWith("lease held"),
+    );
+    const mark = scene.journal().length;
+    const answer = await again.json("/acquire-lease", { json: {} });
+    assert.equal(answer["state"], "waiting");
+    await machines[0].nextLine("value", mark, () => `${again.tail()}${second.tail()}`);
+    await again.state("running", START_LIMIT_MS);
+    await second.state("waiting");
+    assert.deepEqual(scene.shouts(), []);
+    assert.deepEqual(overlaps(scene.journal()), []);
+  },
+);
+
 testOnStores("two replicas left alone hand over once at most", async (store) => {
   await using scene = new ChaosScene(store, { ttlMs: 2500, handOver: true });
   const machines = [scene.machine("a"), scene.machine("b")] as const;
