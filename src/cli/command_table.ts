@@ -417,7 +417,7 @@ export const COMMANDS: readonly CommandSpec[] = [
   {
     name: "config schema",
     text: "print the JSON Schema of the configuration file",
-    options: [],
+    options: [JSON_OUTPUT],
     load: async () => (await import("./config.ts")).printSchema,
   },
   {
@@ -443,6 +443,18 @@ export const COMMANDS: readonly CommandSpec[] = [
     text: "exit 0 when the manager is alive",
     options: [{ flags: "--ready", text: "ask whether it is ready instead" }, ...CLIENT],
     load: async () => (await import("./healthcheck.ts")).checkHealth,
+  },
+  {
+    name: "completions",
+    text: "print the completion script for a shell: bash, zsh or fish",
+    arguments: "<shell>",
+    options: [],
+    examples: [
+      "completions bash > /etc/bash_completion.d/state-manager",
+      'completions zsh > "${fpath[1]}/_state-manager"',
+      "completions fish > ~/.config/fish/completions/state-manager.fish",
+    ],
+    load: async () => (await import("./completions.ts")).printCompletions,
   },
   {
     name: "version",

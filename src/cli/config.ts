@@ -38,10 +38,14 @@ export async function checkConfiguration(
     return 0;
   }
   for (const warning of loaded.warnings) context.terminal.err(`warning: ${printable(warning)}\n`);
-  context.terminal.out(
-    configured ? `${loaded.file}: ok\n` : `${loaded.file}: ok, but no storage is given anywhere\n`,
-  );
+  context.terminal.out(configured ? `${loaded.file}: ok\n` : await unconfiguredText(loaded.file));
   return 0;
+}
+
+async function unconfiguredText(file: string): Promise<string> {
+  return await readTextIfPresent(file) === null
+    ? `${file}: there is no such file, and no storage is given anywhere: the manager would start unconfigured\n`
+    : `${file}: ok, but no storage is given anywhere\n`;
 }
 
 export async function showConfiguration(context: Context, options: Options): Promise<ExitCode> {

@@ -1,6 +1,6 @@
 /** Commands that a running manager answers, and the store itself where none runs. */
 
-import { isError } from "../platform/errors.ts";
+import { isError, StateManagerError } from "../platform/errors.ts";
 import { type Context, type Options, say } from "./context.ts";
 import { namesStore } from "./store_options.ts";
 
@@ -20,7 +20,16 @@ export async function fromManagerOrStore<T>(
     try {
       answer = await readStore(context, options);
     } catch (error) {
-      throw isError(error, "config-invalid", "usage") ? unreachable : error; // nothing names a store either
+      if (!isError(error, "config-invalid", "usage")) throw error;
+      // Nothing names a store either.
+      throw new StateManagerError("manager-unreachable", unreachable.message, {
+        hint:
+          `${
+            unreachable.hint ?? ""
+          }; with no manager name the store: --directory, or --bucket and --endpoint ` +
+          "with --prefix, or --config",
+        cause: error,
+      });
     }
     say(context, options, "No manager answers: this is straight from the store.");
     return answer;

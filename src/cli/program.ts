@@ -84,8 +84,14 @@ function prepare(command: Command, { terminal }: Context): Command {
     writeErr: (text) => terminal.err(text),
     getOutHasColors: () => terminal.outHasColor,
     getErrHasColors: () => terminal.outHasColor,
-    outputError: (text, write) => write(text.replace(/^error: /, "state-manager: ")),
+    outputError: (text, write) => {
+      write(`${text.replace(/^error: /, "state-manager: ").trimEnd()}\n  hint: ${pathOf(command)} --help\n`);
+    },
   });
+}
+
+function pathOf(command: Command): string {
+  return command.parent === null ? command.name() : `${pathOf(command.parent)} ${command.name()}`;
 }
 
 function describe(command: Command, spec: CommandSpec): void {

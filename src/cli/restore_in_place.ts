@@ -92,13 +92,16 @@ export function tellRestored(context: Context, options: Options, result: JsonObj
 function resultText(result: JsonObject): string {
   const name = (value: unknown) => `v${(value as JsonObject)["n"]} ${(value as JsonObject)["id"]}`;
   const totals = result["totals"] as JsonObject | null;
-  const bytes = totals === null ? "" : `, ${size(Number(totals["bytes"]))}`;
+  // Where no files come back the checkpoint says nothing: a database may go to another state than it names.
+  const hasFiles = result["source"] !== null && (result["files"] as readonly unknown[]).length > 0;
+  const bytes = totals === null || !hasFiles ? "" : `, ${size(Number(totals["bytes"]))}`;
+  const states = statesText(result["databases"]);
+  const what = !hasFiles ? states : name(result["source"]) + (states === "" ? "" : ` (${states})`);
   if (result["checkpoint"] === null) {
-    const what = result["source"] === null ? statesText(result["databases"]) : name(result["source"]);
-    return `would restore ${what}${bytes}${fetchText(totals)}\n${planText(result["plan"])}`;
+    return `would restore ${what}${bytes}${hasFiles ? fetchText(totals) : ""}\n${planText(result["plan"])}`;
   }
   const safety = result["safety"] === null ? "" : `; what was there before is ${name(result["safety"])}`;
-  return `restored ${name(result["source"])} as ${name(result["checkpoint"])}${bytes}${safety}\n`;
+  return `restored ${what} as ${name(result["checkpoint"])}${bytes}${safety}\n`;
 }
 
 function statesText(databases: unknown): string {

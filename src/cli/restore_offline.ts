@@ -3,6 +3,7 @@
  * store; if it is interrupted, an unfinished folder is left and nothing else.
  */
 
+import type { CheckpointRecord } from "../checkpoint/types.ts";
 import { findCheckpoint, openCipher, parseInnerPath, planRestore, restoreTo } from "../checkpoint/mod.ts";
 import type { ReadEnvironment, RestoreToRequest } from "../checkpoint/mod.ts";
 import { StateManagerError } from "../platform/errors.ts";
@@ -15,7 +16,7 @@ import { openRepositoryOffline } from "./offline.ts";
 import { progressEvent, showProgress } from "./progress.ts";
 import type { Target } from "./restore_target.ts";
 import { fetchText, planText } from "./restore_plan.ts";
-import { size } from "./text.ts";
+import { printable, size } from "./text.ts";
 
 /** Differences in the JSON of a dry run. */
 const PLANNED_PATHS = 1_000_000;
@@ -53,8 +54,21 @@ export async function restoreOffline(
       `${verb} v${record.n} ${record.id}, ${bytes}, into ${folder}\n${planText(result["plan"])}`,
     );
     for (const name of names) say(context, options, `  ${folder}/${name}`);
+    if (options.list("files").length === 0 && paths === null) tellDatabases(context, options, record);
   }
   return tellFileWarnings(context, options, result);
+}
+
+/** One who rescues a machine must not take the files for all that there is. */
+function tellDatabases(context: Context, options: Options, { n, databases }: CheckpointRecord): void {
+  for (const [name, { txid }] of Object.entries(databases ?? {})) {
+    const command = `state-manager db restore ${printable(name)} --checkpoint v${n} --to FILE`;
+    say(
+      context,
+      options,
+      `  not in it: the replicated database ${printable(name)}, at TXID ${txid}: ${command}`,
+    );
+  }
 }
 
 async function restored(work: RestoreToRequest, environment: ReadEnvironment): Promise<JsonObject> {

@@ -23,10 +23,8 @@ function databaseLines(value: unknown): [string, string][] {
   });
 }
 
-function storageText({ description, key_prefix: prefix, encrypted }: JsonObject): string {
-  return `${String(description)}, prefix "${String(prefix)}"${
-    encrypted === true ? ", checkpoints encrypted" : ""
-  }`;
+function storageText({ description, encrypted }: JsonObject): string {
+  return `${String(description)}${encrypted === true ? ", checkpoints encrypted" : ""}`;
 }
 
 /** A checkpoint that is under way. */
