@@ -69,7 +69,7 @@ export async function mergeFiles(merge: Merge, options: MergeOptions): Promise<M
   let pages = 0;
   for await (const page of mergePages(sources.map((source) => source.pages()), commit)) {
     pages++;
-    await append(encoder.page(page.pgno, page.data));
+    await append(encoder.page(page.pgno, page.data, page.frame)); // verified below, whoever compressed it
     const pause = pace.next();
     if (pause === null) continue;
     await pause;

@@ -51,7 +51,7 @@ export class CompactionSource {
 
   /** All pages; throws `data-damaged` at the latest at the end where the file is not whole. Once. */
   async *pages(): AsyncGenerator<LtxPage, void, undefined> {
-    const decoder = new LtxDecoder(this.file.key);
+    const decoder = new LtxDecoder(this.file.key, { frames: true });
     const { pace } = this.#options;
     for await (const piece of this.#pieces()) {
       for (let at = 0; at < piece.length; at += FEED_BYTES) {

@@ -218,13 +218,19 @@ export class LocalLtx {
     const encoder = new LtxEncoder(headerInput);
     const out = new WriteBuffer(file);
     out.add(encoder.start());
-    for await (const { pgno, data } of pages) {
+    const add = ({ pgno, data }: LtxPage): Promise<void> | null => {
       out.add(encoder.page(pgno, data));
-      if (out.full) {
-        if (steps.signal?.aborted) throw cancelled(temporary);
-        await out.flush();
+      if (!out.full) return null;
+      if (steps.signal?.aborted) throw cancelled(temporary);
+      return out.flush();
+    };
+    if (Symbol.iterator in pages) {
+      // As a rule a few pages that are at hand: without a turn of the loop for each.
+      for (const page of pages) {
+        const flushed = add(page);
+        if (flushed !== null) await flushed;
       }
-    }
+    } else for await (const page of pages) await add(page);
     const { bytes, sizeBytes } = encoder.finish();
     out.add(bytes);
     await out.flush();

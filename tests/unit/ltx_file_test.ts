@@ -11,7 +11,14 @@ import {
 import { isError } from "../../src/platform/errors.ts";
 import { damagedCopies, refuses } from "../support/damage.ts";
 import { LEGACY_FILES } from "../support/fixtures/litestream_0_5_11.ts";
-import { assertSameBytes, assertSamePages, databaseOf, decodeLtx, encodeLtx } from "../support/ltx_files.ts";
+import {
+  assertSameBytes,
+  assertSamePages,
+  databaseOf,
+  decodeLtx,
+  encodeLtx,
+  joinBytes,
+} from "../support/ltx_files.ts";
 import { referenceLtx } from "../support/ltx_reference.ts";
 
 const PAGE_SIZES = [512, 1024, 2048, 4096, 8192, 16384, 32768, 65536] as const;
@@ -106,6 +113,37 @@ Deno.test("encoder writes what the plain reference writes, but for the compressi
   const plain = referenceLtx({ ...header, pages });
   assert.deepEqual(own.subarray(0, 100), plain.subarray(0, 100));
   assertSamePages(decodeLtx(own), decodeLtx(plain));
+});
+
+/** Writes the pages of `file` again, by the frames that came with them. */
+function rewritten(file: Uint8Array, header: LtxHeaderInput): { file: Uint8Array; kept: number } {
+  const decoder = new LtxDecoder("LTX file", { frames: true });
+  const encoder = new LtxEncoder(header);
+  const pages = decoder.push(file);
+  decoder.end();
+  const parts: Uint8Array[] = [encoder.start()];
+  for (const { pgno, data, frame } of pages) parts.push(encoder.page(pgno, data, frame));
+  const kept = pages.filter(({ frame }) => frame !== undefined).length;
+  return { file: joinBytes([...parts, encoder.finish().bytes]), kept };
+}
+
+Deno.test("encoder writes frames that a decoder kept as they are, with the same index and checksum", () => {
+  fc.assert(fc.property(files, ({ header, pgnos }) => {
+    const file = encodeLtx(header, pagesFor(header, pgnos));
+    const again = rewritten(file, header);
+    assert.equal(again.kept, pgnos.length);
+    assertSameBytes(again.file, file);
+  }));
+});
+
+Deno.test("decoder keeps no frame of an older kind, so that it is not written again", () => {
+  for (const frames of ["legacy", "raw"] as const) {
+    const pages = [1, 2, 3].map((pgno) => ({ pgno, data: pageOf(512, pgno) }));
+    const header = { pageSize: 512, commit: 3, minTxid: 1, maxTxid: 1, timestampMs: 1_700_000_000_000 };
+    const again = rewritten(referenceLtx({ ...header, pages, frames }), header);
+    assert.equal(again.kept, 0);
+    assertSameBytes(again.file, encodeLtx(header, new Map(pages.map((page) => [page.pgno, page.data]))));
+  }
 });
 
 for (const frames of ["legacy", "raw"] as const) {

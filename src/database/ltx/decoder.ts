@@ -78,6 +78,7 @@ class ByteQueue {
 
 export class LtxDecoder {
   readonly #file: string;
+  readonly #keepsFrames: boolean;
   readonly #queue = new ByteQueue();
   readonly #crc = new Crc64();
   /** The index that the pages call for, as a checksum and a length: the one in the file must have the same. */
@@ -93,9 +94,10 @@ export class LtxDecoder {
   #summary: LtxSummary | null = null;
   #refusal: StateManagerError | null = null;
 
-  /** `file` names it in errors. */
-  constructor(file = "LTX file") {
+  /** `file` names it in errors. `frames`: pages come with theirs, but for those of an older kind. */
+  constructor(file = "LTX file", options: { readonly frames?: boolean } = {}) {
     this.#file = file;
+    this.#keepsFrames = options.frames === true;
   }
 
   /** Null until its 100 bytes have come. */
@@ -197,7 +199,9 @@ export class LtxDecoder {
     );
     this.#lastPage = pgno;
     this.#pageCount++;
-    return { pgno, data };
+    return this.#keepsFrames && layout.kind === "block"
+      ? { pgno, data, frame: frame.slice() }
+      : { pgno, data };
   }
 
   #addWantedIndex(bytes: Uint8Array): void {

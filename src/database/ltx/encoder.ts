@@ -52,20 +52,20 @@ export class LtxEncoder {
     return bytes;
   }
 
-  /** The frame of one page; pages come in ascending order. */
-  page(pgno: number, data: Uint8Array): Uint8Array<ArrayBuffer> {
+  /** The frame of one page; pages come in ascending order. `made`: a block frame that is known to hold it. */
+  page(pgno: number, data: Uint8Array, made?: Uint8Array<ArrayBuffer>): Uint8Array<ArrayBuffer> {
     assert(this.#state === "pages", "pages come between start and finish");
     assert(data.length === this.header.pageSize, "a page has the page size");
     assert(pgno === pgno >>> 0 && pgno > 0, "a page number is a u32 from 1 on");
     const problem = orderProblem(this.header, this.#lastPage, pgno);
     assert(problem === null, `pages in order: ${problem}`);
-    const length = writeFrame(this.#frame, pgno, data);
-    this.#crc.update(this.#frame.subarray(0, BLOCK_PREFIX_BYTES));
+    const frame = made ?? this.#frame.slice(0, writeFrame(this.#frame, pgno, data));
+    this.#crc.update(frame.subarray(0, BLOCK_PREFIX_BYTES));
     this.#crc.update(data);
-    this.#index.add(pgno, this.#written, length);
-    this.#written += length;
+    this.#index.add(pgno, this.#written, frame.length);
+    this.#written += frame.length;
     this.#lastPage = pgno;
-    return this.#frame.slice(0, length);
+    return frame;
   }
 
   finish(): FinishedLtx {

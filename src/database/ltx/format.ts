@@ -48,6 +48,8 @@ export interface LtxPage {
   readonly pgno: number;
   /** One page, owned by the receiver. */
   readonly data: Uint8Array<ArrayBuffer>;
+  /** The same page as the file has it, where a reader asked for that: whoever writes it again need not compress it again. */
+  readonly frame?: Uint8Array<ArrayBuffer>;
 }
 
 export interface LtxTrailer {
