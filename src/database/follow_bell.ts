@@ -2,32 +2,37 @@
 
 export class Bell {
   #rung = false;
-  #waiter: (() => void) | null = null;
+  #waiter: PromiseWithResolvers<void> | null = null;
+  /** Listened to: a loop waits each second or more often, with one signal for its life. */
+  #signal: AbortSignal | null = null;
 
   ring(): void {
     this.#rung = true;
-    this.#waiter?.();
+    this.#answer();
   }
 
   /** Resolves at once when it rang since the last wait. Rejects with the signal's reason. One waiter at a time. */
   wait(signal: AbortSignal): Promise<void> {
-    return new Promise((resolve, reject) => {
-      if (signal.aborted) return reject(signal.reason);
-      const end = () => {
-        this.#waiter = null;
-        signal.removeEventListener("abort", onAbort);
-      };
-      const onAbort = () => {
-        end();
-        reject(signal.reason);
-      };
-      this.#waiter = () => {
-        end();
-        this.#rung = false;
-        resolve();
-      };
-      signal.addEventListener("abort", onAbort, { once: true });
-      if (this.#rung) this.#waiter();
-    });
+    if (signal.aborted) return Promise.reject(signal.reason);
+    if (this.#signal !== signal) {
+      this.#signal = signal;
+      signal.addEventListener("abort", () => this.#abort(signal), { once: true });
+    }
+    const waiter = this.#waiter = Promise.withResolvers<void>();
+    if (this.#rung) this.#answer();
+    return waiter.promise;
+  }
+
+  #answer(): void {
+    if (this.#waiter === null) return;
+    this.#rung = false;
+    this.#waiter.resolve();
+    this.#waiter = null;
+  }
+
+  #abort(signal: AbortSignal): void {
+    if (this.#signal !== signal) return;
+    this.#waiter?.reject(signal.reason);
+    this.#waiter = null;
   }
 }

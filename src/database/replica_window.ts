@@ -5,7 +5,7 @@
  * between the check and the send.
  */
 
-import { type Clock, NOT_NEEDED } from "../platform/clock.ts";
+import { type Clock, startTimer } from "../platform/clock.ts";
 import { StateManagerError } from "../platform/errors.ts";
 
 export class SendWindow {
@@ -14,7 +14,7 @@ export class SendWindow {
   #changed = Promise.withResolvers<void>();
   readonly #requests = new Set<AbortController>();
   /** Runs while there are requests. */
-  #timer: AbortController | null = null;
+  #timer: (() => void) | null = null;
 
   /** `deadlineMs`: CLOCK_BOOTTIME; null: closed, until told. */
   constructor(clock: Clock, deadlineMs: number | null) {
@@ -70,17 +70,11 @@ export class SendWindow {
       for (const request of this.#requests) request.abort(notHeld());
       return;
     }
-    const timer = this.#timer = new AbortController();
-    this.#clock.sleep(leftMs, { signal: timer.signal }).then(
-      () => {
-        if (this.#timer === timer) this.#watch();
-      },
-      () => {}, // moved, or not needed any more
-    );
+    this.#timer = startTimer(this.#clock, leftMs, () => this.#watch());
   }
 
   #endWatch(): void {
-    this.#timer?.abort(NOT_NEEDED);
+    this.#timer?.();
     this.#timer = null;
   }
 }

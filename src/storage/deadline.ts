@@ -1,6 +1,6 @@
 /** One wait with a signal and a deadline around it. */
 
-import { type Clock, NOT_NEEDED } from "../platform/clock.ts";
+import { type Clock, startTimer } from "../platform/clock.ts";
 
 export interface Deadline {
   /** Aborted when the caller gave up or the time is over; hand it to whatever can stop early. */
@@ -30,7 +30,6 @@ export async function withDeadline<T>(
   const { clock, signal, limitMs } = options;
   signal?.throwIfAborted();
   const controller = new AbortController();
-  const timer = new AbortController();
   let since = clock.monotonicMs();
   const { promise: interrupted, reject } = Promise.withResolvers<never>();
   interrupted.catch(() => {});
@@ -40,14 +39,13 @@ export async function withDeadline<T>(
   };
   const onAbort = () => stop(signal?.reason);
   signal?.addEventListener("abort", onAbort, { once: true });
-  const watch = async () => {
-    for (;;) {
-      const leftMs = since + limitMs - clock.monotonicMs();
-      if (leftMs <= 0) return stop(options.timedOut());
-      await clock.sleep(leftMs, { signal: timer.signal });
-    }
+  let endWatch = () => {};
+  const watch = () => {
+    const leftMs = since + limitMs - clock.monotonicMs();
+    if (leftMs <= 0) return stop(options.timedOut());
+    endWatch = startTimer(clock, leftMs, watch);
   };
-  watch().catch(() => {}); // the timer was cancelled: the work has ended
+  watch();
   try {
     const progress = () => {
       if (options.counts === "stall") since = clock.monotonicMs();
@@ -56,7 +54,7 @@ export async function withDeadline<T>(
     running.catch(() => {});
     return await Promise.race([running, interrupted]);
   } finally {
-    timer.abort(NOT_NEEDED);
+    endWatch();
     signal?.removeEventListener("abort", onAbort);
   }
 }
