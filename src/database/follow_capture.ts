@@ -9,7 +9,7 @@ import type { StateManagerError } from "../platform/errors.ts";
 import { type FileStamp, fileStamp, sameStamp } from "../platform/file_stamp.ts";
 import { Bell } from "./follow_bell.ts";
 import type { LagAccount } from "./follow_lag.ts";
-import { isCaptureDue, LOOK_INTERVAL_MS, nextLookMs, type PaceFacts } from "./follow_pace.ts";
+import { isCaptureDue, LOOK_INTERVAL_MS, lookAfterMs, nextLookMs, type PaceFacts } from "./follow_pace.ts";
 import type { Captor } from "./follow_ports.ts";
 import { Persistence } from "./follow_persistence.ts";
 import type { SyncResult } from "./follower_types.ts";
@@ -152,7 +152,9 @@ export class CaptureLoop {
     const isWanted = this.#asking.length > 0 || this.#isUnsettled;
     const isNeeded = isWanted || isDue || isUpkeepDue;
     if (isNeeded) this.#bell.ring();
-    return isNeeded || !lag.hasUncaptured ? LOOK_INTERVAL_MS : nextLookMs(facts);
+    if (!lag.hasUncaptured) return LOOK_INTERVAL_MS;
+    if (!isNeeded) return nextLookMs(facts);
+    return isDue && !isWanted ? lookAfterMs(facts) : LOOK_INTERVAL_MS;
   }
 
   /**

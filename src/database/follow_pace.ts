@@ -59,6 +59,19 @@ export function nextLookMs(facts: PaceFacts): number {
   return Math.max(LOOK_INTERVAL_MS, ms);
 }
 
+/**
+ * Its capture begins: when it is to be looked at again. Where it changes all the time there is nothing to see until the next
+ * one is due: that it changed is known then, and since when, for that is counted from the look before. After a quiet time
+ * nobody knows how it goes on. Its log may grow as fast as it did, and is looked at well before a step's size.
+ */
+export function lookAfterMs(facts: PaceFacts): number {
+  const { sinceCaptureMs, syncIntervalMs, waitingFiles, uncapturedBytes } = facts;
+  if (sinceCaptureMs > syncIntervalMs + LOOK_INTERVAL_MS) return LOOK_INTERVAL_MS;
+  if (isBackedUp(facts) || waitingFiles > 0) return LOOK_INTERVAL_MS;
+  const untilStepMs = STEP_BYTES / (uncapturedBytes / Math.max(1, sinceCaptureMs));
+  return Math.max(LOOK_INTERVAL_MS, Math.min(syncIntervalMs - EARLY_MS, untilStepMs / 2, LONGEST_LOOK_MS));
+}
+
 /** So much waits on the disk that only large steps are taken. */
 export function isBackedUp({ backlogBytes }: { readonly backlogBytes: number }): boolean {
   return backlogBytes >= BACKLOG_LIMIT_BYTES;

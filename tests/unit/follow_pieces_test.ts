@@ -3,6 +3,7 @@ import { databasesIn } from "../../src/database/follow_folder.ts";
 import {
   BACKLOG_LIMIT_BYTES,
   isCaptureDue,
+  lookAfterMs,
   nextLookMs,
   type PaceFacts,
 } from "../../src/database/follow_pace.ts";
@@ -55,6 +56,29 @@ Deno.test("a database that waits for its interval is looked at again at its end,
   assert.equal(next({ uncapturedBytes: 4 * mib }), 100);
   assert.equal(next({ waitingFiles: 2 }), 100, "the line may be free at any time");
   assert.equal(next({ backlogBytes: BACKLOG_LIMIT_BYTES }), 100);
+});
+
+Deno.test("a database that changes all the time is looked at when its next capture is due, one after a quiet time at once", () => {
+  const after = (facts: Partial<PaceFacts>) =>
+    lookAfterMs({
+      sinceCaptureMs: 990,
+      syncIntervalMs: 1000,
+      waitingFiles: 0,
+      uncapturedBytes: 0,
+      backlogBytes: 0,
+      ...facts,
+    });
+  const mib = 1024 * 1024;
+  assert.equal(after({}), 990);
+  assert.equal(after({ sinceCaptureMs: 1100 }), 990);
+  assert.equal(after({ sinceCaptureMs: 1101 }), 100, "nobody wrote for a while");
+  assert.equal(after({ sinceCaptureMs: Infinity }), 100);
+  assert.equal(after({ syncIntervalMs: 60_000, sinceCaptureMs: 60_000 }), 1000);
+  assert.equal(after({ syncIntervalMs: 50, sinceCaptureMs: 50 }), 100);
+  assert.equal(after({ sinceCaptureMs: 1000, uncapturedBytes: 4 * mib }), 500, "half of a step's time");
+  assert.equal(after({ sinceCaptureMs: 100, uncapturedBytes: 4 * mib }), 100);
+  assert.equal(after({ waitingFiles: 1 }), 100, "the line is slow, or away");
+  assert.equal(after({ backlogBytes: BACKLOG_LIMIT_BYTES }), 100);
 });
 
 Deno.test("folder scan takes the files that match, leaves SQLite's companions, and names what no key can hold", () => {
