@@ -130,7 +130,7 @@ Deno.test({
 
 Deno.test({
   name:
-    "the program hears NOTIFY_SOCKET, of another user too where he can reach it, and restarts who says no more",
+    "the program hears NOTIFY_SOCKET, of another user too where he can reach it, and restarts who says no more [needs root]",
   ignore: !isRoot,
   async fn() {
     using root = scratchFolder();

@@ -17,24 +17,28 @@ const noise = (length: number) => {
 };
 const sum = (puts: readonly { bytes: number }[]) => puts.reduce((all, put) => all + put.bytes, 0);
 
-Deno.test("checkpoint of a tree of everything comes back equal", async () => {
-  const { store } = watchedStore();
-  await using runs = new CheckpointRuns(store);
-  const script = `
+Deno.test({
+  name: "checkpoint of a tree of everything comes back equal [needs root]",
+  ignore: Deno.uid() !== 0, // a file of it has no rights, also for us
+  async fn() {
+    const { store } = watchedStore();
+    await using runs = new CheckpointRuns(store);
+    const script = `
     cd "$0"; mkdir -p a/b/c empty 'with space'; echo one > a/1; head -c 3000000 /dev/urandom > a/big
     seq 1 300000 > a/b/text; ln a/1 a/b/linked; ln a/1 zlinked; ln -s ../nowhere a/dangling; mkfifo pipe
     printf x > "$(printf 'name-\\377-raw')"; printf '' > empty-file; truncate -s 9000000 sparse; echo end >> sparse
     chmod 4755 a/1; chmod 1777 empty; chmod 000 a/b/text; touch -d '1999-01-02 03:04:05.678901234' a/b/c
     for i in $(seq 1 300); do echo $i > a/b/c/$i; done; cp a/big a/copy`;
-  await new Deno.Command("sh", { args: ["-c", script, runs.files] }).output();
-  const before = await listTree(runs.files);
-  const { record, warnings } = await runs.create();
-  assert.deepEqual(warnings, []);
-  assert.equal(record?.files["data"]?.entries, before.length);
-  const { path } = await runs.stage();
-  assert.deepEqual(await listTree(path), before);
-  // The hole of nine million bytes is one again: it takes no room.
-  assert.ok(((await Deno.stat(`${path}/sparse`)).blocks ?? 0) * 512 < MIB);
+    await new Deno.Command("sh", { args: ["-c", script, runs.files] }).output();
+    const before = await listTree(runs.files);
+    const { record, warnings } = await runs.create();
+    assert.deepEqual(warnings, []);
+    assert.equal(record?.files["data"]?.entries, before.length);
+    const { path } = await runs.stage();
+    assert.deepEqual(await listTree(path), before);
+    // The hole of nine million bytes is one again: it takes no room.
+    assert.ok(((await Deno.stat(`${path}/sparse`)).blocks ?? 0) * 512 < MIB);
+  },
 });
 
 Deno.test("checkpoint of an unchanged tree writes nothing and reads no file", async () => {

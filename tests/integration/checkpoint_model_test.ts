@@ -84,24 +84,29 @@ const harms: fc.Arbitrary<Harm[]> = fc.array(
   { minLength: 8, maxLength: 8, size: "max" },
 );
 
-Deno.test("every kept checkpoint is what the tree was, after any history of edits, prunes and deaths, and any harm is named", async () => {
-  say(`seed ${SEED}, ${RUNS} runs`);
-  const counts = new Map<string, number>();
-  const key = parseEncryptionKey(new Uint8Array(32).map((_, i) => i + SEED % 200));
-  assert.ok(typeof key !== "string", "a key of 32 bytes");
-  await fc.assert(
-    fc.asyncProperty(
-      fc.record({ seed: number, files: fc.integer({ min: 3, max: 25 }), encrypted: fc.boolean() }),
-      rounds,
-      harms,
-      async ({ seed, files, encrypted }, steps, harmed) => {
-        await using scene = await ModelScene.create(seed, { files, key: encrypted ? key : null, counts });
-        for (const step of steps.flat()) await scene.perform(step);
-        await scene.isWhole();
-        for (const harm of harmed) await scene.findsHarm(harm);
-      },
-    ),
-    { numRuns: RUNS, seed: SEED, endOnFailure: !SHRINKS, ...(PATH === undefined ? {} : { path: PATH }) },
-  );
-  say([...counts].sort().map(([what, times]) => `${String(times).padStart(7)}  ${what}`).join("\n"));
+Deno.test({
+  name:
+    "every kept checkpoint is what the tree was, after any history of edits, prunes and deaths, and any harm is named [needs root]",
+  ignore: Deno.uid() !== 0, // some folders' ACLs keep their own owner out
+  async fn() {
+    say(`seed ${SEED}, ${RUNS} runs`);
+    const counts = new Map<string, number>();
+    const key = parseEncryptionKey(new Uint8Array(32).map((_, i) => i + SEED % 200));
+    assert.ok(typeof key !== "string", "a key of 32 bytes");
+    await fc.assert(
+      fc.asyncProperty(
+        fc.record({ seed: number, files: fc.integer({ min: 3, max: 25 }), encrypted: fc.boolean() }),
+        rounds,
+        harms,
+        async ({ seed, files, encrypted }, steps, harmed) => {
+          await using scene = await ModelScene.create(seed, { files, key: encrypted ? key : null, counts });
+          for (const step of steps.flat()) await scene.perform(step);
+          await scene.isWhole();
+          for (const harm of harmed) await scene.findsHarm(harm);
+        },
+      ),
+      { numRuns: RUNS, seed: SEED, endOnFailure: !SHRINKS, ...(PATH === undefined ? {} : { path: PATH }) },
+    );
+    say([...counts].sort().map(([what, times]) => `${String(times).padStart(7)}  ${what}`).join("\n"));
+  },
 });

@@ -13,8 +13,8 @@ const asRoot = isRoot();
 for (const cores of [1, 4]) {
   Deno.test({
     name:
-      `checkpoint read with ${cores} cores brings extended attributes back, changed ones too [needs python3]`,
-    ignore: python === null,
+      `checkpoint read with ${cores} cores brings extended attributes back, changed ones too [needs python3] [needs root]`,
+    ignore: python === null || !asRoot, // some folders' ACLs keep their own owner out
     async fn() {
       await using runs = new CheckpointRuns(watchedStore().store);
       runs.machine = { cores, memoryLimitBytes: 2 ** 40 };

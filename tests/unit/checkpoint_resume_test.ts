@@ -145,20 +145,24 @@ Deno.test("a file with something in its hole is not used", async () => {
   assert.equal((await hashTree(stage)).hash, (await hashTree(live)).hash);
 });
 
-Deno.test("a finished stage is used whole, hard links and folders without rights included", async () => {
-  await using folder = scratchFolder("resume-");
-  const live = `${folder.path}/live`;
-  Deno.mkdirSync(live);
-  makeTree(live, { seed: 9, files: 200, asRoot });
-  Deno.mkdirSync(`${live}/closed`);
-  Deno.writeTextFileSync(`${live}/closed/f`, "content of a closed folder");
-  Deno.chmodSync(`${live}/closed`, 0o500);
-  const tree = captureTree(filesRoot(live));
-  const [former, stage] = [`${folder.path}/former`, `${folder.path}/new`];
-  await stageRest(tree, former, []);
-  const { ids } = await stageRest(tree, stage, [former]);
-  assert.deepEqual(ids, []);
-  assert.equal((await hashTree(stage)).hash, (await hashTree(live)).hash);
+Deno.test({
+  name: "a finished stage is used whole, hard links and folders without rights included [needs root]",
+  ignore: !asRoot, // without rights others read what they staged no more, and fetch it again
+  async fn() {
+    await using folder = scratchFolder("resume-");
+    const live = `${folder.path}/live`;
+    Deno.mkdirSync(live);
+    makeTree(live, { seed: 9, files: 200, asRoot });
+    Deno.mkdirSync(`${live}/closed`);
+    Deno.writeTextFileSync(`${live}/closed/f`, "content of a closed folder");
+    Deno.chmodSync(`${live}/closed`, 0o500);
+    const tree = captureTree(filesRoot(live));
+    const [former, stage] = [`${folder.path}/former`, `${folder.path}/new`];
+    await stageRest(tree, former, []);
+    const { ids } = await stageRest(tree, stage, [former]);
+    assert.deepEqual(ids, []);
+    assert.equal((await hashTree(stage)).hash, (await hashTree(live)).hash);
+  },
 });
 
 Deno.test("a holder that staging left is taken over by the same restore of the same root only", async () => {

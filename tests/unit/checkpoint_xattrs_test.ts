@@ -32,8 +32,8 @@ function throughManifest(entries: readonly ManifestEntry[]): readonly ManifestEn
 for (const seed of [1, 2, 3]) {
   Deno.test({
     name:
-      `restored tree has the extended attributes, ACLs and capabilities of the old one, seed ${seed} [needs python3]`,
-    ignore: needsPython,
+      `restored tree has the extended attributes, ACLs and capabilities of the old one, seed ${seed} [needs python3] [needs root]`,
+    ignore: needsPython || !asRoot, // some folders' ACLs keep their own owner out
     async fn() {
       await using folder = scratchFolder("xattrs-");
       const live = `${folder.path}/live`;
