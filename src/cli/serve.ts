@@ -285,7 +285,12 @@ async function configure(
   }
   await probe(checked.config);
   await persistConfig(checked.file, checked.raw, clock.wallMs());
+  await removeIfPresent(setupTokenFile(surroundings.dataDir)).catch(() => {}); // its token opens nothing any more
   return checked;
+}
+
+function setupTokenFile(dataDir: string): string {
+  return `${dataDir}/setup-token`;
 }
 
 /** An unconfigured manager that listens beyond loopback with no token makes one, for one use. */
@@ -293,7 +298,7 @@ async function setupToken(loaded: LoadedConfig, dir: DataDir, random: Random): P
   const { listen, tokens } = loaded.server;
   if (loaded.config !== null || tokens.length > 0 || isLoopback(listen.hostname)) return null;
   const token = randomHex(random, 32);
-  const path = `${dir.path}/setup-token`;
+  const path = setupTokenFile(dir.path);
   await writeFileAtomically(path, token + "\n");
   standardError().write(
     new TextEncoder().encode(`set-up token for POST /config (also in ${path}): ${token}\n`),

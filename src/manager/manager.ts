@@ -365,7 +365,12 @@ export class Manager implements Control {
   }
 
   async configure(body: unknown): Promise<ManagerStatus> {
-    if (this.#loaded.config !== null || this.#configuring) {
+    if (this.#configuring) {
+      throw new StateManagerError("busy", "configure: another configuration is being checked", {
+        hint: "wait for the answer to that one, then look at GET /config",
+      });
+    }
+    if (this.#loaded.config !== null) {
       throw new StateManagerError(
         "already-configured",
         "configure: this manager is configured already",
@@ -389,6 +394,7 @@ export class Manager implements Control {
         summary: "configured over the API",
         detail,
       });
+      this.#setState("waiting", null);
       this.#wake.open();
       return this.status();
     } finally {
@@ -478,8 +484,8 @@ export class Manager implements Control {
 
   async restartProcess(name: string, { waitMs }: { readonly waitMs: number | null }): Promise<ProcessStatus> {
     const programs = this.#running("restart").programs("restart");
-    programs.restartProcess(name);
-    await programs.restarted(name, waitMs === null ? {} : { waitMs });
+    // One that did not run has no end to wait for: what runs now is the new one already.
+    if (programs.restartProcess(name)) await programs.restarted(name, waitMs === null ? {} : { waitMs });
     return programs.processStatus(name);
   }
 
@@ -554,11 +560,7 @@ export class Manager implements Control {
     const standby = this.#state === "waiting" &&
       this.#loaded.config?.lease.standbyReady === true;
     const ready: HealthCheck[] = [
-      {
-        name: "state",
-        ok: this.#state === "running" || standby,
-        detail: this.#state,
-      },
+      { name: "state", ok: this.#state === "running" || standby, detail: this.#state },
       ...(standby ? [] : this.#session?.readiness() ?? []),
     ];
     return {

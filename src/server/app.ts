@@ -23,6 +23,7 @@ import { addStatusRoutes } from "./routes/status.ts";
 import { addStorageRoutes } from "./routes/storage.ts";
 import { addVerifyRoutes } from "./routes/verify.ts";
 import { securityHeaders } from "./security_headers.ts";
+import { endUnreadBody } from "./stream_response.ts";
 
 export interface AppOptions {
   readonly control: Control;
@@ -43,6 +44,7 @@ export function createApp({ control, clock, random, log }: AppOptions): App {
     securityHeaders(),
     requireAccess(() => control.access()),
     loadLimit(),
+    endUnreadBody(),
   );
   addHealthRoutes(app, control);
   addStatusRoutes(app, { control, clock, random });

@@ -1,6 +1,8 @@
 /** What all streams of the API have in common: the headers, the sign of life, and the wait for something to tell. */
 
+import type { MiddlewareHandler } from "hono";
 import type { Clock } from "../platform/clock.ts";
+import type { ServerEnv } from "./env.ts";
 
 /** A sign of life this often keeps proxies from closing a quiet stream. */
 export const HEARTBEAT_MS = 15_000;
@@ -28,4 +30,12 @@ export async function staysQuiet(
   const isQuiet = await Promise.race([pause, what.then(() => false)]);
   came.abort();
   return isQuiet;
+}
+
+/** A HEAD is answered as a GET whose body nobody reads: a stream would stay open, and counted, for ever. */
+export function endUnreadBody(): MiddlewareHandler<ServerEnv> {
+  return async function endBodyOfHead(c, next) {
+    await next();
+    if (c.req.method === "HEAD") await c.res.body?.cancel();
+  };
 }

@@ -329,29 +329,30 @@ export class Supervisor {
 
   /**
    * Ends one process and starts it anew when all of it is gone. The reason decides whether that counts as a failure, and
-   * whether it starts what does not run (states.ts). While frozen it is refused: a stop would have to wake it.
+   * whether it starts what does not run (states.ts): then false, as `restarted` has nothing to wait for. Not while frozen.
    */
-  restartProcess(name: string, reason: RestartReason = "person", detail: string | null = null): void {
+  restartProcess(name: string, reason: RestartReason = "person", detail: string | null = null): boolean {
     this.#refuseWhileStopping(`restart ${name}`);
     this.#refuseWhileFrozen(`restart ${name}`);
-    this.#runner(name);
+    const wasLive = isLive(this.#runner(name).machine);
     if (reason === "person") {
       this.#refuseRetiring(name, "restart");
       this.#heldDown.delete(name);
       this.#due.add(name);
     }
     this.#restart(name, reason, detail);
-    if (reason !== "person") return;
-    this.#retrySkipped(name);
-    this.#armWatches();
-    this.#watching.forget(name);
+    if (reason === "person") {
+      this.#retrySkipped(name);
+      this.#armWatches();
+      this.#watching.forget(name);
+    }
+    return wasLive;
   }
 
   /** What is unwell is ended at once; else those go first that stop with it. */
   #restart(name: string, reason: RestartReason, detail: string | null): void {
-    const event = { type: "restart", reason, detail } as const;
-    if (isFailure(reason)) this.#runner(name).dispatch(event);
-    else this.#edges.end(name, event);
+    if (isFailure(reason)) this.#runner(name).dispatch({ type: "restart", reason, detail });
+    else this.#edges.end(name, { type: "restart", reason, detail });
   }
 
   /** Resolves when the old incarnation of a process that restarts is gone, or after `waitMs` as `stopProcess` has it. */
@@ -368,9 +369,7 @@ export class Supervisor {
       throw new StateManagerError(
         "invalid-request",
         `signal ${name}: no signal is named, and it has no reload_signal`,
-        {
-          hint: "name one, such as SIGHUP",
-        },
+        { hint: "name one, such as SIGHUP" },
       );
     }
     if (runner.signal(chosen, to)) return;

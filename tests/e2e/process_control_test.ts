@@ -250,3 +250,21 @@ Deno.test("a third signal ends the manager at once with 130, and the guard ends 
   assert.equal(await manager.exit(), 130, manager.tail());
   await waitFor("the program to end", () => !isAlive(pid));
 });
+
+Deno.test("a restart of what does not run answers when it was started, however long it may wait", async () => {
+  await using scene = new Scene({ processes: { web: sleep({ essential: true }) } });
+  await scene.manager.state("running");
+  await scene.running("web");
+  await scene.manager.json("/processes/web/stop", { json: {} });
+  const restarted = scene.manager.json("/processes/web/restart", { json: { wait: "1h" } });
+  await scene.running("web");
+  let timer: ReturnType<typeof setTimeout> | undefined;
+  const late = new Promise<never>((_, reject) => {
+    timer = setTimeout(() => reject(new Error(`no answer to the restart\n${scene.manager.tail()}`)), 60_000);
+  });
+  try {
+    assert.equal((await Promise.race([restarted, late])).stopped_by_request, false);
+  } finally {
+    clearTimeout(timer);
+  }
+});

@@ -101,3 +101,11 @@ Deno.test("a stream that waits for the capture only ends there", async () => {
   assert.deepEqual(text.trimEnd().split("\n").map((line) => JSON.parse(line).type), ["captured"]);
   work.end();
 });
+
+Deno.test("a HEAD of a stream leaves none open", async () => {
+  const app = testApp();
+  for (const path of ["/events", "/processes/web/logs?follow=true"]) {
+    const response = await app.ask(path, { method: "HEAD" });
+    assert.deepEqual([response.status, await response.text(), app.streams.size], [200, "", 0], path);
+  }
+});

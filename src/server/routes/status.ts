@@ -2,7 +2,8 @@
 
 import type { Hono } from "hono";
 import { accepts } from "hono/accepts";
-import type { Control } from "../../manager/control.ts";
+import type { LeaseStatus } from "../../lease/types.ts";
+import type { Control, ManagerStatus } from "../../manager/control.ts";
 import type { Clock } from "../../platform/clock.ts";
 import { StateManagerError } from "../../platform/errors.ts";
 import { type Random, randomHex } from "../../platform/random.ts";
@@ -84,8 +85,8 @@ export function addStatusRoutes(
   });
 
   app.get("/lease", function showLease() {
-    const { lease } = control.status();
-    if (lease === null) {
+    const status = control.status();
+    if (status.lease === null && control.configuration() === null) {
       throw new StateManagerError(
         "not-found",
         "show the lease: there is none, as nothing is configured yet",
@@ -94,7 +95,7 @@ export function addStatusRoutes(
         },
       );
     }
-    return jsonResponse({ status: 200, body: leaseView(lease) });
+    return jsonResponse({ status: 200, body: leaseView(status.lease ?? noLease(status)) });
   });
 
   app.post("/release-lease", async function releaseLease(c) {
@@ -112,4 +113,16 @@ export function addStatusRoutes(
       body: statusView(await control.acquireLease()),
     });
   });
+}
+
+/** Given back, or not asked for yet: the store may be out of reach. */
+function noLease({ state, holder, reason }: ManagerStatus): LeaseStatus {
+  return {
+    state: state === "released" ? "released" : "idle",
+    token: null,
+    holder,
+    remainingMs: null,
+    heldBy: null,
+    lastError: state === "waiting" ? reason : null,
+  };
 }
