@@ -102,6 +102,8 @@ export class Manager implements Control {
   #configuring = false;
   #stopSignals: string[] = [];
   #wake = gate();
+  /** Open when the session that ran last is over, and the state says so. */
+  #sessionOver = gate();
   readonly #stopAsked = new AbortController();
   /** Names of processes that a person stopped: down until a person starts them, whatever else begins anew. */
   readonly #heldDown = new Set<string>();
@@ -162,6 +164,7 @@ export class Manager implements Control {
       return { exitCode: wrapped.meaning.exit, error: wrapped };
     } finally {
       this.#ended = true;
+      this.#sessionOver.open();
       await this.#events.close(CATALOG_CLOSE_MS);
     }
   }
@@ -181,6 +184,7 @@ export class Manager implements Control {
       }
       if (this.#released) {
         this.#setState("released", "released by request: POST /acquire-lease");
+        this.#sessionOver.open();
         await this.#nextWake();
         continue;
       }
@@ -210,6 +214,7 @@ export class Manager implements Control {
       persistYielded: (yielded) => this.#setYielded(yielded),
     });
     this.#session = session;
+    this.#sessionOver = gate();
     if (this.#stopSignals.length > 0) session.requestStop();
     const rotation = setInterval(() => this.#refreshCredentials(), CREDENTIALS_CHECK_MS);
     try {
@@ -524,16 +529,25 @@ export class Manager implements Control {
   }
 
   async releaseLease(): Promise<ManagerStatus> {
+    if (this.#loaded.config === null) this.#running("release lease");
     const session = this.#session;
-    if (session !== null) await session.release();
-    else if (this.#loaded.config === null) this.#running("release lease");
-    this.#released = true;
+    if (session !== null) {
+      await session.release();
+      await this.#sessionOver.promise;
+    } else {
+      await setReleased(this.#options.dir, true);
+      this.#released = true;
+    }
     return this.status();
   }
 
   async acquireLease(): Promise<ManagerStatus> {
     if (this.#loaded.config === null) this.#running("acquire lease");
+    // What was asked for last counts: a release that is under way ends first.
+    const releasing = this.#session?.releasing ?? null;
+    if (releasing !== null && await releasing.then(() => true, () => false)) await this.#sessionOver.promise;
     await setReleased(this.#options.dir, false);
+    if (this.#released && this.#session === null) this.#setState("waiting", null);
     this.#released = false;
     // A person wants it here: one that waits, having handed over before, asks the holder from now on.
     if (this.#yielded) await this.#setYielded(false);
@@ -557,8 +571,7 @@ export class Manager implements Control {
       ok: !fenced,
       detail: fenced ? "fenced: the lease was lost" : "not fenced",
     }];
-    const standby = this.#state === "waiting" &&
-      this.#loaded.config?.lease.standbyReady === true;
+    const standby = this.#state === "waiting" && this.#loaded.config?.lease.standbyReady === true;
     const ready: HealthCheck[] = [
       { name: "state", ok: this.#state === "running" || standby, detail: this.#state },
       ...(standby ? [] : this.#session?.readiness() ?? []),

@@ -27,6 +27,14 @@ import { tellProcessEvent } from "./process_events.ts";
 import type { Databases } from "./databases.ts";
 import type { Pruner } from "./pruner.ts";
 import type { Repairer } from "./repairer.ts";
+import {
+  beingStopped,
+  notOpenYet,
+  notReloadable,
+  notRunning,
+  notShipped,
+  underWay,
+} from "./session_errors.ts";
 import { sessionStatus } from "./session_status.ts";
 import type { Job, SessionEnd, SessionOptions, SessionStatus, Wakeup } from "./session_types.ts";
 import { holdFor, type ProgramHold } from "./program_hold.ts";
@@ -79,6 +87,8 @@ export class Session {
     } catch (error) {
       return await this.#endBadly(asStateManagerError(error));
     } finally {
+      this.#job?.done.reject(beingStopped(this.#job.kind));
+      this.#job = null;
       await this.#close();
     }
   }
@@ -116,6 +126,10 @@ export class Session {
       await this.#leaseKnown();
       // Sealed before any program can write: no earlier holder's commit can come between theirs.
       await opened.databases.follow(this.#ending);
+      if (this.#stop.signal.aborted) {
+        if (this.#supervisor === null) this.#stop.signal.throwIfAborted(); // nothing ran, nothing is to be shipped
+        return await this.#finish(opened, await this.#stopPrograms());
+      }
       this.#startPrograms();
       this.#loop?.start(shipSoon);
       const wakeup = await this.#nextWakeup();
@@ -296,18 +310,9 @@ export class Session {
     const opened = this.#need();
     await this.#stopPrograms();
     const failure = await shipLastState(opened, this.#options.config.checkpoint.onStop, this.#budget);
-    this.#job = null;
     if (failure !== null) {
-      job.done.reject(
-        new StateManagerError(
-          "state-not-saved",
-          `${job.kind} of the lease: the last state is not in the bucket: ${failure.message}`,
-          {
-            hint: "the lease is kept and the programs run again; try once more when the store answers",
-            cause: failure,
-          },
-        ),
-      );
+      this.#job = null;
+      job.done.reject(notShipped(job.kind, failure));
       if (!this.#stop.signal.aborted) return null;
       const fenced = this.#tenure.fenced.aborted;
       const lost = await releaseLease(opened, this.#budget);
@@ -349,13 +354,8 @@ export class Session {
   }
 
   #enqueue(job: Job): void {
-    if (this.#job !== null) {
-      throw new StateManagerError(
-        "busy",
-        `${job.kind}: a ${this.#job.kind} is under way`,
-        { hint: "wait until it is done" },
-      );
-    }
+    if (this.#stop.signal.aborted || this.#closed.signal.aborted) throw beingStopped(job.kind);
+    if (this.#job !== null) throw underWay(job.kind, this.#job.kind);
     this.#job = job;
     this.#wake.resolve({ kind: "job", job });
   }
@@ -365,22 +365,29 @@ export class Session {
   async #endBadly(error: StateManagerError): Promise<SessionEnd> {
     const job = this.#job;
     this.#job = null;
-    job?.done.reject(error);
+    if (job?.kind !== "release") job?.done.reject(error);
+    try {
+      return await this.#endFor(error, job);
+    } finally {
+      if (job?.kind === "release") job.done.reject(error); // unless it was done
+    }
+  }
+
+  async #endFor(error: StateManagerError, job: Job | null): Promise<SessionEnd> {
     if (this.#tenure.fenced.aborted || error.code === "lease-lost") {
       this.#setState("fenced", error.message);
       this.#tenure.opened?.checkpointer.abort("the lease is lost");
       await this.#supervisor?.kill();
-      return {
-        kind: "ended",
-        exitCode: new StateManagerError("lease-lost", "").meaning.exit,
-        error,
-      };
+      return { kind: "ended", exitCode: new StateManagerError("lease-lost", "").meaning.exit, error };
     }
     await this.#supervisor?.kill();
     const opened = this.#tenure.opened;
     if (opened !== null) await releaseLease(opened, this.#budget);
     if (this.#stop.signal.aborted) {
-      if (job?.kind === "release") return { kind: "released" };
+      if (job?.kind === "release") {
+        job.done.resolve();
+        return { kind: "released" };
+      }
       // Asked to stop while waiting or restoring: nothing ran, nothing is unsaved.
       return {
         kind: "ended",
@@ -435,10 +442,7 @@ export class Session {
   }
 
   #needRunning(action: string): void {
-    if (this.#state === "running") return;
-    throw new StateManagerError("wrong-state", `${action}: the state is ${this.#state}, wanted running`, {
-      hint: "wait until it is running, then ask again",
-    });
+    if (this.#state !== "running") throw notRunning(action, this.#state);
   }
 
   /** The programs while they run. `action` is what is asked of them. */
@@ -457,12 +461,7 @@ export class Session {
   get programsIfAny(): Supervisor | null {
     if (this.#state === "running") return this.#supervisor;
     if (this.#state === "waiting" || this.#state === "restoring") return null;
-    const code = this.#state === "fenced" || this.#state === "failed" || this.#stop.signal.aborted
-      ? "wrong-state"
-      : "busy";
-    throw new StateManagerError(code, `reload: the state is ${this.#state}`, {
-      hint: "wait until it is running, then ask again",
-    });
+    throw notReloadable(this.#state, this.#stop.signal.aborted);
   }
 
   /** `action` is what is asked of it. `wrong-state` while a restore or a stop has the repository to itself. */
@@ -486,22 +485,36 @@ export class Session {
     assert(restorer !== null, "a running session has a restorer");
     if (request.dryRun) return await restorer.plan(request, work);
     await restorer.check(request);
+    this.#needRunning("restore"); // still
     const done = Promise.withResolvers<RestoreResult>();
     this.#enqueue({ kind: "restore", request, work, done });
     return await done.promise;
   }
 
+  /** Resolves when the lease is given back; rejects with why it is kept. One that is under way is joined. */
   async release(): Promise<void> {
-    if (this.#state === "waiting" || this.#state === "restoring") {
-      await this.#options.persistReleased(true);
-      this.#job = { kind: "release", done: Promise.withResolvers<void>() };
-      this.#job.done.promise.catch(() => {});
-      this.#stop.abort(new StateManagerError("cancelled", "release requested"));
-      return;
-    }
+    if (this.releasing !== null) return await this.releasing;
     const done = Promise.withResolvers<void>();
-    this.#enqueue({ kind: "release", done });
+    done.promise.catch(() => {}); // awaited below, and by who joins
+    if (this.#supervisor === null && (this.#state === "waiting" || this.#state === "restoring")) {
+      if (this.#stop.signal.aborted) throw beingStopped("release");
+      this.#job = { kind: "release", done };
+      try {
+        await this.#options.persistReleased(true);
+      } catch (error) {
+        if (this.#job?.done === done) this.#job = null;
+        throw error;
+      }
+      // Nothing ran yet. Where programs have begun meanwhile, it is done like any other.
+      const asked = new StateManagerError("cancelled", "release requested");
+      if (this.#supervisor === null) this.#stop.abort(asked);
+    } else this.#enqueue({ kind: "release", done });
     await done.promise;
+  }
+
+  /** The release that is under way; null: none is. */
+  get releasing(): Promise<void> | null {
+    return this.#job?.kind === "release" ? this.#job.done.promise : null;
   }
 
   readiness(): HealthCheck[] {
@@ -524,13 +537,7 @@ export class Session {
   }
 
   #need(): Opened {
-    if (this.#tenure.opened === null) {
-      throw new StateManagerError(
-        "wrong-state",
-        "session: the store is not open yet",
-        { hint: "wait until it is running" },
-      );
-    }
+    if (this.#tenure.opened === null) throw notOpenYet();
     return this.#tenure.opened;
   }
 
