@@ -18,26 +18,38 @@ function pathOf(issue: v.BaseIssue<unknown>): KeyPath {
   return (issue.path ?? []).map((item) => String(item.key));
 }
 
-function problemOf(issue: v.BaseIssue<unknown>, showValues: boolean): Problem {
+function problemsOf(issue: v.BaseIssue<unknown>, showValues: boolean): Problem[] {
   const at = pathOf(issue);
   const last = issue.path?.at(-1);
   if (issue.type === "strict_object" && last !== undefined) {
     const known = siblingsOf(at);
     // Both a foreign key and a missing one are issues of the object; a missing one is among its entries.
     if (!known.includes(at.at(-1) ?? "")) {
-      return { at, detail: `unknown key${didYouMean(at.at(-1) ?? "", known)}` };
+      return unknownKeys(last, known).map((key) => ({
+        at: [...at.slice(0, -1), key],
+        detail: `unknown key${didYouMean(key, known)}`,
+      }));
     }
-    if (issue.input === undefined) return { at, detail: "got nothing, wanted this key" };
+    if (issue.input === undefined) return [{ at, detail: "got nothing, wanted this key" }];
   }
   if (issue.path?.some((item) => item.origin === "key") === true) {
-    return { at, detail: `got a name that is not allowed, wanted ${issue.message}` };
+    return [{ at, detail: `got a name that is not allowed, wanted ${issue.message}` }];
   }
   const shown = showValues && !isHidden(at);
   const got = issue.type === "max_length" || issue.type === "check"
     ? kindOfLong(issue.input, shown)
     : describeValue(issue.input, shown);
-  return { at, detail: `got ${got}, wanted ${issue.message}` };
+  return [{ at, detail: `got ${got}, wanted ${issue.message}` }];
 }
+
+/** Valibot tells the first one of an object and no other. */
+function unknownKeys({ key, input }: v.IssuePathItem, known: readonly string[]): string[] {
+  if (known.length === 0 || typeof input !== "object" || input === null) return [String(key)];
+  return Object.keys(input).filter((each) => !known.includes(each)).slice(0, MOST_UNKNOWN);
+}
+
+/** Told of one object. More is no mistake of writing, and each is compared with all keys that are known. */
+const MOST_UNKNOWN = 20;
 
 /** What we show instead of a secret must never become one: a file copied from `GET /config` says where it is lacking. */
 function placeholders(value: unknown, path: KeyPath = []): Problem[] {
@@ -66,7 +78,7 @@ export function parseRaw(raw: unknown, showValues: boolean): Parsed {
   if (lists.some((path) => path.length === 0)) return { value: null, problems };
   const value = lists.toReversed().reduce<unknown>(withoutPath, available);
   const result = v.safeParse(configSchema, value);
-  const all = [...problems, ...(result.issues ?? []).map((issue) => problemOf(issue, showValues))];
+  const all = [...problems, ...(result.issues ?? []).flatMap((issue) => problemsOf(issue, showValues))];
   return { value: result.success && all.length === 0 ? result.output : null, problems: all };
 }
 

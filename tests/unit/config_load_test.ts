@@ -506,6 +506,7 @@ Deno.test("every problem is told at once, by variable or flag where one set it",
       shutdown: { budget: "2s", flush_reserve: "3s" },
       lease: { ttl: "1 s" },
       frobnicate: true,
+      storrage: {},
     },
     environment: { STATE_MANAGER_LOG_LEVEL: "loud" },
     flags: { checkpointInterval: "often" },
@@ -529,9 +530,16 @@ Deno.test("every problem is told at once, by variable or flag where one set it",
   );
   assert.match(problems["/lease/ttl"] ?? "", /wanted a duration from 2s to 1h/);
   assert.equal(problems["/frobnicate"], "unknown key");
+  assert.match(problems["/storrage"] ?? "", /^unknown key, did you mean "storage"/);
   assert.match(problems["STATE_MANAGER_LOG_LEVEL"] ?? "", /got "loud"/);
   assert.match(problems["--checkpoint-interval"] ?? "", /got "often"/);
   assert.match(problems["/storage/access_key"] ?? "", /AWS_ACCESS_KEY_ID/);
+});
+
+Deno.test("of very many unknown keys of one object a few are told", async () => {
+  const unknown = Object.fromEntries(Array.from({ length: 10_000 }, (_, n) => [`unknown_${n}`, n]));
+  const problems = await problemsOf(load({ file: { ...FOLDER_STORE, ...unknown } }));
+  assert.equal(Object.keys(problems).length, 20);
 });
 
 Deno.test("a file that was named must exist, and one that everybody can read is warned of", async () => {
