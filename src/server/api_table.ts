@@ -198,6 +198,7 @@ export const API: readonly ApiRoute[] = [
     method: "post",
     path: "/databases/:name/sync",
     text: "Answers when all that was committed before is in the store.",
+    body: nothingSchema,
     answers: { 200: "Synced" },
   },
   {

@@ -51,7 +51,7 @@ export function createApp({ control, clock, random, log }: AppOptions): App {
   addCheckpointRoutes(app, { control, clock, log });
   addVerifyRoutes(app, { control, clock, log });
   addHistoryRoutes(app, { control, clock });
-  addDatabaseRoutes(app, { control });
+  addDatabaseRoutes(app, { control, clock });
   addProcessRoutes(app, { control, clock });
   addLogRoutes(app, { control, clock });
   addStorageRoutes(app, { control });

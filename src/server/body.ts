@@ -72,6 +72,8 @@ export function check<Schema extends v.GenericSchema>(
   schema: Schema,
   input: unknown,
 ): v.InferOutput<Schema> {
+  // The library takes a list for an object without keys.
+  if (Array.isArray(input)) throw invalid([{ pointer: "", detail: "must be a JSON object" }]);
   const result = v.safeParse(schema, input);
   if (result.success) return result.output;
   throw invalid(result.issues.map(detailOf));
@@ -90,7 +92,7 @@ export function invalid(details: readonly ErrorDetail[]): StateManagerError {
 
 /** The pointer names a key of the schema and indexes; keys deeper down, and unknown ones, are the caller's own words. */
 function detailOf(issue: v.BaseIssue<unknown>): ErrorDetail {
-  const path = issue.type === "strict_object" ? [] : issue.path ?? [];
+  const path = issue.type === "strict_object" && issue.expected === "never" ? [] : issue.path ?? [];
   let pointer = "";
   for (const [depth, { key }] of path.entries()) {
     if (depth > 0 && typeof key !== "number") break;

@@ -26,7 +26,8 @@ const object = <Entries extends v.ObjectEntries>(entries: Entries) => {
   return v.strictObject(
     entries,
     (issue) => {
-      if (issue.expected !== "never") return "must be a JSON object";
+      if (issue.expected === "Object") return "must be a JSON object";
+      if (issue.expected !== "never") return "must be given";
       return known.length === 0
         ? "unknown key: none is known here"
         : `unknown key: known are ${known.join(", ")}`;
@@ -129,16 +130,15 @@ export const notesSchema = object({
   pinned: v.exactOptional(flag),
 });
 
+const REFERENCE_TEXT = "must be an id, an ordinal (3 or v3) or latest";
+
 const checkpointReference = v.pipe(
   v.union(
-    [v.string(), v.pipe(v.number(), v.safeInteger())],
-    "must be an id, an ordinal (3 or v3) or latest",
+    [v.string(), v.pipe(v.number(), v.safeInteger(REFERENCE_TEXT))],
+    REFERENCE_TEXT,
   ),
   v.transform((value) => parseCheckpointReference(String(value))),
-  v.check(
-    (value) => value !== null,
-    "must be an id, an ordinal (3 or v3) or latest",
-  ),
+  v.check((value) => value !== null, REFERENCE_TEXT),
   v.transform((value) => value ?? "latest"), // null was refused the line before
 );
 

@@ -191,6 +191,9 @@ Deno.test("values of wrong types are 422 with pointers, and no value comes back"
       "/safety",
     ]],
     ["/release-lease", { hunter2: true }, [""]],
+    ["/release-lease", [], [""]],
+    ["/restore", { checkpoint: 1.5 }, ["/checkpoint"]],
+    ["/databases/main/sync", { hunter2: true }, [""]],
   ];
   for (const [path, json, pointers] of cases) {
     const answer = await problem(await app.ask(path, { json }), 422);

@@ -2,19 +2,25 @@
 
 import type { Hono } from "hono";
 import type { Control, DatabaseInfo } from "../../manager/control.ts";
+import type { Clock } from "../../platform/clock.ts";
 import { StateManagerError } from "../../platform/errors.ts";
-import { invalid } from "../body.ts";
+import { invalid, readBody } from "../body.ts";
 import type { ServerContext, ServerEnv } from "../env.ts";
 import { jsonResponse } from "../long_work.ts";
-import { MAX_PAGE } from "../schemas.ts";
+import { MAX_PAGE, nothingSchema } from "../schemas.ts";
 import { databaseView } from "../views.ts";
 
 /** A caller that waits longer asks again: nothing is lost by it. */
 const SYNC_LIMIT_MS = 10 * 60_000;
 const POINTS_LIMIT_MS = 2 * 60_000;
 
+export interface DatabaseRoutes {
+  readonly control: Control;
+  readonly clock: Clock;
+}
+
 /** The name of one that a pattern found has a slash, in a path written as %2F. */
-export function addDatabaseRoutes(app: Hono<ServerEnv>, { control }: { readonly control: Control }): void {
+export function addDatabaseRoutes(app: Hono<ServerEnv>, { control, clock }: DatabaseRoutes): void {
   app.get("/databases", function listDatabases() {
     return jsonResponse({
       status: 200,
@@ -27,6 +33,7 @@ export function addDatabaseRoutes(app: Hono<ServerEnv>, { control }: { readonly 
   });
 
   app.post("/databases/:name/sync", async function syncDatabase(c) {
+    await readBody(c, nothingSchema, clock);
     const { name } = find(control, c.req.param("name"));
     const { txid } = await control.syncDatabase(name, AbortSignal.timeout(SYNC_LIMIT_MS));
     return jsonResponse({ status: 200, body: { name, durable_txid: txid } });
