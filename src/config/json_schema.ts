@@ -10,7 +10,11 @@ function named(key: "title" | "description", text: string | undefined): Record<s
 
 /** What a person may write: texts and numbers before units are resolved. */
 export function configJsonSchema(): Record<string, unknown> {
-  const schema = toJsonSchema(configSchema, {
+  return { ...jsonSchemaOf(configSchema), title: "state-manager configuration" };
+}
+
+function jsonSchemaOf(schema: v.GenericSchema): Record<string, unknown> {
+  return toJsonSchema(schema, {
     target: "draft-07",
     typeMode: "input",
     errorMode: "ignore", // checks and transforms that JSON Schema cannot say stay with the program
@@ -19,13 +23,18 @@ export function configJsonSchema(): Record<string, unknown> {
       const schema = valibotSchema as v.GenericSchema & { readonly wrapped?: v.GenericSchema };
       if (schema.wrapped === undefined) return jsonSchema;
       return {
-        ...jsonSchema,
+        // A key that must be there is one of the kinds that the library leaves empty.
+        ...(schema.type === "non_optional" ? partOf(schema.wrapped) : jsonSchema),
         ...named("title", v.getTitle(schema.wrapped)),
         ...named("description", v.getDescription(schema.wrapped)),
       };
     },
-  });
-  return { ...schema, title: "state-manager configuration" };
+  }) as Record<string, unknown>;
+}
+
+function partOf(schema: v.GenericSchema): Record<string, unknown> {
+  const { $schema: _whole, ...part } = jsonSchemaOf(schema);
+  return part;
 }
 
 /** The text of schema/config.schema.json. */

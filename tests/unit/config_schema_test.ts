@@ -53,6 +53,24 @@ Deno.test("the JSON schema names and explains every key and lets no other in", (
   }
 });
 
+/** Paths of what the schema lets be anything. */
+function anything(node: unknown, path = ""): string[] {
+  if (!isNode(node)) return [];
+  const { anyOf = [], properties = {}, additionalProperties, items } = node as Node & { anyOf?: unknown[] };
+  const says = ["type", "enum", "const", "anyOf"].some((word) => word in node);
+  return [
+    ...says ? [] : [path],
+    ...anyOf.flatMap((each) => anything(each, path)),
+    ...Object.entries(properties).flatMap(([key, each]) => anything(each, `${path}.${key}`)),
+    ...anything(additionalProperties, `${path}.*`),
+    ...anything(items, `${path}[]`),
+  ];
+}
+
+Deno.test("the JSON schema says of every value what it may be, wherever it stands", () => {
+  assert.deepEqual(anything(configJsonSchema()), []);
+});
+
 Deno.test("config.example.json loads", async () => {
   const { config, warnings } = await load({
     file: await Deno.readTextFile(new URL("config.example.json", root)),
