@@ -30,7 +30,7 @@ export const GROUPS: Readonly<Record<string, { readonly text: string; readonly s
   checkpoint: { text: "make, list, verify and delete checkpoints", standard: "list" },
   lease: { text: "show, release or take the lease", standard: "show" },
   config: { text: "check, show and send configurations", standard: "show" },
-  storage: { text: "check and repair what is in the store, change its key", standard: "check" },
+  storage: { text: "check, copy and repair what is in the store, change its key", standard: "check" },
   db: { text: "replicated databases: list, restore, sync", standard: "list" },
 };
 

@@ -304,6 +304,27 @@ export const COMMANDS: readonly CommandSpec[] = [
     load: async () => (await import("./storage_show.ts")).showStorage,
   },
   {
+    name: "storage copy",
+    text: "copy the whole repository to another store, beside a running manager too; again for what is new",
+    options: [
+      { flags: "--to-directory <dir>", text: "a folder as the store it goes to" },
+      {
+        flags: "--to-bucket <name>",
+        text: "bucket that it goes to; keys: STATE_MANAGER_TO_ACCESS_KEY, _SECRET_KEY",
+      },
+      { flags: "--to-endpoint <url>", text: "its endpoint (default: the source's)" },
+      { flags: "--to-region <name>", text: "its region (default: the source's)" },
+      { flags: "--to-prefix <prefix>", text: "everything goes under this prefix (default: none)" },
+      { flags: "--dry-run", text: "say how much would be copied" },
+      ...STORE_ALONE,
+    ],
+    examples: [
+      "storage copy --to-directory /mnt/backup",
+      "storage copy --directory /mnt/store --to-bucket b --to-endpoint https://s3.example.com --to-prefix shop",
+    ],
+    load: async () => (await import("./storage_copy.ts")).copyStorage,
+  },
+  {
     name: "storage repair",
     text: "make lost or damaged indexes anew from the packs, by the running manager or straight on the store",
     options: [

@@ -20,16 +20,15 @@ import {
 import { asStateManagerError, StateManagerError } from "../platform/errors.ts";
 import { raiseFileLimit } from "../platform/libc_process.ts";
 import { configureLog, flushLog, log } from "../platform/log.ts";
-import { exitNow } from "../platform/parent_pipe.ts";
 import { ownPid } from "../platform/proc.ts";
 import { keepAliveOnErrors, machineName } from "../platform/self.ts";
-import { installSignals } from "../platform/signals.ts";
 import { parseRestoreBody, restoreResultView } from "../server/mod.ts";
 import { openStore } from "../storage/mod.ts";
 import type { JsonObject } from "./client.ts";
 import { confirm, type Context, type ExitCode, type Options, say, usageError } from "./context.ts";
 import { findDataDirOf } from "./data_dir.ts";
 import { configFlags } from "./flags.ts";
+import { interrupts } from "./interrupts.ts";
 import { progressEvent, showProgress } from "./progress.ts";
 import { type InPlaceRestore, tellRestored } from "./restore_in_place.ts";
 import { STORE_OPTIONS } from "./store_options.ts";
@@ -136,7 +135,7 @@ async function restoreHere(
     logger.error("unexpected error, going on", { error: asStateManagerError(error) })
   );
   raiseFileLimit();
-  const signal = interrupts();
+  const signal = interrupts("restore");
   const progress = showProgress(context, options);
   const work: LongWork = { signal, onProgress: (value) => progress.onEvent(progressEvent(value)) };
   const history: CatalogEvent[] = [];
@@ -184,15 +183,4 @@ async function keepHistory(
   const catalog = openCatalog({ ...place, log: log("catalog") });
   for (const event of events) catalog.record(event);
   await catalog.close(HISTORY_MS);
-}
-
-/** Aborts at the first signal that asks for an end; the second ends the process at once. */
-function interrupts(): AbortSignal {
-  const stop = new AbortController();
-  installSignals((name) => {
-    if (name === "SIGCHLD" || name === "SIGUSR1" || name === "SIGUSR2") return;
-    if (stop.signal.aborted) exitNow(130);
-    stop.abort(new StateManagerError("cancelled", `restore: ended by ${name}`));
-  });
-  return stop.signal;
 }

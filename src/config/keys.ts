@@ -21,8 +21,11 @@ export interface ConfigKey {
 
 export const VARIABLE_PREFIX = "STATE_MANAGER_";
 
-/** Variables of ours that are no key: where to find things, the API's token, the client's address. */
-export const OTHER_VARIABLES: readonly string[] = ["CONFIG", "DATA_DIR", "TOKEN", "TOKEN_FILE", "URL"]
+/** Variables of ours that are no key: where to find things, the API's token, the client's address, the keys of what is copied to. */
+export const OTHER_VARIABLES: readonly string[] = [
+  ...["CONFIG", "DATA_DIR", "TOKEN", "TOKEN_FILE", "URL"],
+  ...["TO_ACCESS_KEY", "TO_SECRET_KEY", "TO_SESSION_TOKEN"].flatMap((name) => [name, `${name}_FILE`]),
+]
   .map((name) => VARIABLE_PREFIX + name);
 
 const SECRETS = ["storage.access_key", "storage.secret_key", "storage.session_token", "catalog.auth_token"];

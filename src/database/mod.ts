@@ -40,6 +40,13 @@ export type {
 export type { FollowedStatus, FollowStatus, LinkState } from "./follow_status.ts";
 export { realDatabasePath } from "./real_path.ts";
 export type { ReplicaLayout, ReplicaPlace } from "./replica_layout.ts";
+export {
+  compareForCopy,
+  parseAnyReplicaKey,
+  replicaKeyIn,
+  replicaMetadata,
+  type ReplicaObject,
+} from "./replica_copy.ts";
 export { listReplica, type ReplicaFile } from "./replica_listing.ts";
 export { readReplicaFacts, type ReplicaFacts } from "./replica_facts.ts";
 export type { CheckMode } from "./restore_check.ts";

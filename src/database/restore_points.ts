@@ -69,7 +69,7 @@ const KEYS: Readonly<Record<ReplicaLayout, RegExp>> = {
 };
 
 /** Whose levels a key lies in; whether it is a replica's file there is another question. */
-function databaseOfKey(key: string): ReplicaPlace | null {
+export function databaseOfKey(key: string): ReplicaPlace | null {
   for (const layout of ["bucket", "folder"] as const) {
     const name = KEYS[layout].exec(key)?.[1];
     if (name !== undefined) return { layout, name };

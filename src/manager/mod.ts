@@ -9,6 +9,7 @@ export type {
   RestoreResult,
 } from "./control.ts";
 export { beginRun, type BegunRun } from "./begin_run.ts";
+export { copyRepository, type CopyResult } from "./copy_repository.ts";
 export { type DataDir, dataDirAt, isReleased, openDataDir, writeExitRecord } from "./data_dir.ts";
 export { Manager, type ManagerOptions } from "./manager.ts";
 export { storeOptions } from "./opening.ts";

@@ -1,0 +1,16 @@
+/** Signals that ask a command on its own, without a manager, for an end. */
+
+import { StateManagerError } from "../platform/errors.ts";
+import { exitNow } from "../platform/parent_pipe.ts";
+import { installSignals } from "../platform/signals.ts";
+
+/** Aborts at the first signal that asks for an end; the second ends the process at once. */
+export function interrupts(action: string): AbortSignal {
+  const stop = new AbortController();
+  installSignals((name) => {
+    if (name === "SIGCHLD" || name === "SIGUSR1" || name === "SIGUSR2") return;
+    if (stop.signal.aborted) exitNow(130);
+    stop.abort(new StateManagerError("cancelled", `${action}: ended by ${name}`));
+  });
+  return stop.signal;
+}
