@@ -249,8 +249,17 @@ Deno.test("a copy that was interrupted is no repository yet, and the next one go
   const half = await contentOf(target);
   assert.ok(half.size >= 1 && !half.has("repo.json") && !half.has("head.json"), [...half.keys()].join());
   await assert.rejects(openRepository(target, { name: "shop", random }), isCode("repository-mismatch"));
-  const rest = await copy(source, target);
+  const puts: string[] = [];
+  const noted: ObjectStore = {
+    ...watched(target, () => {}),
+    put: (key, body, options) => {
+      if (key !== "lease.json") puts.push(key);
+      return target.put(key, body, options);
+    },
+  };
+  const rest = await copy(source, noted);
   assert.equal(rest.copied.objects, rest.all.objects - half.size);
+  assert.deepEqual(puts.slice(-2), ["head.json", "repo.json"], "no manager starts on a part of a copy");
   assert.deepEqual([...await contentOf(target)].sort(), [...await contentOf(source)].sort());
 
   // One of another size, as no store of ours leaves it.
