@@ -51,16 +51,22 @@ testOnStores(
   },
 );
 
+/** `first` has handed over to `second`, and waits. */
+async function handedOver(scene: ChaosScene) {
+  const machines = [scene.machine("a"), scene.machine("b")] as const;
+  const first = machines[0].start();
+  await machines[0].nextLine("value", 0, () => first.tail());
+  const second = machines[1].start();
+  await machines[1].nextLine("value", 0, () => second.tail());
+  await first.state("waiting");
+  return { machines, first, second };
+}
+
 testOnStores(
   "one that handed over, and waits since, asks for the lease when a person says so",
   async (store) => {
     await using scene = new ChaosScene(store, { ttlMs: TTL_MS, handOver: true });
-    const machines = [scene.machine("a"), scene.machine("b")] as const;
-    const first = machines[0].start();
-    await machines[0].nextLine("value", 0, () => first.tail());
-    const second = machines[1].start();
-    await machines[1].nextLine("value", 0, () => second.tail());
-    await first.state("waiting");
+    const { machines, first, second } = await handedOver(scene);
     first.signal("SIGTERM");
     await first.exit();
     const again = machines[0].start(); // a restart, which may be a platform's, is no such wish
@@ -81,12 +87,7 @@ testOnStores(
 
 testOnStores("two replicas left alone hand over once at most", async (store) => {
   await using scene = new ChaosScene(store, { ttlMs: 2500, handOver: true });
-  const machines = [scene.machine("a"), scene.machine("b")] as const;
-  const first = machines[0].start();
-  await machines[0].nextLine("value", 0, () => first.tail());
-  const second = machines[1].start();
-  await machines[1].nextLine("value", 0, () => second.tail());
-  await first.state("waiting");
+  const { machines, first, second } = await handedOver(scene);
   const token = (await scene.lease())?.token;
   // Several times as long as a hand-over takes: by renewals that the holder made, not by the clock.
   const nonces = new Set<string>();

@@ -1,4 +1,4 @@
-/** The program as it ships: what is asked of the lease and of the configuration while something else is under way. */
+/** The program as it ships: what is asked of the lease while something else is under way. */
 
 import assert from "node:assert/strict";
 import { type Json, ManagerProcess, scratchFolder, waitFor } from "../support/manager_process.ts";
@@ -124,22 +124,4 @@ Deno.test("during a restore a release is refused, and a stop starts no program a
   assert.equal((await restored)[0], 499);
   assert.equal(await manager.exit(), 0);
   assert.equal(scene.started(), 1, manager.tail());
-});
-
-Deno.test("of configurations at the same time one is taken, and answers with the state that follows", async () => {
-  await using scene = new Scene();
-  const manager = scene.start(null);
-  await manager.state("unconfigured");
-  const sent = Array.from({ length: 4 }, () => answered(manager.fetch("/config", { json: scene.config() })));
-  const answers = await Promise.all(sent);
-  const taken = answers.filter(([status]) => status === 201);
-  assert.deepEqual(taken.map(([, { state, reason }]) => [state, reason]), [["waiting", null]]);
-  for (const [status, { code }] of answers.filter(([status]) => status !== 201)) {
-    assert.equal(status, 409);
-    assert.ok(code === "busy" || code === "already-configured", code);
-  }
-  await manager.state("running");
-  const [status, { code }] = await answered(manager.fetch("/config", { json: scene.config() }));
-  assert.deepEqual([status, code], [409, "already-configured"]);
-  Deno.writeTextFileSync(scene.end, "");
 });

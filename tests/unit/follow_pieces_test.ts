@@ -9,16 +9,17 @@ import {
 } from "../../src/database/follow_pace.ts";
 import type { FollowedFolder } from "../../src/database/follow_protocol.ts";
 
+/** One that nobody writes to, and nothing waits. */
+const STILL: PaceFacts = {
+  sinceCaptureMs: 0,
+  syncIntervalMs: 1000,
+  waitingFiles: 0,
+  uncapturedBytes: 0,
+  backlogBytes: 0,
+};
+
 Deno.test("capture is due at once after a quiet time, once an interval under load, and rarely while files wait", () => {
-  const due = (facts: Partial<PaceFacts>) =>
-    isCaptureDue({
-      sinceCaptureMs: 0,
-      syncIntervalMs: 1000,
-      waitingFiles: 0,
-      uncapturedBytes: 4152,
-      backlogBytes: 0,
-      ...facts,
-    });
+  const due = (facts: Partial<PaceFacts>) => isCaptureDue({ ...STILL, uncapturedBytes: 4152, ...facts });
   const mib = 1024 * 1024;
   assert.equal(due({ sinceCaptureMs: Infinity }), true);
   assert.equal(due({ sinceCaptureMs: 949 }), false);
@@ -38,14 +39,7 @@ Deno.test("capture is due at once after a quiet time, once an interval under loa
 
 Deno.test("a database that waits for its interval is looked at again at its end, or before its log can be a step", () => {
   const next = (facts: Partial<PaceFacts>) =>
-    nextLookMs({
-      sinceCaptureMs: 100,
-      syncIntervalMs: 1000,
-      waitingFiles: 1,
-      uncapturedBytes: 0,
-      backlogBytes: 0,
-      ...facts,
-    });
+    nextLookMs({ ...STILL, sinceCaptureMs: 100, waitingFiles: 1, ...facts });
   const mib = 1024 * 1024;
   assert.equal(next({}), 890);
   assert.equal(next({ sinceCaptureMs: 880 }), 110);
@@ -59,15 +53,7 @@ Deno.test("a database that waits for its interval is looked at again at its end,
 });
 
 Deno.test("a database that changes all the time is looked at when its next capture is due, one after a quiet time at once", () => {
-  const after = (facts: Partial<PaceFacts>) =>
-    lookAfterMs({
-      sinceCaptureMs: 990,
-      syncIntervalMs: 1000,
-      waitingFiles: 0,
-      uncapturedBytes: 0,
-      backlogBytes: 0,
-      ...facts,
-    });
+  const after = (facts: Partial<PaceFacts>) => lookAfterMs({ ...STILL, sinceCaptureMs: 990, ...facts });
   const mib = 1024 * 1024;
   assert.equal(after({}), 990);
   assert.equal(after({ sinceCaptureMs: 1100 }), 990);
