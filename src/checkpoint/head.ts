@@ -8,7 +8,7 @@
 
 import { assert } from "../platform/assert.ts";
 import { type ErrorCode, isError, StateManagerError } from "../platform/errors.ts";
-import type { ObjectStore, RequestOptions } from "../storage/object_store.ts";
+import { getIfPresent, type ObjectStore, type RequestOptions } from "../storage/object_store.ts";
 import {
   emptyHead,
   type HeadEffect,
@@ -39,13 +39,8 @@ export async function readHead(
   store: ObjectStore,
   { cipher, ...options }: ReadHeadOptions,
 ): Promise<HeadState | null> {
-  try {
-    const object = await store.get(HEAD_KEY, options);
-    return { head: parseHead(object.body, cipher), etag: object.etag };
-  } catch (error) {
-    if (isError(error, "object-not-found")) return null;
-    throw error;
-  }
+  const object = await getIfPresent(store, HEAD_KEY, options);
+  return object === null ? null : { head: parseHead(object.body, cipher), etag: object.etag };
 }
 
 /** Ordinal of the next checkpoint. The newest is never dropped from the list, so no ordinal comes twice. */

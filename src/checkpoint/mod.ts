@@ -69,7 +69,7 @@ export { rebuildIndexes, type RepairResult } from "./repair.ts";
 export { type LostFile, type SalvageResult, salvageTo } from "./salvage.ts";
 export { verifyRepository } from "./verify.ts";
 export { type Finding, FINDINGS_LIMIT, type VerifyLevel, type VerifyResult } from "./verify_types.ts";
-export { openRepository, type OpenRepositoryOptions, readRepository } from "./repository.ts";
+export { mayPrecede, openRepository, type OpenRepositoryOptions, readRepository } from "./repository.ts";
 export { rekeyRepository, repositoryCipher } from "./repository_cipher.ts";
 export {
   type PlannedRoot,

@@ -5,7 +5,7 @@
 
 import { isError, StateManagerError } from "../platform/errors.ts";
 import { type Random, randomHex } from "../platform/random.ts";
-import { listAll, type ObjectStore, type RequestOptions } from "../storage/object_store.ts";
+import { getIfPresent, listAll, type ObjectStore, type RequestOptions } from "../storage/object_store.ts";
 import { DATA_CHUNKS } from "./chunker.ts";
 import type { EncryptionKey } from "./encryption_key.ts";
 import { REPOSITORY_KEY } from "./ids.ts";
@@ -25,17 +25,15 @@ export interface OpenRepositoryOptions extends RequestOptions {
   readonly parents?: readonly ObjectStore[];
 }
 
-/** What may be there before `repo.json`: the lease, a request for it, and what a store probe left. */
-const HARMLESS = /^(lease\.json|hand-over\.json|\.?probe[-/.].*)$/;
+/** True for what may be there before `repo.json`: the lease, a request for it, and what a store probe left. */
+export function mayPrecede(key: string): boolean {
+  return /^(lease\.json|hand-over\.json|\.?probe[-/.].*)$/.test(key);
+}
 
 /** Null when there is none. */
 async function readIfPresent(store: ObjectStore, options: RequestOptions): Promise<RepositoryRecord | null> {
-  try {
-    return parseRepository((await store.get(REPOSITORY_KEY, options)).body);
-  } catch (error) {
-    if (isError(error, "object-not-found")) return null;
-    throw error;
-  }
+  const object = await getIfPresent(store, REPOSITORY_KEY, options);
+  return object === null ? null : parseRepository(object.body);
 }
 
 /**
@@ -102,7 +100,7 @@ async function refuseForeign(store: ObjectStore, options: RequestOptions): Promi
   let foreign: string | undefined;
   let seen = 0;
   for await (const object of listAll(store, "", options)) {
-    if (HARMLESS.test(object.key)) continue;
+    if (mayPrecede(object.key)) continue;
     if (object.key.endsWith(`/${REPOSITORY_KEY}`)) {
       throw new StateManagerError(
         "repository-mismatch",

@@ -2,7 +2,7 @@
 
 import { readRepository } from "../checkpoint/mod.ts";
 import { findReplica, listDatabases, type StoredDatabase } from "../database/mod.ts";
-import type { ReplicaLayout, ReplicaPlace } from "../database/replica_layout.ts";
+import { layoutOf, type ReplicaLayout, type ReplicaPlace } from "../database/replica_layout.ts";
 import { isError, StateManagerError } from "../platform/errors.ts";
 import { type ObjectStore, openStore } from "../storage/mod.ts";
 import { configuredStoreOptions } from "./configured_store.ts";
@@ -33,7 +33,7 @@ export async function openDatabaseStore(context: Context, options: Options): Pro
     }
     stranger = error;
   }
-  const layout = named.kind === "directory" ? "folder" : "bucket";
+  const layout = layoutOf(named);
   return { store, layout, stranger, [Symbol.asyncDispose]: () => store.close() };
 }
 

@@ -10,7 +10,7 @@ import {
   repositoryCipher,
 } from "../checkpoint/mod.ts";
 import type { Head } from "../checkpoint/types.ts";
-import type { ReplicaLayout } from "../database/mod.ts";
+import { layoutOf, type ReplicaLayout } from "../database/replica_layout.ts";
 import { isError, StateManagerError } from "../platform/errors.ts";
 import { type ObjectStore, openStore } from "../storage/mod.ts";
 import { configuredPlace } from "./configured_store.ts";
@@ -30,7 +30,7 @@ async function openWithCipher(
 ): Promise<{ readonly store: ObjectStore; readonly cipher: Cipher; readonly layout: ReplicaLayout }> {
   const { store: settings, encryptionKeyFile } = await configuredPlace(context, options);
   const key = await configuredKey(encryptionKeyFile);
-  const layout = settings.kind === "directory" ? "folder" : "bucket";
+  const layout = layoutOf(settings);
   const store = openStore(settings, { clock: context.clock, random: context.random });
   try {
     const record = await readRepository(store); // tells a wrong place and a format that is too new

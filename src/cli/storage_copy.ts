@@ -3,7 +3,8 @@
  * writing the source.
  */
 
-import { type Config, loadConfig } from "../config/mod.ts";
+import { type Config, INJECTED_VARIABLES, loadConfig } from "../config/mod.ts";
+import { layoutOf } from "../database/mod.ts";
 import { copyRepository, type CopyResult, storeOptions } from "../manager/mod.ts";
 import { isError } from "../platform/errors.ts";
 import { ownPid } from "../platform/proc.ts";
@@ -21,14 +22,6 @@ type Variables = Readonly<Record<string, string>>;
 const STORAGE = "STATE_MANAGER_STORAGE_";
 const TO = "STATE_MANAGER_TO_";
 const SECRETS = ["ACCESS_KEY", "SECRET_KEY", "SESSION_TOKEN"] as const;
-/** What platforms inject, for the target too where nothing else says it. */
-const INJECTED = [
-  "AWS_ACCESS_KEY_ID",
-  "AWS_SECRET_ACCESS_KEY",
-  "AWS_SESSION_TOKEN",
-  "AWS_REGION",
-  "AWS_ENDPOINT_URL_S3",
-];
 
 export async function copyStorage(context: Context, options: Options): Promise<ExitCode> {
   const { clock, random } = context;
@@ -42,7 +35,6 @@ export async function copyStorage(context: Context, options: Options): Promise<E
     stack.defer(() => store.close());
     return store;
   };
-  const layoutOf = ({ kind }: OpenStoreOptions) => kind === "directory" ? "folder" : "bucket";
   const source = { store: open(from), layout: layoutOf(from) } as const;
   // The lease reads back by itself and needs to see every single outcome: no retries below it.
   const target = { store: open(to), plain: open(to, true), layout: layoutOf(to) } as const;
@@ -151,7 +143,7 @@ function targetVariables(environment: Variables, from: OpenStoreOptions): Record
       const value = environment[name];
       return value ? [[name, value] as const] : [];
     });
-  const variables: Record<string, string> = Object.fromEntries(pick(INJECTED));
+  const variables: Record<string, string> = Object.fromEntries(pick(INJECTED_VARIABLES));
   const secretNames = (prefix: string) =>
     SECRETS.flatMap((name) => [`${prefix}${name}`, `${prefix}${name}_FILE`]);
   if (from.kind === "s3") {

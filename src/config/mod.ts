@@ -15,6 +15,7 @@ export { credentialsElsewhere, persistCredentials } from "./persist_credentials.
 export { describeProblems } from "./problems.ts";
 export { redactedConfig } from "./redact.ts";
 export { otherStacks, withProcessesOf } from "./reload.ts";
+export { INJECTED_VARIABLES } from "./variables.ts";
 export { durationSchema, secretSchema, signalSchema } from "./schema_values.ts";
 export { formatSize, parseSize } from "./size.ts";
 export type {

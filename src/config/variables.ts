@@ -22,6 +22,8 @@ const FALLBACKS: Readonly<Record<string, string>> = {
   AWS_SESSION_TOKEN: "storage.session_token",
 };
 
+export const INJECTED_VARIABLES: readonly string[] = Object.keys(FALLBACKS);
+
 /** An empty variable counts as unset, as in `docker run -e NAME=`. */
 function textOf(variables: Variables, name: string): string | undefined {
   const text = Object.hasOwn(variables, name) ? variables[name] : undefined;

@@ -29,6 +29,7 @@ import {
   type FollowReply,
   type FollowRequest,
 } from "./follow_protocol.ts";
+import { layoutOf } from "./replica_layout.ts";
 import { SendWindow } from "./replica_window.ts";
 
 /** Commits on their way at once, of all databases: enough for a line of 100 ms, few enough for a small store. */
@@ -101,7 +102,7 @@ class FollowWork {
         concurrency: UPLOADS,
         clock,
       }),
-      layout: request.store.kind === "directory" ? "folder" : "bucket",
+      layout: layoutOf(request.store),
       token: request.token,
       window: this.#window,
       clock,

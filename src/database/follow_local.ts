@@ -3,7 +3,7 @@
 import { StateManagerError } from "../platform/errors.ts";
 import { localFileError } from "../platform/files.ts";
 import { type LocalFiles, readRange } from "../platform/local_files.ts";
-import type { ObjectStore } from "../storage/object_store.ts";
+import { type ObjectStore, withOperations } from "../storage/object_store.ts";
 import type { Captor } from "./follow_ports.ts";
 import { COMMIT_LEVEL, parseReplicaKey, type ReplicaPlace } from "./replica_layout.ts";
 import type { LocalCommitFile } from "./slot_writer.ts";
@@ -52,8 +52,7 @@ export function localFirst(
   /** Earlier ones are not what the store has. */
   firstTxid: number,
 ): ObjectStore {
-  return {
-    description: store.description,
+  return withOperations(store, {
     async get(key, options = {}) {
       const name = parseReplicaKey(place, key);
       const file = name?.level === COMMIT_LEVEL && name.minTxid >= firstTxid
@@ -70,11 +69,5 @@ export function localFirst(
         return await store.get(key, options);
       }
     },
-    head: (key, options) => store.head(key, options),
-    put: (key, body, options) => store.put(key, body, options),
-    putLarge: (key, pieces, options) => store.putLarge(key, pieces, options),
-    list: (options) => store.list(options),
-    delete: (key, options) => store.delete(key, options),
-    close: () => store.close(),
-  };
+  });
 }

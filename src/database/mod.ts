@@ -39,14 +39,8 @@ export type {
 } from "./follow_protocol.ts";
 export type { FollowedStatus, FollowStatus, LinkState } from "./follow_status.ts";
 export { realDatabasePath } from "./real_path.ts";
-export type { ReplicaLayout, ReplicaPlace } from "./replica_layout.ts";
-export {
-  compareForCopy,
-  parseAnyReplicaKey,
-  replicaKeyIn,
-  replicaMetadata,
-  type ReplicaObject,
-} from "./replica_copy.ts";
+export { DATABASES_PREFIX, layoutOf, type ReplicaLayout, type ReplicaPlace } from "./replica_layout.ts";
+export { compareForCopy, replicaKeyIn, replicaMetadata } from "./replica_copy.ts";
 export { listReplica, type ReplicaFile } from "./replica_listing.ts";
 export { readReplicaFacts, type ReplicaFacts } from "./replica_facts.ts";
 export type { CheckMode } from "./restore_check.ts";
@@ -58,7 +52,9 @@ export {
   type ListedPoint,
   type ListedPoints,
   listRestorePoints,
+  parseAnyReplicaKey,
   type PointsRequest,
+  type ReplicaObject,
   type StoredDatabase,
 } from "./restore_points.ts";
 export { newestTxid, planRestore, restorePoints, type RestoreTarget } from "./restore_plan.ts";

@@ -6,28 +6,14 @@
 import { LTX_HEADER_BYTES, readHeader } from "./ltx/mod.ts";
 import {
   COMMIT_LEVEL,
-  parseReplicaKey,
   replicaKey,
   type ReplicaLayout,
   type ReplicaName,
-  type ReplicaPlace,
   slotMetadata,
   timestampMetadata,
   timestampOf,
 } from "./replica_layout.ts";
-import { databaseOfKey } from "./restore_points.ts";
-
-export interface ReplicaObject {
-  readonly place: ReplicaPlace;
-  readonly name: ReplicaName;
-}
-
-/** Null: not the key of a replica's file, in neither layout. */
-export function parseAnyReplicaKey(key: string): ReplicaObject | null {
-  const place = databaseOfKey(key);
-  const name = place === null ? null : parseReplicaKey(place, key);
-  return place === null || name === null ? null : { place, name };
-}
+import type { ReplicaObject } from "./restore_points.ts";
 
 /** Key of the same file in `layout`. */
 export function replicaKeyIn(layout: ReplicaLayout, { place, name }: ReplicaObject): string {

@@ -9,6 +9,14 @@ import { assert } from "../platform/assert.ts";
 /** bucket: Litestream's S3 layout; folder: its file layout. */
 export type ReplicaLayout = "bucket" | "folder";
 
+/** The usual one of a store. */
+export function layoutOf({ kind }: { readonly kind: "directory" | "s3" }): ReplicaLayout {
+  return kind === "directory" ? "folder" : "bucket";
+}
+
+/** What all keys of databases begin with. */
+export const DATABASES_PREFIX = "databases/";
+
 /** One database's place in the store; keys are under the store's prefix. */
 export interface ReplicaPlace {
   readonly layout: ReplicaLayout;

@@ -5,7 +5,7 @@
 
 import { isError, StateManagerError } from "../platform/errors.ts";
 import { settleAll } from "../platform/settle.ts";
-import type { ObjectStore, StoredObject } from "../storage/object_store.ts";
+import { getIfPresent, type ObjectStore, type StoredObject } from "../storage/object_store.ts";
 import type { KeptPieces, PieceRange } from "./kept_pieces.ts";
 import { LTX_HEADER_BYTES, type LtxHeader, readHeader } from "./ltx/mod.ts";
 import { timestampOf } from "./replica_layout.ts";
@@ -71,12 +71,7 @@ async function getStart(
   file: ReplicaFile,
   { store, signal }: FetchEnvironment,
 ): Promise<StoredObject | null> {
-  try {
-    return await store.get(file.key, { range: { start: 0, end: LTX_HEADER_BYTES }, signal });
-  } catch (error) {
-    if (isError(error, "object-not-found")) return null;
-    throw error;
-  }
+  return await getIfPresent(store, file.key, { range: { start: 0, end: LTX_HEADER_BYTES }, signal });
 }
 
 /** The headers of a few files, to know sizes before anything is written. */

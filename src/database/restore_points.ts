@@ -2,7 +2,13 @@
 
 import type { ObjectStore, RequestOptions } from "../storage/object_store.ts";
 import { listAll } from "../storage/object_store.ts";
-import { parseReplicaKey, type ReplicaLayout, type ReplicaPlace } from "./replica_layout.ts";
+import {
+  DATABASES_PREFIX,
+  parseReplicaKey,
+  type ReplicaLayout,
+  type ReplicaName,
+  type ReplicaPlace,
+} from "./replica_layout.ts";
 import { listReplica } from "./replica_listing.ts";
 import { type FetchEnvironment, withTimes } from "./restore_fetch.ts";
 import { newestTxid, pageOfPoints, POINTS_PAGE_LIMIT, restorePoints } from "./restore_plan.ts";
@@ -62,6 +68,11 @@ export interface StoredDatabase {
   readonly modifiedMs: number;
 }
 
+export interface ReplicaObject {
+  readonly place: ReplicaPlace;
+  readonly name: ReplicaName;
+}
+
 /** Names may have slashes: the part before the level, as short as it can be. */
 const KEYS: Readonly<Record<ReplicaLayout, RegExp>> = {
   bucket: /^databases\/(.+?)\/000[0-9]\/[^/]+$/,
@@ -69,7 +80,7 @@ const KEYS: Readonly<Record<ReplicaLayout, RegExp>> = {
 };
 
 /** Whose levels a key lies in; whether it is a replica's file there is another question. */
-export function databaseOfKey(key: string): ReplicaPlace | null {
+function databaseOfKey(key: string): ReplicaPlace | null {
   for (const layout of ["bucket", "folder"] as const) {
     const name = KEYS[layout].exec(key)?.[1];
     if (name !== undefined) return { layout, name };
@@ -77,13 +88,13 @@ export function databaseOfKey(key: string): ReplicaPlace | null {
   return null;
 }
 
-function placeOfKey(key: string): { readonly place: ReplicaPlace; readonly maxTxid: number } | null {
+/** Null: not the key of a replica's file, in neither layout. */
+export function parseAnyReplicaKey(key: string): ReplicaObject | null {
   const place = databaseOfKey(key);
-  const parsed = place === null ? null : parseReplicaKey(place, key);
-  return place === null || parsed === null ? null : { place, maxTxid: parsed.maxTxid };
+  const name = place === null ? null : parseReplicaKey(place, key);
+  return place === null || name === null ? null : { place, name };
 }
 
-const PREFIX = "databases/";
 /** More than a bucket of one repository can sensibly hold; a listing that goes on and on ends with an error elsewhere. */
 const MOST_NAMES = 100_000;
 
@@ -96,7 +107,7 @@ export async function listDatabaseNames(store: ObjectStore, options: RequestOpti
   let startAfter: string | undefined;
   while (names.length < MOST_NAMES) {
     const page = await store.list({
-      prefix: PREFIX,
+      prefix: DATABASES_PREFIX,
       limit: 1,
       ...(startAfter === undefined ? {} : { startAfter }),
       ...options,
@@ -105,7 +116,7 @@ export async function listDatabaseNames(store: ObjectStore, options: RequestOpti
     if (key === undefined) break;
     const name = databaseOfKey(key)?.name;
     if (name !== undefined) names.push(name);
-    startAfter = `${PREFIX}${name ?? key.slice(PREFIX.length).split("/")[0]}0`;
+    startAfter = `${DATABASES_PREFIX}${name ?? key.slice(DATABASES_PREFIX.length).split("/")[0]}0`;
   }
   return names;
 }
@@ -119,8 +130,8 @@ export async function listDatabases(
   options: RequestOptions = {},
 ): Promise<readonly StoredDatabase[]> {
   const found = new Map<string, StoredDatabase>();
-  for await (const { key, sizeBytes, modifiedMs } of listAll(store, PREFIX, options)) {
-    const read = placeOfKey(key);
+  for await (const { key, sizeBytes, modifiedMs } of listAll(store, DATABASES_PREFIX, options)) {
+    const read = parseAnyReplicaKey(key);
     if (read === null) continue;
     const { name, layout } = read.place;
     const before = found.get(`${layout} ${name}`);
@@ -129,7 +140,7 @@ export async function listDatabases(
       layout,
       files: (before?.files ?? 0) + 1,
       bytes: (before?.bytes ?? 0) + sizeBytes,
-      newestTxid: Math.max(before?.newestTxid ?? 0, read.maxTxid),
+      newestTxid: Math.max(before?.newestTxid ?? 0, read.name.maxTxid),
       modifiedMs: Math.max(before?.modifiedMs ?? 0, modifiedMs),
     });
   }
@@ -146,7 +157,7 @@ export async function findReplica(
   const other = usual === "bucket" ? "folder" : "bucket";
   for (const layout of [usual, other] as const) {
     for await (const { key } of listAll(store, `databases/${name}/`, options)) {
-      const place = placeOfKey(key)?.place;
+      const place = parseAnyReplicaKey(key)?.place;
       if (place?.layout === layout && place.name === name) return place;
     }
   }

@@ -11,7 +11,7 @@ import type { ObjectStore } from "../storage/object_store.ts";
 import { NO_HAND_OVER, standing, stepHandOver } from "./hand_over.ts";
 import { type HandOver, type HandOverEffect, type HandOverEvent, nextHandOverMs } from "./hand_over.ts";
 import type { LeaseMachine, LeaseSettings } from "./machine.ts";
-import { decodeHandOver, encodeHandOver, MAX_HAND_OVER_BYTES } from "./record.ts";
+import { decodeHandOver, encodeHandOver, HAND_OVER_KEY, MAX_HAND_OVER_BYTES } from "./record.ts";
 import { withinTime } from "./requests.ts";
 import type { Asker } from "./types.ts";
 
@@ -24,8 +24,6 @@ export interface HandOverRunnerOptions {
   readonly handOver: () => { readonly answer: boolean; readonly ask: boolean } | undefined;
   readonly onAsked: (by: Asker) => void;
 }
-
-const KEY = "hand-over.json";
 
 const logger = log("lease");
 
@@ -109,12 +107,12 @@ export class HandOverRunner {
     try {
       if (effect.type === "put") {
         const condition = effect.base === null ? { absent: true } as const : { etag: effect.base };
-        await store.put(KEY, encodeHandOver(effect.request), { ...options, condition });
+        await store.put(HAND_OVER_KEY, encodeHandOver(effect.request), { ...options, condition });
         return { type: "written" };
       }
       // A little more than is ever believed: whatever somebody put there, no more of it is loaded.
       const range = { start: 0, end: MAX_HAND_OVER_BYTES + 1 };
-      const { etag, body } = await store.get(KEY, { ...options, range });
+      const { etag, body } = await store.get(HAND_OVER_KEY, { ...options, range });
       return { type: "read", found: { etag, request: decodeHandOver(body) } };
     } catch (error) {
       return isError(error, "object-not-found") ? { type: "read", found: null } : { type: "failed" };

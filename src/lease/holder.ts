@@ -13,7 +13,7 @@ import type { ObjectStore } from "../storage/object_store.ts";
 import { HandOverRunner } from "./hand_over_runner.ts";
 import { heldBy, initialLease, isHeld, isInDoubt, isTrusted, nextWakeMs, nonces } from "./machine.ts";
 import type { LeaseMachine, LeaseSettings, LeaseTurn, MachineEffect, MachineEvent } from "./machine.ts";
-import { clipInfo, MAX_TTL_MS } from "./record.ts";
+import { clipInfo, LEASE_KEY, MAX_TTL_MS } from "./record.ts";
 import { type LeaseRequests, perform, type RequestEffect, withinTime } from "./requests.ts";
 import { step } from "./rules.ts";
 import type {
@@ -128,7 +128,7 @@ export class LeaseHolder implements Lease {
       );
     }
     this.#options = options;
-    const { store, clock, key = "lease.json" } = options;
+    const { store, clock, key = LEASE_KEY } = options;
     this.#requests = { store, clock, key, timeoutMs: requestTimeoutMs };
     this.#settings = {
       holder: randomHex(options.random),

@@ -3,7 +3,7 @@
 export { fixedLease, type FixedLeaseOptions, NO_LEASE_WARNING } from "./fixed.ts";
 export { LeaseHolder, type LeaseHolderOptions } from "./holder.ts";
 export { type LeaseMemoryOptions, type MemoryPlace, openLeaseMemory } from "./memory.ts";
-export { decodeLease, encodeLease } from "./record.ts";
+export { decodeLease, encodeLease, HAND_OVER_KEY, LEASE_KEY } from "./record.ts";
 export type { LeaseTurn } from "./machine.ts";
 export type {
   AcquireOptions,

@@ -58,6 +58,9 @@ export function decodeLease(body: Uint8Array): LeaseRecord {
   return { v: 1, token, holder, nonce, state, ttlMs, info, ...(to === undefined ? {} : { to }) };
 }
 
+export const LEASE_KEY = "lease.json";
+export const HAND_OVER_KEY = "hand-over.json";
+
 /** The longest `hand-over.json` that is read. */
 export const MAX_HAND_OVER_BYTES = MAX_RECORD_BYTES;
 

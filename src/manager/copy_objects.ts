@@ -6,6 +6,7 @@
 import { INDEX_PREFIX, PACKS_PREFIX, ROOTS_PREFIX } from "../checkpoint/mod.ts";
 import {
   compareForCopy,
+  DATABASES_PREFIX,
   parseAnyReplicaKey,
   replicaKeyIn,
   type ReplicaLayout,
@@ -14,10 +15,16 @@ import {
 } from "../database/mod.ts";
 import { isError } from "../platform/errors.ts";
 import { settleAll } from "../platform/settle.ts";
-import { LARGE_PART_BYTES, listAll, type ObjectStore, type StoredObject } from "../storage/mod.ts";
+import {
+  getIfPresent,
+  LARGE_PART_BYTES,
+  listAll,
+  type ObjectStore,
+  type StoredObject,
+} from "../storage/mod.ts";
 
 /** Of immutable objects, all that is copied. */
-const PREFIXES = ["checkpoints/", "databases/"] as const;
+const PREFIXES = ["checkpoints/", DATABASES_PREFIX] as const;
 const CHECKPOINT_PREFIXES = [PACKS_PREFIX, INDEX_PREFIX, ROOTS_PREFIX] as const;
 /** A pack is up to 16 MiB and a chunk: one request. Eight of these at a time are in memory. */
 const WHOLE_LIMIT_BYTES = 20 * 1024 * 1024;
@@ -238,17 +245,4 @@ function metadataOf(
   { metadata, body }: StoredObject,
 ): Readonly<Record<string, string>> {
   return replica === null ? {} : replicaMetadata(layout, replica, { metadata, start: body });
-}
-
-async function getIfPresent(
-  store: ObjectStore,
-  key: string,
-  options: Parameters<ObjectStore["get"]>[1],
-): Promise<StoredObject | null> {
-  try {
-    return await store.get(key, options);
-  } catch (error) {
-    if (isError(error, "object-not-found")) return null;
-    throw error;
-  }
 }

@@ -6,14 +6,14 @@
  * stood, all that it names was there to be listed. If we die, the target has objects that its head does not name.
  */
 
-import { HEAD_KEY, REPOSITORY_KEY } from "../checkpoint/mod.ts";
+import { HEAD_KEY, mayPrecede, REPOSITORY_KEY } from "../checkpoint/mod.ts";
 import { parseHead, parseRepository } from "../checkpoint/records.ts";
-import { decodeLease, LeaseHolder, type LeaseRecord } from "../lease/mod.ts";
+import { decodeLease, LEASE_KEY, LeaseHolder, type LeaseRecord } from "../lease/mod.ts";
 import type { Clock } from "../platform/clock.ts";
 import { equalBytes } from "../platform/equal_bytes.ts";
 import { isError, StateManagerError } from "../platform/errors.ts";
 import type { Random } from "../platform/random.ts";
-import { listAll, type ObjectStore, type StoredObject } from "../storage/mod.ts";
+import { getIfPresent, listAll, type ObjectStore } from "../storage/mod.ts";
 import { chainsOf, copyChains, type CopyItem, type CopyPlace, itemsOf, sizesIn } from "./copy_objects.ts";
 import { assertTarget, COPY_OF, type CopySource, type CopyTarget } from "./copy_rules.ts";
 
@@ -26,9 +26,6 @@ const WAIT_FOR_COPY_MS = 40_000;
 const RELEASE_TIMEOUT_MS = 10_000;
 /** Between two tellings of progress. */
 const PROGRESS_MS = 500;
-/** What may be there before a repository is, besides the lease: as for a manager's start. */
-const HARMLESS = /^(lease\.json|hand-over\.json|\.?probe[-/.].*)$/;
-const LEASE_KEY = "lease.json";
 
 export interface CopyAmount {
   readonly objects: number;
@@ -106,7 +103,7 @@ async function copyUnderLease(
 ): Promise<CopyResult> {
   const { source, target } = options;
   const signal = AbortSignal.any([options.signal, lease.signal]);
-  const isReadable = await getIfPresent(target.store, REPOSITORY_KEY, signal) !== null;
+  const isReadable = await getIfPresent(target.store, REPOSITORY_KEY, { signal }) !== null;
   const progress = new Progress(options);
   for (let rounds = 1, state = first; rounds <= MOST_ROUNDS; rounds++) {
     const items = await itemsOf(source, target.layout, signal);
@@ -140,7 +137,7 @@ async function nameThem({ target }: CopyOptions, state: SourceState, lease: Leas
   for (const [key, bytes] of pairs) {
     if (bytes === null) continue;
     const signal = lease.signal; // an interrupt lets these two be written
-    const there = await getIfPresent(target.store, key, signal);
+    const there = await getIfPresent(target.store, key, { signal });
     if (there !== null && equalBytes(there.body, bytes)) continue;
     await lease.confirmHeld();
     lease.assertHeld();
@@ -149,7 +146,7 @@ async function nameThem({ target }: CopyOptions, state: SourceState, lease: Leas
       await target.store.put(key, bytes, { condition, signal });
     } catch (error) {
       if (!isError(error, "precondition-failed", "outcome-unknown")) throw error;
-      const now = await getIfPresent(target.store, key, signal);
+      const now = await getIfPresent(target.store, key, { signal });
       if (now === null || !equalBytes(now.body, bytes)) throw error;
     }
   }
@@ -196,13 +193,13 @@ async function takeLease(
 }
 
 async function readSource({ store }: CopyPlace, signal: AbortSignal): Promise<SourceState> {
-  const repo = await getIfPresent(store, REPOSITORY_KEY, signal);
+  const repo = await getIfPresent(store, REPOSITORY_KEY, { signal });
   if (repo === null) {
     throw new StateManagerError("object-not-found", `copy repository: no repo.json in ${store.description}`, {
       hint: "check bucket, endpoint and key prefix: there is no repository at that place",
     });
   }
-  const head = await getIfPresent(store, HEAD_KEY, signal);
+  const head = await getIfPresent(store, HEAD_KEY, { signal });
   return {
     repo: parseRepository(repo.body),
     head: head === null ? null : parseHead(head.body, null),
@@ -212,12 +209,12 @@ async function readSource({ store }: CopyPlace, signal: AbortSignal): Promise<So
 }
 
 async function lookAt({ store }: CopyPlace, signal: AbortSignal): Promise<CopyTarget> {
-  const repo = await getIfPresent(store, REPOSITORY_KEY, signal);
-  const head = await getIfPresent(store, HEAD_KEY, signal);
-  const lease = await getIfPresent(store, LEASE_KEY, signal);
+  const repo = await getIfPresent(store, REPOSITORY_KEY, { signal });
+  const head = await getIfPresent(store, HEAD_KEY, { signal });
+  const lease = await getIfPresent(store, LEASE_KEY, { signal });
   let other: string | null = null;
   for await (const { key } of listAll(store, "", { signal })) {
-    if (HARMLESS.test(key)) continue;
+    if (mayPrecede(key)) continue;
     other = key;
     break;
   }
@@ -228,19 +225,6 @@ async function lookAt({ store }: CopyPlace, signal: AbortSignal): Promise<CopyTa
     lease: lease === null ? null : decodeLease(lease.body),
     other,
   };
-}
-
-async function getIfPresent(
-  store: ObjectStore,
-  key: string,
-  signal: AbortSignal,
-): Promise<StoredObject | null> {
-  try {
-    return await store.get(key, { signal });
-  } catch (error) {
-    if (isError(error, "object-not-found")) return null;
-    throw error;
-  }
 }
 
 function missing(items: readonly CopyItem[], present: ReadonlyMap<string, number>): CopyItem[] {

@@ -21,7 +21,7 @@ import type { StoreCredentials } from "../config/mod.ts";
 import type { Config, StorageConfig } from "../config/types.ts";
 import { fixedLease, type Lease, LeaseHolder, NO_LEASE_WARNING } from "../lease/mod.ts";
 import type { LeaseEvent, LeaseMemory, LeaseStatus, LeaseTerm } from "../lease/types.ts";
-import { type CatalogEvent, DatabaseChildren } from "../database/mod.ts";
+import { type CatalogEvent, DatabaseChildren, layoutOf } from "../database/mod.ts";
 import type { Clock } from "../platform/clock.ts";
 import { isError, StateManagerError } from "../platform/errors.ts";
 import { log } from "../platform/log.ts";
@@ -328,7 +328,7 @@ function databasesFor(
   const { config, clock, dir, guard } = options;
   const watchChild = childWatches({ name: "follower", runId: guard.runId, units: guard.units });
   const databases = databasesOf(config);
-  const layout = settings.kind === "directory" ? "folder" : "bucket";
+  const layout = layoutOf(settings);
   const children = new DatabaseChildren({
     store: settings,
     clock,

@@ -8,7 +8,7 @@
 import { configuredKey, planRestore, readHead, readRepository, repositoryCipher } from "../checkpoint/mod.ts";
 import type { ArchiveProgress, Head } from "../checkpoint/types.ts";
 import type { Config } from "../config/types.ts";
-import { listDatabaseNames, planDatabaseRestore, type RestoreTarget } from "../database/mod.ts";
+import { layoutOf, listDatabaseNames, planDatabaseRestore, type RestoreTarget } from "../database/mod.ts";
 import { asStateManagerError, StateManagerError } from "../platform/errors.ts";
 import { randomHex } from "../platform/random.ts";
 import { openStore } from "../storage/mod.ts";
@@ -182,7 +182,7 @@ async function scopeOf(
   head: Head,
   store: ObjectStore,
 ): Promise<RestoreScope> {
-  const layout = config.storage.kind === "directory" ? "folder" : "bucket";
+  const layout = layoutOf(config.storage);
   const found = await findDatabases(databasesOf(config), await listDatabaseNames(store));
   const plan = async (name: string, target: RestoreTarget, signal = new AbortController().signal) => {
     const environment = { store, clock, signal, onProgress: () => {} };

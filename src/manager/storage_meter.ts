@@ -4,7 +4,8 @@
  */
 
 import { HEAD_KEY, INDEX_PREFIX, PACKS_PREFIX, REPOSITORY_KEY, ROOTS_PREFIX } from "../checkpoint/mod.ts";
-import type { CatalogEvent } from "../database/mod.ts";
+import { type CatalogEvent, DATABASES_PREFIX } from "../database/mod.ts";
+import { HAND_OVER_KEY, LEASE_KEY } from "../lease/mod.ts";
 import type { Clock } from "../platform/clock.ts";
 import { StateManagerError } from "../platform/errors.ts";
 import { listAll, type ObjectStore } from "../storage/mod.ts";
@@ -16,7 +17,6 @@ const FRESH_MS = 60 * 60_000;
 const LISTING_LIMIT_MS = 10 * 60_000;
 /** Replicated databases told by name, the largest ones. */
 const MOST_DATABASES = 1000;
-const DATABASES_PREFIX = "databases/";
 const DAY_MS = 24 * 3600_000;
 
 export interface StoredAmount {
@@ -120,7 +120,7 @@ function kindOf(key: string): StoredKind {
   if (key.startsWith(INDEX_PREFIX)) return "indexes";
   if (key.startsWith(ROOTS_PREFIX)) return "roots";
   if (key.startsWith(DATABASES_PREFIX)) return "databases";
-  return [REPOSITORY_KEY, HEAD_KEY, "lease.json", "hand-over.json"].includes(key) ? "repository" : "other";
+  return [REPOSITORY_KEY, HEAD_KEY, LEASE_KEY, HAND_OVER_KEY].includes(key) ? "repository" : "other";
 }
 
 /** A database that a pattern found has a name with a slash; the layout goes on with a level, or with `ltx`. */

@@ -2,6 +2,7 @@
 
 export {
   type ETag,
+  getIfPresent,
   type GetOptions,
   LARGE_PART_BYTES,
   listAll,
@@ -17,6 +18,7 @@ export {
   type PutOptions,
   type RequestOptions,
   type StoredObject,
+  withOperations,
 } from "./object_store.ts";
 export { assertKey, normalizeKeyPrefix } from "./object_key.ts";
 export { memoryStore, type MemoryStoreOptions } from "./memory_store.ts";

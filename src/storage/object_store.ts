@@ -7,6 +7,8 @@
  * per key. `probe.ts` checks what can be checked before a store is trusted.
  */
 
+import { isError } from "../platform/errors.ts";
+
 /**
  * 1 to 900 characters: segments of 1 to 200 characters of [A-Za-z0-9._-], joined by "/", none of them "." or "..".
  * Narrow on purpose: every store keeps these unchanged (docs/storage_format.md). All else is `key-invalid`.
@@ -134,6 +136,35 @@ export const MAX_LARGE_OBJECT_BYTES = 1000 * MAX_OBJECT_BYTES;
 
 /** Up to here putLarge is a put: S3's smallest part is 5 MiB, and more requests would cost more than they save. */
 export const LARGE_PART_BYTES = 8 * 1024 * 1024;
+
+/** As `get`; null where there is none. */
+export async function getIfPresent(
+  store: ObjectStore,
+  key: ObjectKey,
+  options?: GetOptions,
+): Promise<StoredObject | null> {
+  try {
+    return await store.get(key, options);
+  } catch (error) {
+    if (isError(error, "object-not-found")) return null;
+    throw error;
+  }
+}
+
+/** `store`, with some of its operations done by `own`. */
+export function withOperations(store: ObjectStore, own: Partial<ObjectStore>): ObjectStore {
+  return {
+    description: store.description,
+    get: (key, options) => store.get(key, options),
+    head: (key, options) => store.head(key, options),
+    put: (key, body, options) => store.put(key, body, options),
+    putLarge: (key, pieces, options) => store.putLarge(key, pieces, options),
+    list: (options) => store.list(options),
+    delete: (key, options) => store.delete(key, options),
+    close: () => store.close(),
+    ...own,
+  };
+}
 
 /** Every object under `prefix`, page by page. */
 export async function* listAll(

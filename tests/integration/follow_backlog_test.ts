@@ -10,7 +10,7 @@ import { restoreDatabaseTo } from "../../src/database/restore_database.ts";
 import { systemClock } from "../../src/platform/clock.ts";
 import { StateManagerError } from "../../src/platform/errors.ts";
 import { systemRandom } from "../../src/platform/random.ts";
-import { directoryStore, type ObjectStore } from "../../src/storage/mod.ts";
+import { directoryStore, type ObjectStore, withOperations } from "../../src/storage/mod.ts";
 import { assertSameBytes, committedState, FollowedDatabase, rows } from "../support/followed_database.ts";
 import { waitFor } from "../support/manager_process.ts";
 import { say } from "../support/say.ts";
@@ -22,16 +22,10 @@ const CHANGES = 30;
 
 function refusing(store: ObjectStore, isFull: () => boolean): ObjectStore {
   const refuse = () => Promise.reject(new StateManagerError("store-full", "put: the store is full"));
-  return {
-    description: store.description,
-    get: (key, options) => store.get(key, options),
-    head: (key, options) => store.head(key, options),
+  return withOperations(store, {
     put: (key, body, options) => isFull() ? refuse() : store.put(key, body, options),
     putLarge: (key, pieces, options) => isFull() ? refuse() : store.putLarge(key, pieces, options),
-    list: (options) => store.list(options),
-    delete: (key, options) => store.delete(key, options),
-    close: () => store.close(),
-  };
+  });
 }
 
 function bytesIn(folder: string): number {

@@ -10,7 +10,14 @@ import { type CopyOptions, copyRepository, type CopyResult } from "../../src/man
 import { systemClock } from "../../src/platform/clock.ts";
 import { type ErrorCode, isError } from "../../src/platform/errors.ts";
 import { systemRandom } from "../../src/platform/random.ts";
-import { directoryStore, listAll, memoryStore, type ObjectStore, prefixed } from "../../src/storage/mod.ts";
+import {
+  directoryStore,
+  listAll,
+  memoryStore,
+  type ObjectStore,
+  prefixed,
+  withOperations,
+} from "../../src/storage/mod.ts";
 import { command } from "../support/fake_terminal.ts";
 import { ReplicaBuilder } from "../support/replica_builder.ts";
 import { type SmallRepository, smallRepository } from "../support/small_repository.ts";
@@ -97,19 +104,12 @@ const isCode = (...codes: ErrorCode[]) => (error: unknown) => {
 
 /** `store` with something before each get. */
 function watched(store: ObjectStore, before: (key: string) => Promise<void> | void): ObjectStore {
-  return {
-    description: store.description,
+  return withOperations(store, {
     get: async (key, options) => {
       await before(key);
       return await store.get(key, options);
     },
-    head: (key, options) => store.head(key, options),
-    put: (key, body, options) => store.put(key, body, options),
-    putLarge: (key, pieces, options) => store.putLarge(key, pieces, options),
-    list: (options) => store.list(options),
-    delete: (key, options) => store.delete(key, options),
-    close: () => store.close(),
-  };
+  });
 }
 
 Deno.test("a copy in another folder has the same objects, restores the same, and is brought up to date by the next", async () => {
@@ -250,13 +250,12 @@ Deno.test("a copy that was interrupted is no repository yet, and the next one go
   assert.ok(half.size >= 1 && !half.has("repo.json") && !half.has("head.json"), [...half.keys()].join());
   await assert.rejects(openRepository(target, { name: "shop", random }), isCode("repository-mismatch"));
   const puts: string[] = [];
-  const noted: ObjectStore = {
-    ...watched(target, () => {}),
+  const noted = withOperations(target, {
     put: (key, body, options) => {
       if (key !== "lease.json") puts.push(key);
       return target.put(key, body, options);
     },
-  };
+  });
   const rest = await copy(source, noted);
   assert.equal(rest.copied.objects, rest.all.objects - half.size);
   assert.deepEqual(puts.slice(-2), ["head.json", "repo.json"], "no manager starts on a part of a copy");
