@@ -65,10 +65,12 @@ const child = new Deno.Command(Deno.execPath(), {
   cwd: root,
   stdin: "null",
 }).spawn();
-const { code } = await child.status;
+const { code, signal } = await child.status;
 const skipped = leftOut(await Deno.readTextFile(report).catch(() => ""));
 await Deno.remove(report);
 const lines = [...reasons(skipped)].map(([reason, count]) => `skipped ${count}: ${reason}\n`);
+// Such an end comes without a word of the runner's own, nor a report.
+if (signal !== null) lines.push(`the tests were ended by ${signal}\n`);
 await Deno.stdout.write(new TextEncoder().encode(lines.join("")));
 const required = Deno.env.get("STATE_MANAGER_REQUIRE_ALL") === "1";
 Deno.exit(code !== 0 ? code : required && skipped.length > 0 ? 1 : 0);

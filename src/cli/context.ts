@@ -1,4 +1,4 @@
-/** What every command gets: the terminal, the clock, the environment, and its own arguments in typed form. */
+/** What every command gets: the terminal, the clock, the environment, the signals, and its own arguments in typed form. */
 
 import type { Clock } from "../platform/clock.ts";
 import { StateManagerError } from "../platform/errors.ts";
@@ -12,6 +12,11 @@ export interface Context {
   readonly environment: Readonly<Record<string, string>>;
   /** Where relative paths begin. */
   readonly folder: string;
+  /**
+   * Signals that ask the command for an end, as an AbortSignal: `action` is what they end. Only the process's own command
+   * may take them, since they are taken for good.
+   */
+  readonly interrupts: (action: string) => Promise<AbortSignal>;
 }
 
 /** Exit code of the process. */

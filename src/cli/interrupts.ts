@@ -1,4 +1,7 @@
-/** Signals that ask a command on its own, without a manager, for an end. */
+/**
+ * Signals that ask a command on its own, without a manager, for an end. Commands get them by their context: a process
+ * that takes them takes them for good, and so must be the command's own.
+ */
 
 import { StateManagerError } from "../platform/errors.ts";
 import { exitNow } from "../platform/parent_pipe.ts";

@@ -28,7 +28,6 @@ import type { JsonObject } from "./client.ts";
 import { confirm, type Context, type ExitCode, type Options, say, usageError } from "./context.ts";
 import { findDataDirOf } from "./data_dir.ts";
 import { configFlags } from "./flags.ts";
-import { interrupts } from "./interrupts.ts";
 import { progressEvent, showProgress } from "./progress.ts";
 import { type InPlaceRestore, tellRestored } from "./restore_in_place.ts";
 import { STORE_OPTIONS } from "./store_options.ts";
@@ -135,7 +134,7 @@ async function restoreHere(
     logger.error("unexpected error, going on", { error: asStateManagerError(error) })
   );
   raiseFileLimit();
-  const signal = interrupts("restore");
+  const signal = await context.interrupts("restore");
   const progress = showProgress(context, options);
   const work: LongWork = { signal, onProgress: (value) => progress.onEvent(progressEvent(value)) };
   const history: CatalogEvent[] = [];

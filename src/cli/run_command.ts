@@ -22,7 +22,7 @@ export async function runCommandOf(
   }
 }
 
-/** Terminal, clock, environment and folder of this process. */
+/** Terminal, clock, environment, folder and signals of this process. */
 export async function systemContext(): Promise<Context> {
   const [{ systemClock }, { systemRandom }, { systemTerminal }, { environmentVariables, currentFolder }] =
     await Promise
@@ -38,6 +38,7 @@ export async function systemContext(): Promise<Context> {
     random: systemRandom(),
     environment: environmentVariables(),
     folder: currentFolder(),
+    interrupts: async (action) => (await import("./interrupts.ts")).interrupts(action),
   };
 }
 

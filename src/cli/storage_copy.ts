@@ -13,7 +13,6 @@ import { openStore, type OpenStoreOptions } from "../storage/mod.ts";
 import { configuredStoreOptions } from "./configured_store.ts";
 import { type Context, type ExitCode, Options, say, usageError } from "./context.ts";
 import { configFlags } from "./flags.ts";
-import { interrupts } from "./interrupts.ts";
 import { showProgress } from "./progress.ts";
 import { count, json, size } from "./text.ts";
 
@@ -46,7 +45,7 @@ export async function copyStorage(context: Context, options: Options): Promise<E
     clock,
     random,
     dryRun,
-    signal: dryRun ? new AbortController().signal : interrupts("storage copy"),
+    signal: dryRun ? new AbortController().signal : await context.interrupts("storage copy"),
     info: { command: "storage copy", host: machineName(), pid: String(ownPid()) },
     onProgress: (done, of) =>
       progress.onEvent({

@@ -2,6 +2,8 @@
  * Signals to the manager. They must be installed before anything else: as PID 1 without listeners the kernel drops
  * TERM (a `docker stop` then hangs to its SIGKILL), and once the runtime has any listener at all, a HUP, INT or TERM
  * without a listener of its own ends PID 1 with a segmentation fault. So all are taken together, and never given back.
+ * Not for a process that outlives its listeners, such as one that runs tests: the runtime goes on taking the signals, and
+ * for one without a listener does what the kernel would have done. A SIGPIPE that was ignored before then ends it.
  */
 
 import { lookForEnds } from "./libc_child.ts";

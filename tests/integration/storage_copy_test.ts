@@ -8,7 +8,7 @@ import type { ReplicaLayout } from "../../src/database/mod.ts";
 import { encodeLease } from "../../src/lease/mod.ts";
 import { type CopyOptions, copyRepository, type CopyResult } from "../../src/manager/copy_repository.ts";
 import { systemClock } from "../../src/platform/clock.ts";
-import { type ErrorCode, isError } from "../../src/platform/errors.ts";
+import { type ErrorCode, isError, StateManagerError } from "../../src/platform/errors.ts";
 import { systemRandom } from "../../src/platform/random.ts";
 import {
   directoryStore,
@@ -316,6 +316,32 @@ Deno.test("a source that moves is copied again until it stands, and given up whe
   await assert.rejects(copy(restless, other), isCode("wrong-state"));
   const left = await contentOf(other);
   assert.ok(!left.has("repo.json") && !left.has("head.json"));
+});
+
+Deno.test("storage copy ends when it is asked to, and takes no signals of the process that it runs in", async () => {
+  await using repository = await smallRepository();
+  const { path, directory, keyPrefix } = repository;
+  const taken: string[] = [];
+  const { addSignalListener } = Deno;
+  Deno.addSignalListener = (signal) => void taken.push(signal);
+  try {
+    const copyTo = (folder: string, interrupt?: AbortSignal) =>
+      command(
+        ["storage", "copy", "--directory", directory, "--prefix", keyPrefix, "--to-directory", folder],
+        interrupt === undefined ? {} : { interrupt },
+      );
+    const whole = await copyTo(`${path}/whole`);
+    assert.equal(whole.code, 0, whole.err);
+    const ended = await copyTo(
+      `${path}/ended`,
+      AbortSignal.abort(new StateManagerError("cancelled", "storage copy: ended by SIGTERM")),
+    );
+    assert.equal(ended.code, 130, ended.err);
+    assert.match(ended.err, /storage copy: ended by SIGTERM/);
+  } finally {
+    Deno.addSignalListener = addSignalListener;
+  }
+  assert.deepEqual(taken, []);
 });
 
 Deno.test("storage copy says what is wrong with its target", async () => {

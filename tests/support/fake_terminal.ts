@@ -19,6 +19,8 @@ export interface CommandOptions {
   /** What the person types; left out: there is no person. */
   readonly answer?: string;
   readonly input?: string;
+  /** Asks the command for an end, as a signal to its process would; left out: nobody does. */
+  readonly interrupt?: AbortSignal;
 }
 
 /** Runs one command line inside this process. */
@@ -47,6 +49,7 @@ export async function command(
     random: systemRandom(),
     environment: options.environment ?? {},
     folder: options.folder ?? "/nowhere",
+    interrupts: () => Promise.resolve(options.interrupt ?? new AbortController().signal),
   });
   return { code, out, err };
 }
