@@ -9,6 +9,7 @@ import { isError, StateManagerError } from "../../platform/errors.ts";
 import { withDeadline } from "../deadline.ts";
 import { counted, cutParts, largeDeadline, unwrapped } from "../large_put.ts";
 import { LARGE_PART_BYTES, type Pieces, type PutLargeOptions } from "../object_store.ts";
+import { sendParts } from "../part_sender.ts";
 import { actionText, outcomeUnknown, retryAfterMs } from "../store_errors.ts";
 import type { S3Answer, S3Request } from "./request.ts";
 import { completionText, parseCompletion, parseUploadId } from "./xml.ts";
@@ -49,8 +50,7 @@ export class PartsUpload {
   readonly #key: string;
   readonly #headers: Readonly<Record<string, string>>;
   readonly #condition: Readonly<Record<string, string>>;
-  readonly #inFlight = new Set<Promise<void>>();
-  readonly #tags: string[] = [];
+  #sending: Promise<readonly string[]> | null = null;
   #id: string | null = null;
   #settling = false;
 
@@ -75,10 +75,11 @@ export class PartsUpload {
         largeDeadline(put, options, () => this.#settling),
         async ({ signal, progress }) => {
           this.#id = await this.#begin(signal);
-          await this.#sendAll(this.#id, pieces, options.sizeBytes, signal, progress);
+          this.#sending = this.#sendAll(this.#id, pieces, options.sizeBytes, signal, progress);
+          const tags = await this.#sending;
           signal.throwIfAborted(); // the last moment at which nothing has landed
           this.#settling = true;
-          return await this.#complete(this.#id, signal);
+          return await this.#complete(this.#id, tags, signal);
         },
       );
     } catch (error) {
@@ -101,34 +102,27 @@ export class PartsUpload {
     return id;
   }
 
-  /** Ends when every part is there; when one fails for good the others are ended and the source is closed. */
-  async #sendAll(
+  #sendAll(
     id: string,
     pieces: Pieces,
     sizeBytes: number,
-    outer: AbortSignal,
+    signal: AbortSignal,
     progress: () => void,
-  ): Promise<void> {
-    const own = new AbortController();
-    const signal = AbortSignal.any([outer, own.signal]);
-    const parts = cutParts(
-      counted(this.#key, pieces, { sizeBytes, signal }, progress),
-      partBytesFor(sizeBytes),
+  ): Promise<readonly string[]> {
+    const key = this.#key;
+    return sendParts({
+      key,
       sizeBytes,
-    );
-    try {
-      let number = 0;
-      for await (const part of parts) {
-        const sending = this.#sendPart(id, ++number, part, signal).then(progress);
-        this.#inFlight.add(sending);
-        sending.catch((error) => own.abort(error)).finally(() => this.#inFlight.delete(sending));
-        while (this.#inFlight.size >= MOST_IN_FLIGHT) await Promise.race(this.#inFlight);
-      }
-      await Promise.all(this.#inFlight);
-    } finally {
-      own.abort();
-      await Promise.allSettled(this.#inFlight);
-    }
+      mostInFlight: MOST_IN_FLIGHT,
+      signal,
+      parts: (signal) =>
+        cutParts(counted(key, pieces, { sizeBytes, signal }, progress), partBytesFor(sizeBytes), sizeBytes),
+      send: async (number, part, signal) => {
+        const tag = await this.#sendPart(id, number, part, signal);
+        progress();
+        return tag;
+      },
+    });
   }
 
   async #sendPart(
@@ -136,12 +130,12 @@ export class PartsUpload {
     number: number,
     body: Uint8Array<ArrayBuffer>,
     signal: AbortSignal,
-  ): Promise<void> {
+  ): Promise<string> {
     const query = { partNumber: String(number), uploadId: id };
     const answer = await this.#repeat({ method: "PUT", key: this.#key, query, body }, signal);
     const etag = answer.headers.get("etag") ?? "";
     if (etag === "") throw this.#refused("a part's answer without ETag");
-    this.#tags[number - 1] = etag;
+    return etag;
   }
 
   /** Requests that change nothing visible may be repeated whatever became of the one before. */
@@ -161,14 +155,18 @@ export class PartsUpload {
     }
   }
 
-  async #complete(id: string, signal: AbortSignal): Promise<{ readonly etag: string }> {
+  async #complete(
+    id: string,
+    tags: readonly string[],
+    signal: AbortSignal,
+  ): Promise<{ readonly etag: string }> {
     const answer = await this.#port.send({
       method: "POST",
       key: this.#key,
       query: { uploadId: id },
       headers: this.#condition,
       contentType: "application/xml",
-      body: new TextEncoder().encode(completionText(this.#tags)),
+      body: new TextEncoder().encode(completionText(tags)),
     }, { signal, atMostOnce: true, stallMs: COMPLETE_STALL_MS });
     const { etag, errorCode } = parseCompletion(new TextDecoder().decode(answer.body));
     // Done before (by a proxy that sends things twice), or gone without us: in both cases only the object can tell.
@@ -185,7 +183,7 @@ export class PartsUpload {
 
   /** Tells the store to forget the parts; where that fails they stay, invisible. */
   async #abort(id: string): Promise<void> {
-    await Promise.allSettled(this.#inFlight); // a part that arrives later than the abort would stay
+    await Promise.allSettled([this.#sending]); // a part that arrives later than the abort would stay
     const request = { method: "DELETE", key: this.#key, query: { uploadId: id } } as const;
     await withDeadline({
       clock: this.#port.clock,
