@@ -12,7 +12,8 @@ export interface Deadline {
 export interface DeadlineOptions {
   readonly clock: Clock;
   readonly signal?: AbortSignal | undefined;
-  readonly limitMs: number;
+  /** A function: asked for when the time seems to be over; it may have grown. */
+  readonly limitMs: number | (() => number);
   /** "total": progress changes nothing. "stall": the limit counts from the last progress. */
   readonly counts: "total" | "stall";
   /** The error when the time is over. */
@@ -28,6 +29,7 @@ export async function withDeadline<T>(
   work: (deadline: Deadline) => Promise<T>,
 ): Promise<T> {
   const { clock, signal, limitMs } = options;
+  const limit = typeof limitMs === "function" ? limitMs : () => limitMs;
   signal?.throwIfAborted();
   const controller = new AbortController();
   let since = clock.monotonicMs();
@@ -41,7 +43,7 @@ export async function withDeadline<T>(
   signal?.addEventListener("abort", onAbort, { once: true });
   let endWatch = () => {};
   const watch = () => {
-    const leftMs = since + limitMs - clock.monotonicMs();
+    const leftMs = since + limit() - clock.monotonicMs();
     if (leftMs <= 0) return stop(options.timedOut());
     endWatch = startTimer(clock, leftMs, watch);
   };

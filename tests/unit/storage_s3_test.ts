@@ -5,7 +5,7 @@ import { systemClock } from "../../src/platform/clock.ts";
 import { type ErrorCode, isError, StateManagerError } from "../../src/platform/errors.ts";
 import { Secret } from "../../src/platform/secret.ts";
 import { type ObjectStore, s3Store, type S3StoreOptions } from "../../src/storage/mod.ts";
-import { requestUrl } from "../../src/storage/s3/request.ts";
+import { providerHeaders, requestUrl } from "../../src/storage/s3/request.ts";
 import { retryAfterMs } from "../../src/storage/store_errors.ts";
 import { freePort } from "../support/free_port.ts";
 import { VirtualClock } from "../support/virtual_clock.ts";
@@ -288,6 +288,38 @@ Deno.test("s3 store gives up at timeoutMs: a put's outcome is unknown, and it ma
     await store.close();
   }));
 
+Deno.test("s3 store gives uploads side by side the time that all of them need on a slow line", async () => {
+  const waiting: (() => void)[] = [];
+  await using server = Deno.serve({ hostname: "127.0.0.1", port: 0, onListen: () => {} }, async (request) => {
+    await request.arrayBuffer();
+    await new Promise<void>((resolve) => waiting.push(resolve));
+    return new Response(null, { headers: { etag: '"x"' } });
+  });
+  const clock = new VirtualClock();
+  const store = s3Store({
+    bucket: "b",
+    endpoint: `http://127.0.0.1:${server.addr.port}`,
+    region: "us-east-1",
+    forcePathStyle: true,
+    clock,
+    credentials: () => ({ accessKey: new Secret("a"), secretKey: new Secret("b"), sessionToken: null }),
+  });
+  // 128 KiB in a second at the slowest: eight seconds for each, besides the thirty of silence.
+  const put = (key: string) =>
+    store.put(key, new Uint8Array(1024 * 1024)).then(() => "done", (error) => error.code);
+  const together = ["a", "b", "c"].map(put);
+  await until(() => waiting.length === 3);
+  await clock.advance(30_000 + 3 * 8_000);
+  for (const go of waiting.splice(0)) go();
+  assert.deepEqual(await Promise.all(together), ["done", "done", "done"]);
+  const alone = put("d");
+  await until(() => waiting.length === 1);
+  await clock.advance(30_000 + 8_500);
+  assert.equal(await alone, unknown);
+  for (const go of waiting) go();
+  await store.close();
+});
+
 Deno.test("s3 store rejects with the signal's reason when it aborts under way", () =>
   onServer(async (server, store) => {
     server.fail({ delayMs: 300 });
@@ -421,4 +453,16 @@ Deno.test("requestUrl puts the bucket into the path or the host", () => {
   assert.equal(url("https://s3.example.com:9", false, "a/b"), "https://b.1.s3.example.com:9/a/b");
   assert.equal(url("https://s3.example.com/", false, ""), "https://b.1.s3.example.com/");
   assert.equal(url("https://gate.example.com/base/", true, "k"), "https://gate.example.com/base/b.1/k");
+});
+
+Deno.test("providerHeaders ask Tigris for consistency, by all of its names, and nobody else", () => {
+  const asks = (host: string) => Object.keys(providerHeaders(host)).length > 0;
+  for (
+    const host of ["fly.storage.tigris.dev", "b.fly.storage.tigris.dev", "t3.storage.dev", "b.t3.storage.dev"]
+  ) {
+    assert.ok(asks(host), host);
+  }
+  for (const host of ["s3.amazonaws.com", "mystorage.dev", "t3.storage.dev.example.com", "127.0.0.1"]) {
+    assert.ok(!asks(host), host);
+  }
 });

@@ -60,8 +60,8 @@ const EMPTY_SHA256 = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b78
 const MOST_ERROR_BYTES = 64 * 1024;
 
 /** Tigris' global buckets are eventually consistent unless asked (https://www.tigrisdata.com/docs/objects/consistency/). */
-function providerHeaders(hostname: string): Record<string, string> {
-  return /(^|\.)(tigris\.dev|tigrisfiles\.io|storageapi\.dev)$/.test(hostname)
+export function providerHeaders(hostname: string): Record<string, string> {
+  return /(^|\.)(tigris\.dev|storage\.dev|tigrisfiles\.io|storageapi\.dev)$/.test(hostname)
     ? { "x-tigris-consistent": "true" }
     : {};
 }

@@ -43,6 +43,7 @@ import {
   type S3Target,
   sendRequest,
 } from "./request.ts";
+import { UploadsUnderWay } from "./uploads_under_way.ts";
 import { parseErrorDocument, parseListing } from "./xml.ts";
 
 export interface S3StoreOptions {
@@ -61,7 +62,7 @@ export interface S3StoreOptions {
 
 /** Longest silence of a store that works; a read that makes progress may take longer in all. */
 const STALL_LIMIT_MS = 30_000;
-/** An upload's progress can't be seen: it gets the time that this slow a line would need. */
+/** An upload's progress can't be seen: it gets the time that this slow a line would need, shared with those beside it. */
 const SLOWEST_UPLOAD_BYTES_PER_MS = 128;
 /** A page of 1000 keys of 900 characters, each escaped, with everything S3 says about one. */
 const MOST_LISTING_BYTES = 16 * 1024 * 1024;
@@ -136,6 +137,7 @@ class S3Store implements ObjectStore {
   readonly #onceClient: HttpClient;
   readonly #clock: Clock;
   readonly #credentials: () => S3Credentials;
+  readonly #uploads = new UploadsUnderWay();
 
   constructor(options: S3StoreOptions) {
     const { bucket, region, forcePathStyle } = options;
@@ -274,7 +276,8 @@ class S3Store implements ObjectStore {
     key = request.key,
   ): Promise<S3Answer> {
     const { timeoutMs, stallMs = STALL_LIMIT_MS } = options;
-    const limitMs = timeoutMs ?? stallMs + (request.body?.length ?? 0) / SLOWEST_UPLOAD_BYTES_PER_MS;
+    const upload = this.#uploads.begin(request.body?.length ?? 0);
+    const limitMs = () => timeoutMs ?? stallMs + upload.lineBytes / SLOWEST_UPLOAD_BYTES_PER_MS;
     const mostBytes = kind === "list" ? MOST_LISTING_BYTES : MAX_OBJECT_BYTES;
     const sender = {
       target: this.#target,
@@ -304,13 +307,17 @@ class S3Store implements ObjectStore {
         throw connectionError({ kind, key, description: this.description }, error);
       }
     };
-    return await withDeadline({
-      clock: this.#clock,
-      signal: options.signal,
-      limitMs,
-      counts: timeoutMs === undefined ? "stall" : "total",
-      timedOut: () => tooSlow(kind, key, this.description, limitMs),
-    }, work);
+    try {
+      return await withDeadline({
+        clock: this.#clock,
+        signal: options.signal,
+        limitMs,
+        counts: timeoutMs === undefined ? "stall" : "total",
+        timedOut: () => tooSlow(kind, key, this.description, limitMs()),
+      }, work);
+    } finally {
+      this.#uploads.end(upload);
+    }
   }
 
   #refusal(kind: OperationKind, key: string, answer: S3Answer, conditional = false): StateManagerError {
