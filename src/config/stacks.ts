@@ -89,11 +89,4 @@ function checkCoverage(
       });
     }
   }
-  const position = (section: Section) =>
-    stacks.flatMap((stack, index) => stack === section || names[section].includes(stack) ? [index] : []);
-  const firstProcess = Math.min(...position("processes"));
-  for (const section of ["databases", "files"] as const) {
-    if (firstProcess >= Math.max(-1, ...position(section))) continue;
-    warnings.push(`stacks: a process starts before ${section} are restored; it must not use them by then`);
-  }
 }

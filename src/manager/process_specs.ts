@@ -18,8 +18,9 @@ export function logSpec({ logs }: ProcessConfig, standard: LogFormat): LogSpec {
 }
 
 /**
- * The specs of all processes that `stacks` names (or all, when it names the built-in stack). `own`: the manager's
- * environment without the variables of `storage.env_dir`, which each start reads anew.
+ * The specs of all processes that `stacks` names (or all, when it names the built-in stack), in its order; those of the
+ * built-in stack in that of the configuration. `own`: the manager's environment without the variables of
+ * `storage.env_dir`, which each start reads anew.
  */
 export function processSpecs(
   config: Config,
@@ -27,9 +28,11 @@ export function processSpecs(
   own: Readonly<Record<string, string>> = environment,
 ): ProcessSpec[] {
   const { envDir } = config.storage;
-  const all = config.stacks.includes("processes");
+  const placeOf = (name: string) =>
+    config.stacks.findIndex((stack) => stack === name || stack === "processes");
   return Object.entries(config.processes)
-    .filter(([name]) => all || config.stacks.includes(name))
+    .filter(([name]) => placeOf(name) >= 0)
+    .sort(([one], [other]) => placeOf(one) - placeOf(other))
     .map(([name, process]) => ({
       name,
       command: process.command,

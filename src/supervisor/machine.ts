@@ -89,7 +89,7 @@ export type MachineEvent<E extends EventType = EventType> = {
 /** What the shell does, in order, after it took over the new state. */
 export type Effect =
   | "spawn" // answer at once with "spawned" or "spawn-failed"
-  | "signal-group" // the stop signal, then CONT, to all that belongs to this incarnation
+  | "signal-group" // the stop signal, then CONT, to all that belongs to this incarnation; not before a thaw
   | "signal-leader" // the same to its leader alone
   | "kill-group" // KILL to all of it
   | "watch-group" // look until nothing of it is left, then "group-gone"

@@ -27,6 +27,7 @@ import { type Hearing, hearingOf } from "./notify_messages.ts";
 import { awaitsReadiness, hasProbes, isToldAlike, NO_PROBES, type ProcessProbes } from "./probe_types.ts";
 import { Prober } from "./prober.ts";
 import { SlowStop } from "./slow_stop.ts";
+import { type Asked, Stillness } from "./stillness.ts";
 import { isSame, specChanges } from "./spec_changes.ts";
 import { transition } from "./states.ts";
 import { blockersOf, isAnyLeft, membersOf, signalMembers } from "./unit_members.ts";
@@ -99,7 +100,7 @@ export class ProcessRunner {
   readonly #slowStop: SlowStop;
   /** The stop or finish command that runs, or waits for a thaw. */
   #hook: Hook | null = null;
-  #isFrozen = false;
+  readonly #stillness = new Stillness();
   #startedWallMs: number | null = null;
   #lastExit: ExitCause | null = null;
   #endedFor: RestartReason | null = null;
@@ -192,10 +193,11 @@ export class ProcessRunner {
 
   /** STOP or CONT to all that belongs to the incarnation. */
   signalAll(signal: "SIGSTOP" | "SIGCONT"): void {
-    this.#isFrozen = signal === "SIGSTOP";
+    if (signal === "SIGSTOP") this.#stillness.freeze();
+    else this.#ask(this.#stillness.thaw());
     if (this.#current !== null) this.#signal(this.#current, signal);
     this.#hook?.signal(signal);
-    if (this.#isFrozen) return this.#prober?.freeze();
+    if (this.#stillness.isFrozen) return this.#prober?.freeze();
     this.#prober?.thaw();
     this.#hook?.start(); // where it had to wait for this
   }
@@ -288,6 +290,7 @@ export class ProcessRunner {
       this.#options.units.forget(unit.groupId);
       loan?.takeBack(unit.groupId);
       this.#current = null;
+      this.#stillness.forget();
     }
     if (machine.ready !== before.ready && machine.state === "running" && awaitsReadiness(this.#probes)) {
       const reason = machine.ready ? null : this.#prober?.failure ?? null;
@@ -303,13 +306,9 @@ export class ProcessRunner {
       case "spawn":
         return this.#spawn();
       case "signal-group":
-        if (current === null) return;
-        this.#signal(current, this.spec.stopSignal);
-        // A stopped process sees the signal only when it goes on.
-        return this.#signal(current, "SIGCONT");
+        return this.#ask("group");
       case "signal-leader":
-        this.signal(this.spec.stopSignal, "leader");
-        return void this.signal("SIGCONT", "leader");
+        return this.#ask("leader");
       case "kill-group":
         return this.#kill();
       case "watch-group":
@@ -351,7 +350,7 @@ export class ProcessRunner {
       },
     });
     this.#hook = hook;
-    if (!this.#isFrozen) hook.start();
+    if (!this.#stillness.isFrozen) hook.start();
   }
 
   #tellHookFailed(hook: HookName, problem: string): void {
@@ -495,6 +494,12 @@ export class ProcessRunner {
     const { groupId, startTicks, tag } = unit;
     if (isAlone) this.#options.lateStrays.expect({ name: this.spec.name, groupId, startTicks, tag });
     return isAlone;
+  }
+
+  /** The stop signal. A stopped process sees it only when it goes on; one that is to stand still when all do. */
+  #ask(whom: Asked | null): void {
+    if (whom === null || this.#current === null || !this.#stillness.mayAsk(whom)) return;
+    for (const signal of [this.spec.stopSignal, "SIGCONT"] as const) this.signal(signal, whom);
   }
 
   #signal({ unit }: Incarnation, signal: Deno.Signal): void {

@@ -22,6 +22,8 @@ interface Schedule {
 export class Scheduler {
   readonly #options: SchedulerOptions;
   readonly #running = new Map<string, Schedule>();
+  /** Whose tick came while all stands still; null: nothing does. */
+  #kept: Set<string> | null = null;
   #stopped = false;
 
   constructor(options: SchedulerOptions) {
@@ -46,6 +48,18 @@ export class Scheduler {
     }
   }
 
+  /** Everything stands still: a tick that comes now is kept until `thaw`, one of each name. */
+  freeze(): void {
+    this.#kept ??= new Set();
+  }
+
+  /** What was kept comes now, but for schedules that have ended. */
+  thaw(): void {
+    const kept = this.#kept ?? [];
+    this.#kept = null;
+    for (const name of kept) if (this.#running.has(name)) this.#options.onTick(name);
+  }
+
   stop(): void {
     this.#stopped = true;
     for (const { ended } of this.#running.values()) ended.abort();
@@ -58,7 +72,7 @@ export class Scheduler {
   }
 
   async #run(name: string, schedule: Schedule, nextTick: NextTick): Promise<void> {
-    const { clock, onTick } = this.#options;
+    const { clock } = this.#options;
     const { signal } = schedule.ended;
     let afterMs = clock.wallMs();
     try {
@@ -73,11 +87,16 @@ export class Scheduler {
         }
         // Never before the tick itself: a clock that is set back does not bring it twice.
         afterMs = Math.max(tickMs, nowMs);
-        if (nowMs - tickMs < MISSED_AFTER_MS) onTick(name);
+        if (nowMs - tickMs < MISSED_AFTER_MS) this.#tick(name);
       }
     } catch {
       // stopped
     }
     schedule.nextWallMs = null;
+  }
+
+  #tick(name: string): void {
+    if (this.#kept === null) this.#options.onTick(name);
+    else this.#kept.add(name);
   }
 }

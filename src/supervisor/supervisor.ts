@@ -191,8 +191,8 @@ export class Supervisor {
   }
 
   /**
-   * Stops all, dependents before what they depend on. Everything left at the deadline is killed, groups and all. Calling
-   * it again may only shorten the deadline. Rejects (timeout) where something outlived the KILL and may still write; what
+   * Stops all, dependents before what they depend on. Everything left at the deadline is killed, groups and all, and at once
+   * what is frozen by the lease. Calling it again may only shorten the deadline. Rejects (timeout) where something outlived the KILL and may still write; what
    * only hangs in the kernel (state D) runs no more code and does not count, but stays named in the status.
    */
   stop(options: { readonly deadlineMonotonicMs: number }): Promise<void> {
@@ -218,8 +218,7 @@ export class Supervisor {
     const deadlineMs = this.#clock.monotonicMs();
     this.#stopByMs = Math.min(this.#stopByMs, deadlineMs);
     this.#stopping ??= this.#stopLevels();
-    // A caller of `stop` hears of a failure; without one the status says it.
-    this.#stopping.catch(() => {});
+    this.#stopping.catch(() => {}); // a caller of `stop` hears of it; without one the status says it
     for (const runner of this.#runners.values()) runner.dispatch({ type: "want-down", deadlineMs });
   }
 
@@ -239,6 +238,7 @@ export class Supervisor {
   /** SIGSTOP to all; nothing is started until every reason was taken back by `thaw`, or a stop or kill came. */
   freeze(reason: FreezeReason): void {
     this.#frozenBy.add(reason);
+    this.#scheduler.freeze();
     for (const runner of this.#runners.values()) runner.signalAll("SIGSTOP");
   }
 
@@ -246,6 +246,7 @@ export class Supervisor {
   thaw(reason: FreezeReason): void {
     if (!this.#frozenBy.delete(reason) || this.#frozenBy.size > 0) return;
     for (const runner of this.#runners.values()) runner.signalAll("SIGCONT");
+    this.#scheduler.thaw();
     this.#evaluate();
   }
 
@@ -389,15 +390,13 @@ export class Supervisor {
     this.#refuseWhileFrozen("reload");
     orderOf(specs);
     this.#evaluating = true; // nothing is started, forgotten or told as over before all is in its place
-    let restarted: readonly string[];
     try {
-      restarted = this.#takeOver(specs, options);
+      return this.#takeOver(specs, options);
     } finally {
       this.#evaluating = false;
+      this.#armWatches();
+      this.#evaluate();
     }
-    this.#armWatches();
-    this.#evaluate();
-    return restarted;
   }
 
   #takeOver(specs: readonly ProcessSpec[], options: { readonly restart: boolean }): readonly string[] {
@@ -579,8 +578,9 @@ export class Supervisor {
     this.#watching.stop();
     this.#edges.clear();
     await Promise.resolve(); // so that #stopping is set when the first event comes back
-    // All of them at once: what is stopped first may need what is stopped last.
-    for (const reason of [...this.#frozenBy]) this.thaw(reason);
+    // All at once: what is stopped first may need what is stopped last. But while the lease is in doubt none may go on.
+    if (this.#frozenBy.has("lease")) this.#stopByMs = Math.min(this.#stopByMs, this.#clock.monotonicMs());
+    else for (const reason of [...this.#frozenBy]) this.thaw(reason);
     for (const runner of this.#runners.values()) runner.endProbes();
     this.#evaluate(); // what waits or backs off is dropped now, also in the levels below
     let levelsBelow = this.#levels.length;

@@ -248,3 +248,38 @@ Deno.test("Supervisor.freeze stops all, strays too, and starts nothing until tha
     "all going on",
   );
 });
+
+Deno.test("Supervisor.freeze lets nobody go on whose leader dies meanwhile: the stop signal comes with the thaw", async () => {
+  const left = "trap 'echo asked; exit 0' TERM; echo up; while :; do sleep 0.05; done";
+  const script = `sh -c "${left}" & exec sleep 600`;
+  await using app = new Supervised(shellSpec("headless", script, { ...SLOW_STOP, essential: false }));
+  await app.start().untilLine("headless", "up");
+  app.supervisor.freeze("lease");
+  await until(() => app.supervisor.standsStill({ orWaiting: true }), "all stopped");
+  const { pid } = app.status("headless");
+  assert.ok(pid);
+  Deno.kill(pid, "SIGKILL");
+  await app.untilState("headless", "draining");
+  assert.ok(app.alive("headless").length > 0);
+  assert.ok(app.supervisor.standsStill({ orWaiting: true }), "the lease is still in doubt");
+  app.supervisor.thaw("lease");
+  await app.untilLine("headless", "asked");
+  await app.untilState("headless", "failed");
+});
+
+Deno.test("Supervisor frozen by the lease is killed as it stands when it is to stop or to hurry", async () => {
+  for (const name of ["stopped", "hurried"]) {
+    await using app = new Supervised(
+      shellSpec(name, "trap 'echo asked' TERM; echo up; while :; do sleep 0.05; done", SLOW_STOP),
+    );
+    await app.start().untilLine(name, "up");
+    app.supervisor.freeze("lease");
+    await until(() => app.supervisor.standsStill({ orWaiting: true }), "all stopped");
+    if (name === "hurried") app.supervisor.hurry();
+    await app.stop(600_000);
+    const { lastExit } = app.status(name);
+    assert.ok(lastExit?.kind === "signal" && lastExit.signal === "SIGKILL", JSON.stringify(lastExit));
+    assert.deepEqual(app.lines(name), ["up"]);
+    assert.ok(app.supervisor.isFrozenBy("lease"));
+  }
+});

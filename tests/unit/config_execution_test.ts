@@ -70,6 +70,19 @@ Deno.test("process gets none of the manager's credentials and settings but those
   assert.doesNotMatch(text, /secret|token|"bucket"/);
 });
 
+Deno.test("processes come in the order of stacks, those of the built-in one in that of the file, and no others", async () => {
+  const processes = { a: { command: ["a"] }, b: { command: ["b"] }, c: { command: ["c"] } };
+  const of = async (...stacks: string[]) => {
+    const { config } = await load({ file: { ...FOLDER_STORE, processes, stacks } });
+    assert.ok(config);
+    return processSpecs(config, {}).map(({ name }) => name);
+  };
+  assert.deepEqual(await of("processes"), ["a", "b", "c"]);
+  assert.deepEqual(await of("c", "a"), ["c", "a"]);
+  assert.deepEqual(await of("lease", "c", "processes"), ["c", "a", "b"]);
+  assert.deepEqual(await of("b", "processes", "a"), ["b", "a", "c"]);
+});
+
 Deno.test("second interactive process, and a log or a log probe of one, are refused", async () => {
   const shell = { command: ["sh"], interactive: true };
   const loaded = (processes: Record<string, unknown>) => load({ file: { ...FOLDER_STORE, processes } });

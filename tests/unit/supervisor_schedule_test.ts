@@ -111,6 +111,27 @@ Deno.test("Scheduler begins anew when the clock is set back by days: the time be
   await clock.advance(0);
 });
 
+Deno.test("Scheduler keeps one tick of what stands still until it goes on, and none of what has ended", async () => {
+  const { clock, ticks, scheduler } = scene("*/10 * * * *");
+  await clock.advance(5 * 60_000);
+  scheduler.freeze();
+  await clock.advance(30 * 60_000);
+  scheduler.freeze(); // again, for who was forked meanwhile
+  assert.deepEqual(ticks, []);
+  scheduler.thaw();
+  assert.deepEqual(ticks, ["00:35:00"]);
+  scheduler.thaw();
+  await clock.advance(10 * 60_000);
+  assert.deepEqual(ticks, ["00:35:00", "00:40:00"]);
+  scheduler.freeze();
+  await clock.advance(10 * 60_000);
+  scheduler.schedule(new Map());
+  scheduler.thaw();
+  scheduler.stop();
+  await clock.advance(0);
+  assert.deepEqual(ticks, ["00:35:00", "00:40:00"]);
+});
+
 Deno.test("sleepUntilWall comes at once for a moment that is over, and rejects when aborted", async () => {
   const clock = new SetClock();
   await sleepUntilWall(clock, clock.wallMs() - 1, new AbortController().signal);
