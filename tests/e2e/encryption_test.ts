@@ -24,7 +24,7 @@ function start(root: string, store: TestStore, ...extra: string[]): ManagerProce
   return new ManagerProcess({
     args: [
       ...["run", ...store.args, "--files", `app=${root}/app`, "--data-dir", `${root}/data`],
-      ...["--lease-ttl", "3s", "--checkpoint-interval", "1h", ...extra, "--", "sleep", "100000"],
+      ...["--checkpoint-interval", "1h", ...extra, "--", "sleep", "100000"],
     ],
     env: store.env,
   });

@@ -7,8 +7,6 @@ import { descendants, ManagerProcess, scratchFolder, waitFor } from "../support/
 import { isRoot, unshare } from "../support/small_root.ts";
 
 const SECRETS = { AWS_SECRET_ACCESS_KEY: "hidden-1", AWS_ACCESS_KEY_ID: "hidden-2" };
-/** Short, so that the next holder need not wait long for a lease that nobody released. */
-const LEASE = { STATE_MANAGER_LEASE_TTL: "5s", STATE_MANAGER_LEASE_RENEW: "1s" };
 
 function alive(pid: number): boolean {
   const info = readProcess(pid);
@@ -84,7 +82,7 @@ function start(root: string, options: StartOptions = {}): ManagerProcess {
       ...["--directory", `${root}/store`, "--files", `app=${root}/files`, "--data-dir", `${root}/data`],
       ...["--", "sh", "-c", program(root)],
     ],
-    env: { ...SECRETS, ...LEASE },
+    env: SECRETS,
     ...options,
   });
 }

@@ -14,8 +14,6 @@ import { say } from "../support/say.ts";
 import { testOnStores, type TestStore } from "../support/test_stores.ts";
 import { seededRandom } from "../support/tree_model.ts";
 
-/** Short enough for a test, long enough for a machine that is busy. */
-const LEASE = { STATE_MANAGER_LEASE_TTL: "3s", STATE_MANAGER_LEASE_RENEW: "800ms" };
 const kills = Number(Deno.env.get("STATE_MANAGER_ALONE_KILLS") ?? "3");
 const givenSeed = Deno.env.get("STATE_MANAGER_ALONE_SEED");
 
@@ -30,8 +28,11 @@ class Machine {
   readonly files: string;
   readonly journal: string;
   readonly #store: TestStore;
+  readonly #leaseTtl: string;
 
-  constructor(root: string, store: TestStore) {
+  /** The next start here takes the lease at once: its TTL is short only where somebody is to wait for it. */
+  constructor(root: string, store: TestStore, leaseTtl = "60s") {
+    this.#leaseTtl = leaseTtl;
     this.root = root;
     this.database = `${root}/db/app.db`;
     this.files = `${root}/files`;
@@ -40,7 +41,7 @@ class Machine {
   }
 
   get #env(): Readonly<Record<string, string>> {
-    return { ...this.#store.env, ...LEASE };
+    return { ...this.#store.env, STATE_MANAGER_LEASE_TTL: this.#leaseTtl };
   }
 
   get dataDir(): readonly string[] {
@@ -343,8 +344,8 @@ Deno.test("a state that only old commits hold comes back, though they are due to
 Deno.test("with the lease held elsewhere a restore in place is exit 75, and nothing changes", async () => {
   using scratch = scratchFolder();
   const store = folderStore(scratch.path);
-  const one = new Machine(`${scratch.path}/one`, store);
-  const two = new Machine(`${scratch.path}/two`, store);
+  const one = new Machine(`${scratch.path}/one`, store, "5s");
+  const two = new Machine(`${scratch.path}/two`, store, "5s");
   {
     await using manager = two.start(["sleep", "1000"]);
     await manager.state("running");

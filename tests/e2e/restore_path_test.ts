@@ -20,7 +20,6 @@ class Scene {
       files: { data: { path: this.data, exclude: ["/cache", "*.log"] } },
       processes: { app: { command: ["sh", "-c", `echo up >> ${root}/starts; exec sleep 1000`] } },
       checkpoint: { interval: 0 },
-      lease: { ttl: "3s", renew: "800ms" },
     };
     Deno.writeTextFileSync(`${root}/config.json`, JSON.stringify(config));
   }

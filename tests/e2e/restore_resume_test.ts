@@ -19,7 +19,7 @@ function start(root: string, store: TestStore, env: Readonly<Record<string, stri
   return new ManagerProcess({
     args: [
       ...["run", ...store.args, "--files", `app=${root}/files`, "--data-dir", `${root}/data`],
-      ...["--checkpoint-interval", "1h", "--lease-ttl", "3s"],
+      ...["--checkpoint-interval", "1h"],
       // The last checkpoint is of hundreds of megabytes.
       ...["--shutdown-budget", "100s", "--", "sleep", "100000"],
     ],

@@ -13,7 +13,7 @@ function start(root: string, store: TestStore, files: readonly string[], ...extr
       "run",
       ...store.args,
       ...files.flatMap((name) => ["--files", `${name}=${root}/${name}`]),
-      ...["--data-dir", `${root}/data`, "--lease-ttl", "3s", "--checkpoint-interval", "1h"],
+      ...["--data-dir", `${root}/data`, "--checkpoint-interval", "1h"],
       ...extra,
       "--",
       ...["sleep", "100000"],

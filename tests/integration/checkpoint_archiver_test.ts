@@ -416,7 +416,8 @@ Deno.test("archiver keeps to the upload limit, and stands back behind running pr
     await Deno.remove(place.dir.cache, { recursive: true });
     seen = (await run("stop")).seen;
   }
-  assert.equal(seen, "0");
+  const [own] = nice(Deno.pid); // the tests' own, which is not 0 where somebody has niced them
+  assert.equal(seen, String(own));
 });
 
 Deno.test("archiver keeps to the download limit of a restore", async () => {
