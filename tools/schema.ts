@@ -1,6 +1,10 @@
-/** Writes what is made from the schema that validates: schema/config.schema.json and the reference in the docs. */
+/**
+ * Writes what is made from the schemas that validate: schema/config.schema.json, schema/openapi.json and the reference
+ * in the docs.
+ */
 
 import { configJsonSchemaText } from "../src/config/mod.ts";
+import { openApiText } from "../src/server/openapi.ts";
 import { configReference, REFERENCE_BEGIN, REFERENCE_END } from "./config_reference.ts";
 
 const root = new URL("../", import.meta.url);
@@ -9,6 +13,7 @@ await Deno.writeTextFile(
   new URL("schema/config.schema.json", root),
   configJsonSchemaText(),
 );
+await Deno.writeTextFile(new URL("schema/openapi.json", root), openApiText());
 
 const page = new URL("docs/configuration.md", root);
 const text = await Deno.readTextFile(page);

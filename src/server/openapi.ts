@@ -3,6 +3,7 @@
 import { toJsonSchema } from "@valibot/to-json-schema";
 import type * as v from "valibot";
 import { configJsonSchema } from "../config/mod.ts";
+import { buildInfo } from "../platform/build_info.ts";
 import { ANSWERS } from "./answer_schemas.ts";
 import { API, type ApiRoute } from "./api_table.ts";
 
@@ -26,6 +27,11 @@ export function openApi(version: string): Json {
       },
     },
   };
+}
+
+/** The text of schema/openapi.json. */
+export function openApiText(): string {
+  return `${JSON.stringify(openApi(buildInfo().version), null, 2)}\n`;
 }
 
 /** `/checkpoints/:id` as OpenAPI writes it. */

@@ -4,6 +4,7 @@ import assert from "node:assert/strict";
 import * as v from "valibot";
 import { type AnswerName, ANSWERS } from "../../src/server/answer_schemas.ts";
 import { API } from "../../src/server/api_table.ts";
+import { openApiText } from "../../src/server/openapi.ts";
 import { testApp } from "../support/test_app.ts";
 
 type Json = Readonly<Record<string, unknown>>;
@@ -27,6 +28,11 @@ function refsOf(value: unknown): string[] {
 function at(value: unknown, path: readonly string[]): unknown {
   return path.reduce<unknown>((inner, key) => (inner as Json | undefined)?.[key], value);
 }
+
+Deno.test("schema/openapi.json is fresh (else: deno run -A tools/schema.ts)", async () => {
+  const kept = await Deno.readTextFile(new URL("../../schema/openapi.json", import.meta.url));
+  assert.ok(kept === openApiText(), "it differs from what the routes and schemas say");
+});
 
 Deno.test("the description has every route, and all that it refers to", async () => {
   const told = await description();
