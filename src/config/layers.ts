@@ -41,7 +41,9 @@ function laid(tree: unknown, path: KeyPath, value: unknown): unknown {
   if (part === undefined) {
     if (!isTree(value)) return value;
     if (!isTree(tree)) return tree ?? value;
-    return Object.entries(value).reduce<unknown>((merged, [key, inner]) => laid(merged, [key], inner), tree);
+    const merged: Record<string, unknown> = { ...tree };
+    for (const [key, inner] of Object.entries(value)) merged[key] = laid(tree[key], [], inner);
+    return merged;
   }
   if (tree !== undefined && !isTree(tree)) return tree;
   return { ...tree, [part]: laid(tree?.[part], rest, value) };
