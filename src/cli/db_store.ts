@@ -1,12 +1,12 @@
 /** The store of the `db` commands, opened without a manager. They read only: no lease is taken, nothing changes there. */
 
-import { readRepository } from "../checkpoint/mod.ts";
 import { findReplica, listDatabases, type StoredDatabase } from "../database/mod.ts";
 import { layoutOf, type ReplicaLayout, type ReplicaPlace } from "../database/replica_layout.ts";
 import { isError, StateManagerError } from "../platform/errors.ts";
 import { type ObjectStore, openStore } from "../storage/mod.ts";
 import { configuredStoreOptions } from "./configured_store.ts";
 import { type Context, type Options, usageError } from "./context.ts";
+import { readNamedRepository } from "./named_place.ts";
 
 export interface DatabaseStore extends AsyncDisposable {
   readonly store: ObjectStore;
@@ -22,12 +22,12 @@ export interface DatabaseStore extends AsyncDisposable {
  */
 export async function openDatabaseStore(context: Context, options: Options): Promise<DatabaseStore> {
   const named = await configuredStoreOptions(context, options);
-  const store = openStore(named, { clock: context.clock, random: context.random });
+  const store = openStore(named, context);
   let stranger: StateManagerError | null = null;
   try {
-    await readRepository(store);
+    await readNamedRepository(store, named, context);
   } catch (error) {
-    if (!isError(error, "object-not-found", "data-damaged")) {
+    if (!isError(error, "store-not-found", "object-not-found", "data-damaged")) {
       await store.close();
       throw error;
     }

@@ -6,7 +6,6 @@ import {
   plainCipher,
   type ReadEnvironment,
   readHead,
-  readRepository,
   repositoryCipher,
 } from "../checkpoint/mod.ts";
 import type { Head } from "../checkpoint/types.ts";
@@ -15,6 +14,7 @@ import { isError, StateManagerError } from "../platform/errors.ts";
 import { type ObjectStore, openStore } from "../storage/mod.ts";
 import { configuredPlace } from "./configured_store.ts";
 import type { Context, Options } from "./context.ts";
+import { readNamedRepository } from "./named_place.ts";
 
 export interface OfflineRepository extends AsyncDisposable {
   readonly store: ObjectStore;
@@ -31,9 +31,9 @@ async function openWithCipher(
   const { store: settings, encryptionKeyFile } = await configuredPlace(context, options);
   const key = await configuredKey(encryptionKeyFile);
   const layout = layoutOf(settings);
-  const store = openStore(settings, { clock: context.clock, random: context.random });
+  const store = openStore(settings, context);
   try {
-    const record = await readRepository(store); // tells a wrong place and a format that is too new
+    const record = await readNamedRepository(store, settings, context); // tells a wrong place and a format that is too new
     return { store, cipher: await repositoryCipher(record, key, context.random), layout };
   } catch (error) {
     if (isLenient && key === null && isError(error, "data-damaged", "object-not-found")) {

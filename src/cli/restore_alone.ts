@@ -28,6 +28,7 @@ import type { JsonObject } from "./client.ts";
 import { confirm, type Context, type ExitCode, type Options, say, usageError } from "./context.ts";
 import { findDataDirOf } from "./data_dir.ts";
 import { configFlags } from "./flags.ts";
+import { explained } from "./named_place.ts";
 import { progressEvent, showProgress } from "./progress.ts";
 import { type InPlaceRestore, tellRestored } from "./restore_in_place.ts";
 import { STORE_OPTIONS } from "./store_options.ts";
@@ -50,7 +51,7 @@ export async function restoreAlone(
   { body, what, places }: InPlaceRestore,
   unreachable: StateManagerError,
 ): Promise<ExitCode> {
-  const { clock, random } = context;
+  const { clock } = context;
   const loaded = await loadFor(context, options, places);
   const { config } = loaded;
   if (config === null) throw unreachable; // nothing names a store either
@@ -58,7 +59,7 @@ export async function restoreAlone(
   const dataDir = findDataDirOf(context, options);
   const request = parseRestoreBody(body, clock.wallMs());
   const { signal } = new AbortController(); // until something is changed an interrupt ends the process
-  const plan = await planOnce({ config, dir: dataDirAt(dataDir), clock, random }, request, { signal });
+  const plan = await planHere(context, { loaded, config, dataDir }, request, signal);
   if (!request.dryRun) {
     await confirm(
       context,
@@ -72,6 +73,26 @@ export async function restoreAlone(
   const view = restoreResultView(result);
   if (options.flag("json")) context.terminal.out(JSON.stringify({ type: "complete", ...view }) + "\n");
   return tellRestored(context, options, view);
+}
+
+async function planHere(
+  context: Context,
+  { config, dataDir }: Here,
+  request: RestoreRequest,
+  signal: AbortSignal,
+): Promise<RestoreResult> {
+  const { clock, random } = context;
+  try {
+    return await planOnce({ config, dir: dataDirAt(dataDir), clock, random }, request, { signal });
+  } catch (error) {
+    const place = storeOptions(config.storage);
+    const store = openStore(place, context);
+    try {
+      throw await explained(error, store, place, context);
+    } finally {
+      await store.close();
+    }
+  }
 }
 
 /** The checkpoint that was planned with, and shown: what starting takes in may make another one the latest. */

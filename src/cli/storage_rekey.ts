@@ -3,10 +3,11 @@
  * running manager too: what it changes is read at a start only.
  */
 
-import { readEncryptionKey, readRepository, rekeyRepository, repositoryCipher } from "../checkpoint/mod.ts";
+import { readEncryptionKey, rekeyRepository, repositoryCipher } from "../checkpoint/mod.ts";
 import { openStore } from "../storage/mod.ts";
 import { configuredPlace } from "./configured_store.ts";
 import { type Context, type ExitCode, type Options, say, usageError } from "./context.ts";
+import { readNamedRepository } from "./named_place.ts";
 import { json } from "./text.ts";
 
 export async function rekeyStorage(context: Context, options: Options): Promise<ExitCode> {
@@ -26,9 +27,10 @@ export async function rekeyStorage(context: Context, options: Options): Promise<
   let keys: number;
   try {
     const { random } = context;
+    await readNamedRepository(store, place.store, context); // tells a wrong place
     keys = await rekeyRepository(store, { key, newKey, keepOthers: options.flag("keepOthers"), random });
     // Read back with what the file holds: nobody throws the old key away for one that does not open.
-    await repositoryCipher(await readRepository(store), newKey, random);
+    await repositoryCipher(await readNamedRepository(store, place.store, context), newKey, random);
   } finally {
     await store.close();
   }

@@ -3,14 +3,7 @@
  * store where none does: then it takes the lease for as long as it works, so that nobody else changes the head meanwhile.
  */
 
-import {
-  configuredKey,
-  HeadSession,
-  readHead,
-  readRepository,
-  rebuildIndexes,
-  repositoryCipher,
-} from "../checkpoint/mod.ts";
+import { configuredKey, HeadSession, readHead, rebuildIndexes, repositoryCipher } from "../checkpoint/mod.ts";
 import { LeaseHolder } from "../lease/mod.ts";
 import { StateManagerError } from "../platform/errors.ts";
 import { repairView } from "../server/mod.ts";
@@ -19,6 +12,7 @@ import { type JsonObject, openClient } from "./client.ts";
 import { configuredPlace } from "./configured_store.ts";
 import { confirm, type Context, type ExitCode, type Options, say } from "./context.ts";
 import { fromManagerOrStore } from "./manager_or_store.ts";
+import { readNamedRepository } from "./named_place.ts";
 import { progressEvent, showProgress } from "./progress.ts";
 import { count, json, printable } from "./text.ts";
 
@@ -61,7 +55,7 @@ async function repairAlone(context: Context, options: Options): Promise<JsonObje
   await using stack = new AsyncDisposableStack();
   const store = openStore(settings, { clock, random });
   stack.defer(() => store.close());
-  const repo = await readRepository(store);
+  const repo = await readNamedRepository(store, settings, context);
   const cipher = await repositoryCipher(repo, key, random);
   const seen = await readHead(store, { cipher });
   if (seen === null) {

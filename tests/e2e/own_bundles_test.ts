@@ -21,11 +21,11 @@ Deno.test("restore --to is itself in its own bundle, and every other restore is 
   const help = await runProgram(["restore", "--help"]);
   assert.deepEqual(await runProgram(["restore", "--to", "x", "--help"]), help);
   const cases: [string[], number, RegExp][] = [
-    [["--to", `${scratch.path}/to`, ...store], 65, /no repo\.json there/],
-    [[`--to=${scratch.path}/to`, "v1", ...store], 65, /no repo\.json there/],
+    [["--to", `${scratch.path}/to`, ...store], 78, /nothing is there/],
+    [[`--to=${scratch.path}/to`, "v1", ...store], 78, /nothing is there/],
     [["--to", `${scratch.path}/to`, "--no-such-option"], 64, /unknown option/],
     [["--to", `${scratch.path}/to`, "--at", "yesterday"], 64, /RFC 3339/],
-    [["v1", "--to", `${scratch.path}/to`, "--salvage", ...store], 65, /no repo\.json there/],
+    [["v1", "--to", `${scratch.path}/to`, "--salvage", ...store], 78, /nothing is there/],
     [["v1", "--path", "--to", "--url", "nonsense", "--yes"], 64, /read --url/],
   ];
   for (const [args, wanted, text] of cases) {

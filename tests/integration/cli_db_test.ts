@@ -125,7 +125,7 @@ Deno.test("db restore says what is wrong, with its exit code, and leaves no file
     [["app", ...to, "--at", "2001-01-01T00:00:00Z", ...flags], 1, /the oldest is TXID 6/],
     [["web", ...to, ...flags], 1, /it has app/],
     [["../app", ...to, ...flags], 1, /none of that name/],
-    [["app", ...to, "--directory", `${folder.path}/nothing-there`], 65, /no repo\.json/],
+    [["app", ...to, "--directory", `${folder.path}/nothing-there`], 78, /nothing is there/],
   ];
   for (const [argv, code, text] of cases) {
     const result = await command(["db", "restore", ...argv, "--data-dir", `${folder.path}/none`]);

@@ -49,6 +49,9 @@ Deno.test("restore --to overwrites nothing and says what is not there", async ()
   await using repository = await smallRepository();
   const { path, directory, keyPrefix } = repository;
   const store = ["--directory", directory, "--prefix", keyPrefix, "--data-dir", `${path}/none`];
+  const inNoPrefix = new RegExp(
+    `check bucket, endpoint and key prefix; under no prefix there is ${keyPrefix}\n`,
+  );
   await Deno.mkdir(`${path}/full`);
   await Deno.writeTextFile(`${path}/full/mine`, "precious");
   const cases: [string[], number, RegExp][] = [
@@ -57,8 +60,11 @@ Deno.test("restore --to overwrites nothing and says what is not there", async ()
     [["restore", "v7", "--to", `${path}/x`, ...store], 1, /no such id or ordinal/],
     [["restore", "--at", "2001-01-01T00:00:00Z", "--to", `${path}/x`, ...store], 1, /2001/],
     [["restore", "v1", "--files", "web", "--to", `${path}/x`, ...store], 64, /it holds app/],
-    [["restore", "v1", "--to", `${path}/x`, "--directory", `${path}/nothing-there`], 65, /no repo\.json/],
-    [["checkpoint", "list", "--directory", directory], 65, /no repo\.json/],
+    [["restore", "v1", "--to", `${path}/x`, "--directory", `${path}/nothing-there`], 78, /nothing is there/],
+    [["checkpoint", "list", "--directory", directory], 78, inNoPrefix],
+    [["storage", "check", "--directory", directory, "--prefix", `${keyPrefix}x`], 78, inNoPrefix],
+    [["db", "list", "--directory", directory, "--prefix", `${keyPrefix}x`], 78, inNoPrefix],
+    [["restore", "v1", "--yes", "--directory", directory, "--data-dir", `${path}/none`], 78, inNoPrefix],
   ];
   for (const [argv, code, text] of cases) {
     const result = await command(argv);
