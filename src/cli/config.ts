@@ -1,9 +1,10 @@
 /** `state-manager config check|show|schema|apply|reload`. */
 
 import { configuredKey } from "../checkpoint/mod.ts";
-import { configJsonSchemaText, loadConfig } from "../config/mod.ts";
+import { configJsonSchemaText, jsonPointer, loadConfig } from "../config/mod.ts";
 import { StateManagerError } from "../platform/errors.ts";
 import { readTextIfPresent } from "../platform/files.ts";
+import { repeatedKeys } from "../platform/json_keys.ts";
 import { type JsonObject, openClient } from "./client.ts";
 import { type Context, type ExitCode, type Options, say, usageError } from "./context.ts";
 import { findDataDirOf } from "./data_dir.ts";
@@ -105,6 +106,13 @@ export async function applyConfiguration(
     throw new StateManagerError("malformed-json", "config apply: the input is not JSON", {
       hint:
         "comments and trailing commas are only for the configuration file; config check says where it breaks",
+    });
+  }
+  const repeated = repeatedKeys(text).map((path) => jsonPointer(path.map(String)));
+  if (repeated.length > 0) {
+    throw new StateManagerError("invalid-request", "config apply: the input gives a key more than once", {
+      hint: "leave one of them",
+      details: repeated.map((pointer) => ({ pointer, detail: "is given more than once" })),
     });
   }
   using client = await openClient(context, options);

@@ -1,18 +1,13 @@
 /** The file's text to a value: JSON with comments and trailing commas, duplicate keys refused, depth bounded. */
 
 import { createScanner, type Node, type ParseError, parseTree, printParseErrorCode } from "jsonc-parser";
+import { isForbiddenKey } from "../platform/json_keys.ts";
 import type { KeyPath, Problem } from "./problems.ts";
 
 /** Deeper nesting than any key of ours has; a bound so that no text can exhaust the stack. */
 const DEEPEST = 16;
 /** No sensible configuration is larger; the API's bodies have the same bound. */
 export const LARGEST_CONFIG_CHARACTERS = 1024 * 1024;
-
-/** Keys that every JavaScript object seems to have; a check that took one for known would be a hole. */
-export function isForbiddenKey(key: string): boolean {
-  // By name as well: the runtime takes `__proto__` away from Object.prototype in some versions.
-  return key in Object.prototype || key === "__proto__" || key === "prototype";
-}
 
 function position(text: string, offset: number): string {
   const before = text.slice(0, offset);

@@ -148,11 +148,11 @@ export function itemKeysOf(path: KeyPath): ConfigKey[] {
 }
 
 /** Where a list stands in place of an object: to valibot, as to JavaScript, a list is an object too. */
-export function listsForObjects(
-  value: unknown,
-  schema = asWalked(configSchema),
-  path: KeyPath = [],
-): KeyPath[] {
+export function listsForObjects(value: unknown, schema: v.GenericSchema = configSchema): KeyPath[] {
+  return listsBelow(value, asWalked(schema), []);
+}
+
+function listsBelow(value: unknown, schema: Walked, path: KeyPath): KeyPath[] {
   const own = unwrap(schema);
   const wantsObject = own.entries !== undefined || own.type === "record";
   if (wantsObject && Array.isArray(value)) return [path];
@@ -161,6 +161,6 @@ export function listsForObjects(
   }
   return Object.entries(value).flatMap(([key, inner]) => {
     const next = own.entries === undefined ? own.value ?? own.item : own.entries[key];
-    return next === undefined ? [] : listsForObjects(inner, next, [...path, key]);
+    return next === undefined ? [] : listsBelow(inner, next, [...path, key]);
   });
 }

@@ -4,8 +4,10 @@
  */
 
 import * as v from "valibot";
+import { jsonPointer, listsForObjects } from "../config/mod.ts";
 import type { Clock } from "../platform/clock.ts";
 import { type ErrorDetail, isError, StateManagerError } from "../platform/errors.ts";
+import { forbiddenKeys, type JsonPath, repeatedKeys } from "../platform/json_keys.ts";
 import type { ServerContext } from "./env.ts";
 
 /** The contract's limit; our largest honest body, a configuration, has a few KiB. */
@@ -17,10 +19,14 @@ export const BODY_TIMEOUT_MS = 20_000;
 /** Deepest nesting; a configuration needs six. Deeper input could exhaust the stack of recursive readers. */
 const MAX_DEPTH = 32;
 
-/** The parsed body; an empty one (as `curl -X POST` sends) is `{}`. */
+/**
+ * The parsed body; an empty one (as `curl -X POST` sends) is `{}`. `known` leaves of a path what may be told of it;
+ * default: all.
+ */
 export async function readJson(
   c: ServerContext,
   clock: Clock,
+  known: (path: JsonPath) => JsonPath = (path) => path,
 ): Promise<unknown> {
   const bytes = await readBytes(c.req.raw, clock);
   if (bytes.length === 0) return {};
@@ -36,10 +42,10 @@ export async function readJson(
     );
   }
   let parsed: unknown;
+  let text: string;
   try {
-    parsed = JSON.parse(
-      new TextDecoder("utf-8", { fatal: true }).decode(bytes),
-    );
+    text = new TextDecoder("utf-8", { fatal: true }).decode(bytes);
+    parsed = JSON.parse(text);
   } catch {
     throw new StateManagerError(
       "malformed-json",
@@ -55,7 +61,16 @@ export async function readJson(
       detail: `nested deeper than ${MAX_DEPTH} levels`,
     }]);
   }
+  const repeated = repeatedKeys(text);
+  if (repeated.length > 0) throw invalid(repeated.map((path) => repeatedDetail(path, known(path))));
   return parsed;
+}
+
+function repeatedDetail(path: JsonPath, told: JsonPath): ErrorDetail {
+  const detail = told.length === path.length
+    ? "is given more than once: leave one of them"
+    : "has a key more than once: leave one of them";
+  return { pointer: jsonPointer(told.map(String)), detail };
 }
 
 /** The body as `schema` wants it, else 422 with every finding. */
@@ -64,7 +79,7 @@ export async function readBody<Schema extends v.GenericSchema>(
   schema: Schema,
   clock: Clock,
 ): Promise<v.InferOutput<Schema>> {
-  return check(schema, await readJson(c, clock));
+  return check(schema, await readJson(c, clock, (path) => knownPart(schema, path)));
 }
 
 /** `input` as `schema` wants it. Every message in `schema` must be our own: the library's defaults repeat input. */
@@ -72,20 +87,41 @@ export function check<Schema extends v.GenericSchema>(
   schema: Schema,
   input: unknown,
 ): v.InferOutput<Schema> {
-  // The library takes a list for an object without keys.
-  if (Array.isArray(input)) throw invalid([{ pointer: "", detail: "must be a JSON object" }]);
+  const details = [
+    // The library takes a list for an object.
+    ...listsForObjects(input, schema).map((path) => ({ pointer: jsonPointer(path), detail: WANTS_OBJECT })),
+    // And it passes over some of these names, of others it thinks that they are known.
+    ...forbiddenKeys(input).map((path) => ({
+      pointer: jsonPointer(knownPart(schema, path.slice(0, -1)).map(String)),
+      detail: `has the key ${String(path.at(-1))}, which cannot be used: take another name`,
+    })),
+  ];
+  if (details.length > 0) throw invalid(details);
   const result = v.safeParse(schema, input);
   if (result.success) return result.output;
   throw invalid(result.issues.map(detailOf));
 }
 
+const DESCRIBED = "correct what is named; GET /openapi.json describes every body and query";
+
+const WANTS_OBJECT = "must be a JSON object, and not a list";
+
+/** Of a path, what the schema names and indexes below it: keys deeper down, and unknown ones, are the caller's own words. */
+function knownPart(schema: v.GenericSchema, [first, ...rest]: JsonPath): JsonPath {
+  const entries = "entries" in schema ? schema.entries as object : {};
+  if (first === undefined || !Object.hasOwn(entries, first)) return [];
+  const end = rest.findIndex((key) => typeof key !== "number");
+  return [first, ...end < 0 ? rest : rest.slice(0, end)];
+}
+
 /** 422 with these findings. */
-export function invalid(details: readonly ErrorDetail[]): StateManagerError {
+export function invalid(details: readonly ErrorDetail[], hint = DESCRIBED): StateManagerError {
   const first = details[0];
   const where = first === undefined
     ? ""
     : `: ${first.pointer === "" ? "" : `${first.pointer} `}${first.detail}`;
   return new StateManagerError("invalid-request", `read the request${where}`, {
+    hint,
     details,
   });
 }
