@@ -28,6 +28,7 @@ function openLibc() {
       eventfd: { parameters: ["u32", "i32"], result: "i32" },
       read: { parameters: ["i32", "buffer", "usize"], result: "isize" },
       write: { parameters: ["i32", "buffer", "usize"], result: "isize" },
+      close: { parameters: ["i32"], result: "i32" },
     }).symbols;
   } catch {
     return null;
@@ -39,7 +40,8 @@ type Libc = NonNullable<ReturnType<typeof openLibc>>;
 export interface Watched {
   /**
    * Calls `act` once, in a turn of its own, when there is something to read or nobody can write any more. True from it:
-   * long work may follow in that turn, of which few have room.
+   * long work may follow in that turn, of which few have room. What it throws is an uncaught error of this process, and
+   * nobody else's.
    */
   arm(act: () => boolean | void): void;
   /** Does at once what it was armed for, if it was: for one who knows that the descriptor may be ready. */
@@ -77,7 +79,9 @@ export class ReadyDescriptors {
     if (libc === null) return null;
     const epoll = libc.epoll_create1(EPOLL_CLOEXEC);
     const wake = libc.eventfd(0, EVENTFD_FLAGS);
-    return epoll < 0 || wake < 0 ? null : new ReadyDescriptors(libc, epoll, wake);
+    if (epoll >= 0 && wake >= 0) return new ReadyDescriptors(libc, epoll, wake);
+    for (const descriptor of [epoll, wake]) if (descriptor >= 0) libc.close(descriptor);
+    return null;
   }
 
   watch(descriptor: number): Watched {
@@ -103,9 +107,15 @@ export class ReadyDescriptors {
 
   #act(id: number): boolean {
     const act = this.#armed.get(id);
+    if (act === undefined) return false;
     this.#armed.delete(id);
-    const isHeavy = act?.() === true;
-    if (act !== undefined) this.#endWaitForNothing();
+    let isHeavy = false;
+    try {
+      isHeavy = act() === true;
+    } catch (error) {
+      reportError(error); // one that fails must not end the wait of all others
+    }
+    this.#endWaitForNothing();
     return isHeavy;
   }
 
