@@ -18,6 +18,8 @@ export class LimitedTurns {
 
   /** Resolves with our turn, which is given back by `give`; rejects, without one, when `signal` aborts first. */
   take(signal: AbortSignal): Promise<void> {
+    // Nothing would tell this one's place in the queue from one whose caller still waits: its turn would never be given back.
+    if (signal.aborted) return Promise.reject(signal.reason);
     if (this.#free > 0) {
       this.#free--;
       return Promise.resolve();
@@ -34,7 +36,9 @@ export class LimitedTurns {
       resolve();
     };
     const onAbort = () => {
-      this.#waiting.splice(this.#waiting.indexOf(turn), 1);
+      const at = this.#waiting.indexOf(turn);
+      if (at < 0) return; // it has its turn
+      this.#waiting.splice(at, 1);
       reject(signal.reason);
     };
     this.#waiting.push(turn);

@@ -3,6 +3,7 @@
 import assert from "node:assert/strict";
 import { systemClock } from "../../src/platform/clock.ts";
 import { isError } from "../../src/platform/errors.ts";
+import { LimitedTurns } from "../../src/platform/limited_turns.ts";
 import { systemRandom } from "../../src/platform/random.ts";
 import { Secret } from "../../src/platform/secret.ts";
 import {
@@ -83,6 +84,19 @@ Deno.test("limited lets a waiter go on its signal or its time, and its turn is n
   }
   await Promise.all([first, last]);
   assert.equal(clock.sleeping, 0);
+});
+
+Deno.test("a turn that was asked for with an aborted signal is taken from nobody", async () => {
+  const turns = new LimitedTurns("use it", 1);
+  const open = new AbortController().signal;
+  const gone = AbortSignal.abort(new Error("gone"));
+  await assert.rejects(turns.take(gone), /gone/);
+  await turns.take(open);
+  const late = turns.take(gone); // in a queue it would be given a turn that its caller does not want any more
+  const next = turns.take(open);
+  turns.give();
+  await assert.rejects(late, /gone/);
+  await next;
 });
 
 Deno.test("limited gives its turn back when an operation fails", async () => {
