@@ -153,6 +153,7 @@ async function readBytes(request: Request, clock: Clock): Promise<Uint8Array> {
       },
     );
   if (Number(request.headers.get("content-length") ?? 0) > MAX_BODY_BYTES) {
+    request.body?.cancel().catch(() => {}); // nobody will read it
     throw tooLarge();
   }
   if (request.body === null) return new Uint8Array(0);

@@ -155,6 +155,16 @@ Deno.test("bodies that are not JSON, too large or too deep are refused without a
     await app.ask("/checkpoint", { body: unannounced, headers: type }),
     413,
   );
+  let ended = false;
+  const announced = new ReadableStream({ cancel: () => void (ended = true) });
+  await problem(
+    await app.ask("/checkpoint", {
+      body: announced,
+      headers: { ...type, "content-length": String(2 * 1024 * 1024) },
+    }),
+    413,
+  );
+  assert.ok(ended, "a body that is too long as announced is left unread, and open");
   const deep = "[".repeat(100_000) + "]".repeat(100_000);
   await problem(await app.ask("/config", { body: deep, headers: type }), 422);
   const withCharset = { "content-type": "Application/JSON; charset=utf-8" };
