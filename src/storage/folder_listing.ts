@@ -7,6 +7,9 @@ import type { FolderTree } from "./folder_tree.ts";
 import { isListed } from "./listing.ts";
 import type { ListOptions, ObjectInfo } from "./object_store.ts";
 
+/** What a disk of its own has at its root (e2fsck(8)): nobody's object, and root's alone to look into. No key has a "+". */
+const FOUND_AGAIN = "lost+found";
+
 interface Name {
   readonly name: string;
   /** "name" for an object, "name/" for a folder: what the key goes on with, so that order is that of keys. */
@@ -18,7 +21,7 @@ interface Name {
 function namesOf(entries: readonly FolderEntry[], atRoot: boolean): Name[] {
   const names = new Map<string, Name>();
   for (const { name, kind } of entries) {
-    if (atRoot && name === TEMPORARY_FOLDER) continue;
+    if (atRoot && (name === TEMPORARY_FOLDER || name === FOUND_AGAIN)) continue;
     const mark = name.indexOf("~");
     if (mark < 0) {
       const order = kind === "file" ? name : `${name}/`;

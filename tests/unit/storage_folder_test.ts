@@ -150,6 +150,17 @@ Deno.test("folder store lists foreign files but no temporaries, and removes thos
   }, () => now);
 });
 
+Deno.test("folder store has nothing to do with the lost+found of a disk of its own", () =>
+  inFolder(async (store, path) => {
+    await Deno.mkdir(`${path}/lost+found/#12`, { recursive: true });
+    await Deno.writeTextFile(`${path}/lost+found/#12/found`, "again");
+    await Deno.chmod(`${path}/lost+found`, 0);
+    await store.put("below/lost", bytes("x"));
+    const { objects } = await store.list({ prefix: "" });
+    assert.deepEqual(objects.map(({ key }) => key), ["below/lost"]);
+    await Deno.chmod(`${path}/lost+found`, 0o700);
+  }));
+
 Deno.test("folder store refuses a key below another object's key and says why", () =>
   inFolder(async (store) => {
     await store.put("a", bytes("x"));
