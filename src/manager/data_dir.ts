@@ -62,13 +62,13 @@ export function dataDirAt(path: string): DataDir {
 
 /**
  * Makes the data folder and takes its lock, so that two managers never share one.
- * Errors: `data-dir-unwritable` (78), `busy` (75) when another manager is alive in it.
+ * Errors: `data-dir-unwritable` (78; also where its file system gives no locks), `busy` (75) when another manager is alive in it.
  */
 export async function openDataDir(
   path: string,
 ): Promise<{ dir: DataDir; lock: FolderLock }> {
   const dir = dataDirAt(path);
-  let lock: FolderLock | null;
+  let lock: FolderLock | null = null;
   const hint = "make it writable for this user, or choose another with --data-dir or STATE_MANAGER_DATA_DIR";
   try {
     await ensureFolder(path, 0o700);
@@ -79,7 +79,8 @@ export async function openDataDir(
     await removeIfPresent(`${path}/.writable`);
     await ensureFolder(dir.cache, 0o700);
   } catch (error) {
-    if (isError(error, "disk-full", "busy")) throw error;
+    lock?.release();
+    if (isError(error, "disk-full", "busy", "data-dir-unwritable")) throw error;
     throw new StateManagerError(
       "data-dir-unwritable",
       `open data folder ${path}: cannot be written`,

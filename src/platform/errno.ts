@@ -29,3 +29,10 @@ let opened: (() => number) | undefined;
 export function errnoReader(): () => number {
   return opened ??= open();
 }
+
+/** The N of "(os error N)" in the message of what the runtime or we threw; null where it names none. */
+export function osErrorOf(error: unknown): number | null {
+  const text = error instanceof Error ? error.message : String(error);
+  const number = /\(os error (\d+)\)/.exec(text)?.[1];
+  return number === undefined ? null : Number(number);
+}

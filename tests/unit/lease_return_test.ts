@@ -3,8 +3,10 @@
 import assert from "node:assert/strict";
 import type { LeaseMemory } from "../../src/lease/mod.ts";
 import { decodeLease, encodeLease, openLeaseMemory } from "../../src/lease/mod.ts";
+import { osErrorOf } from "../../src/platform/errno.ts";
+import type { StateManagerError } from "../../src/platform/errors.ts";
 import { readBootId } from "../../src/platform/proc.ts";
-import { lockFolder } from "../../src/platform/folder_lock.ts";
+import { type LockCalls, lockFolder } from "../../src/platform/folder_lock.ts";
 import {
   BELIEF_MS,
   bench,
@@ -351,6 +353,40 @@ Deno.test("lease memory in a file ends with the newest when many are written at 
     });
     await assert.rejects(nowhere.remember(["a"]), code("local-io"));
     await assert.rejects(nowhere.remember(["b"]), code("local-io"));
+  });
+});
+
+Deno.test("a file system that gives no locks is told as that, not as another manager's", async () => {
+  await inFolder((folder) => {
+    const closed: number[] = [];
+    const asked: number[] = [];
+    const refusing = (...errnos: number[]): LockCalls => ({
+      open: () => 1_000_000,
+      lock: (descriptor) => asked.push(descriptor) <= errnos.length ? -1 : 0,
+      close: (descriptor) => void closed.push(descriptor),
+      errno: () => errnos[asked.length - 1] ?? 0,
+    });
+    const [interrupted, held, noLocks, notSupported] = [4, 11, 37, 95];
+    assert.equal(lockFolder(`${folder}/manager.lock`, refusing(interrupted, held)), null);
+    assert.equal(asked.length, 2);
+    for (const errno of [noLocks, notSupported]) {
+      asked.length = 0;
+      assert.throws(
+        () => lockFolder(`${folder}/manager.lock`, refusing(errno)),
+        (error: StateManagerError) => {
+          assert.equal(error.code, "data-dir-unwritable");
+          assert.match(error.message, new RegExp(`os error ${errno}`));
+          assert.match(error.hint ?? "", /locks/);
+          return true;
+        },
+      );
+    }
+    assert.equal(closed.length, 3);
+    assert.throws(
+      () => lockFolder(`${folder}/none/manager.lock`),
+      (error: Error) => osErrorOf(error) === 2,
+    );
+    return Promise.resolve();
   });
 });
 
