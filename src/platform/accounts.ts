@@ -1,5 +1,7 @@
 /** Users and groups of this machine, as /etc/passwd and /etc/group say. No directory service is asked. */
 
+import { isMissing } from "./local_files.ts";
+
 export interface Account {
   readonly name: string;
   readonly uid: number;
@@ -85,25 +87,39 @@ export function resolveIdentity(
   return { uid, gid, groups: [...new Set([gid, ...supplementary.map((one) => one.gid)])], account };
 }
 
-function textOf(path: string): string {
+type ReadText = (path: string) => string;
+
+/** Of a file that is not there, or not for us, nothing; any other failure is thrown: it says nothing of what is in there. */
+function textOf(path: string, read: ReadText): string {
   try {
-    return Deno.readTextFileSync(path);
-  } catch {
-    return ""; // images without users have neither file
+    return read(path);
+  } catch (error) {
+    if (isMissing(error) || error instanceof Deno.errors.PermissionDenied) return "";
+    throw error;
   }
 }
 
-/** Read at each use: they are short, and an image's start scripts may add users. */
-export function readAccountFiles(): AccountFiles {
-  return { accounts: parseAccounts(textOf("/etc/passwd")), groups: parseGroups(textOf("/etc/group")) };
+/**
+ * Read at each use: they are short, and an image's start scripts may add users; images without users have neither file.
+ * Throws where one cannot be read just now, such as for want of descriptors.
+ */
+export function readAccountFiles(read: ReadText = Deno.readTextFileSync): AccountFiles {
+  return {
+    accounts: parseAccounts(textOf("/etc/passwd", read)),
+    groups: parseGroups(textOf("/etc/group", read)),
+  };
 }
 
 const CAP_SETGID = 6n;
 const CAP_SETUID = 7n;
 
-/** True when this process may become anybody: root with its capabilities, or a process that was given them. */
+/**
+ * True when this process may become anybody: root with its capabilities, or a process that was given them. Throws as
+ * `readAccountFiles` does.
+ */
 export function mayChangeIdentity(): boolean {
-  const caps = /^CapEff:\s*([0-9a-f]+)$/m.exec(textOf("/proc/self/status"))?.[1];
+  const status = textOf("/proc/self/status", Deno.readTextFileSync);
+  const caps = /^CapEff:\s*([0-9a-f]+)$/m.exec(status)?.[1];
   if (caps === undefined) return Deno.uid() === 0;
   const effective = BigInt(`0x${caps}`);
   return ((effective >> CAP_SETGID) & (effective >> CAP_SETUID) & 1n) === 1n;

@@ -43,7 +43,7 @@ export function launchOf(spec: ProcessSpec, options: { readonly terminal?: boole
   const ids = ownIds();
   // Where we are that user already there is nothing to change, and without privileges no way to.
   const isSelf = identity !== null && identity.uid === ids.uid && identity.gid === ids.gid &&
-    !mayChangeIdentity();
+    !mayBecomeOthers(spec.name);
   const changed = identity === null || isSelf
     ? null
     : { uid: identity.uid, gid: identity.gid, groups: identity.groups };
@@ -71,12 +71,22 @@ function accountEnv(
   return Object.fromEntries(Object.entries(all).filter(([key]) => !Object.hasOwn(own, key)));
 }
 
+/** What `read` gives; that it cannot be read just now says nothing of who is in there: tried again. */
+function reading<T>(name: string, what: string, read: () => T): T {
+  try {
+    return read();
+  } catch (error) {
+    throw failed(name, `${what}: ${error instanceof Error ? error.message : error}`, false);
+  }
+}
+
 function identityOf({ execution: { user, group }, name }: ProcessSpec): Identity {
   const own = ownIds();
-  const identity = resolveIdentity({ user, group }, readAccountFiles(), own.uid);
+  const files = reading(name, "read the users and groups of this machine", () => readAccountFiles());
+  const identity = resolveIdentity({ user, group }, files, own.uid);
   if (typeof identity === "string") throw failed(name, identity);
   const changes = identity.uid !== own.uid || identity.gid !== own.gid;
-  if (changes && !mayChangeIdentity()) {
+  if (changes && !mayBecomeOthers(name)) {
     const wanted = `${user ?? "the same user"}${group === null ? "" : ` with group ${group}`}`;
     throw failed(
       name,
@@ -84,6 +94,10 @@ function identityOf({ execution: { user, group }, name }: ProcessSpec): Identity
     );
   }
   return identity;
+}
+
+function mayBecomeOthers(name: string): boolean {
+  return reading(name, "read what the manager may do", mayChangeIdentity);
 }
 
 function readEnvDir({ env, envDir, name }: ProcessSpec): Readonly<Record<string, string>> {

@@ -1,7 +1,12 @@
 /** Who a process becomes, and what its files of variables say: the rules, without a process. */
 
 import assert from "node:assert/strict";
-import { parseAccounts, parseGroups, resolveIdentity } from "../../src/platform/accounts.ts";
+import {
+  parseAccounts,
+  parseGroups,
+  readAccountFiles,
+  resolveIdentity,
+} from "../../src/platform/accounts.ts";
 import { parseEnvFile } from "../../src/supervisor/env_file.ts";
 
 const FILES = {
@@ -81,4 +86,16 @@ Deno.test("parseEnvFile names the line of what it cannot read, and none of its c
     assert.match(got, wanted);
     assert.ok(!got.includes("secret"));
   }
+});
+
+Deno.test("a file of users that is not there has none; one that cannot be read just now says nothing of who is in it", () => {
+  const failing = (error: Error) => () => {
+    throw error;
+  };
+  assert.deepEqual(readAccountFiles(failing(new Deno.errors.NotFound())), { accounts: [], groups: [] });
+  assert.throws(
+    () => readAccountFiles(failing(new Error("Too many open files (os error 24)"))),
+    /os error 24/,
+  );
+  assert.ok(readAccountFiles().accounts.some(({ name, uid }) => name === "root" && uid === 0));
 });
