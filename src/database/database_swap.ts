@@ -21,6 +21,7 @@
  */
 
 import * as v from "valibot";
+import { osErrorOf } from "../platform/errno.ts";
 import { asStateManagerError, StateManagerError } from "../platform/errors.ts";
 import {
   ensureFolder,
@@ -142,7 +143,7 @@ async function roll(journal: DatabaseSwapJournal, files: LocalFiles): Promise<Da
 }
 
 function swapError({ name, live }: SwapItem, error: unknown): StateManagerError {
-  if (error instanceof Error && /os error (16|18)\b/.test(error.message)) { // EBUSY, EXDEV
+  if ([16, 18].includes(osErrorOf(error) ?? 0)) { // EBUSY, EXDEV
     return new StateManagerError("local-io", `swap restored database "${name}": ${live} cannot be moved`, {
       hint: "a database file that is mounted by itself can't be replaced: mount its folder",
       cause: error,

@@ -5,6 +5,7 @@
  */
 
 import { resolve } from "node:path";
+import { osErrorOf } from "./errno.ts";
 import { StateManagerError } from "./errors.ts";
 import { libcChildren, type StartLibcChild } from "./libc_child.ts";
 import { ErrnoError } from "./libc_spawn.ts";
@@ -74,6 +75,7 @@ export class SpawnError extends StateManagerError {
 
 const EPERM = 1;
 const ENOENT = 2;
+const ESRCH = 3;
 const EACCES = 13;
 const ENOTDIR = 20;
 /** EAGAIN, ENOMEM, ENFILE, EMFILE, ETXTBSY: shortages, and a program that is being written just now. */
@@ -82,7 +84,7 @@ const PASSING: ReadonlySet<number> = new Set([11, 12, 23, 24, 26]);
 function spawnError(options: SpawnOptions, error: unknown): SpawnError {
   const { command, cwd } = options;
   const text = error instanceof Error ? error.message : String(error);
-  const errno = errnoOf(error, text);
+  const errno = errnoOf(error);
   const action = `start ${command}`;
   if (cwd !== undefined && (errno === ENOENT || errno === ENOTDIR) && !isFolder(cwd)) {
     return new SpawnError(`${action}: working folder ${cwd} does not exist`, 126, true, error);
@@ -100,11 +102,11 @@ function spawnError(options: SpawnOptions, error: unknown): SpawnError {
 }
 
 /** 0 where it is not known. */
-function errnoOf(error: unknown, text: string): number {
+function errnoOf(error: unknown): number {
   if (error instanceof ErrnoError) return error.errno;
   if (error instanceof Deno.errors.NotFound) return ENOENT;
   if (error instanceof Deno.errors.PermissionDenied) return EACCES;
-  return Number(/\(os error (\d+)\)/.exec(text)?.[1] ?? 0);
+  return osErrorOf(error) ?? 0;
 }
 
 function isFolder(path: string): boolean {
@@ -227,7 +229,7 @@ function kill(target: number, signal: Deno.Signal): boolean {
     return true;
   } catch (error) {
     if (error instanceof Deno.errors.NotFound) return false;
-    if (error instanceof Error && /os error 3\b|ESRCH/.test(error.message)) return false;
+    if (osErrorOf(error) === ESRCH || /ESRCH/.test(String(error))) return false;
     // EPERM: it lives and is not ours to signal; the caller sees that it does not end.
     if (error instanceof Deno.errors.PermissionDenied) return true;
     throw error;

@@ -3,21 +3,27 @@
  * The archiver's hot paths (ns times, raw names, holes) are in libc_files.ts; nothing here may be used for those.
  */
 
+import { osErrorOf } from "./errno.ts";
 import { isError, StateManagerError } from "./errors.ts";
 import { isMissing, type LocalFiles, systemFiles, type WritableFile } from "./local_files.ts";
+
+const ENOSPC = 28;
+const EROFS = 30;
+const EDQUOT = 122;
 
 /** Error of a local file operation with the advice that fits its cause; `action` is "write /path". */
 export function localFileError(action: string, error: unknown): StateManagerError {
   if (isError(error)) return error;
   const text = error instanceof Error ? error.message : String(error);
   const cause = { cause: error };
-  if (/os error 28|os error 122|ENOSPC|EDQUOT|No space left/.test(text)) {
+  const number = osErrorOf(error);
+  if (number === ENOSPC || number === EDQUOT || /ENOSPC|EDQUOT|No space left/.test(text)) {
     return new StateManagerError("disk-full", `${action}: no space left`, {
       hint: "free space on that disk, then try again",
       ...cause,
     });
   }
-  if (error instanceof Deno.errors.PermissionDenied || /os error 30|EROFS/.test(text)) {
+  if (error instanceof Deno.errors.PermissionDenied || number === EROFS || /EROFS/.test(text)) {
     return new StateManagerError("local-io", `${action}: not permitted`, {
       hint: "give this user the right to do it, or choose another folder",
       ...cause,

@@ -3,6 +3,7 @@
  * must answer. Names are checked by the caller; nothing here follows a plan of its own.
  */
 
+import { osErrorOf } from "./errno.ts";
 import { type FileFacts, isMissing, type LocalFiles } from "./local_files.ts";
 
 export type StoreFileInfo = Pick<FileFacts, "sizeBytes" | "modifiedMs" | "inode">;
@@ -21,8 +22,7 @@ const PIECE_BYTES = 4 * 1024 * 1024;
 const SYNC_BYTES = 80 * 1024 * 1024;
 
 export function fileFault(error: unknown): FileFault {
-  const text = error instanceof Error ? error.message : String(error);
-  const number = Number(/os error (\d+)/.exec(text)?.[1] ?? 0);
+  const number = osErrorOf(error);
   // ENOSPC, EDQUOT, EFBIG
   if (number === 28 || number === 122 || number === 27) return "full";
   // ENOTSUP, EMLINK, ENOSYS, EXDEV: of a link within one folder tree
