@@ -7,14 +7,16 @@ import type { ManagerProcess } from "../support/manager_process.ts";
 import { waitFor } from "../support/manager_process.ts";
 import { testOnStores } from "../support/test_stores.ts";
 
-const TTL_MS = 4000;
+/** So long that a machine that stands still for seconds loses none; the holder looks for who asks at each renewal. */
+const TTL_MS = 15_000;
+const RENEW = { STATE_MANAGER_LEASE_RENEW: "1s" };
 const STOP_MS = 300;
-const ROUNDS = 10;
+const ROUNDS = 6;
 
 testOnStores(
-  "a new copy that asks gets everything within seconds, ten times, and the old one does not ask back",
+  "a new copy that asks gets everything within seconds, again and again, and the old one does not ask back",
   async (store) => {
-    await using scene = new ChaosScene(store, { ttlMs: TTL_MS, stopMs: STOP_MS, handOver: true });
+    await using scene = new ChaosScene(store, { ttlMs: TTL_MS, stopMs: STOP_MS, handOver: true, env: RENEW });
     let old: { machine: ChaosMachine; manager: ManagerProcess | null } = {
       machine: scene.machine("copy0"),
       manager: null,
@@ -47,7 +49,8 @@ testOnStores(
     assert.deepEqual(overlaps(scene.journal()), []);
     say(`gaps beyond the program's own stop: ${gaps.join(", ")} ms`);
     const median = [...gaps].sort((a, b) => a - b)[ROUNDS / 2] ?? Infinity;
-    assert.ok(median < 3000, `median gap ${median} ms`);
+    // By release, not by the end of the lease, however slow the machine.
+    assert.ok(median < TTL_MS / 2, `median gap ${median} ms`);
   },
 );
 
@@ -65,7 +68,7 @@ async function handedOver(scene: ChaosScene) {
 testOnStores(
   "one that handed over, and waits since, asks for the lease when a person says so",
   async (store) => {
-    await using scene = new ChaosScene(store, { ttlMs: TTL_MS, handOver: true });
+    await using scene = new ChaosScene(store, { ttlMs: TTL_MS, handOver: true, env: RENEW });
     const { machines, first, second } = await handedOver(scene);
     first.signal("SIGTERM");
     await first.exit();
@@ -86,7 +89,9 @@ testOnStores(
 );
 
 testOnStores("two replicas left alone hand over once at most", async (store) => {
-  await using scene = new ChaosScene(store, { ttlMs: 2500, handOver: true });
+  await using scene = new ChaosScene(store, {
+    ...{ ttlMs: TTL_MS, handOver: true, env: { STATE_MANAGER_LEASE_RENEW: "600ms" } },
+  });
   const { machines, first, second } = await handedOver(scene);
   const token = (await scene.lease())?.token;
   // Several times as long as a hand-over takes: by renewals that the holder made, not by the clock.
