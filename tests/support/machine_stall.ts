@@ -48,19 +48,26 @@ export class MachineStall implements AsyncDisposable {
   }
 }
 
-/** A stall as long as this in the last seconds may be why something took more than seconds. */
+/** A stall as long as this may be why something took more than seconds. */
 const STALL_MS = 700;
-const LOOK_BACK_MS = 15_000;
+/** Some look at what happened a while after it did. */
+const LOOK_BACK_MS = 60_000;
 
-/** For what is promised within seconds: it may fail twice where the machine stood still for a part of them. */
-export async function unlessStalled(attempt: (root: string) => Promise<void>): Promise<void> {
+/**
+ * For what is promised within seconds: it may fail twice where the machine stood still for a part of them, or for
+ * `stallMs` where the promise is for a moment.
+ */
+export async function unlessStalled(
+  attempt: (root: string) => Promise<void>,
+  stallMs = STALL_MS,
+): Promise<void> {
   for (let more = 2;; more--) {
     using scratch = scratchFolder();
     await using stall = new MachineStall(scratch.path);
     try {
       return await attempt(scratch.path);
     } catch (error) {
-      if (more === 0 || stall.longestMs(LOOK_BACK_MS) < STALL_MS) throw error;
+      if (more === 0 || stall.longestMs(LOOK_BACK_MS) < stallMs) throw error;
     }
   }
 }
