@@ -119,6 +119,7 @@ async function refused(manager: ManagerProcess): Promise<Json> {
   });
 }
 
+const LIVE_TRIES = 40;
 const isOneMoment = (difference: number) => difference === 0 || difference === 1;
 
 Deno.test({
@@ -127,12 +128,13 @@ Deno.test({
   ignore: python === null,
   async fn() {
     await withScene({ consistency: "live" }, async (scene) => {
-      const { found } = await differences(scene, 2);
-      say(`live: z behind a by ${found.join(", ")}`);
-      assert.ok(
-        found.some((difference) => !isOneMoment(difference)),
-        `${found}: the test cannot tell them apart`,
-      );
+      // Again where the machine gave the program no turn between the two reads.
+      const all: number[] = [];
+      while (all.every(isOneMoment) && all.length < LIVE_TRIES) {
+        all.push(...(await differences(scene, 2)).found);
+      }
+      say(`live: z behind a by ${all.join(", ")}`);
+      assert.ok(!all.every(isOneMoment), `${all}: the test cannot tell them apart`);
     });
     await withScene({ consistency: "freeze", capture_limit: "60s" }, async (scene) => {
       const { found, made } = await differences(scene, 3);
@@ -192,7 +194,7 @@ Deno.test({
   async fn() {
     await withScene({ consistency: "freeze", capture_limit: "100ms" }, async ({ manager, data, side }) => {
       // Many small files take longer to copy than this, also on a fast machine.
-      for (let i = 0; i < 16_000; i++) Deno.writeTextFileSync(`${data}/f${i}`, String(i));
+      for (let i = 0; i < 8_000; i++) Deno.writeTextFileSync(`${data}/f${i}`, String(i));
       const { file_warnings } = await manager.checkpoint();
       assert.match(JSON.stringify(file_warnings), /capture_limit/);
       const before = valueOf(`${data}/z`);
