@@ -120,7 +120,7 @@ async function refused(manager: ManagerProcess): Promise<Json> {
 }
 
 const LIVE_TRIES = 40;
-const isOneMoment = (difference: number) => difference === 0 || difference === 1;
+const isOneMoment = (difference: number): boolean => difference === 0 || difference === 1;
 
 Deno.test({
   name:

@@ -94,11 +94,14 @@ Deno.test("processes are started, stopped, restarted and signalled by the comman
   assert.equal(started.code, 0, started.stderr);
   const next = JSON.parse(started.stdout).processes[0];
   assert.ok(isAlive(next.pid));
+  const ups = () => scene.manager.stdout.split("noisy | up").length;
+  const before = ups();
   const restarted = await scene.cli("restart", "web", "noisy");
   assert.equal(restarted.code, 0, restarted.stderr);
   const last = await scene.running("web");
   assert.notEqual(last.pid, next.pid);
-  await scene.running("noisy");
+  // Until its trap is set the signal would end it.
+  await waitFor("noisy to be up", () => ups() > before, 60_000, () => scene.manager.tail());
   assert.equal((await scene.cli("signal", "noisy")).code, 0);
   await scene.logged(/got-usr1/);
   const unknown = await scene.cli("stop", "nothing");

@@ -48,7 +48,7 @@ Deno.test("a stop command that hangs with all it started ends in its time, the s
   const stopCommand = line(`setsid sh -c "${DEAF}" & echo hangs; ${DEAF}`);
   await using all = new Supervised(
     shellSpec("patient", `trap 'echo asked; exit 0' TERM; echo ready; while :; do sleep 0.02; done`, {
-      timeoutStopMs: 3_000,
+      timeoutStopMs: 4_000, // the last two seconds are for the signal
       stopCommand,
     }),
   ).start();
