@@ -2,7 +2,7 @@
 
 import type { Clock } from "../platform/clock.ts";
 import { log } from "../platform/log.ts";
-import { ownPid, readBootId, readProcess } from "../platform/proc.ts";
+import { ownPid, readBootId, startTicksOf } from "../platform/proc.ts";
 import { type Random, randomHex } from "../platform/random.ts";
 import { Guard, joinWatches, type UnitWatch } from "../supervisor/mod.ts";
 import type { DataDir } from "./data_dir.ts";
@@ -38,7 +38,7 @@ export function startRun(options: RunGuardOptions): RunGuard & { end(): Promise<
   const { dir, lockIdentity, clock, random, environment } = options;
   const runId = randomHex(random, RUN_ID_BYTES);
   const pid = ownPid();
-  const manager = { pid, startTicks: readProcess(pid)?.startTicks ?? 0 };
+  const manager = { pid, startTicks: startTicksOf(pid) };
   const record = new UnitRecord(dir.units, { bootId: readBootId(), runId, lockIdentity, manager }, clock);
   const guard = new Guard({
     lockPath: dir.guardLock,

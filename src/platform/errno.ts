@@ -36,3 +36,16 @@ export function osErrorOf(error: unknown): number | null {
   const number = /\(os error (\d+)\)/.exec(text)?.[1];
   return number === undefined ? null : Number(number);
 }
+
+const ENFILE = 23;
+const EMFILE = 24;
+
+/** True for the errno of a process, or a machine, that has no descriptor left. */
+export function isShortOfDescriptors(errno: number | null): boolean {
+  return errno === ENFILE || errno === EMFILE;
+}
+
+/** The same of what was thrown. */
+export function isOutOfDescriptors(error: unknown): boolean {
+  return isShortOfDescriptors(osErrorOf(error));
+}

@@ -99,8 +99,13 @@ function takeBack(groupId: number, modes: Uint8Array<ArrayBuffer> | null): void 
   });
 }
 
+/** True also where that cannot be told. */
 function hasMembers(groupId: number): boolean {
-  return readProcesses().some((info) => info.groupId === groupId && isAlive(info));
+  try {
+    return readProcesses().some((info) => info.groupId === groupId && isAlive(info));
+  } catch {
+    return true;
+  }
 }
 
 /** For the program, before it is the program: a group of its own, in the terminal's foreground. */

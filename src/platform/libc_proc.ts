@@ -2,7 +2,21 @@
  * Small files of /proc by way of libc. A look at who is left of a process reads one or two of them for each process of
  * the machine, between its end and its next start: the runtime's own calls take several times as long.
  * Where libc cannot be opened the runtime's calls do it.
+ *
+ * Who has no descriptor left sees nobody, which is not the same as that nobody is there: a look has a descriptor of its
+ * own, kept for it, and where that does not do it throws `OutOfDescriptors`.
  */
+
+import { errnoReader, isOutOfDescriptors, isShortOfDescriptors } from "./errno.ts";
+
+/** This process or the machine has no descriptor for a look: nothing is known, and the look is worth another try. */
+export class OutOfDescriptors extends Error {
+  override readonly name = "OutOfDescriptors";
+
+  constructor() {
+    super("look at the processes of this machine: no file descriptor is left for it");
+  }
+}
 
 const OPEN_READ_CLOEXEC = 0x80000;
 const OPEN_DIRECTORY = Deno.build.arch === "aarch64" ? 0x4000 : 0x10000;
@@ -14,12 +28,14 @@ const ENTRY_BYTES = 64 * 1024;
 
 function openLibc() {
   try {
-    return Deno.dlopen("libc.so.6", {
+    const { symbols } = Deno.dlopen("libc.so.6", {
       open: { parameters: ["buffer", "i32"], result: "i32" },
       read: { parameters: ["i32", "buffer", "usize"], result: "isize" },
       close: { parameters: ["i32"], result: "i32" },
       getdents64: { parameters: ["i32", "buffer", "usize"], result: "isize" },
-    }).symbols;
+    });
+    const { open, read, close, getdents64 } = symbols;
+    return { open, read, close, getdents64, errno: errnoReader() };
   } catch {
     return undefined;
   }
@@ -28,14 +44,37 @@ function openLibc() {
 let opened: ReturnType<typeof openLibc> | null = null;
 const libc = () => opened === null ? (opened = openLibc()) : opened;
 
+type Libc = NonNullable<ReturnType<typeof openLibc>>;
+
 const encoder = new TextEncoder();
 const path = new Uint8Array(64);
+const nothing = encoder.encode("/dev/null\0");
+/** Given up for a look that has no other, and taken back with the number that this one gives back. -1: none. */
+let spare = -1;
 let content = new Uint8Array(FIRST_BYTES);
 let entries: Uint8Array<ArrayBuffer> | null = null;
 
+/** Opens `path` to read; less than 0 where it cannot be. Throws OutOfDescriptors. */
+function openForLook(calls: Libc, flags: number): number {
+  const descriptor = calls.open(path, flags);
+  if (descriptor >= 0 || !isShortOfDescriptors(calls.errno())) return descriptor;
+  if (spare < 0) throw new OutOfDescriptors();
+  calls.close(spare);
+  spare = -1;
+  const second = calls.open(path, flags);
+  // Another thread was faster.
+  if (second < 0 && isShortOfDescriptors(calls.errno())) throw new OutOfDescriptors();
+  return second;
+}
+
+function closeLook(calls: Libc, descriptor: number): void {
+  calls.close(descriptor);
+  if (spare < 0) spare = calls.open(nothing, OPEN_READ_CLOEXEC);
+}
+
 /**
  * Content of /proc/<pid>/<name>, null where it cannot be read: most often the process is gone. The bytes are valid
- * until the next call.
+ * until the next call. Throws OutOfDescriptors.
  */
 export function readProcFile(
   pid: number,
@@ -44,7 +83,7 @@ export function readProcFile(
   const calls = libc();
   if (calls === undefined) return readByRuntime(`/proc/${pid}/${name}`);
   path[encoder.encodeInto(`/proc/${pid}/${name}`, path).written] = 0;
-  const descriptor = calls.open(path, OPEN_READ_CLOEXEC);
+  const descriptor = openForLook(calls, OPEN_READ_CLOEXEC);
   if (descriptor < 0) return null;
   let length = 0;
   try {
@@ -59,31 +98,40 @@ export function readProcFile(
       content = larger;
     }
   } finally {
-    calls.close(descriptor);
+    closeLook(calls, descriptor);
   }
 }
 
 function readByRuntime(file: string): Uint8Array | null {
   try {
     return Deno.readFileSync(file);
-  } catch {
+  } catch (error) {
+    if (isOutOfDescriptors(error)) throw new OutOfDescriptors();
     return null;
   }
 }
 
-/** Pids of all processes that we can see. Throws where there is no /proc. */
+/** Pids of all processes that we can see. Throws where there is no /proc, and OutOfDescriptors. */
 export function listProcPids(): number[] {
   const calls = libc();
   const pids = calls === undefined ? null : listByLibc(calls);
-  if (pids !== null) return pids;
-  return [...Deno.readDirSync("/proc")].filter(({ name }) => /^[1-9]/.test(name)).map(({ name }) =>
-    Number(name)
-  );
+  return pids ?? listByRuntime();
 }
 
-function listByLibc(calls: NonNullable<ReturnType<typeof openLibc>>): number[] | null {
+function listByRuntime(): number[] {
+  try {
+    return [...Deno.readDirSync("/proc")].map(({ name }) => name).filter((name) => /^[1-9]/.test(name)).map(
+      Number,
+    );
+  } catch (error) {
+    if (isOutOfDescriptors(error)) throw new OutOfDescriptors();
+    throw error;
+  }
+}
+
+function listByLibc(calls: Libc): number[] | null {
   path[encoder.encodeInto("/proc", path).written] = 0;
-  const descriptor = calls.open(path, OPEN_READ_CLOEXEC | OPEN_DIRECTORY);
+  const descriptor = openForLook(calls, OPEN_READ_CLOEXEC | OPEN_DIRECTORY);
   if (descriptor < 0) return null;
   entries ??= new Uint8Array(ENTRY_BYTES);
   const pids: number[] = [];
@@ -95,7 +143,7 @@ function listByLibc(calls: NonNullable<ReturnType<typeof openLibc>>): number[] |
       takePids(entries.subarray(0, size), pids);
     }
   } finally {
-    calls.close(descriptor);
+    closeLook(calls, descriptor);
   }
 }
 

@@ -4,6 +4,7 @@
  * at the very first. So while the mapping lasts, times do not tell that nothing changed.
  */
 
+import { isOutOfDescriptors } from "./errno.ts";
 import { listProcPids } from "./libc_proc.ts";
 
 /** "address perms offset device inode path"; shared and writable. */
@@ -24,11 +25,12 @@ export function inodesIn(maps: string): bigint[] {
     .map(([, inode = "0"]) => BigInt(inode));
 }
 
-/** Empty where the process is gone, or is not ours to look into. */
+/** Empty where the process is gone, or is not ours to look into. Throws for want of descriptors: that says nothing. */
 function readMaps(pid: number): string {
   try {
     return new TextDecoder("latin1").decode(Deno.readFileSync(`/proc/${pid}/maps`));
-  } catch {
+  } catch (error) {
+    if (isOutOfDescriptors(error)) throw error;
     return "";
   }
 }

@@ -1,6 +1,9 @@
-/** Reads /proc: who lives, in which group, under whom. A process may vanish between any two reads: that is no error. */
+/**
+ * Reads /proc: who lives, in which group, under whom. A process may vanish between any two reads: that is no error. That
+ * no descriptor is left to read with is one (`OutOfDescriptors`), unless something else is said.
+ */
 
-import { listProcPids, readProcFile } from "./libc_proc.ts";
+import { listProcPids, OutOfDescriptors, readProcFile } from "./libc_proc.ts";
 import { pageSizeBytes } from "./libc_process.ts";
 
 const decoder = new TextDecoder();
@@ -86,10 +89,19 @@ export async function readProportionalBytes(pids: readonly number[]): Promise<nu
       const text = await Deno.readTextFile(`/proc/${pid}/smaps_rollup`);
       bytes += Number(/^Pss:\s+(\d+) kB$/m.exec(text)?.[1] ?? 0) * 1024;
     } catch {
-      if (readProcess(pid) !== null) return null;
+      if (isThere(pid)) return null;
     }
   }
   return bytes;
+}
+
+/** True also where that cannot be told. */
+function isThere(pid: number): boolean {
+  try {
+    return readProcess(pid) !== null;
+  } catch {
+    return true;
+  }
 }
 
 export function ownPid(): number {
@@ -100,6 +112,15 @@ export function ownPid(): number {
 export function readProcess(pid: number): ProcessInfo | null {
   const text = readStat(pid);
   return text === null ? null : parseStat(text);
+}
+
+/** When a child of ours that was just started began, in clock ticks since boot; 0 where that cannot be told. */
+export function startTicksOf(pid: number): number {
+  try {
+    return readProcess(pid)?.startTicks ?? 0;
+  } catch {
+    return 0;
+  }
 }
 
 /** All processes that we can see, zombies included. Throws where there is no /proc. About 10 microseconds each. */
@@ -152,13 +173,18 @@ export function readChildren(): number[] {
 
 /**
  * Pids of the children of our first thread, to which the kernel gives the orphans, as it keeps them (CONFIG_PROC_CHILDREN);
- * null where it does not. Complete as long as no other thread takes the status of one of them meanwhile.
+ * null where it does not, or they cannot be read. Complete as long as no other thread takes the status of one of them
+ * meanwhile.
  */
 export function readAdopted(): number[] | null {
-  const bytes = readProcFile(Deno.pid, `task/${Deno.pid}/children`);
-  return bytes === null
-    ? null
-    : decoder.decode(bytes).split(" ").filter((pid) => pid.trim() !== "").map(Number);
+  try {
+    const bytes = readProcFile(Deno.pid, `task/${Deno.pid}/children`);
+    if (bytes === null) return null;
+    return decoder.decode(bytes).split(" ").filter((pid) => pid.trim() !== "").map(Number);
+  } catch (error) {
+    if (error instanceof OutOfDescriptors) return null;
+    throw error;
+  }
 }
 
 /** Names this boot of the kernel: pids and start times mean nothing in another one. Null without /proc. */

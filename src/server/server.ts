@@ -5,14 +5,23 @@
 
 import { isLoopback } from "../config/mod.ts";
 import type { Clock } from "../platform/clock.ts";
-import { StateManagerError } from "../platform/errors.ts";
+import { asStateManagerError, StateManagerError } from "../platform/errors.ts";
 import { readTextIfPresent, removeIfPresent } from "../platform/files.ts";
-import { type HttpListener, listenFailure, listenTcp, listenUnix } from "../platform/http_server.ts";
+import {
+  type HttpListener,
+  listenFailure,
+  type ListenOptions,
+  listenTcp,
+  listenUnix,
+} from "../platform/http_server.ts";
 import { IdleConnections } from "../platform/idle_connections.ts";
+import { log } from "../platform/log.ts";
 import { prepareSocketPath } from "../platform/socket_file.ts";
 import type { App } from "./app.ts";
 import type { Connection } from "./env.ts";
 import { OpenStreams } from "./open_streams.ts";
+
+const logger = log("http");
 
 export interface ServerOptions {
   readonly app: App;
@@ -48,7 +57,15 @@ export async function startServer(
   let port: number | null = null;
   let socketPath: string | null = null;
 
-  const serve = (connection: Connection) => (request: Request) => app.fetch(request, connection);
+  const listening = (connection: Connection, address: string): ListenOptions => ({
+    handler: (request) => app.fetch(request, connection),
+    clock,
+    onLost: (error) =>
+      logger.error("no connection can be taken any more: listening again", {
+        address,
+        error: asStateManagerError(error, "local-io"),
+      }),
+  });
   const stop = async (timeoutMs: number) => {
     watching.abort();
     streams.closeAll();
@@ -77,7 +94,7 @@ export async function startServer(
       const observer = new IdleConnections({ clock });
       const listener = tryListen(
         `${listen.hostname}:${listen.port}`,
-        () => listenTcp({ ...listen, tls, handler: serve(connection), observer }),
+        () => listenTcp({ ...listen, tls, observer, ...listening(connection, urlHost(listen.hostname)) }),
       );
       listeners.push(listener);
       port = listener.port;
@@ -98,7 +115,7 @@ export async function startServer(
         streams,
       };
       listeners.push(
-        tryListen(path, () => listenUnix(path, serve(connection))),
+        tryListen(path, () => listenUnix(path, listening(connection, path))),
       );
       socketPath = path;
       urls.push(`unix:${path}`);

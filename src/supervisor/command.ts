@@ -6,11 +6,13 @@
 import { sendGroupSignal, sendSignal, spawnChild } from "../platform/child_process.ts";
 import type { Clock } from "../platform/clock.ts";
 import { StateManagerError } from "../platform/errors.ts";
-import { readProcess, readProcesses, readStartVariable } from "../platform/proc.ts";
-import { findMembers, type Unit, UNIT_VARIABLE } from "./members.ts";
+import { mayHaveMembers } from "../platform/libc_process.ts";
+import { startTicksOf } from "../platform/proc.ts";
+import { type Unit, UNIT_VARIABLE } from "./members.ts";
 import { type OutputPump, pumpOutput } from "./output.ts";
 import { describeCause } from "./restart.ts";
 import type { ExitCause, OutputHandler } from "./types.ts";
+import { membersOf } from "./unit_members.ts";
 import type { ChildWatch } from "./units.ts";
 
 export interface CommandOptions {
@@ -52,7 +54,7 @@ export async function runCommand(options: CommandOptions): Promise<void> {
   watch.started(child.pid);
   const unit: Unit = {
     groupId: child.pid,
-    startTicks: readProcess(child.pid)?.startTicks ?? 0,
+    startTicks: startTicksOf(child.pid),
     tag: watch.env[UNIT_VARIABLE] ?? "",
     strays: new Map(),
   };
@@ -88,8 +90,11 @@ function failed(name: string, what: string, hint: string): StateManagerError {
 }
 
 function killAll(unit: Unit): void {
-  const { group, strays } = findMembers(unit, { readProcesses, readStartVariable });
-  if (group.length > 0) sendGroupSignal(unit.groupId, "SIGKILL");
+  const { group, strays, isKnown } = membersOf(unit);
+  // Where nobody can be seen the group can still be asked for; its number is too young to be somebody else's.
+  if (group.length > 0 || (!isKnown && mayHaveMembers(unit.groupId))) {
+    sendGroupSignal(unit.groupId, "SIGKILL");
+  }
   for (const { pid } of strays) sendSignal(pid, "SIGKILL");
 }
 

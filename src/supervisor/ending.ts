@@ -21,7 +21,14 @@ export async function endEverything(
   sendSignalToAll("SIGKILL");
 }
 
-/** Kernel threads of a virtual machine where we are init have no group; processes from outside our tree cannot be told. */
+/**
+ * Kernel threads of a virtual machine where we are init have no group; processes from outside our tree cannot be told. Where
+ * nobody can be seen somebody may be left.
+ */
 function othersLeft(): boolean {
-  return readProcesses().some((info) => info.pid !== 1 && info.groupId !== 0 && isAlive(info));
+  try {
+    return readProcesses().some((info) => info.pid !== 1 && info.groupId !== 0 && isAlive(info));
+  } catch {
+    return true;
+  }
 }

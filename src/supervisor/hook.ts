@@ -4,7 +4,7 @@
  */
 
 import type { Clock } from "../platform/clock.ts";
-import { type ProcessInfo, readProcess } from "../platform/proc.ts";
+import { type ProcessInfo, startTicksOf } from "../platform/proc.ts";
 import { runCommand } from "./command.ts";
 import { launchOf } from "./launch.ts";
 import type { Machine } from "./machine.ts";
@@ -80,7 +80,7 @@ export class Hook {
     const watch = childWatches({ name: `${spec.name}:${word}-${incarnation}`, runId, units })();
     const started = (pid: number) => {
       watch.started(pid);
-      const startTicks = readProcess(pid)?.startTicks ?? 0;
+      const startTicks = startTicksOf(pid);
       this.#unit = { groupId: pid, startTicks, tag: watch.env[UNIT_VARIABLE] ?? "", strays: new Map() };
     };
     try {

@@ -23,6 +23,15 @@ export interface Reaper {
   stop(): void;
 }
 
+/** None where they cannot be read just now: the next scan has them. */
+function childrenNow(): readonly number[] {
+  try {
+    return readChildren();
+  } catch {
+    return [];
+  }
+}
+
 /** Starts reaping; makes us the subreaper of all below us, which PID 1 is anyway. */
 export function startReaper(clock: Clock): Reaper {
   becomeSubreaper();
@@ -32,7 +41,7 @@ export function startReaper(clock: Clock): Reaper {
 
   const scan = () => {
     const own = ownChildren();
-    for (const pid of readChildren()) {
+    for (const pid of childrenNow()) {
       if (!own.has(pid) && reapChild(pid)) reaped++;
     }
   };

@@ -8,7 +8,7 @@ import { ownChildren, spawnChild, SpawnError } from "../platform/child_process.t
 import type { Clock } from "../platform/clock.ts";
 import { lendTerminal, type TerminalLoan } from "../platform/foreground.ts";
 import { isSubreaper, mayHaveMembers } from "../platform/libc_process.ts";
-import { type ProcessInfo, readAdopted, readProcess } from "../platform/proc.ts";
+import { type ProcessInfo, readAdopted, startTicksOf } from "../platform/proc.ts";
 import type { Random } from "../platform/random.ts";
 import { enlargePipeOf } from "../platform/libc_pipe_size.ts";
 import { LineRing, type OutputLine } from "./line_ring.ts";
@@ -397,7 +397,7 @@ export class ProcessRunner {
       return;
     }
     const { pid } = child;
-    const startTicks = readProcess(pid)?.startTicks ?? 0;
+    const startTicks = startTicksOf(pid);
     units.watch({ name: spec.name, groupId: pid, startTicks, tag });
     const current: Incarnation = {
       child,

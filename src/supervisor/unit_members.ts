@@ -1,6 +1,7 @@
 /** Everybody of one unit on this machine: who is there, and signals to all of them. */
 
 import { sendGroupSignal, sendSignal } from "../platform/child_process.ts";
+import { OutOfDescriptors } from "../platform/libc_proc.ts";
 import { type ProcessInfo, readProcesses, readStartVariable, readWaitChannel } from "../platform/proc.ts";
 import { findMembers, type Members, type Unit } from "./members.ts";
 import type { StopBlocker } from "./types.ts";
@@ -8,19 +9,24 @@ import type { StopBlocker } from "./types.ts";
 /** Those that a stop waits for, as told: the first that an operator can do something about. */
 const NAMED_BLOCKERS = 20;
 
-/** Without /proc nobody can be seen: then the leader alone counts, as under a plain shell. */
-export function membersOf(unit: Unit): Members {
+/** Whom we can see; not `isKnown`: just now nobody can be looked for, and it is worth another try. */
+export interface SeenMembers extends Members {
+  readonly isKnown: boolean;
+}
+
+/** Without /proc nobody can ever be seen: then the leader alone counts, as under a plain shell. */
+export function membersOf(unit: Unit): SeenMembers {
   try {
-    return findMembers(unit, { readProcesses, readStartVariable });
-  } catch {
-    return { group: [], strays: [] };
+    return { ...findMembers(unit, { readProcesses, readStartVariable }), isKnown: true };
+  } catch (error) {
+    return { group: [], strays: [], isKnown: !(error instanceof OutOfDescriptors) };
   }
 }
 
-/** True while anybody of it can run; `kill(-group, 0)` would count zombies too. */
+/** True while anybody of it can run, or nobody can be looked for; `kill(-group, 0)` would count zombies too. */
 export function isAnyLeft(unit: Unit): boolean {
-  const { group, strays } = membersOf(unit);
-  return group.length + strays.length > 0;
+  const { group, strays, isKnown } = membersOf(unit);
+  return !isKnown || group.length + strays.length > 0;
 }
 
 /** An empty group's number may soon be somebody else's: it is signalled only while it has a member. */

@@ -3,7 +3,7 @@
  * Each is known by the id of its group, the start time of its leader, and the tag in its environment.
  */
 
-import { readProcess } from "../platform/proc.ts";
+import { startTicksOf } from "../platform/proc.ts";
 import { UNIT_VARIABLE } from "./members.ts";
 
 /** One started group. Plain data: it goes over a pipe and into a file. */
@@ -55,8 +55,7 @@ export function childWatches(
     const tag = tagOf(name, ++count, runId);
     return {
       env: { [UNIT_VARIABLE]: tag },
-      started: (pid) =>
-        units.watch({ name, groupId: pid, startTicks: readProcess(pid)?.startTicks ?? 0, tag }),
+      started: (pid) => units.watch({ name, groupId: pid, startTicks: startTicksOf(pid), tag }),
       gone: (pid) => units.forget(pid),
     };
   };

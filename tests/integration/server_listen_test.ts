@@ -9,6 +9,7 @@ import { checkpointResult } from "../support/fake_control.ts";
 import { serveControl } from "../support/served_control.ts";
 
 const clock = systemClock();
+const listening = { clock, onLost: (error: unknown) => assert.fail(`listener lost: ${error}`) };
 
 async function scratch(): Promise<{ path: string } & AsyncDisposable> {
   const path = await Deno.makeTempDir({ prefix: "sm-listen-" });
@@ -326,6 +327,7 @@ Deno.test("connections that ask nothing are ended, those with a request under wa
     tls: null,
     handler,
     observer,
+    ...listening,
   });
   const port = listener.port ?? 0;
   const watching = observer.watch(port, watched.signal);
@@ -355,6 +357,7 @@ Deno.test("above the limit the longest quiet connections go at once", async () =
     tls: null,
     handler: () => new Response("ok"),
     observer,
+    ...listening,
   });
   const port = listener.port ?? 0;
   const watching = observer.watch(port, watched.signal);
