@@ -64,6 +64,8 @@ export interface CreateRequest {
   readonly roots: readonly FilesRoot[];
   /** Where the replicated databases stand: all that the configuration names. Absent: there are none. */
   readonly databases?: Readonly<Record<string, DatabasePosition>>;
+  /** Of the current checkpoint, but gone for good: no checkpoint names them from here on. Absent: none. */
+  readonly goneDatabases?: readonly string[];
   /** Make a record of its own even when nothing changed. */
   readonly always: boolean;
   /** Device of each root at an earlier checkpoint, decimal; another one now is `source-missing`. */
@@ -155,7 +157,7 @@ class Creation {
     const readers = await this.#open(scans);
     this.#pacer.begin("scan", null);
     for (const reader of readers) await reader.scan();
-    let databases = { ...head.current?.databases, ...this.#request.databases };
+    let databases = { ...withoutGone(head.current, this.#request), ...this.#request.databases };
     // A database has a history of its own, commit by commit: by the clock alone it needs no checkpoint.
     const mayOmit = () =>
       !always && (this.#request.kind === "interval" || samePositions(databases, head.current));
@@ -466,6 +468,14 @@ export function summariesOf(items: Readonly<Record<string, FilesItem>>): Record<
 }
 
 /** Left out where there are none. */
+function withoutGone(
+  current: CheckpointRecord | null,
+  { goneDatabases = [] }: CreateRequest,
+): Readonly<Record<string, DatabasePosition>> {
+  const known = Object.entries(current?.databases ?? {});
+  return Object.fromEntries(known.filter(([name]) => !goneDatabases.includes(name)));
+}
+
 export function databasesOf(
   databases: Readonly<Record<string, DatabasePosition>>,
 ): Pick<CheckpointRecord, "databases"> {
@@ -477,7 +487,8 @@ function samePositions(
   current: CheckpointRecord | null,
 ): boolean {
   const known = current?.databases ?? {};
-  return Object.keys(databases).every((name) => databases[name]?.txid === known[name]?.txid);
+  const names = new Set([...Object.keys(databases), ...Object.keys(known)]);
+  return [...names].every((name) => databases[name]?.txid === known[name]?.txid);
 }
 
 function sameSummary(summary: FilesSummary | null, current: CheckpointRecord | null, name: string): boolean {

@@ -32,6 +32,8 @@ export interface CheckpointerOptions {
   readonly place: TermPlace;
   /** Where the databases stand, all of it durable: asked for before files are read. */
   readonly databases: (work: LongWork) => Promise<Positions>;
+  /** Of databases that the current checkpoint names, those that are gone for good. */
+  readonly goneDatabases: (names: readonly string[], work: LongWork) => Promise<readonly string[]>;
   /** Keeps programs that run still while files are captured; null: nobody need be. */
   readonly hold: (signal: AbortSignal) => (Hold & AsyncDisposable) | null;
   readonly clock: Clock;
@@ -183,7 +185,7 @@ export class Checkpointer {
       readonly signal: AbortSignal;
     },
   ): Promise<CheckpointResult> {
-    const { archiver, head, lease, clock, random, place, databases } = this.#options;
+    const { archiver, head, lease, clock, random, place, databases, goneDatabases } = this.#options;
     lease.assertHeld();
     let made: CreateResult | null = null;
     await runTerm("checkpoint", termFacts(place, head.token, head), {
@@ -211,6 +213,10 @@ export class Checkpointer {
           head: head.head,
           roots: place.roots,
           databases: await databases(work),
+          goneDatabases: await goneDatabases(
+            Object.keys(currentRecord(head.head)?.databases ?? {}),
+            work,
+          ),
           always: work.always ?? false,
         }, { ...work, onCaptured, onProgress, ...(hold === null ? {} : { hold }) });
         made = result;

@@ -14,6 +14,7 @@ import type { Config } from "../config/types.ts";
 import {
   type CatalogEvent,
   type DatabaseChildren,
+  DATABASES_PREFIX,
   type DatabaseSwapOutcome,
   finishDatabaseSwaps,
   listDatabaseNames,
@@ -194,6 +195,17 @@ export class DatabaseStart {
     const target = { kind: "before", beforeMs: atMs + 1 } as const;
     const { txid } = await children.plan({ place: { layout, name }, target }, workOf(signal));
     return txid;
+  }
+
+  /** Whether the store has anything of it. */
+  async hasReplica(name: string, signal?: AbortSignal): Promise<boolean> {
+    const { store } = this.#options;
+    const page = await store.list({
+      prefix: `${DATABASES_PREFIX}${name}/`,
+      limit: 1,
+      ...(signal === undefined ? {} : { signal }),
+    });
+    return page.objects.length > 0;
   }
 
   async checkPoint(name: string, txid: number, signal?: AbortSignal): Promise<void> {

@@ -72,6 +72,8 @@ export class Databases {
   #last: Positions = {};
   #lastStatus: readonly FollowedStatus[] = [];
   #wanted: Positions = {};
+  /** Names of those that nobody follows, but whose replica is there. */
+  readonly #kept = new Set<string>();
   /** Names of those that were told to be failing. */
   readonly #failing = new Set<string>();
 
@@ -257,6 +259,21 @@ export class Databases {
         return [name, file === null ? position : { ...position, file }];
       }),
     );
+  }
+
+  /**
+   * Of `names`, which the current checkpoint has, those that a person took away while no manager ran: nobody follows them,
+   * and there is no object of the replica, so that what a checkpoint says of them could never be brought back.
+   */
+  async gone(names: readonly string[], signal?: AbortSignal): Promise<readonly string[]> {
+    const known = new Set(this.status().map(({ name }) => name));
+    const gone: string[] = [];
+    for (const name of names) {
+      if (known.has(name) || this.#kept.has(name)) continue;
+      if (await this.#options.start.hasReplica(name, signal)) this.#kept.add(name);
+      else gone.push(name);
+    }
+    return gone;
   }
 
   /** Programs are stopped: everything they committed is in the bucket when it resolves. */

@@ -463,6 +463,7 @@ export async function openSession(options: OpeningOptions): Promise<Opened> {
       lease,
       place: { config, repo, lineage, roots },
       databases: ({ signal }) => databases.positions(signal),
+      goneDatabases: (names, { signal }) => databases.gone(names, signal),
       hold: (signal) => options.hold(databases, signal),
       onCaptured: options.onCaptured,
       clock,

@@ -464,3 +464,39 @@ testOnStores(
     assert.ok(await restoreTo(store, `${scratch.path}/still.db`) >= 20);
   },
 );
+
+Deno.test("a pattern's database that a person took away, file and replica, leaves the next checkpoint", async () => {
+  using scratch = scratchFolder();
+  const [root, store] = [`${scratch.path}/shops`, `${scratch.path}/store`];
+  Deno.mkdirSync(root);
+  for (const name of ["a", "b"]) {
+    using database = new DatabaseSync(`${root}/${name}.db`);
+    database.exec("PRAGMA journal_mode=WAL; CREATE TABLE t(a); INSERT INTO t VALUES (1)");
+  }
+  const config = {
+    storage: { directory: store },
+    databases: { shops: { path: root, pattern: "*.db" } },
+    checkpoint: { interval: 0, on_stop: false },
+    processes: { idle: { command: ["sleep", "1000"] } },
+  };
+  Deno.writeTextFileSync(`${scratch.path}/config.json`, JSON.stringify(config), { mode: 0o600 });
+  const startManager = () =>
+    new ManagerProcess({
+      args: ["--config", `${scratch.path}/config.json`, "--data-dir", `${scratch.path}/data`],
+    });
+  const checkpointed = async (manager: ManagerProcess) => {
+    await manager.state("running");
+    const { checkpoint } = await manager.json("/checkpoint", { method: "POST" });
+    return Object.keys(checkpoint.databases);
+  };
+  {
+    await using manager = startManager();
+    assert.deepEqual(await checkpointed(manager), ["shops/a.db", "shops/b.db"]);
+    manager.signal("SIGTERM");
+    assert.equal(await manager.exit(), 0, manager.tail());
+  }
+  for (const name of ["b.db", "b.db-wal", "b.db-shm"]) await Deno.remove(`${root}/${name}`).catch(() => {});
+  Deno.removeSync(`${store}/databases/shops/b.db`, { recursive: true });
+  await using next = startManager();
+  assert.deepEqual(await checkpointed(next), ["shops/a.db"]);
+});
