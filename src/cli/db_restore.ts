@@ -22,6 +22,7 @@ import { type DatabaseStore, findDatabase, openDatabaseStore } from "./db_store.
 import { namedPath } from "./flags.ts";
 import { showProgress } from "./progress.ts";
 import { restoreInPlace } from "./restore_in_place.ts";
+import { tellIfToCome } from "./restore_target.ts";
 import { count, printable, size, table } from "./text.ts";
 
 /** A copy of what a program kept private is private. */
@@ -36,6 +37,7 @@ export async function restoreOneDatabase(
   if (options.text("to") === undefined) return await inPlace(context, options, args, wanted);
   const file = fileOf(context, options);
   const check = checkOf(options);
+  if (wanted.kind === "before") tellIfToCome(context, options, wanted.beforeMs - 1);
   checkFree(file); // before anything is asked of the store
   await using opened = await openDatabaseStore(context, options);
   const place = await findDatabase(opened, args);

@@ -14,7 +14,7 @@ import type { JsonObject } from "./client.ts";
 import { type Context, type ExitCode, type Options, say, usageError } from "./context.ts";
 import { openRepositoryOffline } from "./offline.ts";
 import { progressEvent, showProgress } from "./progress.ts";
-import type { Target } from "./restore_target.ts";
+import { type Target, tellIfToCome } from "./restore_target.ts";
 import { fetchText, planText } from "./restore_plan.ts";
 import { printable, size } from "./text.ts";
 
@@ -98,6 +98,7 @@ export async function openSource(context: Context, options: Options, target: Tar
   if (!await isEmptyFolder(folder)) {
     throw usageError("restore --to: the folder is not empty", "name a new or an empty folder");
   }
+  if ("atMs" in target) tellIfToCome(context, options, target.atMs);
   await using opening = new AsyncDisposableStack();
   const { head, store, cipher } = opening.use(await openRepositoryOffline(context, options));
   const record = findCheckpoint(head, target);

@@ -2,9 +2,22 @@
 
 import { parseCheckpointReference } from "../checkpoint/mod.ts";
 import { parseTime } from "../server/mod.ts";
-import { type Options, usageError } from "./context.ts";
+import { type Context, type Options, say, usageError } from "./context.ts";
 
 export type Target = { readonly checkpoint: string } | { readonly at: string; readonly atMs: number };
+
+/**
+ * A copy of what is newest overwrites nothing, and the clock of a fresh machine may be behind: so it is said, and done. In
+ * place it is refused, as by the API.
+ */
+export function tellIfToCome(context: Context, options: Options, atMs: number): void {
+  if (atMs <= context.clock.wallMs()) return;
+  say(
+    context,
+    options,
+    "--at is a time that is yet to come by this machine's clock: the newest state is taken.",
+  );
+}
 
 /** Exactly one of the argument, `--checkpoint` and `--at`. */
 export function targetOf(options: Options, [argument]: readonly string[]): Target {

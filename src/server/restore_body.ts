@@ -33,7 +33,10 @@ export function toRestoreRequest(body: v.InferOutput<typeof restoreSchema>, nowM
     }]);
   }
   if (at !== undefined && at > nowMs) {
-    throw invalid([{ pointer: "/at", detail: "must not be in the future" }]);
+    throw invalid(
+      [{ pointer: "/at", detail: "is a time that is yet to come" }],
+      "name a time that has been; the newest state is the checkpoint latest",
+    );
   }
   const target = checkpoint !== undefined
     ? { checkpoint }

@@ -74,6 +74,11 @@ Deno.test("db restore --to makes the newest state, one by TXID and one by time, 
   assert.deepEqual((await restore("seven.db", "--txid", "7")).bytes, builder.bytesAt(7));
   assert.deepEqual((await restore("hex.db", "--txid", "000000000000000a")).bytes, builder.bytesAt(10));
   assert.deepEqual((await restore("at.db", "--at", iso(timeOf(8)))).bytes, builder.bytesAt(8));
+  const ahead = await command([
+    ...["db", "restore", "app", "--dry-run", "--to", "x.db", "--at", "2999-01-01T00:00:00Z", ...flags],
+  ]);
+  assert.match(ahead.out, /^would restore app at TXID 10 /);
+  assert.match(ahead.err, /yet to come .* the newest state is taken/);
   assert.deepEqual((await restore("deep/er/at.db", "--at", iso(timeOf(8) + 999))).bytes, builder.bytesAt(8));
 
   const complete = JSON.parse(

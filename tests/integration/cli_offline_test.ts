@@ -42,6 +42,17 @@ Deno.test("with no manager, checkpoints are listed, shown and restored straight 
   assert.equal(latest.code, 0, latest.err);
   assert.equal(JSON.parse(latest.out.trimEnd().split("\n").at(-1) ?? "").source.n, 2);
   assert.equal(await Deno.readTextFile(`${path}/new/app/sub/b`), "new");
+  assert.doesNotMatch(latest.err, /yet to come/);
+  const late = ["restore", "--at", "2999-01-01T00:00:00Z", ...store];
+  const ahead = await command([...late, "--to", `${path}/ahead`]);
+  assert.deepEqual(
+    [ahead.code, /yet to come .* the newest state is taken/.test(ahead.err)],
+    [0, true],
+    ahead.err,
+  );
+  const inPlace = await command([...late, "--yes", "--files", `app=${path}/in-place`]);
+  assert.equal(inPlace.code, 64);
+  assert.match(inPlace.err, /yet to come\n.*name a time that has been/);
   assert.deepEqual(await contentOf(directory), before);
 });
 
