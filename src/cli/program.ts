@@ -2,7 +2,9 @@
 
 import { Command, CommanderError, Option } from "commander";
 import { type CommandSpec, GROUPS, type OptionSpec } from "./command_options.ts";
-import { type Context, type ExitCode, Options } from "./context.ts";
+import { isError, StateManagerError } from "../platform/errors.ts";
+import { type Context, type ExitCode, Options, usageError } from "./context.ts";
+import { errorJson } from "./error_json.ts";
 import { versionText } from "./version.ts";
 
 const EXIT_CODES = `
@@ -20,7 +22,12 @@ export async function runProgram(
   commands: readonly CommandSpec[],
 ): Promise<ExitCode> {
   let exitCode: ExitCode = 0;
-  const program = buildProgram(context, commands, (code) => exitCode = code);
+  const program = buildProgram({
+    context,
+    wantsJson: wantsJson(argv),
+    commands,
+    onExit: (code) => exitCode = code,
+  });
   try {
     await program.parseAsync(withStandards(argv), { from: "user" });
     return exitCode;
@@ -44,10 +51,21 @@ export function withStandards(argv: readonly string[]): string[] {
   return [...argv];
 }
 
+/** Whether errors are to be JSON; what follows `--` is another program's. */
+export function wantsJson(argv: readonly string[]): boolean {
+  return (argv.includes("--") ? argv.slice(0, argv.indexOf("--")) : argv).includes("--json");
+}
+
+interface Surroundings {
+  readonly context: Context;
+  readonly wantsJson: boolean;
+}
+
 function buildProgram(
-  context: Context,
-  commands: readonly CommandSpec[],
-  onExit: (code: ExitCode) => void,
+  { commands, onExit, ...around }: Surroundings & {
+    readonly commands: readonly CommandSpec[];
+    readonly onExit: (code: ExitCode) => void;
+  },
 ): Command {
   const program = new Command("state-manager")
     .description("The init for stateful programs in disposable containers. Alone it starts the manager.")
@@ -57,35 +75,50 @@ function buildProgram(
     .addHelpText("after", EXIT_CODES);
   const loadAndRun = async (spec: CommandSpec, args: readonly string[], values: Record<string, unknown>) => {
     const action = await spec.load();
-    onExit(await action(context, new Options(values), args));
+    try {
+      onExit(await action(around.context, new Options(values), args));
+    } catch (error) {
+      throw withHelp(error, spec);
+    }
   };
-  prepare(program, context).enablePositionalOptions();
+  prepare(program, around).enablePositionalOptions();
   const groups = new Map<string, Command>();
   for (const spec of commands) {
     const [first = "", second] = spec.name.split(" ");
-    const parent = second === undefined ? program : groups.get(first) ?? addGroup(program, first, context);
+    const parent = second === undefined ? program : groups.get(first) ?? addGroup(program, first, around);
     if (second !== undefined) groups.set(first, parent);
     const command = parent.command(second ?? first, { hidden: spec.hidden === true });
-    describe(prepare(command, context), spec);
+    describe(prepare(command, around), spec);
     command.action(async () => await loadAndRun(spec, command.args, command.opts()));
   }
   return program;
 }
 
-function addGroup(program: Command, name: string, context: Context): Command {
-  const group = prepare(program.command(name), context).description(GROUPS[name]?.text ?? "");
+/** Wrong usage that has no hint of its own: the help says what is right. */
+function withHelp(error: unknown, { name }: CommandSpec): unknown {
+  if (!isError(error, "usage") || error.hint !== undefined) return error;
+  const { message, details, cause } = error;
+  return new StateManagerError("usage", message, { hint: `state-manager ${name} --help`, details, cause });
+}
+
+function addGroup(program: Command, name: string, around: Surroundings): Command {
+  const group = prepare(program.command(name), around).description(GROUPS[name]?.text ?? "");
   return group.helpCommand(false);
 }
 
 /** Talk goes to our terminal, and the parser never ends the process by itself. */
-function prepare(command: Command, { terminal }: Context): Command {
+function prepare(command: Command, { context: { terminal }, wantsJson }: Surroundings): Command {
   return command.exitOverride().configureOutput({
     writeOut: (text) => terminal.out(text),
     writeErr: (text) => terminal.err(text),
     getOutHasColors: () => terminal.outHasColor,
     getErrHasColors: () => terminal.outHasColor,
     outputError: (text, write) => {
-      write(`${text.replace(/^error: /, "state-manager: ").trimEnd()}\n  hint: ${pathOf(command)} --help\n`);
+      const message = text.replace(/^error: /, "").trimEnd();
+      const hint = `${pathOf(command)} --help`;
+      write(
+        wantsJson ? errorJson(usageError(message, hint)) : `state-manager: ${message}\n  hint: ${hint}\n`,
+      );
     },
   });
 }

@@ -43,13 +43,14 @@ export async function systemContext(): Promise<Context> {
 }
 
 async function tellError(error: unknown, argv: readonly string[], { terminal }: Context): Promise<ExitCode> {
-  const [{ errorJson, errorText }, { exitCodeOf }] = await Promise.all([
+  const [{ errorText }, { errorJson }, { exitCodeOf }, { wantsJson }] = await Promise.all([
     import("./text.ts"),
+    import("./error_json.ts"),
     import("../platform/errors.ts"),
+    import("./program.ts"),
   ]);
-  const own = argv.includes("--") ? argv.slice(0, argv.indexOf("--")) : argv;
   try {
-    terminal.err(own.includes("--json") ? errorJson(error) : errorText(error));
+    terminal.err(wantsJson(argv) ? errorJson(error) : errorText(error));
   } catch {
     // Nobody listens; the exit code still tells.
   }

@@ -63,15 +63,3 @@ export function errorText(error: unknown): string {
   const hint = known.hint === undefined ? "" : `  hint: ${printable(known.hint)}\n`;
   return `state-manager: ${printable(known.message)}\n${hint}`;
 }
-
-/** The same for programs: one JSON line on standard error. */
-export function errorJson(error: unknown): string {
-  const { code, message, hint, details } = asStateManagerError(error);
-  return JSON.stringify({
-    type: "error",
-    code,
-    message,
-    ...(hint === undefined ? {} : { hint }),
-    ...(details.length === 0 ? {} : { errors: details }),
-  }) + "\n";
-}

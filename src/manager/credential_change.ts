@@ -95,6 +95,7 @@ export class CredentialChange {
       throw new StateManagerError(
         "wrong-state",
         "replace the storage keys: the store is a folder and has none",
+        { hint: "only a bucket has keys: storage.bucket" },
       );
     }
     const { clock, random, repoId, large } = this.#options;

@@ -224,7 +224,9 @@ function recordOf(event: CatalogInsert): EventRecord {
 function historyOf(ring: readonly CatalogInsert[], runId: string, query: HistoryQuery): CatalogInsert[] {
   const { kinds, sinceMs = -Infinity, untilMs = Infinity, after, order, limit } = query;
   if (after !== undefined && after.run !== runId) {
-    throw new StateManagerError("not-found", "read history: nothing is known of the run of this event");
+    throw new StateManagerError("not-found", "read history: nothing is known of the run of this event", {
+      hint: "leave after out, and read from the newest one on",
+    });
   }
   const isBehind = (sequence: number) =>
     after === undefined || (order === "oldest-first" ? sequence > after.sequence : sequence < after.sequence);

@@ -73,6 +73,7 @@ export function eventStream({ events, wish, type, after, clock, streams }: Event
       throw new StateManagerError(
         "overloaded",
         "show the events: too many streams are open, or the manager stops",
+        { hint: "try again, or close streams that nobody reads" },
       );
     },
     async pull(controller) {

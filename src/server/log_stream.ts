@@ -103,6 +103,7 @@ export function logStream(options: LogStreamOptions): Response {
       throw new StateManagerError(
         "overloaded",
         "show the output: too many streams are open, or the manager stops",
+        { hint: "try again, or close streams that nobody reads" },
       );
     },
     async pull(controller) {

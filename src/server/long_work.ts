@@ -114,6 +114,7 @@ async function stream<T>(
         throw new StateManagerError(
           "overloaded",
           "open a stream: too many are open, or the manager stops",
+          { hint: "try again, or close streams that nobody reads" },
         );
       }
       stopListening = operation.listen((event) => {

@@ -49,6 +49,12 @@ Deno.test("wrong usage is exit 64, told on standard error, with a suggestion whe
     const { code, out, err } = await command(argv);
     assert.deepEqual([code, out], [64, ""], argv.join(" "));
     assert.match(err, text, argv.join(" "));
+    assert.match(err, /hint: /, argv.join(" "));
+    if (argv[0] === "run" || argv[0] === "--no-such-option") continue; // these two have no --json
+    const forPrograms = await command([...argv, "--json"]);
+    const told = JSON.parse(forPrograms.err);
+    assert.deepEqual([forPrograms.code, told.type, told.code], [64, "error", "usage"], forPrograms.err);
+    assert.match(`${told.message} ${told.hint}`, text);
   }
 });
 
