@@ -7,6 +7,7 @@ import {
   closeFd,
   isErrno,
   LibcError,
+  NO_DESCRIPTOR,
   OPEN,
   openAt,
   pathBytes,
@@ -32,7 +33,7 @@ export function isCacheFolder(folderFd: number): boolean {
       closeFd(fd);
     }
   } catch (error) {
-    if (error instanceof LibcError && !isErrno(error, "EMFILE", "ENFILE")) return false;
+    if (error instanceof LibcError && !isErrno(error, ...NO_DESCRIPTOR)) return false;
     throw error;
   }
 }

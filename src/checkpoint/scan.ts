@@ -13,6 +13,7 @@ import {
   isErrno,
   LibcError,
   listNames,
+  NO_DESCRIPTOR,
   OPEN,
   openAt,
   openBeneath,
@@ -167,12 +168,15 @@ function warnOf(root: FilesRoot, options: ScanOptions, path: PathBytes, reason: 
   options.onWarning?.({ root: root.name, path: showPath(path), reason });
 }
 
-/** Does `action`; what vanished meanwhile is nothing (null), what else fails is a warning and nothing. */
+/**
+ * Does `action`; what vanished meanwhile is nothing (null), what else fails is a warning and nothing. A shortage of
+ * descriptors is an error: for a moment's sake a whole folder would be missing.
+ */
 function orSkip<T>(walk: Walk, path: PathBytes, action: () => T): T | null {
   try {
     return action();
   } catch (error) {
-    if (!(error instanceof LibcError)) throw error;
+    if (!(error instanceof LibcError) || NO_DESCRIPTOR.includes(error.errno)) throw error;
     const gone = ["ENOENT", "ENOTDIR", "ESTALE"].includes(error.errno);
     if (!gone) warn(walk, path, `not read: ${error.errno}`);
     return null;

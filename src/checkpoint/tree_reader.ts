@@ -6,7 +6,15 @@
 import type { Clock } from "../platform/clock.ts";
 import { asStateManagerError, isError } from "../platform/errors.ts";
 import { removeIfPresent } from "../platform/files.ts";
-import { closeFd, isErrno, LibcError, type PathBytes, pathBytes, showPath } from "../platform/libc_files.ts";
+import {
+  closeFd,
+  isErrno,
+  LibcError,
+  NO_DESCRIPTOR,
+  type PathBytes,
+  pathBytes,
+  showPath,
+} from "../platform/libc_files.ts";
 import { bytesOf, byteText } from "./byte_text.ts";
 import type { CopyFolder } from "./captured_files.ts";
 import type { ContentRange } from "./content_reader.ts";
@@ -434,6 +442,10 @@ export class TreeReader {
     if (outcome === undefined) return null;
     const { sqlite: _raw, ...entry } = scanned.entry;
     if (outcome.kind === "failed") {
+      // As in the scan: for a moment's sake a file would be missing.
+      if (NO_DESCRIPTOR.includes(outcome.errno)) {
+        throw new LibcError(`read ${showPath(entry.path)}`, outcome.errno);
+      }
       const gone = ["ENOENT", "ESTALE", "ENOTDIR"].includes(outcome.errno);
       if (!gone) this.#warn(entry.path, `not read: ${outcome.errno}`);
       return null;

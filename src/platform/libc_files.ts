@@ -47,6 +47,7 @@ const ERRNO: Readonly<Record<number, string>> = {
   20: "ENOTDIR",
   21: "EISDIR",
   22: "EINVAL",
+  23: "ENFILE",
   24: "EMFILE",
   28: "ENOSPC",
   30: "EROFS",
@@ -87,6 +88,9 @@ export class LibcError extends StateManagerError {
 export function isErrno(error: unknown, ...names: string[]): error is LibcError {
   return error instanceof LibcError && names.includes(error.errno);
 }
+
+/** Errno names of a process, or a machine, that has no descriptor left: nothing is known of the file. */
+export const NO_DESCRIPTOR: readonly string[] = ["ENFILE", "EMFILE"];
 
 const LIBC_SYMBOLS = {
   geteuid: { parameters: [], result: "u32" },

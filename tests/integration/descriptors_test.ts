@@ -53,6 +53,20 @@ Deno.test("where no descriptor can be had for a look, nobody is taken for gone",
   });
 });
 
+Deno.test("a folder that cannot be opened for want of descriptors is not taken for an empty one", async () => {
+  const folder = await Deno.makeTempDir({ prefix: "sm-descriptors-" });
+  try {
+    await Deno.writeTextFile(`${folder}/file`, "1");
+    assert.deepEqual(await tell("scan", folder), {
+      count: 1,
+      warnings: [],
+      failure: "StateManagerError: open .: EMFILE",
+    });
+  } finally {
+    await Deno.remove(folder, { recursive: true });
+  }
+});
+
 Deno.test("listeners that were lost for want of descriptors listen again", async () => {
   const folder = await Deno.makeTempDir({ prefix: "sm-descriptors-" });
   const path = `${folder}/control.sock`;
