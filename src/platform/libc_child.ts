@@ -43,17 +43,15 @@ const running = new Map<number, () => boolean>();
  */
 export const ENDS_IN_TURN = 8;
 
-let opened: StartLibcChild | null | undefined;
+let opened: StartLibcChild | null = null;
 
-/** Null where this machine has not what it takes. */
+/** Null where this machine has not what it takes, or just now no descriptors for it. */
 export function libcChildren(): StartLibcChild | null {
-  if (opened !== undefined) return opened;
+  if (opened !== null) return opened;
   const libc = libcSpawn();
   const ready = libc === null ? null : readyDescriptors();
-  opened = libc === null || ready === null
-    ? null
-    : (options, hooks) => new Start(libc, ready, options).run(hooks);
-  return opened;
+  if (libc === null || ready === null) return null;
+  return opened = (options, hooks) => new Start(libc, ready, options).run(hooks);
 }
 
 /** One start, with the descriptors that are to be closed when it is over, well or not. */

@@ -4,7 +4,7 @@
  * more memory we have, and everybody waits meanwhile; this one borrows our memory until the program is there.
  */
 
-import { errnoReader } from "./errno.ts";
+import { errnoReader, isOutOfDescriptors } from "./errno.ts";
 
 const POSIX_SPAWN_SETSIGDEF = 0x04;
 const POSIX_SPAWN_SETSIGMASK = 0x08;
@@ -92,17 +92,22 @@ export interface LibcSpawn {
 
 let opened: LibcSpawn | null | undefined;
 
-/** Null where this machine has not all that it takes: another libc, a kernel without descriptors of processes. */
+/**
+ * Null where this machine has not all that it takes: another libc, a kernel without descriptors of processes; or just now
+ * no descriptor to try it with.
+ */
 export function libcSpawn(): LibcSpawn | null {
   if (opened !== undefined) return opened;
   const libc = openLibc();
-  opened = libc === null ? null : bind(libc);
+  if (libc === null) return opened = null;
+  const calls = bind(libc);
   try {
-    if (opened !== null) opened.close(opened.openPid(Deno.pid));
-  } catch {
-    opened = null;
+    calls.close(calls.openPid(Deno.pid));
+  } catch (error) {
+    if (isOutOfDescriptors(error)) return null;
+    return opened = null;
   }
-  return opened;
+  return opened = calls;
 }
 
 function bind(libc: Libc): LibcSpawn {

@@ -78,10 +78,11 @@ export function oomKillReader(read: ReadText = readText): () => number | null {
     groupsOf("memory", read)
       .flatMap((folder) => [`${folder}/memory.events`, `${folder}/memory.oom_control`])
       .find((path) => countIn(path) !== null) ?? null;
-  let looked = false;
+  let isKnown = false;
   return () => {
-    if (!looked) file = findFile();
-    looked = true;
+    if (!isKnown) file = findFile();
+    // Where not even the list of groups could be read, it is looked for again.
+    isKnown ||= file !== null || read("/proc/self/cgroup") !== null;
     return file === null ? null : countIn(file);
   };
 }

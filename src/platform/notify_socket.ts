@@ -70,8 +70,9 @@ export function openNotifySocket(folder: string, name: string, user: SocketUser 
     );
   }
   const libc = opened === undefined ? (opened = openLibc()) : opened;
+  if (libc === null) throw failed("this machine's libc has no such sockets", true);
   const ready = readyDescriptors();
-  if (libc === null || ready === null) throw failed("this machine's libc has no such sockets", true);
+  if (ready === null) throw failed("nothing to wait for its messages with", false);
   try {
     Deno.mkdirSync(folder, { recursive: true, mode: FOLDER_MODE });
     Deno.chmodSync(folder, FOLDER_MODE);
@@ -108,12 +109,15 @@ export function openNotifySocket(folder: string, name: string, user: SocketUser 
     path,
     listen(take) {
       const look = () => {
-        for (let count = 0; isOpen && count < MESSAGES_A_TURN; count++) {
-          const size = watched.read(buffer);
-          if (size < 0) break;
-          take(size > MESSAGE_LIMIT_BYTES ? null : buffer.subarray(0, size));
+        try {
+          for (let count = 0; isOpen && count < MESSAGES_A_TURN; count++) {
+            const size = watched.read(buffer);
+            if (size < 0) break;
+            take(size > MESSAGE_LIMIT_BYTES ? null : buffer.subarray(0, size));
+          }
+        } finally {
+          if (isOpen) watched.arm(look); // one message that could not be taken is not the last one
         }
-        if (isOpen) watched.arm(look);
       };
       watched.arm(look);
     },

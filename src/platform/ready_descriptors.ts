@@ -162,9 +162,12 @@ function nextTurn(): Promise<void> {
   return new Promise((resolve) => setTimeout(resolve, 0));
 }
 
-let opened: ReadyDescriptors | null | undefined;
+let opened: ReadyDescriptors | null = null;
 
-/** The one of this process, with its one thread; null where this machine has not what it takes. */
+/**
+ * The one of this process, with its one thread; null where this machine has not what it takes, or just now no descriptors
+ * for it.
+ */
 export function readyDescriptors(): ReadyDescriptors | null {
-  return opened === undefined ? (opened = ReadyDescriptors.open()) : opened;
+  return opened ??= ReadyDescriptors.open();
 }
