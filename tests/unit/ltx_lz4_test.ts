@@ -64,6 +64,22 @@ Deno.test("LZ4 compressor makes a page of zeros and a text small", () => {
   assert.ok(compress(text).length < 100);
 });
 
+Deno.test("LZ4 compressor looks for little in digits that are random, and for all in a text", () => {
+  const random = noise(10_000);
+  const digits = new TextEncoder().encode(
+    Array.from(random, (byte) => byte.toString(16).padStart(2, "0")).join(""),
+  );
+  const block = compress(digits);
+  assertExpands(block, digits);
+  assert.ok(block.length > 0.99 * digits.length, `${block.length} of ${digits.length} bytes`);
+  // Matches come after more noise than the search would still look at closely, and are all found.
+  const words = new TextEncoder().encode("the quick brown fox jumps over the lazy dog ".repeat(40));
+  const plain = Uint8Array.from([...words, ...digits.subarray(0, 500), ...words]);
+  const whole = compress(plain);
+  assertExpands(whole, plain);
+  assert.ok(whole.length < 500 + 150, `${whole.length} bytes`);
+});
+
 /** What the format demands of the end of a block (lz4_Block_format.md): other decompressors rely on it. */
 function checkEnd(block: Uint8Array, length: number): void {
   let at = 0;
