@@ -103,9 +103,9 @@ async function signedHeaders(
   url: URL,
   credentials: S3Credentials,
   wallMs: number,
-): Promise<Headers> {
+): Promise<Record<string, string>> {
   const { accessKey, secretKey, sessionToken } = credentials;
-  const headers = await signed({
+  const headers = signed({
     method: request.method,
     url,
     headers: {
@@ -120,12 +120,12 @@ async function signedHeaders(
     wallMs,
   });
   // Not signed, since proxies may change them. Compressed answers would not have the length that they announce.
-  headers.set("accept-encoding", "identity");
+  headers["accept-encoding"] = "identity";
   if (request.body !== undefined) {
-    headers.set("content-type", request.contentType ?? "application/octet-stream");
+    headers["content-type"] = request.contentType ?? "application/octet-stream";
   }
   if (request.range !== undefined) {
-    headers.set("range", `bytes=${request.range.start}-${request.range.end - 1}`);
+    headers["range"] = `bytes=${request.range.start}-${request.range.end - 1}`;
   }
   return headers;
 }
