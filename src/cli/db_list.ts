@@ -25,7 +25,15 @@ interface Listed {
 
 async function followedDatabases(context: Context, options: Options): Promise<Listed> {
   using client = await openClient(context, options);
-  const { databases } = await client.get<{ readonly databases: readonly JsonObject[] }>("/databases");
+  const databases: JsonObject[] = [];
+  let after: string | null = null;
+  do {
+    const page: { readonly databases: readonly JsonObject[]; readonly next_after: string | null } =
+      await client
+        .get(after === null ? "/databases" : `/databases?after=${encodeURIComponent(after)}`);
+    databases.push(...page.databases);
+    after = page.next_after ?? null; // a manager of before pages has none
+  } while (after !== null);
   const rows = databases.map((database) => [
     told(database["name"]),
     told(database["state"]),

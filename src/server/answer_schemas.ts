@@ -133,7 +133,7 @@ export const ANSWERS = {
   }),
   Processes: v.object({ processes: v.array(process) }),
   Process: process,
-  Databases: v.object({ databases: v.array(database) }),
+  Databases: v.object({ databases: v.array(database), ...page }),
   Database: database,
   Synced: v.object({ name: text, durable_txid: number }),
   RestorePoints: v.object({

@@ -192,7 +192,13 @@ export const API: readonly ApiRoute[] = [
     query: { limit, after },
     answers: { 200: "Object" },
   },
-  { method: "get", path: "/databases", text: "Replicated databases.", answers: { 200: "Databases" } },
+  {
+    method: "get",
+    path: "/databases",
+    text: "Replicated databases, by name.",
+    query: { limit, after },
+    answers: { 200: "Databases" },
+  },
   { method: "get", path: "/databases/:name", text: "One of them.", answers: { 200: "Database" } },
   {
     method: "post",

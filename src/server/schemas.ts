@@ -14,8 +14,12 @@ const MAX_COMMENT_LENGTH = 1000;
 const MAX_LABEL_NAME_LENGTH = 63;
 const MAX_LABEL_VALUE_LENGTH = 256;
 /** As many as a configuration can name. */
-const MAX_NAMES = 64;
+const MAX_FILES = 64;
 const MAX_NAME_LENGTH = 63;
+/** A pattern may find very many; whoever restores more of them restores all. */
+const MAX_DATABASES = 1000;
+/** Of one that a pattern found: its entry's name, a slash, the file's name. */
+const MAX_DATABASE_NAME_LENGTH = MAX_NAME_LENGTH + 1 + 100;
 /** Paths of one restore; whoever wants more wants a folder. */
 const MAX_PATHS = 1000;
 /** As long as the system lets one be. */
@@ -45,17 +49,18 @@ const newSecret = (what: string) =>
 
 const flag = v.boolean("must be true or false");
 
-const names = v.pipe(
-  v.array(
-    v.pipe(
-      v.string("must be a name"),
-      v.minLength(1, "must be a name"),
-      v.maxLength(MAX_NAME_LENGTH, "is too long"),
+const names = (most: number, longest: number) =>
+  v.pipe(
+    v.array(
+      v.pipe(
+        v.string("must be a name"),
+        v.minLength(1, "must be a name"),
+        v.maxLength(longest, `must have at most ${longest} characters`),
+      ),
+      "must be a list of names",
     ),
-    "must be a list of names",
-  ),
-  v.maxLength(MAX_NAMES, `must hold at most ${MAX_NAMES} names`),
-);
+    v.maxLength(most, `must hold at most ${most} names`),
+  );
 
 const PATH_TEXT = "must be a path inside of a files root, relative to it";
 
@@ -174,8 +179,8 @@ export const restoreSchema = object({
       v.minValue(1, "must be a TXID, a whole number from 1 on"),
     ),
   ),
-  files: v.optional(names),
-  databases: v.optional(names),
+  files: v.optional(names(MAX_FILES, MAX_NAME_LENGTH)),
+  databases: v.optional(names(MAX_DATABASES, MAX_DATABASE_NAME_LENGTH)),
   paths: v.optional(paths),
   dry_run: v.optional(flag, false),
   safety: v.optional(flag, true),

@@ -30,6 +30,31 @@ Deno.test("GET /databases tells position, durable position, lag and the last dri
   ]);
 });
 
+Deno.test("GET /databases comes in pages, and one goes on where a page ended whose last database is gone", async () => {
+  let names = ["shops/c.db", "main", "shops/a.db", "shops/b.db"];
+  const app = testApp({
+    status: () => managerStatus({ databases: names.map((name) => databaseInfo({ name })) }),
+  });
+  const page = async (query: string) => {
+    const { databases, next_after } = await (await app.ask(`/databases${query}`)).json();
+    return { names: databases.map((each: { name: string }) => each.name), next_after };
+  };
+  assert.deepEqual(await page(""), { names: names.toSorted(), next_after: null });
+  assert.deepEqual(await page("?limit=2"), { names: ["main", "shops/a.db"], next_after: "shops/a.db" });
+  names = names.filter((name) => name !== "shops/a.db");
+  const rest = { names: ["shops/b.db", "shops/c.db"], next_after: null };
+  assert.deepEqual(await page("?limit=2&after=shops%2Fa.db"), rest);
+  assert.equal((await app.ask("/databases?limit=1001")).status, 422);
+});
+
+Deno.test("POST /restore takes the name of any database that a pattern may find", async () => {
+  const name = `${"e".repeat(63)}/${"f".repeat(100)}`;
+  const app = testApp();
+  const restore = (name: string) => app.ask("/restore", { json: { checkpoint: "v1", databases: [name] } });
+  assert.equal((await restore(name)).status, 200);
+  assert.equal((await restore(`${name}x`)).status, 422);
+});
+
 Deno.test("GET /databases/:name finds one that a pattern found by its escaped name, and says where to look for others", async () => {
   const app = testApp({ status: () => managerStatus({ databases: [databaseInfo({ name: "shops/a.db" })] }) });
   assert.equal((await (await app.ask("/databases/shops%2Fa.db")).json()).name, "shops/a.db");

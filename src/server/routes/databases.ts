@@ -21,10 +21,19 @@ export interface DatabaseRoutes {
 
 /** The name of one that a pattern found has a slash, in a path written as %2F. */
 export function addDatabaseRoutes(app: Hono<ServerEnv>, { control, clock }: DatabaseRoutes): void {
-  app.get("/databases", function listDatabases() {
+  app.get("/databases", function listDatabases(c) {
+    const limit = numberOf(c, "limit", MAX_PAGE) ?? MAX_PAGE;
+    const after = c.req.query("after") ?? "";
+    // By name, so that a page goes on where one ended whose last database is gone by now.
+    const rest = control.status().databases.filter(({ name }) => name > after)
+      .sort((a, b) => a.name < b.name ? -1 : 1);
+    const page = rest.slice(0, limit);
     return jsonResponse({
       status: 200,
-      body: { databases: control.status().databases.map(databaseView) },
+      body: {
+        databases: page.map(databaseView),
+        next_after: rest.length > page.length ? page.at(-1)?.name ?? null : null,
+      },
     });
   });
 
