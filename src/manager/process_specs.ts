@@ -71,7 +71,18 @@ export function processSpecs(
     }));
 }
 
-/** Those of a configuration that is in force; `config` where it has none (yet). */
-export function specsOf(loaded: LoadedConfig, config: Config): ProcessSpec[] {
-  return processSpecs(loaded.config ?? config, loaded.environment, loaded.ownEnvironment);
+/** Neither changes once it is made. */
+const made = new WeakMap<LoadedConfig, { readonly config: Config; readonly specs: readonly ProcessSpec[] }>();
+
+/**
+ * Those of a configuration that is in force; `config` where it has none (yet). Made once: each end of a process asks, and
+ * very many may end in one moment.
+ */
+export function specsOf(loaded: LoadedConfig, config: Config): readonly ProcessSpec[] {
+  const known = made.get(loaded);
+  const inForce = loaded.config ?? config;
+  if (known?.config === inForce) return known.specs;
+  const specs = processSpecs(inForce, loaded.environment, loaded.ownEnvironment);
+  made.set(loaded, { config: inForce, specs });
+  return specs;
 }

@@ -1,7 +1,8 @@
 /** Keys that say as whom a process runs and what it may use, and what of the manager's variables it gets. */
 
 import assert from "node:assert/strict";
-import { processEnvironment, processSpecs } from "../../src/manager/process_specs.ts";
+import { processEnvironment, processSpecs, specsOf } from "../../src/manager/process_specs.ts";
+import { withProcessesOf } from "../../src/config/mod.ts";
 import { FOLDER_STORE, load, problemsOf } from "../support/config_files.ts";
 
 const app = (keys: Record<string, unknown>) =>
@@ -68,6 +69,17 @@ Deno.test("process gets none of the manager's credentials and settings but those
   assert.ok(config);
   const text = JSON.stringify(processSpecs(config, manager));
   assert.doesNotMatch(text, /secret|token|"bucket"/);
+});
+
+Deno.test("what is to run is made once of a configuration, and anew of what a reload makes of it", async () => {
+  const loaded = await app({});
+  assert.ok(loaded.config);
+  const specs = specsOf(loaded, loaded.config);
+  assert.equal(specsOf(loaded, loaded.config), specs);
+  const other = await app({ nice: 5 });
+  const reloaded = withProcessesOf(loaded, other);
+  assert.ok(reloaded.config);
+  assert.equal(specsOf(reloaded, reloaded.config)[0]?.execution.nice, 5);
 });
 
 Deno.test("processes come in the order of stacks, those of the built-in one in that of the file, and no others", async () => {

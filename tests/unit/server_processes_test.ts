@@ -3,6 +3,7 @@
 import assert from "node:assert/strict";
 import type { Control } from "../../src/manager/control.ts";
 import { StateManagerError } from "../../src/platform/errors.ts";
+import type { ProcessStatus } from "../../src/supervisor/types.ts";
 import { managerStatus, processStatus, reloadResult } from "../support/fake_control.ts";
 import { testApp } from "../support/test_app.ts";
 
@@ -154,4 +155,16 @@ Deno.test("a reload answers with its plan", async () => {
   });
   await ask("/config/reload", { method: "POST" });
   assert.deepEqual(wishes, [{ dryRun: true, restart: true }, { dryRun: false, restart: false }]);
+});
+
+Deno.test("process_up is 1 for all that have a process, and 0 for others", async () => {
+  const up = async (change: Partial<ProcessStatus>) => {
+    const app = testApp({ status: () => managerStatus({ processes: [processStatus(change)] }) });
+    const text = await (await app.ask("/metrics")).text();
+    return /^state_manager_process_up\{process="web"\} (.*)$/m.exec(text)?.[1];
+  };
+  assert.equal(await up({}), "1");
+  assert.equal(await up({ state: "starting", ready: false }), "1");
+  assert.equal(await up({ state: "stopping" }), "1");
+  assert.equal(await up({ state: "backoff", pid: null }), "0");
 });

@@ -73,10 +73,10 @@ function metricsOf(status: ManagerStatus, nowMs: number): Metric[] {
     {
       name: "process_up",
       type: "gauge",
-      help: "1 while the process runs",
-      samples: status.processes.map(({ name, state }) => ({
+      help: "1 while the process runs, also before it is ready and while it is being stopped",
+      samples: status.processes.map(({ name, pid }) => ({
         labels: { process: name },
-        value: state === "running" ? 1 : 0,
+        value: pid === null ? 0 : 1,
       })),
     },
     {
