@@ -333,7 +333,7 @@ export class Manager implements Control {
     const build = buildInfo();
     return {
       state: this.#state,
-      reason: this.#reason,
+      reason: this.#reason ?? session?.waitingFor ?? null,
       version: build.version,
       build: build.build,
       name: this.#loaded.config?.name ?? null,

@@ -93,6 +93,8 @@ export interface OpeningOptions {
   readonly signal: AbortSignal;
   readonly onLeaseEvent: (event: LeaseEvent) => void;
   readonly onWaiting: (reason: string | null) => void;
+  /** Called with the store's description before the first request to it. */
+  readonly onStore: (description: string) => void;
   readonly onLease: (status: () => LeaseStatus | null) => void;
   readonly record: (event: CatalogEvent) => void;
   /** How far long work is. Left out: nobody asks. */
@@ -397,6 +399,7 @@ export async function openSession(options: OpeningOptions): Promise<Opened> {
     const settings = storeOptions(config.storage, options.credentials);
     const store = openStore(settings, { clock, random });
     stack.defer(() => store.close());
+    options.onStore(store.description);
     // The lease does its own read-back and needs to see every single outcome: no retries below it.
     const plain = openStore(settings, { clock, random, plain: true });
     stack.defer(() => plain.close());

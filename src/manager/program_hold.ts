@@ -30,8 +30,11 @@ export interface ProgramHoldOptions {
   readonly run: (which: "before" | "after", options: HookRun) => Promise<void>;
   /** Where the databases stand, all of it durable. */
   readonly databases: (signal: AbortSignal) => Promise<Positions>;
-  /** Resolves when the lease is ours for certain, or a stop was asked for; rejects when it is lost. */
-  readonly leaseKnown: () => Promise<void>;
+  /**
+   * Resolves when the lease is ours for certain, with what aborts when it falls into doubt again, or, aborted already,
+   * when a stop was asked for while it was in doubt; rejects when it is lost.
+   */
+  readonly leaseKnown: () => Promise<AbortSignal>;
   readonly clock: Clock;
   readonly log: Log;
   /** Of the checkpoint. */
@@ -144,7 +147,7 @@ export class ProgramHold implements Hold, AsyncDisposable {
   }
 
   async #after(): Promise<void> {
-    const { config, run, leaseKnown, clock, log, stopping } = this.#options;
+    const { clock, log, stopping } = this.#options;
     const hurry = new AbortController();
     const onStop = () => {
       clock.sleep(AFTER_AT_STOP_MS, { signal: hurry.signal }).then(
@@ -155,14 +158,27 @@ export class ProgramHold implements Hold, AsyncDisposable {
     stopping.addEventListener("abort", onStop, { once: true });
     if (stopping.aborted) onStop();
     try {
-      await leaseKnown(); // a command may write: none of ours runs while the lease is in doubt
-      await run("after", { limitMs: config.hookTimeoutMs, signal: hurry.signal });
+      await this.#runAfter(hurry.signal);
     } catch (error) {
       const { message, code } = asStateManagerError(error);
       log.error("checkpoint.after failed: programs may still be waiting for it", { error: message, code });
     } finally {
       stopping.removeEventListener("abort", onStop);
       hurry.abort();
+    }
+  }
+
+  /** A command may write: none of ours runs while the lease is in doubt. One that was cut off by that is run anew. */
+  async #runAfter(hurry: AbortSignal): Promise<void> {
+    const { config, run, leaseKnown, stopping } = this.#options;
+    while (true) {
+      const doubt = await leaseKnown();
+      const signal = AbortSignal.any([hurry, doubt]);
+      try {
+        return await run("after", { limitMs: config.hookTimeoutMs, signal });
+      } catch (error) {
+        if (!doubt.aborted || stopping.aborted) throw error;
+      }
     }
   }
 

@@ -73,16 +73,20 @@ export async function restoreOnce(
     onAsked: () => {},
     hold: () => null,
   });
-  try {
-    return await restoreIn(tenure, request, { ...work, signal: stop });
-  } catch (error) {
-    tenure.fenced.throwIfAborted();
-    throw withConsequence(asStateManagerError(error), tenure);
-  } finally {
+  const release = async () => {
     const { opened } = tenure;
     const budget = new StopBudget(clock, config.shutdown);
     if (stop.aborted) budget.begin();
     if (opened !== null && !tenure.fenced.aborted) await releaseLease(opened, budget);
+  };
+  try {
+    return await restoreIn(tenure, request, { ...work, signal: stop });
+  } catch (error) {
+    await release(); // it tells whose the lease is: what failed may have failed for this
+    tenure.fenced.throwIfAborted();
+    throw withConsequence(asStateManagerError(error), tenure);
+  } finally {
+    await release();
     await tenure.close();
   }
 }

@@ -75,7 +75,7 @@ export class Session {
   #hold(databases: Databases, signal: AbortSignal): ProgramHold | null {
     const supervisor = this.#supervisor;
     const { fenced } = this.#tenure;
-    const leaseKnown = () => this.#leaseKnown();
+    const leaseKnown = () => this.#leaseKnown().then(() => this.#tenure.doubt);
     const parts = { ...this.#options, supervisor, stopping: this.#stop.signal, fenced, leaseKnown };
     return holdFor(parts, databases, signal);
   }
@@ -126,6 +126,7 @@ export class Session {
       await this.#leaseKnown();
       // Sealed before any program can write: no earlier holder's commit can come between theirs.
       await opened.databases.follow(this.#ending);
+      await this.#leaseKnown(); // it may have fallen into doubt meanwhile
       if (this.#stop.signal.aborted) {
         if (this.#supervisor === null) this.#stop.signal.throwIfAborted(); // nothing ran, nothing is to be shipped
         return await this.#finish(opened, await this.#stopPrograms());
@@ -161,7 +162,7 @@ export class Session {
       specs: this.#options.specs(),
       heldDown: this.#options.heldDown,
       notifyFolder: this.#options.dir.notify,
-      clock: this.#options.clock,
+      clock,
       random: this.#options.random,
       output: logs.take,
       runId: this.#options.guard.runId,
@@ -170,12 +171,8 @@ export class Session {
       onEvent: (event) =>
         queueMicrotask(() => {
           tellProcessEvent(event, this.#options.record);
-          const report = crashReport(
-            event,
-            this.#options.specs,
-            clock.wallMs(),
-            (name, limit) => logs.last(name, limit),
-          );
+          const lastOf = (name: string, limit: number) => logs.last(name, limit);
+          const report = crashReport(event, this.#options.specs, clock.wallMs(), lastOf);
           if (report !== null) crashes.add(report);
         }),
     });
@@ -214,12 +211,13 @@ export class Session {
   }
 
   /**
-   * The lease is suspended and no program runs, since they ended or did not start yet: what may be done is known when it
-   * is proven ours again. Rejects when it is not. A stop ends the wait.
+   * The lease is suspended, and no program runs: they ended, stand still or did not start yet. What may be done is known
+   * when it is proven ours again. Rejects when it is not. A stop ends the wait.
    */
   async #leaseKnown(): Promise<void> {
     const { clock } = this.#options;
-    while (this.#tenure.lease?.state === "suspended" && !this.#stop.signal.aborted) {
+    const isOpen = () => this.#tenure.lease?.state === "suspended" || this.#state === "frozen";
+    while (isOpen() && !this.#stop.signal.aborted) {
       await clock.sleep(DEADLINE_CHECK_MS, { signal: this.#tenure.fenced });
     }
     this.#tenure.fenced.throwIfAborted();
@@ -383,6 +381,9 @@ export class Session {
     await this.#supervisor?.kill();
     const opened = this.#tenure.opened;
     if (opened !== null) await releaseLease(opened, this.#budget);
+    // That told whose the lease is: what failed may have failed for this.
+    const { fenced } = this.#tenure;
+    if (fenced.aborted) return await this.#endFor(asStateManagerError(fenced.reason), job);
     if (this.#stop.signal.aborted) {
       if (job?.kind === "release") {
         job.done.resolve();
@@ -528,6 +529,7 @@ export class Session {
   status(): SessionStatus {
     return sessionStatus({
       config: this.#options.config,
+      store: this.#tenure.store,
       opened: this.#tenure.opened,
       restorer: this.#tenure.restorer,
       supervisor: this.#supervisor,

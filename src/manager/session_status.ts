@@ -10,6 +10,8 @@ import type { SessionStatus } from "./session_types.ts";
 
 export interface SessionParts {
   readonly config: Config;
+  /** Description of the store; null: it is not asked yet. */
+  readonly store: string | null;
   readonly opened: Opened | null;
   readonly restorer: Restorer | null;
   readonly supervisor: Supervisor | null;
@@ -19,16 +21,20 @@ export interface SessionParts {
 }
 
 export function sessionStatus(parts: SessionParts): SessionStatus {
-  const { config, opened, restorer, supervisor, lease, nextCheckpointMs } = parts;
+  const { config, store, opened, restorer, supervisor, lease, nextCheckpointMs } = parts;
   const checkpointer = opened?.checkpointer;
   const inProgress = checkpointer?.inProgress ?? null;
   return {
     repoId: opened?.repo.repo_id ?? null,
-    storage: opened === null ? null : {
-      description: opened.store.description,
+    storage: store === null ? null : {
+      description: store,
       key_prefix: config.storage.keyPrefix,
-      encrypted: opened.repo.enc !== undefined,
+      // Before it is read: what this configuration opens, or makes.
+      encrypted: opened === null
+        ? config.checkpoint.encryptionKeyFile !== null
+        : opened.repo.enc !== undefined,
     },
+    waitingFor: store !== null && lease === null ? "store: no answer yet" : null,
     lease,
     processes: supervisor?.status() ?? [],
     files: restorer?.files() ?? [],

@@ -60,6 +60,8 @@ export interface SessionOptions {
 export interface SessionStatus {
   readonly repoId: string | null;
   readonly storage: ManagerStatus["storage"];
+  /** What a start waits for where nobody told a reason; null: nothing, or somebody did. */
+  readonly waitingFor: string | null;
   readonly lease: LeaseStatus | null;
   readonly processes: readonly ProcessStatus[];
   readonly files: ManagerStatus["files"];

@@ -48,8 +48,11 @@ export interface TenureOptions extends
 export class Tenure {
   readonly #options: TenureOptions;
   readonly #fenced = new AbortController();
+  /** A new one when the lease is proven ours again. */
+  #doubt = new AbortController();
   #opened: Opened | null = null;
   #restorer: Restorer | null = null;
+  #store: string | null = null;
   #leaseStatus: () => LeaseStatus | null = () => null;
   /** Of the newest renewal. */
   #fenceAtMs: number | null = null;
@@ -65,6 +68,11 @@ export class Tenure {
     return this.#fenced.signal;
   }
 
+  /** Aborts with `lease-not-held` when the lease falls into doubt; aborted as long as it is. */
+  get doubt(): AbortSignal {
+    return this.#doubt.signal;
+  }
+
   /** Null until the lease is ours and the head is taken over. */
   get opened(): Opened | null {
     return this.#opened;
@@ -74,6 +82,12 @@ export class Tenure {
     return this.#restorer;
   }
 
+  /** Description of the store as soon as it is asked. */
+  get store(): string | null {
+    return this.#store;
+  }
+
+  /** Null until the store has answered. */
   get lease(): LeaseStatus | null {
     return this.#leaseStatus();
   }
@@ -91,6 +105,7 @@ export class Tenure {
       signal: stop,
       onLeaseEvent: (event) => this.#onLeaseEvent(event),
       onWaiting: (reason) => options.onState("waiting", reason),
+      onStore: (description) => this.#store = description,
       onLease: (status) => this.#leaseStatus = status,
       fenceAtMs: () => this.#fenceAtMs,
       onDatabasesFenced: (error) => this.fence(error.message),
@@ -140,6 +155,7 @@ export class Tenure {
   #onLeaseEvent(event: LeaseEvent): void {
     const { onAsked, onRenewed, onState, onSuspended, guard, record } = this.#options;
     if (event.type === "renewed") { // each few seconds: no history
+      if (this.#doubt.signal.aborted) this.#doubt = new AbortController();
       this.#fenceAtMs = event.fenceAtMs;
       this.#opened?.databases.deadline();
       return onRenewed(guard.deadline(event.killAtMs));
@@ -154,6 +170,7 @@ export class Tenure {
       case "waiting":
         return onState("waiting", event.heldBy === null ? null : `lease held by ${event.heldBy.holder}`);
       case "suspended":
+        this.#doubt.abort(new StateManagerError("lease-not-held", `use lease: ${event.error}`));
         this.#opened?.checkpointer.abort("the lease could not be renewed");
         return onSuspended(event.error);
       case "asked":

@@ -1,8 +1,9 @@
 /** What happens to running programs when the lease cannot be renewed, and when it is lost. */
 
 import assert from "node:assert/strict";
+import { stateOfProcess } from "../support/chaos_scene.ts";
 import { unlessStalled } from "../support/machine_stall.ts";
-import { ManagerProcess, scratchFolder, waitFor } from "../support/manager_process.ts";
+import { descendants, ManagerProcess, scratchFolder, waitFor } from "../support/manager_process.ts";
 import { S3Server } from "../support/s3_server.ts";
 
 const BEATS = "while :; do date +%s%N > $ROOT/beat.new; mv $ROOT/beat.new $ROOT/beat; sleep 0.05; done";
@@ -116,3 +117,43 @@ Deno.test("a manager that loses its lease while it stops ends with 75, and leave
   await moves(`${scratch.path}/b`);
   assert.equal(beat(`${scratch.path}/a`), last);
 });
+
+Deno.test("a manager that was stopped past its lease in the restore of a start ends with 75: its restore ended at the deadline", async () => {
+  using scratch = scratchFolder();
+  const [a, b, c] = ["a", "b", "c"].map((name) => `${scratch.path}/${name}`) as [string, string, string];
+  await using server = await S3Server.start({ bucket: "bucket" });
+  {
+    await using before = start(a, server);
+    await before.state("running");
+    Deno.writeTextFileSync(`${a}/files/x`, "kept");
+    before.signal("SIGTERM");
+    assert.equal(await before.exit(), 143, before.tail());
+  }
+  // No pack comes as long as it restores.
+  const slow = server.fail({ operation: "get", keyPrefix: "checkpoints/", delayMs: 600_000 });
+  await using first = start(b, server);
+  await first.state("restoring");
+  const archiver = await waitFor("the archiver", () => descendants(first.pid).find(isArchiver));
+  await waitFor("it to restore", () => slow.hits > 0);
+  first.signal("SIGSTOP");
+  await waitFor("the guard to end it", () => stateOfProcess(archiver) === null);
+  slow.end();
+  await using second = start(c, server);
+  await second.state("running");
+  first.signal("SIGCONT");
+  assert.equal(await first.exit(), 75, first.tail());
+  // By whomever it is told first: the guard, or the store's record.
+  assert.match(first.stderr, /ending with 75: lease lost: /);
+  assert.deepEqual([...Deno.readDirSync(`${b}/files`)], [], "nothing came in its place");
+  assert.equal(Deno.readTextFileSync(`${c}/files/x`), "kept");
+  assert.equal((await second.json("/lease")).token, 3);
+  await moves(c);
+});
+
+function isArchiver(pid: number): boolean {
+  try {
+    return Deno.readTextFileSync(`/proc/${pid}/cmdline`).split("\0").includes("__archive");
+  } catch {
+    return false; // it has ended
+  }
+}

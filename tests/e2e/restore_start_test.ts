@@ -2,7 +2,7 @@
 
 import assert from "node:assert/strict";
 import { unlessStalled } from "../support/machine_stall.ts";
-import { ManagerProcess, scratchFolder } from "../support/manager_process.ts";
+import { ManagerProcess, scratchFolder, waitFor } from "../support/manager_process.ts";
 import { S3Server } from "../support/s3_server.ts";
 import { testOnStores, type TestStore } from "../support/test_stores.ts";
 
@@ -130,3 +130,31 @@ async function stopWhileRestoring(root: string): Promise<void> {
   await manager.state("running");
   assert.equal(Deno.readTextFileSync(`${b}/app/x`), "one");
 }
+
+Deno.test("a manager whose store has not answered yet says which store it waits for, and is stopped all the same", async () => {
+  using scratch = scratchFolder();
+  await using server = await S3Server.start({ bucket: "bucket" });
+  server.fail({ delayMs: 600_000 });
+  const store: TestStore = {
+    args: [
+      "--bucket",
+      "bucket",
+      "--endpoint",
+      server.endpoint,
+      "--region",
+      "us-east-1",
+      "--prefix",
+      "some/where",
+    ],
+    env: { AWS_ACCESS_KEY_ID: server.accessKey, AWS_SECRET_ACCESS_KEY: server.secretKey },
+    config: {},
+  };
+  await using manager = start(scratch.path, store, ["app"]);
+  await waitFor("the store's name", async () => (await manager.json("/")).storage !== null);
+  const { state, reason, storage, repo_id } = await manager.json("/");
+  assert.equal(state, "waiting");
+  assert.match(reason, /^store: /); // no answer yet, or none in time
+  assert.match(storage.description, /bucket/);
+  assert.deepEqual([storage.key_prefix, storage.encrypted, repo_id], ["some/where", false, null]);
+  await stopWell(manager);
+});

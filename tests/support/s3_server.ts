@@ -136,7 +136,16 @@ function metadataOf(headers: Headers): Record<string, string> {
   return Object.fromEntries([...headers].filter(([name]) => name.startsWith("x-amz-meta-")));
 }
 
-const pause = (ms: number) => new Promise<void>((resolve) => setTimeout(resolve, ms));
+/** `over` cuts it short. */
+const pause = (ms: number, over?: AbortSignal) =>
+  new Promise<void>((resolve) => {
+    if (over?.aborted) return resolve();
+    const timer = setTimeout(resolve, ms);
+    over?.addEventListener("abort", () => {
+      clearTimeout(timer);
+      resolve();
+    });
+  });
 
 /** What a request is about; `subject` is what a rule's key prefix is compared with. */
 export function s3Request(request: WireRequest) {
@@ -174,6 +183,7 @@ export class S3Server {
   readonly #options: S3ServerOptions;
   readonly #faults = new Set<Running>();
   readonly #late = new Set<Promise<void>>();
+  readonly #over = new AbortController();
   #wire: WireServer | undefined;
 
   private constructor(options: S3ServerOptions) {
@@ -215,6 +225,7 @@ export class S3Server {
 
   /** Ends every connection; late commits happen before it resolves. */
   async stop(): Promise<void> {
+    this.#over.abort();
     await this.#wire?.stop();
     await Promise.all(this.#late);
   }
@@ -271,7 +282,7 @@ export class S3Server {
   ): Promise<WireReply> {
     const fault = this.#strike(operation, key);
     if (fault === undefined) return await work();
-    if (fault.delayMs !== undefined) await pause(fault.delayMs);
+    if (fault.delayMs !== undefined) await pause(fault.delayMs, this.#over.signal);
     if (fault.lateCommitMs !== undefined) {
       const late = pause(fault.lateCommitMs).then(async () => void await work(fault));
       this.#late.add(late);
