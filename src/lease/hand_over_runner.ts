@@ -3,7 +3,7 @@
  * request of the lease itself.
  */
 
-import { type Clock, NOT_NEEDED } from "../platform/clock.ts";
+import { type Clock, notNeeded } from "../platform/clock.ts";
 import { isError } from "../platform/errors.ts";
 import { log } from "../platform/log.ts";
 import { type Random, randomHex } from "../platform/random.ts";
@@ -62,7 +62,7 @@ export class HandOverRunner {
   }
 
   #armTimer(): void {
-    this.#timer?.abort(NOT_NEEDED);
+    this.#timer?.abort(notNeeded());
     this.#timer = null;
     const wakeMs = nextHandOverMs(this.#state);
     if (wakeMs === null) return;

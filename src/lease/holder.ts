@@ -5,7 +5,7 @@
  * that moment is what the term's deadline counts from. The rules have their own read-back and resend.
  */
 
-import { type Clock, NOT_NEEDED } from "../platform/clock.ts";
+import { type Clock, notNeeded } from "../platform/clock.ts";
 import { asStateManagerError, StateManagerError } from "../platform/errors.ts";
 import { log } from "../platform/log.ts";
 import { type Random, randomHex } from "../platform/random.ts";
@@ -224,7 +224,7 @@ export class LeaseHolder implements Lease {
       if (this.#acquisition === acquisition) this.#dispatch({ type: "acquire" });
       return await promise;
     } finally {
-      over.abort(NOT_NEEDED);
+      over.abort(notNeeded());
       signal?.removeEventListener("abort", onAbort);
     }
   }
@@ -314,7 +314,7 @@ export class LeaseHolder implements Lease {
   }
 
   #armTimer(): void {
-    this.#timer?.abort(NOT_NEEDED);
+    this.#timer?.abort(notNeeded());
     this.#timer = null;
     const wakeMs = nextWakeMs(this.#state);
     if (wakeMs === null) return;
@@ -456,7 +456,7 @@ export class LeaseHolder implements Lease {
       () => true,
     );
     const ended = await Promise.race([resting, tooLate]);
-    over.abort(NOT_NEEDED);
+    over.abort(notNeeded());
     if (!ended) this.#dispatch({ type: "give-up" });
     return ended;
   }

@@ -25,14 +25,19 @@ export function startTimer(clock: Clock, ms: number, action: () => void): () => 
   clock.sleep(ms, { signal: stop.signal }).then(() => {
     if (!stop.signal.aborted) action();
   }, () => {}); // not needed any more
-  return () => stop.abort(NOT_NEEDED);
+  return () => stop.abort(notNeeded());
 }
+
+let notNeededError: Error | undefined;
 
 /**
  * Reason for an abort that only ends a wait which nobody needs any more. Without one the runtime makes an exception for
- * each, with its stack, which takes longer than all else about the wait.
+ * each, with its stack, which takes longer than all else about the wait. Made at first use: for the stack of an error that
+ * is made while a module loads the runtime reads all of that module once more, a fifth of an archiver's start.
  */
-export const NOT_NEEDED = new Error("nobody waits for it any more");
+export function notNeeded(): Error {
+  return notNeededError ??= new Error("nobody waits for it any more");
+}
 
 const CLOCK_BOOTTIME = 7;
 
