@@ -91,29 +91,36 @@ export const plainCipher: Cipher = {
   forWorker: () => null,
 };
 
+/** Opens the system's library at the first chunk: to load it takes 5 ms, and an unchanged tree has none. */
+type OpenNative = () => NativeCrypto | null;
+
 /**
  * The cipher of `wire`, in the archiver or a Worker, which name and seal very many chunks: by the system's libcrypto where
  * there is one. `random` makes nonces of objects.
  */
-export function openCipher(wire: WireCipher, random: Random, native = nativeCrypto()): Cipher {
+export function openCipher(
+  wire: WireCipher,
+  random: Random,
+  native: OpenNative | null = nativeCrypto,
+): Cipher {
   if (wire !== null) {
     return sealingCipher({ repoId: wire.repoId, dataKey: new Secret(wire.dataKey) }, random, native);
   }
-  return native === null ? plainCipher : { ...plainCipher, chunkId: native.sha256 };
+  if (native === null) return plainCipher;
+  return { ...plainCipher, chunkId: (plain) => native()?.sha256(plain) ?? sha256(plain) };
 }
 
 /** The cipher of an encrypted repository. */
 export function sealingCipher(
   { repoId, dataKey }: CipherKey,
   random: Random,
-  native: NativeCrypto | null = null,
+  native: OpenNative | null = null,
 ): Cipher {
   const root = new Uint8Array(Buffer.from(dataKey.reveal(), "base64"));
   assert(root.length === KEY_BYTES, "a data key has 32 bytes");
   const idKey = derivedKey(root, "id");
   const packKeys = new PackKeys(root);
-  const chunkId = native?.hmacSha256(idKey) ??
-    ((plain: Uint8Array) => new Uint8Array(createHmac("sha256", idKey).update(plain).digest()));
+  let chunkId: Cipher["chunkId"] | undefined;
   const blobUse = ({ pack, offset }: BlobPlace): SealUse => ({
     key: packKeys.of(pack),
     nonce: offsetNonce(offset),
@@ -127,13 +134,14 @@ export function sealingCipher(
   return {
     seals: true,
     hash: () => createHmac("sha256", idKey),
-    chunkId,
+    chunkId: (plain) => (chunkId ??= keyedId(idKey, native?.() ?? null))(plain),
     sealBlob(place, blob, target) {
-      sealInto(target, blobUse(place), blob, native);
+      sealInto(target, blobUse(place), blob, native?.() ?? null);
       return blob.length + SEAL_BYTES;
     },
     openBlob: (place, sealed, inPlace = false) =>
-      unseal(blobUse(place), sealed, native, inPlace) ?? broken(`${packKey(place.pack)} at ${place.offset}`),
+      unseal(blobUse(place), sealed, native?.() ?? null, inPlace) ??
+        broken(`${packKey(place.pack)} at ${place.offset}`),
     sealObject(key, bytes) {
       const nonce = random.bytes(NONCE_BYTES);
       return seal(objectUse(key, nonce), bytes, Buffer.concat([OBJECT_MAGIC, nonce]));
@@ -148,6 +156,11 @@ export function sealingCipher(
     },
     forWorker: () => ({ repoId, dataKey: dataKey.reveal() }),
   };
+}
+
+function keyedId(key: Uint8Array, native: NativeCrypto | null): Cipher["chunkId"] {
+  return native?.hmacSha256(key) ??
+    ((plain) => new Uint8Array(createHmac("sha256", key).update(plain).digest()));
 }
 
 function broken(object: string): never {

@@ -140,6 +140,7 @@ class Creation {
   readonly #warnings: FileWarning[] = [];
   readonly #startedMs: number;
   #writing: Writing | null = null;
+  #mapped: ReadonlySet<bigint> | null = null;
   #pool: ContentPool | null = null;
   #otherBytesSent = 0;
 
@@ -270,7 +271,6 @@ class Creation {
   async #open(scans: string): Promise<TreeReader[]> {
     const { clock, madeBy } = this.#environment;
     const readers: TreeReader[] = [];
-    const mapped = mappedInodes();
     for (const root of this.#request.roots) {
       const reader = new TreeReader({
         root,
@@ -279,7 +279,7 @@ class Creation {
           rootPath: root.path,
           clock,
           stamp: madeBy,
-          mapped,
+          mapped: () => this.#mappedNow(),
         }),
         clock,
         scratchFolder: this.#environment.scratchFolder,
@@ -296,6 +296,7 @@ class Creation {
 
   async #openWriting(): Promise<Writing> {
     if (this.#writing !== null) return this.#writing;
+    this.#mappedNow();
     const { store, signal, cacheFolder } = this.#environment;
     const { token, head, compression = "auto" } = this.#request;
     const codec = await loadCodec();
@@ -303,6 +304,14 @@ class Creation {
     const loaded = await loadIndexes(store, head.indexes, { codec, cacheFolder, signal, doomed });
     const sender = new PackSender({ ...this.#environment, codec, compression, token, table: loaded.table });
     return this.#writing = { codec, loaded, sender };
+  }
+
+  /**
+   * Taken before anything is read, since what is let go of meanwhile is seen by the reading; not before, since a tree in
+   * which nothing changed needs none of it, and all processes of the machine are looked at.
+   */
+  #mappedNow(): ReadonlySet<bigint> {
+    return this.#mapped ??= mappedInodes();
   }
 
   #openPool({ sender, loaded: { table } }: Writing, needs: readonly ReadingNeed[]): ContentPool {

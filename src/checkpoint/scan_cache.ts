@@ -19,6 +19,7 @@ import type { ContentPart, FilesSummary, ScanFacts, TreeEntry } from "./types.ts
 export const RACY_NS = 2_000_000_000n;
 
 const FORMAT = "state-manager scan cache 3";
+const NO_INODES: ReadonlySet<bigint> = new Set();
 /** SHA-256 in hex and a newline, over all that follows. */
 const DIGEST_BYTES = 65;
 
@@ -49,8 +50,8 @@ export interface ScanCacheOptions {
   readonly path: string;
   readonly rootPath: string;
   readonly stamp: string;
-  /** Inodes of files that may change with no time moved (mapped_files.ts), taken before the scan. */
-  readonly mapped: ReadonlySet<bigint>;
+  /** Inodes of files that may change with no time moved (mapped_files.ts), taken before anything is read. */
+  readonly mapped: () => ReadonlySet<bigint>;
 }
 
 /** The cache of one root: reads what the last run saved, collects what this one sees. */
@@ -116,7 +117,7 @@ export class ScanCache {
    */
   remember(now: ScannedEntry, parts: readonly ContentPart[]): void {
     // A database is taken by SQLite, which maps nothing of it for writing but its index of the log.
-    if (this.#options.mapped.has(now.facts.ino) && now.entry.sqlite !== true) {
+    if (this.#options.mapped().has(now.facts.ino) && now.entry.sqlite !== true) {
       this.pass(now);
       this.miss();
     } else this.#writer.add(now, CONTENT, parts);
@@ -164,10 +165,10 @@ export async function openScanCache(
     readonly rootPath: string;
     readonly clock: Clock;
     readonly stamp?: string;
-    readonly mapped?: ReadonlySet<bigint>;
+    readonly mapped?: () => ReadonlySet<bigint>;
   },
 ): Promise<ScanCache> {
-  const { path, rootPath, clock, stamp = "", mapped = new Set<bigint>() } = options;
+  const { path, rootPath, clock, stamp = "", mapped = () => NO_INODES } = options;
   const startNs = BigInt(Math.floor(clock.wallMs())) * 1_000_000n;
   const bytes = await readBytesIfPresent(path);
   const none = { startNs: 0n, records: RecordList.none(), manifest: null };

@@ -95,3 +95,15 @@ Deno.test("cipher by libcrypto and by the runtime name and seal the same", { ign
     assert.throws(() => ours.openBlob({ ...place, offset: 6 }, a), isDamage);
   }
 });
+
+Deno.test("a cipher asks for the library at its first chunk, and each cipher names chunks the same", () => {
+  for (const wire of [null, { repoId: "ab".repeat(16), dataKey: Buffer.alloc(32, 7).toString("base64") }]) {
+    let asked = 0;
+    const cipher = openCipher(wire, random, () => (asked++, nativeCrypto()));
+    cipher.openObject("roots/1", cipher.sealObject("roots/1", Uint8Array.of(1, 2, 3)));
+    assert.equal(asked, 0, "an object alone needs none of it");
+    const chunk = Uint8Array.of(4, 5, 6);
+    assert.deepEqual(cipher.chunkId(chunk), openCipher(wire, random, null).chunkId(chunk));
+    assert.ok(asked > 0);
+  }
+});
