@@ -3,11 +3,11 @@
  * regular file CACHEDIR.TAG which begins with the signature. Its program can make anew what is in it.
  */
 
+import { NO_DESCRIPTOR } from "../platform/errno.ts";
 import {
   closeFd,
   isErrno,
   LibcError,
-  NO_DESCRIPTOR,
   OPEN,
   openAt,
   pathBytes,

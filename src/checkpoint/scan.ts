@@ -5,6 +5,7 @@
  * suddenly another filesystem is an error, since an empty checkpoint made of it would evict a good one.
  */
 
+import { NO_DESCRIPTOR } from "../platform/errno.ts";
 import { StateManagerError } from "../platform/errors.ts";
 import {
   AT_CWD,
@@ -13,7 +14,6 @@ import {
   isErrno,
   LibcError,
   listNames,
-  NO_DESCRIPTOR,
   OPEN,
   openAt,
   openBeneath,

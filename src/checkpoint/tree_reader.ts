@@ -4,17 +4,10 @@
  */
 
 import type { Clock } from "../platform/clock.ts";
+import { NO_DESCRIPTOR } from "../platform/errno.ts";
 import { asStateManagerError, isError } from "../platform/errors.ts";
 import { removeIfPresent } from "../platform/files.ts";
-import {
-  closeFd,
-  isErrno,
-  LibcError,
-  NO_DESCRIPTOR,
-  type PathBytes,
-  pathBytes,
-  showPath,
-} from "../platform/libc_files.ts";
+import { closeFd, isErrno, LibcError, type PathBytes, pathBytes, showPath } from "../platform/libc_files.ts";
 import { bytesOf, byteText } from "./byte_text.ts";
 import type { CopyFolder } from "./captured_files.ts";
 import type { ContentRange } from "./content_reader.ts";

@@ -45,6 +45,9 @@ export function isShortOfDescriptors(errno: number | null): boolean {
   return errno === ENFILE || errno === EMFILE;
 }
 
+/** Their names, as errors of libc_files.ts have them. */
+export const NO_DESCRIPTOR: readonly string[] = ["ENFILE", "EMFILE"];
+
 /** The same of what was thrown. */
 export function isOutOfDescriptors(error: unknown): boolean {
   return isShortOfDescriptors(osErrorOf(error));

@@ -18,6 +18,9 @@ const PERIOD_MS = 5_000;
 /** Above this many connections the quiet ones go at once, the longest quiet first. */
 const MAX_CONNECTIONS = 256;
 
+/** Where descriptors cannot be listed: so many take a few milliseconds. */
+const NUMBERS_TRIED = 16_384;
+
 const SHUT_RDWR = 2;
 
 /** Large enough for sockaddr_in6 (28 bytes); the port is in bytes 2 and 3, in network order, for IPv4 as for IPv6. */
@@ -127,11 +130,14 @@ export class IdleConnections implements RequestObserver {
   }
 }
 
-/** Numbers of our open descriptors; none where /proc is not mounted. */
+/**
+ * Numbers of our open descriptors. Where they cannot be listed, each that may be one: most of all where connections have
+ * used them up, so that none is left to list them with.
+ */
 function openDescriptors(): number[] {
   try {
     return Array.from(Deno.readDirSync("/proc/self/fd"), ({ name }) => Number(name));
   } catch {
-    return [];
+    return Array.from({ length: NUMBERS_TRIED }, (_, number) => number);
   }
 }

@@ -4,7 +4,7 @@
  * Paths are bytes. Every failure is a LibcError that shows the path; no call here leaves a descriptor behind.
  */
 
-import { errnoReader } from "./errno.ts";
+import { errnoReader, isShortOfDescriptors } from "./errno.ts";
 import { StateManagerError } from "./errors.ts";
 
 /** Bytes of a path or name, without the closing NUL. */
@@ -88,9 +88,6 @@ export class LibcError extends StateManagerError {
 export function isErrno(error: unknown, ...names: string[]): error is LibcError {
   return error instanceof LibcError && names.includes(error.errno);
 }
-
-/** Errno names of a process, or a machine, that has no descriptor left: nothing is known of the file. */
-export const NO_DESCRIPTOR: readonly string[] = ["ENFILE", "EMFILE"];
 
 const LIBC_SYMBOLS = {
   geteuid: { parameters: [], result: "u32" },
@@ -244,6 +241,7 @@ function openat2(dirFd: number, path: PathBytes, flags: number): bigint {
 export function openBeneath(rootFd: number, path: PathBytes, flags: number): number {
   if (openat2Works === undefined) {
     const fd = openat2(rootFd, new Uint8Array([0x2e, 0]), OPEN.read | OPEN.directory);
+    if (fd < 0n && isShortOfDescriptors(libc().errno())) return check(fd, "open", path);
     openat2Works = fd >= 0n;
     if (fd >= 0n) closeFd(Number(fd));
   }

@@ -60,10 +60,39 @@ Deno.test("a folder that cannot be opened for want of descriptors is not taken f
     assert.deepEqual(await tell("scan", folder), {
       count: 1,
       warnings: [],
-      failure: "StateManagerError: open .: EMFILE",
+      failure: "StateManagerError: open : EMFILE",
     });
   } finally {
     await Deno.remove(folder, { recursive: true });
+  }
+});
+
+Deno.test("connections that ask nothing are ended also where they have used up all descriptors", async () => {
+  const child = start("idle");
+  const lines = readLines(child.stdout, { limitBytes: 1024 });
+  try {
+    const port = Number((await lines.next()).value);
+    using connection = await Deno.connect({ hostname: "127.0.0.1", port });
+    await connection.write(new TextEncoder().encode("GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"));
+    let isLate = false;
+    const late = setTimeout(() => {
+      isLate = true;
+      connection.close();
+    }, 60_000);
+    let text = "";
+    const buffer = new Uint8Array(1024);
+    while (true) {
+      const size = await connection.read(buffer).catch(() => null);
+      if (size === null) break;
+      text += new TextDecoder().decode(buffer.subarray(0, size));
+    }
+    clearTimeout(late);
+    assert.ok(!isLate, `still open after: ${text}`);
+    assert.match(text, /taken/);
+  } finally {
+    sendSignal(child.pid, "SIGKILL");
+    await child.status;
+    await lines.return(undefined);
   }
 });
 
