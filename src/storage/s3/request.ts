@@ -103,9 +103,9 @@ async function signedHeaders(
   url: URL,
   credentials: S3Credentials,
   wallMs: number,
-): Promise<Record<string, string>> {
+): Promise<Headers> {
   const { accessKey, secretKey, sessionToken } = credentials;
-  const headers = signed({
+  const headers = await signed({
     method: request.method,
     url,
     headers: {
@@ -120,12 +120,12 @@ async function signedHeaders(
     wallMs,
   });
   // Not signed, since proxies may change them. Compressed answers would not have the length that they announce.
-  headers["accept-encoding"] = "identity";
+  headers.set("accept-encoding", "identity");
   if (request.body !== undefined) {
-    headers["content-type"] = request.contentType ?? "application/octet-stream";
+    headers.set("content-type", request.contentType ?? "application/octet-stream");
   }
   if (request.range !== undefined) {
-    headers["range"] = `bytes=${request.range.start}-${request.range.end - 1}`;
+    headers.set("range", `bytes=${request.range.start}-${request.range.end - 1}`);
   }
   return headers;
 }
