@@ -190,7 +190,7 @@ export const COMMANDS: readonly CommandSpec[] = [
   },
   {
     name: "crashes",
-    text: "list the unexpected ends of a process, or show what it said before one",
+    text: "list the unexpected ends of a process, or show what it said before one (also with no manager)",
     arguments: "<name> [id]",
     options: CLIENT,
     examples: ["crashes web", "crashes web latest"],

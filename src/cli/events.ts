@@ -1,9 +1,12 @@
 /** `state-manager events`: what happened, oldest first, and with `-f` what happens. */
 
-import { isError } from "../platform/errors.ts";
+import { dataDirAt } from "../manager/data_dir.ts";
+import { fileMode } from "../platform/environment.ts";
+import { isError, StateManagerError } from "../platform/errors.ts";
 import { type JsonObject, type ManagerClient, openClient } from "./client.ts";
 import type { Context, ExitCode, Options } from "./context.ts";
 import { say, usageError } from "./context.ts";
+import { findDataDirOf } from "./data_dir.ts";
 import { count, printable, size, timeLeft } from "./text.ts";
 
 /** So many of the last ones, when nothing is said of them. */
@@ -19,6 +22,21 @@ interface HistoryPage {
 }
 
 export async function showEvents(context: Context, options: Options): Promise<ExitCode> {
+  try {
+    return await showOfManager(context, options);
+  } catch (error) {
+    if (!isError(error, "manager-unreachable") || options.any("url")) throw error;
+    const { catalog } = dataDirAt(findDataDirOf(context, options));
+    if (await fileMode(catalog) === null) throw error;
+    throw new StateManagerError("manager-unreachable", error.message, {
+      hint: `${error.hint ?? ""}; while none runs, what happened is in a SQLite file: ` +
+        `sqlite3 ${catalog} 'SELECT * FROM events'`,
+      cause: error,
+    });
+  }
+}
+
+async function showOfManager(context: Context, options: Options): Promise<ExitCode> {
   using client = await openClient(context, options);
   const print = printerFor(context, options);
   if (!options.flag("follow")) {
