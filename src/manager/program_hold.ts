@@ -91,15 +91,19 @@ export class ProgramHold implements Hold, AsyncDisposable {
   async #standStill(): Promise<void> {
     const { supervisor, clock } = this.#options;
     const startMs = clock.monotonicMs();
+    let isSeen = true;
     for (;;) {
       const sinceMs = clock.monotonicMs() - startMs;
-      if (supervisor.standsStill({ orWaiting: sinceMs >= STILL_SOON_MS })) return;
+      const isStill = supervisor.standsStill({ orWaiting: sinceMs >= STILL_SOON_MS });
+      if (isStill === true) return;
+      isSeen = isStill !== null;
       if (sinceMs >= STILL_LIMIT_MS || !supervisor.isFrozenBy("checkpoint")) break;
       await clock.sleep(STILL_LOOK_MS);
       // Who was forked while its group was being stopped, or in another session, is stopped now.
       if (supervisor.isFrozenBy("checkpoint")) supervisor.freeze("checkpoint");
     }
-    this.#end(`a program did not stand still within ${STILL_LIMIT_MS / 1000} s of SIGSTOP`);
+    const what = isSeen ? "a program did not stand still" : "it was not to be seen whether all stood still";
+    this.#end(`${what} within ${STILL_LIMIT_MS / 1000} s of SIGSTOP`);
   }
 
   async #limit(): Promise<void> {

@@ -60,8 +60,16 @@ export class SpawnError extends StateManagerError {
   readonly exitCode: 126 | 127;
   /** False where the same call may succeed later: the machine is out of processes, memory, files. */
   readonly permanent: boolean;
+  /** The machine is out of processes, memory or files: that is no fault of what was to be started. */
+  readonly isShortage: boolean;
 
-  constructor(message: string, exitCode: 126 | 127, permanent: boolean, cause: unknown) {
+  constructor(
+    message: string,
+    exitCode: 126 | 127,
+    permanent: boolean,
+    cause: unknown,
+    isShortage = false,
+  ) {
     super("spawn-failed", message, {
       hint: permanent
         ? "check that the program exists in the image, is executable, and was built for this machine"
@@ -70,6 +78,7 @@ export class SpawnError extends StateManagerError {
     });
     this.exitCode = exitCode;
     this.permanent = permanent;
+    this.isShortage = isShortage;
   }
 }
 
@@ -78,8 +87,10 @@ const ENOENT = 2;
 const ESRCH = 3;
 const EACCES = 13;
 const ENOTDIR = 20;
-/** EAGAIN, ENOMEM, ENFILE, EMFILE, ETXTBSY: shortages, and a program that is being written just now. */
-const PASSING: ReadonlySet<number> = new Set([11, 12, 23, 24, 26]);
+/** EAGAIN, ENOMEM, ENFILE, EMFILE. */
+const SHORTAGES: ReadonlySet<number> = new Set([11, 12, 23, 24]);
+/** A program that is being written just now. */
+const ETXTBSY = 26;
 
 function spawnError(options: SpawnOptions, error: unknown): SpawnError {
   const { command, cwd } = options;
@@ -98,7 +109,8 @@ function spawnError(options: SpawnOptions, error: unknown): SpawnError {
   if (errno === EACCES || errno === EPERM) {
     return new SpawnError(`${action}: permission denied`, 126, true, error);
   }
-  return new SpawnError(`${action}: ${text}`, 126, !PASSING.has(errno), error);
+  const isShortage = SHORTAGES.has(errno);
+  return new SpawnError(`${action}: ${text}`, 126, !isShortage && errno !== ETXTBSY, error, isShortage);
 }
 
 /** 0 where it is not known. */

@@ -4,14 +4,14 @@
  */
 
 import type { Clock } from "../platform/clock.ts";
-import { type ProcessInfo, startTicksOf } from "../platform/proc.ts";
+import { startTicksOf } from "../platform/proc.ts";
 import { runCommand } from "./command.ts";
 import { launchOf } from "./launch.ts";
 import type { Machine } from "./machine.ts";
 import { type Unit, UNIT_VARIABLE } from "./members.ts";
 import { isSuccess } from "./restart.ts";
 import type { HookName, OutputHandler, ProcessSpec, RestartReason } from "./types.ts";
-import { membersOf, signalMembers } from "./unit_members.ts";
+import { everybodyOf, membersOf, type Seen, signalMembers } from "./unit_members.ts";
 import { childWatches, type UnitWatch } from "./units.ts";
 
 /** Longer than any stop may take. */
@@ -60,11 +60,9 @@ export class Hook {
     this.#options.onEnd(NO_TIME);
   }
 
-  /** Everybody of it who can still run. */
-  members(): readonly ProcessInfo[] {
-    if (this.#unit === null) return [];
-    const { group, strays } = membersOf(this.#unit);
-    return [...group, ...strays];
+  /** Everybody of it who can still run; null: nothing of it does. */
+  members(): Seen | null {
+    return this.#unit === null ? null : everybodyOf(this.#unit, { isAlive: true });
   }
 
   signal(signal: "SIGSTOP" | "SIGCONT"): void {

@@ -51,6 +51,14 @@ export interface Machine {
   readonly reason: string | null;
 }
 
+/** What a failed spawn says of the next one. */
+export interface SpawnFault {
+  /** It would fail, too. */
+  readonly permanent: boolean;
+  /** The machine was short of memory, processes or files: that is no fault of what was to run. */
+  readonly isShortage: boolean;
+}
+
 /** What each event carries besides its type. */
 export interface EventFields {
   /** A person or the plan wants it up; counters start anew. */
@@ -64,7 +72,7 @@ export interface EventFields {
   /** A dependency's condition can never be met any more. */
   "unmeetable": { readonly reason: string };
   "spawned": unknown;
-  "spawn-failed": { readonly cause: ExitCause & { kind: "spawn-error" }; readonly permanent: boolean };
+  "spawn-failed": { readonly cause: ExitCause & { kind: "spawn-error" } } & SpawnFault;
   "leader-exited": { readonly cause: ExitCause; readonly groupGone: boolean };
   "group-gone": unknown;
   /** Both pipes are at their end. */

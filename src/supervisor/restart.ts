@@ -1,6 +1,6 @@
 /** What an exit means and what follows it: success or failure, restart with a growing delay, or giving up. Pure. */
 
-import type { Machine } from "./machine.ts";
+import type { Machine, SpawnFault } from "./machine.ts";
 import type { ExitCause, ExitMark, ProcessSpec, RestartReason } from "./types.ts";
 
 /** A run at least this long was stable, and twice the last delay: else a slow crash loop would reset its own backoff. */
@@ -40,8 +40,10 @@ const KEEPS_COUNTERS: ReadonlySet<RestartReason> = new Set(["schedule", "depende
 
 /** While it drains: by this end it is done, and is not started again. */
 export function mayComplete(spec: ProcessSpec, machine: Machine): boolean {
-  return decideNext(spec, machine, 0, 0, false).state === "completed";
+  return decideNext(spec, machine, 0, 0).state === "completed";
 }
+
+const NO_FAULT: SpawnFault = { permanent: false, isShortage: false };
 
 /** Everything of this incarnation is gone: what now? */
 export function decideNext(
@@ -49,7 +51,7 @@ export function decideNext(
   machine: Machine,
   nowMs: number,
   roll: number,
-  permanent: boolean,
+  { permanent, isShortage }: SpawnFault = NO_FAULT,
 ): Machine {
   const ended = {
     ...machine,
@@ -72,7 +74,7 @@ export function decideNext(
   const isLast = !unwell && cause !== null && isMarked(spec.noRestartOn, cause);
   if (success && (isLast || spec.restart !== "always")) return { ...ended, state: "completed" };
   const windowStartMs = nowMs - spec.startLimit.intervalMs;
-  const failureTimesMs = success
+  const failureTimesMs = success || isShortage
     ? machine.failureTimesMs
     : [...machine.failureTimesMs.filter((time) => time > windowStartMs), nowMs];
   const failed = { ...ended, failureTimesMs, state: "failed" } as const;
@@ -84,7 +86,7 @@ export function decideNext(
   if (isLast) return { ...failed, reason: `${why}, which is named in no_restart_on` };
   if (permanent || (!success && spec.restart === "no")) return { ...failed, reason: why };
   const { burst, intervalMs, rearmMs } = spec.startLimit;
-  if (burst > 0 && failureTimesMs.length >= burst) {
+  if (burst > 0 && !isShortage && failureTimesMs.length >= burst) {
     const reason = `${why}; failed ${burst} times within ${intervalMs / 1000} s`;
     if (rearmMs === null) return { ...failed, reason };
     // Not for good, so it is no end: a wait of its own, and then as if somebody had started it.

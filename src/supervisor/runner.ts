@@ -8,7 +8,7 @@ import { ownChildren, spawnChild, SpawnError } from "../platform/child_process.t
 import type { Clock } from "../platform/clock.ts";
 import { lendTerminal, type TerminalLoan } from "../platform/foreground.ts";
 import { isSubreaper, mayHaveMembers } from "../platform/libc_process.ts";
-import { type ProcessInfo, readAdopted, startTicksOf } from "../platform/proc.ts";
+import { readAdopted, startTicksOf } from "../platform/proc.ts";
 import type { Random } from "../platform/random.ts";
 import { enlargePipeOf } from "../platform/libc_pipe_size.ts";
 import { LineRing, type OutputLine } from "./line_ring.ts";
@@ -30,7 +30,7 @@ import { SlowStop } from "./slow_stop.ts";
 import { type Asked, Stillness } from "./stillness.ts";
 import { isSame, specChanges } from "./spec_changes.ts";
 import { transition } from "./states.ts";
-import { blockersOf, isAnyLeft, membersOf, signalMembers } from "./unit_members.ts";
+import { blockersOf, everybodyOf, isAnyLeft, membersOf, type Seen, signalMembers } from "./unit_members.ts";
 import { childWatches, tagOf, type UnitWatch } from "./units.ts";
 import type {
   ExitCause,
@@ -202,9 +202,12 @@ export class ProcessRunner {
     this.#hook?.start(); // where it had to wait for this
   }
 
-  /** True when the state of everybody that belongs to it is one of these, as /proc shows it. */
-  areAll(states: string): boolean {
-    return this.#everybody().every(({ state }) => states.includes(state));
+  /** Whom the end of this incarnation waits for, as /proc shows them: all of it, and a command that runs for it. */
+  everybody(): readonly Seen[] {
+    const own = this.#current === null
+      ? null
+      : everybodyOf(this.#current.unit, { isAlive: this.#machine.leaderAlive });
+    return [own, this.#hook?.members() ?? null].filter((seen) => seen !== null);
   }
 
   lines(limit?: number): readonly OutputLine[] {
@@ -222,14 +225,6 @@ export class ProcessRunner {
     if (to === "group") this.#signal(this.#current, signal);
     else this.#current.child.kill(signal);
     return true;
-  }
-
-  /** Whom the end of this incarnation waits for: all of it, and a command that runs for it. */
-  #everybody(): readonly ProcessInfo[] {
-    const hooked = this.#hook?.members() ?? [];
-    if (this.#current === null) return hooked;
-    const { group, strays } = membersOf(this.#current.unit);
-    return [...group, ...strays, ...hooked];
   }
 
   /** All but what only the supervisor knows. */
@@ -255,7 +250,7 @@ export class ProcessRunner {
       changed: this.changed,
       stop: isEnding(machine)
         ? {
-          blockers: blockersOf(this.#everybody()),
+          blockers: blockersOf(this.everybody().flatMap(({ all }) => all)),
           killMs: wallOf(killMomentOf(machine)),
           command: machine.hook,
         }
@@ -393,7 +388,8 @@ export class ProcessRunner {
       const known = error instanceof SpawnError;
       const text = error instanceof Error ? error.message : String(error);
       const cause = { kind: "spawn-error", error: text, code: known ? error.exitCode : 126 } as const;
-      this.dispatch({ type: "spawn-failed", cause, permanent: known ? error.permanent : true });
+      const { permanent, isShortage } = known ? error : { permanent: true, isShortage: false };
+      this.dispatch({ type: "spawn-failed", cause, permanent, isShortage });
       return;
     }
     const { pid } = child;
@@ -563,7 +559,7 @@ export class ProcessRunner {
     onEvent({
       type: "blocked",
       name: this.spec.name,
-      blockers: blockersOf(this.#everybody()),
+      blockers: blockersOf(this.everybody().flatMap(({ all }) => all)),
       killInMs: killAtMs === null ? null : Math.max(0, Math.round(killAtMs - clock.monotonicMs())),
       command: this.#machine.hook,
     });

@@ -238,7 +238,7 @@ const spawned: Handler<"spawned"> = ({ spec, machine, nowMs }) => {
 
 const spawnFailed: Handler<"spawn-failed"> = ({ spec, machine, event, nowMs, roll }) => {
   const failed = { ...machine, exit: event.cause, exitReported: true, groupGone: true, outputEnded: true };
-  const decided = decideNext(spec, failed, nowMs, roll, event.permanent);
+  const decided = decideNext(spec, failed, nowMs, roll, event);
   return { machine: decided, effects: ["report-exit"] };
 };
 
@@ -313,7 +313,7 @@ const hookEnded: Handler<"hook-ended"> = (input) => {
   if (hook === null) return to(input.machine, {});
   const machine = { ...input.machine, hook: null, hookUntilMs: null };
   if (hook === "finish_command") {
-    return { machine: decideNext(spec, machine, nowMs, roll, false), effects: [] };
+    return { machine: decideNext(spec, machine, nowMs, roll), effects: [] };
   }
   if (machine.groupGone) return settle(input, to(machine, {}));
   if (spec.stopMode === "mixed") return killWhenDue(to(machine, { killAtMs: nowMs }), nowMs);
@@ -365,7 +365,7 @@ function settle({ spec, nowMs, roll }: Input<EventType>, step: Step): Step {
     }
     effects.push("skip-finish-command");
   }
-  return { machine: decideNext(spec, machine, nowMs, roll, false), effects };
+  return { machine: decideNext(spec, machine, nowMs, roll), effects };
 }
 
 type Row = { readonly [E in EventType]: Handler<E> };

@@ -20,6 +20,7 @@ import { ProcessRunner } from "./runner.ts";
 import { Scheduler } from "./scheduler.ts";
 import { levelDeadlineMs, refuseSurvivors, untilIdle } from "./stop_order.ts";
 import { Watching } from "./watching.ts";
+import { areAllIn } from "./unit_members.ts";
 import { NOBODY_WATCHES, type UnitWatch } from "./units.ts";
 import type {
   OutputHandler,
@@ -257,10 +258,10 @@ export class Supervisor {
 
   /**
    * True when nobody of the processes runs any more: STOP takes effect a little later than it is sent. With `orWaiting`
-   * those count too who wait in the kernel: between vfork and exec of a stopped child, or for a disk.
+   * those count too who wait in the kernel: between vfork and exec of a stopped child, or for a disk. null: not known.
    */
-  standsStill({ orWaiting = false }: { readonly orWaiting?: boolean } = {}): boolean {
-    return [...this.#runners.values()].every((runner) => runner.areAll(orWaiting ? "TtD" : "Tt"));
+  standsStill({ orWaiting = false }: { readonly orWaiting?: boolean } = {}): boolean | null {
+    return areAllIn(orWaiting ? "TtD" : "Tt", [...this.#runners.values()].flatMap((one) => one.everybody()));
   }
 
   /** Passes a signal on to the leaders that want it (`forwardSignals`); false where it is for none, running or not. */

@@ -23,6 +23,29 @@ export function membersOf(unit: Unit): SeenMembers {
   }
 }
 
+/** Everybody of it, to be looked at. */
+export interface Seen {
+  readonly all: readonly ProcessInfo[];
+  /** False where somebody is there who is not seen. */
+  readonly isComplete: boolean;
+}
+
+/** `isAlive`: its leader is, as far as we know. */
+export function everybodyOf(unit: Unit, { isAlive }: { readonly isAlive: boolean }): Seen {
+  return seenOf(membersOf(unit), isAlive);
+}
+
+/** A living leader that is not in its group was not seen: there is no /proc. */
+export function seenOf({ group, strays, isKnown }: SeenMembers, isAlive: boolean): Seen {
+  return { all: [...group, ...strays], isComplete: isKnown && (group.length > 0 || !isAlive) };
+}
+
+/** Whether each is in one of these states; null: not known, since not all can be seen. */
+export function areAllIn(states: string, seen: readonly Seen[]): boolean | null {
+  if (seen.some(({ all }) => all.some(({ state }) => !states.includes(state)))) return false;
+  return seen.every(({ isComplete }) => isComplete) ? true : null;
+}
+
 /** True while anybody of it can run, or nobody can be looked for; `kill(-group, 0)` would count zombies too. */
 export function isAnyLeft(unit: Unit): boolean {
   const { group, strays, isKnown } = membersOf(unit);

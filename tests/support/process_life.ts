@@ -28,7 +28,7 @@ export const EVENTS: {
   "met": { type: "met" },
   "unmeetable": { type: "unmeetable", reason: "database is failed" },
   "spawned": { type: "spawned" },
-  "spawn-failed": { type: "spawn-failed", cause: spawnError, permanent: true },
+  "spawn-failed": { type: "spawn-failed", cause: spawnError, permanent: true, isShortage: false },
   "leader-exited": { type: "leader-exited", cause: exit(1), groupGone: true },
   "group-gone": { type: "group-gone" },
   "output-ended": { type: "output-ended" },

@@ -16,7 +16,7 @@ const PATIENCE_MS = 60_000;
 const clock = systemClock();
 
 export async function until(
-  condition: () => boolean,
+  condition: () => boolean | null,
   what: string,
 ): Promise<void> {
   const deadline = performance.now() + PATIENCE_MS;

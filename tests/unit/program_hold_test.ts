@@ -1,4 +1,4 @@
-/** The command after a capture, while the lease may be in doubt. */
+/** The command after a capture, while the lease may be in doubt; programs that are to stand still. */
 
 import assert from "node:assert/strict";
 import { ProgramHold } from "../../src/manager/program_hold.ts";
@@ -11,9 +11,8 @@ import { settled, VirtualClock } from "../support/virtual_clock.ts";
 
 const inDoubt = () => new StateManagerError("lease-not-held", "use lease: no answer");
 
-async function scene() {
+async function scene(checkpoint: Record<string, unknown>, still: () => boolean | null = () => true) {
   const clock = new VirtualClock();
-  const checkpoint = { consistency: "hooks", before: ["true"], after: ["true"] };
   const { config } = await load({ file: { ...FOLDER_STORE, checkpoint } });
   assert.ok(config);
   const never = () => null;
@@ -24,6 +23,7 @@ async function scene() {
     output: never,
     onEvent: never,
   });
+  supervisor.standsStill = still;
   const stop = new AbortController();
   /** One for each time that somebody asked. */
   const known: PromiseWithResolvers<AbortSignal>[] = [];
@@ -49,12 +49,34 @@ async function scene() {
       return promise;
     },
   });
-  await hold.begin();
   return { clock, hold, known, runs, stop };
 }
 
+const HOOKS = { consistency: "hooks", before: ["true"], after: ["true"] };
+
+Deno.test("ProgramHold looks again where it is not known whether all stand still, and says so when it never is", async () => {
+  const answers = [null, null, true];
+  let looks = 0;
+  const seen = await scene({ consistency: "freeze" }, () => answers[looks++] ?? null);
+  const begun = seen.hold.begin();
+  await seen.clock.advance(50);
+  await begun;
+  assert.deepEqual([looks, seen.hold.over.aborted], [3, false]);
+  await seen.hold[Symbol.asyncDispose]();
+
+  const unseen = await scene({ consistency: "freeze" }, () => null);
+  const over = unseen.hold.begin();
+  await unseen.clock.advance(2_000);
+  await over;
+  assert.match(String(unseen.hold.over.reason), /not to be seen whether all stood still/);
+  await unseen.hold[Symbol.asyncDispose]();
+  await settled();
+  assert.deepEqual([seen.clock.sleeping, unseen.clock.sleeping], [0, 0]);
+});
+
 Deno.test("ProgramHold runs after when the lease is known, and anew where it fell into doubt meanwhile", async () => {
-  const { clock, hold, known, runs } = await scene();
+  const { clock, hold, known, runs } = await scene(HOOKS);
+  await hold.begin();
   await hold.end();
   await settled();
   assert.equal(runs.length, 0, "not known yet");
@@ -75,7 +97,8 @@ Deno.test("ProgramHold runs after when the lease is known, and anew where it fel
 });
 
 Deno.test("ProgramHold does not run after for a stop while the lease is in doubt", async () => {
-  const { clock, hold, known, runs, stop } = await scene();
+  const { clock, hold, known, runs, stop } = await scene(HOOKS);
+  await hold.begin();
   await hold.end();
   await settled();
   stop.abort();

@@ -9,6 +9,7 @@ import { conditionOf, orderOf } from "../../src/supervisor/dependencies.ts";
 import type { Machine } from "../../src/supervisor/machine.ts";
 import { newMachine } from "../../src/supervisor/machine.ts";
 import { findMembers } from "../../src/supervisor/members.ts";
+import { areAllIn, seenOf } from "../../src/supervisor/unit_members.ts";
 import { outcomeOf } from "../../src/supervisor/outcome.ts";
 import type { ProcessSpec } from "../../src/supervisor/types.ts";
 import { processSpec } from "../support/process_specs.ts";
@@ -246,4 +247,16 @@ Deno.test("findMembers finds the group, tagged and descended strays, and nobody 
   assert.deepEqual(group.map(({ pid }) => pid), [10, 11]);
   assert.deepEqual(strays.map(({ pid }) => pid).sort(), [21, 22, 30, 40]);
   assert.deepEqual([...unit.strays.keys()].sort(), [21, 22, 30, 40]);
+});
+
+Deno.test("areAllIn does not know where somebody is there who is not seen, but for one who is seen in another state", () => {
+  const in_ = (state: string) => ({ pid: 5, name: "a", state, parentPid: 1, groupId: 5, startTicks: 1 });
+  const seen = (states: string, isKnown: boolean, isAlive: boolean) =>
+    seenOf({ group: [...states].map(in_), strays: [], isKnown }, isAlive);
+  assert.equal(areAllIn("T", []), true);
+  assert.equal(areAllIn("T", [seen("TT", true, true), seen("", true, false)]), true);
+  assert.equal(areAllIn("T", [seen("TS", true, true)]), false);
+  assert.equal(areAllIn("T", [seen("", false, true)]), null, "no descriptor for a look");
+  assert.equal(areAllIn("T", [seen("", true, true)]), null, "no /proc: its leader lives");
+  assert.equal(areAllIn("T", [seen("", false, true), seen("S", true, true)]), false);
 });

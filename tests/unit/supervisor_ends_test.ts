@@ -17,7 +17,6 @@ function after(cause: ExitCause, change: Partial<ProcessSpec>) {
     machine,
     0,
     0.5,
-    false,
   );
 }
 
@@ -66,5 +65,5 @@ Deno.test("what was ended for being unwell is no last end, whatever its code", (
     exit: exit(0),
   } as const;
   const spec = processSpec({ restart: "always", noRestartOn: [0] });
-  assert.equal(decideNext(spec, machine, 0, 0.5, false).state, "backoff");
+  assert.equal(decideNext(spec, machine, 0, 0.5).state, "backoff");
 });

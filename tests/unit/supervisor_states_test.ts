@@ -177,6 +177,27 @@ Deno.test("transition gives up when the failures fill the window, and not when t
   assert.deepEqual(life.machine.failureTimesMs, []);
 });
 
+Deno.test("transition tries again, and never gives up, where the machine was short of what a start takes", () => {
+  const startLimit = { burst: 2, intervalMs: 1e9, rearmMs: null };
+  const spec = processSpec({ restart: "always", startLimit, restartDelayMs: 20, restartMaxDelayMs: 100 });
+  const failed = { ...EVENTS["spawn-failed"], permanent: false };
+  const short = new Life(spec).to("want-up");
+  const delays: number[] = [];
+  for (let tries = 0; tries < 6; tries++) {
+    short.to("met", { ...failed, isShortage: true });
+    assert.equal(short.machine.state, "backoff");
+    delays.push((short.machine.nextStartAtMs ?? 0) - short.nowMs);
+    short.at(short.machine.nextStartAtMs ?? 0).to("tick");
+  }
+  assert.deepEqual(delays, [20, 40, 80, 100, 100, 100]);
+  // A failure of its own counts as ever, no more and no less.
+  short.run(exit(1));
+  assert.equal(short.machine.state, "backoff");
+  assert.equal(new Life(spec).to("want-up", "met", failed).machine.failureTimesMs.length, 1);
+  const once = new Life(processSpec({ restart: "no" })).to("want-up", "met", { ...failed, isShortage: true });
+  assert.equal(once.machine.state, "failed");
+});
+
 Deno.test("transition waits at the start limit for as long as rearm says, then begins anew, unless it is not wanted", () => {
   const startLimit = { burst: 2, intervalMs: 60_000, rearmMs: 600_000 };
   const life = new Life(processSpec({ restart: "always", startLimit })).to("want-up");
