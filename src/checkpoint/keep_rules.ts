@@ -75,7 +75,7 @@ function monthOf(timeMs: number): number {
   return date.getUTCFullYear() * 12 + date.getUTCMonth();
 }
 
-/** Every listed checkpoint, newest first, with why it stays. `nowMs`: wall clock. */
+/** Every listed checkpoint, newest first, with why it stays. `nowMs`: wall clock, the earlier one of the machine's and the store's. */
 export function planKeep(facts: KeepFacts, rules: KeepRules, nowMs: number): readonly Kept[] {
   const newestFirst = [...facts.checkpoints].sort((a, b) => b.n - a.n);
   const reasons = new Map<string, KeepReason[]>(newestFirst.map(({ id }) => [id, []]));
@@ -119,7 +119,7 @@ function ownReasons(
   }
   if (record.kind === "safety" && ageMs < SAFETY_KEPT_MS) found.push("safety");
   if (rules.labels.some((label) => bears(record, label))) found.push("label");
-  if (ageMs < rules.withinMs) found.push("within");
+  if (rules.withinMs > 0 && ageMs < rules.withinMs) found.push("within");
   return found;
 }
 

@@ -55,7 +55,10 @@ export type PruneEvent =
   | { readonly type: "failed"; readonly code: ErrorCode };
 
 /** What the turn is told of time: asked for anew at each. */
-export type PruneNow = GraceFacts;
+export interface PruneNow extends GraceFacts {
+  /** What is doomed now is doomed since then: of the clocks there are the later one, so that no other one finds it old. */
+  readonly stampMs: number;
+}
 
 export interface PruneMachine {
   readonly request: PruneRequest;
@@ -104,7 +107,7 @@ export function stepPrune(state: PruneMachine, event: PruneEvent, now: PruneNow)
 function forgetFirst(state: PruneMachine, head: Head, now: PruneNow): PruneTurn {
   const ids = recordsToForget(head, state.request.unwanted, now.wallMs).map(({ id }) => id);
   if (ids.length === 0) return collectNext(state, head, now);
-  return perform(state, { type: "swap", change: { kind: "forget", ids, nowMs: now.wallMs } });
+  return perform(state, { type: "swap", change: { kind: "forget", ids, nowMs: now.stampMs } });
 }
 
 function afterSwap(state: PruneMachine, head: Head, change: PruneChange, now: PruneNow): PruneTurn {
@@ -127,7 +130,7 @@ function afterCollection(state: PruneMachine, head: Head, doom: Doom, now: Prune
     doom.indexes.every(({ key }, i) => head.indexes[i]?.key === key) &&
     doom.indexes.length === head.indexes.length;
   if (nothing) return sweepNext(state, head, now);
-  return perform(state, { type: "swap", change: { kind: "doom", doom, nowMs: now.wallMs } });
+  return perform(state, { type: "swap", change: { kind: "doom", doom, nowMs: now.stampMs } });
 }
 
 /** `head` is one that we committed: rule B. */

@@ -238,6 +238,7 @@ export function isEmptyNames({ packs, objects }: Names): boolean {
 }
 
 export interface GraceFacts {
+  /** Of the machine's clock and the store's the earlier one: neither alone makes names old. */
   readonly wallMs: number;
   readonly monotonicMs: number;
   readonly graceMs: number;

@@ -14,6 +14,7 @@ import type { LocalFiles } from "../platform/local_files.ts";
 import { Turns } from "../platform/turns.ts";
 import { settleAll } from "../platform/settle.ts";
 import type { ObjectStore } from "../storage/object_store.ts";
+import { earlierNowMs, storeNowMs } from "../storage/store_time.ts";
 import type { Send } from "./compaction_source.ts";
 import {
   COMPACTION_LEVELS,
@@ -239,7 +240,7 @@ export class Compactor {
       maxTxid,
       sizeBytes,
       timestampMs,
-      modifiedMs: clock.wallMs(),
+      modifiedMs: storeNowMs(store, clock),
     });
   }
 
@@ -274,13 +275,15 @@ export class Compactor {
   }
 
   async #deleteCommits(signal: AbortSignal): Promise<void> {
-    const { listing, pins, clock } = this.#options;
-    await this.#delete(deletableCommits(listing.files, { pins: pins(), nowMs: clock.wallMs() }), signal);
+    const { listing, pins, store, clock } = this.#options;
+    const nowMs = earlierNowMs(store, clock);
+    await this.#delete(deletableCommits(listing.files, { pins: pins(), nowMs }), signal);
   }
 
   async #deleteOld(signal: AbortSignal): Promise<void> {
-    const { listing, pins, clock, retentionMs } = this.#options;
-    const plan = planRetention(listing.files, { pins: pins(), nowMs: clock.wallMs(), retentionMs });
+    const { listing, pins, store, clock, retentionMs } = this.#options;
+    const nowMs = earlierNowMs(store, clock);
+    const plan = planRetention(listing.files, { pins: pins(), nowMs, retentionMs });
     this.#unreachablePins = plan.unreachablePins;
     await this.#delete(plan.deletable, signal);
   }

@@ -19,7 +19,7 @@ export const COMMIT_RETENTION_MS = 5 * 60_000;
 export interface RetentionOptions {
   /** TXIDs of the checkpoints that are kept, and of those that are being made. */
   readonly pins: readonly number[];
-  /** Wall clock. */
+  /** Wall clock, the earlier one of the machine's and the store's. */
   readonly nowMs: number;
 }
 
@@ -47,7 +47,8 @@ export function deletableCommits(
   const deletable: ReplicaFile[] = [];
   for (const [index, file] of commits.entries()) {
     if (index === commits.length - 1 || file.maxTxid > compactedTxid) break;
-    if (timeOf(file) > limitMs) break;
+    // Not its commit's time: a machine whose clock was ahead would keep all commits until that time has come.
+    if (file.modifiedMs > limitMs) break;
     // The first pin at or after it is the nearest that could need it.
     const pin = pins[lowerBound(pins, file.maxTxid, (each) => each)] ?? Infinity;
     if (isCovered(file, covers, pin)) deletable.push(file);

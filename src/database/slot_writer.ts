@@ -8,6 +8,7 @@ import type { Clock } from "../platform/clock.ts";
 import { asStateManagerError, isError, StateManagerError } from "../platform/errors.ts";
 import type { Random } from "../platform/random.ts";
 import type { ObjectStore, PutOptions } from "../storage/object_store.ts";
+import { storeNowMs } from "../storage/store_time.ts";
 import { LTX_HEADER_BYTES, LTX_TRAILER_BYTES, readHeader } from "./ltx/mod.ts";
 import { COMMIT_LEVEL, replicaKey, type ReplicaPlace, slotMetadata } from "./replica_layout.ts";
 import type { HolderListing } from "./replica_listing.ts";
@@ -296,7 +297,7 @@ export class SlotWriter implements AsyncDisposable {
   }
 
   #durable(commit: LocalCommit): void {
-    const { listing, clock } = this.#options;
+    const { listing, store, clock } = this.#options;
     this.#queue.shift();
     this.#waitingBytes -= commit.sizeBytes;
     this.#lastDurableMs = clock.wallMs();
@@ -306,7 +307,7 @@ export class SlotWriter implements AsyncDisposable {
       maxTxid: commit.txid,
       sizeBytes: commit.sizeBytes,
       timestampMs: this.#timestampMs,
-      modifiedMs: clock.wallMs(),
+      modifiedMs: storeNowMs(store, clock),
     });
     this.#tellWaiters();
   }

@@ -106,6 +106,8 @@ export interface OpeningOptions {
 }
 
 const logger = log("open");
+/** Of the machine's clock to the store's. */
+const WARNED_SKEW_MS = 60_000;
 
 /** Pause between tries while the store is out of reach: grows to this. */
 const LONGEST_PAUSE_MS = 10_000;
@@ -382,6 +384,17 @@ function databasesFor(
   });
 }
 
+function warnOfClock(store: ObjectStore, clock: Clock): void {
+  const aheadMs = clock.wallMs() - (store.clockMs() ?? clock.wallMs());
+  if (Math.abs(aheadMs) < WARNED_SKEW_MS) return;
+  logger.warn(
+    "this machine's clock is not the store's: checkpoints and commits bear wrong times; set it (NTP)",
+    {
+      ahead_seconds: Math.round(aheadMs / 1000),
+    },
+  );
+}
+
 /** Opens everything; on failure all that was opened is closed and the lease, if taken, given back. */
 export async function openSession(options: OpeningOptions): Promise<Opened> {
   const { config, dir, clock, random, signal } = options;
@@ -420,6 +433,7 @@ export async function openSession(options: OpeningOptions): Promise<Opened> {
       },
     );
 
+    warnOfClock(store, clock);
     const lease = leaseFor(options, plain, seen?.head ?? null);
     options.onLease(() => lease.status);
     stack.use(lease);
@@ -497,6 +511,7 @@ export async function openSession(options: OpeningOptions): Promise<Opened> {
     stack.defer(() => verifier.stop());
     const pruner = new Pruner({
       archiver,
+      store,
       head,
       lease,
       checkpointer,

@@ -36,12 +36,14 @@ import type { Lease } from "../lease/mod.ts";
 import type { Clock } from "../platform/clock.ts";
 import { asStateManagerError, isError, StateManagerError } from "../platform/errors.ts";
 import type { Log } from "../platform/log.ts";
+import { earlierNowMs, laterNowMs, type ObjectStore } from "../storage/mod.ts";
 import type { Checkpointer } from "./checkpointer.ts";
 import type { LongWork, PruneResult } from "./control.ts";
 import { changeHead } from "./head_changes.ts";
 
 export interface PrunerOptions {
   readonly archiver: Pick<Archiver, "collect" | "sweep">;
+  readonly store: Pick<ObjectStore, "clockMs">;
   readonly head: HeadSession;
   readonly lease: Pick<Lease, "assertHeld">;
   readonly checkpointer: Pick<Checkpointer, "runPrune">;
@@ -77,8 +79,8 @@ export class Pruner {
 
   /** What the rules say of each checkpoint now, newest first. */
   plan(): readonly Kept[] {
-    const { head, keep, clock } = this.#options;
-    return planKeep(head.head, keep, clock.wallMs());
+    const { head, keep, store, clock } = this.#options;
+    return planKeep(head.head, keep, earlierNowMs(store, clock));
   }
 
   /** By the keep rules; with `dryRun` it changes nothing. `busy` while a checkpoint is made. */
@@ -269,12 +271,18 @@ export class Pruner {
   }
 
   #now(): PruneNow {
-    const { clock, graceMs, head } = this.#options;
+    const { clock, graceMs, head, store } = this.#options;
     const monotonicMs = clock.monotonicMs();
     const { doomed, doomed_objects = [] } = head.head;
     const names = [...doomed.map(({ pack }) => pack), ...doomed_objects.map(({ key }) => key)];
     this.#seen = new Map(names.map((name) => [name, this.#seen.get(name) ?? monotonicMs]));
-    return { wallMs: clock.wallMs(), monotonicMs, graceMs, seenMs: (name) => this.#seen.get(name) };
+    return {
+      wallMs: earlierNowMs(store, clock),
+      stampMs: laterNowMs(store, clock),
+      monotonicMs,
+      graceMs,
+      seenMs: (name) => this.#seen.get(name),
+    };
   }
 }
 

@@ -232,6 +232,11 @@ class DirectoryStore implements ObjectStore {
     });
   }
 
+  /** Its clock is this machine's. */
+  clockMs(): null {
+    return null;
+  }
+
   async close() {}
 
   /** Checks the key, bounds the time and turns what the file system says into a store's errors. */

@@ -90,6 +90,7 @@ export function faulty(
       ),
     list: (request) => perform("list", request.prefix, request.signal, () => store.list(request)),
     delete: (key, request = {}) => perform("delete", key, request.signal, () => store.delete(key, request)),
+    clockMs: () => store.clockMs(),
     close: () => store.close(),
   };
 }

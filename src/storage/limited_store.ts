@@ -71,6 +71,7 @@ export function limited(store: ObjectStore, options: LimitedOptions): ObjectStor
       inTurn(options, (request) => store.putLarge(key, pieces, request), largeTurns),
     list: (options) => inTurn(options, (request) => store.list(request)),
     delete: (key, options = {}) => inTurn(options, (request) => store.delete(key, request)),
+    clockMs: () => store.clockMs(),
     close: () => store.close(),
   };
 }

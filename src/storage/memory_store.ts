@@ -108,6 +108,7 @@ export function memoryStore(options: MemoryStoreOptions = {}): ObjectStore {
       assertKey(key);
       entries.delete(key);
     },
+    clockMs: () => null,
     async close() {},
   };
 }

@@ -33,6 +33,7 @@ export { prefixed } from "./prefixed_store.ts";
 export { type FaultRule, faulty, type FaultyStore } from "./faulty_store.ts";
 export { type ProbeOptions, type ProbeResult, probeStore } from "./probe.ts";
 export { openStore, type OpenStoreEffects, type OpenStoreOptions } from "./open_store.ts";
+export { earlierNowMs, laterNowMs, storeNowMs, StoreTime } from "./store_time.ts";
 export type { OperationKind } from "./store_errors.ts";
 export {
   credentialsFromWire,

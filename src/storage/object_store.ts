@@ -124,6 +124,11 @@ export interface ObjectStore {
   list(options: ListOptions): Promise<ListPage>;
   /** Unconditional; deleting what is not there succeeds. */
   delete(key: ObjectKey, options?: RequestOptions): Promise<void>;
+  /**
+   * The store's own wall clock, milliseconds since the Unix epoch, by its last answer and the time since. Null: it has
+   * none of its own, or has not told it yet.
+   */
+  clockMs(): number | null;
   /** Frees connections and timers. No call may follow. */
   close(): Promise<void>;
 }
@@ -161,6 +166,7 @@ export function withOperations(store: ObjectStore, own: Partial<ObjectStore>): O
     putLarge: (key, pieces, options) => store.putLarge(key, pieces, options),
     list: (options) => store.list(options),
     delete: (key, options) => store.delete(key, options),
+    clockMs: () => store.clockMs(),
     close: () => store.close(),
     ...own,
   };

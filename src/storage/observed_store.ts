@@ -57,6 +57,7 @@ export function observed(store: ObjectStore, clock: Clock, observe: StoreObserve
       ),
     list: (options) => watch("list", options.prefix, options.signal, () => store.list(options)),
     delete: (key, options = {}) => watch("delete", key, options.signal, () => store.delete(key, options)),
+    clockMs: () => store.clockMs(),
     close: () => store.close(),
   };
 }

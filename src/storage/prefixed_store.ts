@@ -35,6 +35,7 @@ export function prefixed(store: ObjectStore, prefix: string): ObjectStore {
         : { objects, nextStartAfter: page.nextStartAfter.slice(inner.length) };
     },
     delete: async (key, options) => await store.delete(full(key), options),
+    clockMs: () => store.clockMs(),
     close: () => store.close(),
   };
 }

@@ -55,6 +55,7 @@ export function rateLimited(store: ObjectStore, { upload, download }: StoreRates
     head: (key, options) => store.head(key, options),
     list: (options) => store.list(options),
     delete: (key, options) => store.delete(key, options),
+    clockMs: () => store.clockMs(),
     close: () => store.close(),
     async get(key, options = {}) {
       const object = await store.get(key, options);

@@ -208,6 +208,10 @@ class RetryingStore implements ObjectStore {
     }
   }
 
+  clockMs(): number | null {
+    return this.#store.clockMs();
+  }
+
   close(): Promise<void> {
     return this.#store.close();
   }

@@ -8,7 +8,8 @@ import { systemClock } from "../../src/platform/clock.ts";
 import { isError } from "../../src/platform/errors.ts";
 import { isRoot } from "../../src/platform/libc_files.ts";
 import { faulty } from "../../src/storage/faulty_store.ts";
-import { listAll } from "../../src/storage/object_store.ts";
+import { memoryStore } from "../../src/storage/memory_store.ts";
+import { listAll, withOperations } from "../../src/storage/object_store.ts";
 import { copyOf, KEEP_NOTHING, PruneScene } from "../support/prune_scene.ts";
 import { say } from "../support/say.ts";
 
@@ -57,6 +58,26 @@ Deno.test("prune frees what only forgotten checkpoints needed, after the grace",
   const { seq } = scene.head;
   await scene.pruner().prune({ dryRun: false });
   assert.equal(scene.head.seq, seq);
+});
+
+Deno.test("prune by a machine whose clock is far ahead goes by the store's, in what it keeps and in the grace", async () => {
+  const monthMs = 30 * 24 * HOUR_MS;
+  const storeMs = { now: Date.UTC(2026, 5, 1) };
+  await using scene = new PruneScene(1, withOperations(memoryStore(), { clockMs: () => storeMs.now }));
+  await history(scene);
+  scene.pass(monthMs);
+  scene.keep = { ...KEEP_NOTHING, withinMs: 48 * HOUR_MS };
+  assert.equal((await scene.pruner().prune({ dryRun: false })).forgotten.length, 0);
+  // Doomed by another machine, whose clock is right.
+  scene.pass(-monthMs);
+  scene.keep = KEEP_NOTHING;
+  assert.equal((await scene.pruner().prune({ dryRun: false })).forgotten.length, 4);
+  scene.pass(monthMs);
+  const early = await scene.pruner().prune({ dryRun: false });
+  assert.ok(early.deletedObjects === 0 && early.waitingObjects > 0);
+  storeMs.now += HOUR_MS + 60_000;
+  assert.equal((await scene.pruner().prune({ dryRun: false })).waitingObjects, 0);
+  await scene.restoresAll();
 });
 
 Deno.test("prune takes the manifests and root objects of deleted checkpoints, and leaves those of kept ones", async () => {

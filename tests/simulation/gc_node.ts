@@ -377,6 +377,7 @@ export class GcNode extends StormyMachine {
     const { graceMs, nowMs } = this.#world;
     return {
       wallMs: this.#wallMs,
+      stampMs: this.#wallMs,
       monotonicMs: nowMs,
       graceMs,
       seenMs: (name: string) => this.#seen.get(name),

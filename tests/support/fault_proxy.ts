@@ -142,13 +142,17 @@ function errorAnswer(status: number): WireReply {
   return { status, headers: { "content-type": "application/xml" }, body };
 }
 
-/** The same answer in as many bytes, with other times: `shift` gives what is added to each. */
-function shifted(reply: WireReply, shift: (atMs: number) => number): WireReply {
+/**
+ * The same answer in as many bytes, with other times of objects, and of its own where `now`: `shift` gives what is added
+ * to each.
+ */
+function shifted(reply: WireReply, shift: (atMs: number) => number, now: boolean): WireReply {
   if (reply === "reset" || !("bytes" in reply)) return reply;
   const end = headEnd(reply.bytes);
   const moved = (text: string) => new Date(Date.parse(text) + shift(Date.parse(text)));
   const head = latin1Of(reply.bytes.subarray(0, end));
-  const movedHead = head.replace(/(?<=^last-modified: *)[^\r]+/im, (text) => moved(text).toUTCString());
+  const times = now ? /(?<=^(?:last-modified|date): *)[^\r]+/gim : /(?<=^last-modified: *)[^\r]+/gim;
+  const movedHead = head.replace(times, (text) => moved(text).toUTCString());
   const body = reply.bytes.subarray(end);
   const movedBody = /^content-type: *application\/xml/im.test(head)
     ? bytesOf(latin1Of(body).replace(LISTED_TIME, (text) => moved(text).toISOString()))
@@ -221,8 +225,8 @@ export function startFaultProxy(target: string, { listedAgeMs = 0, aheadMs }: Pr
     const passed = aheadMs === undefined ? request : unsigned(request);
     const reply = await passOn(service, passed, open).catch(() => "reset" as const);
     seen.status = statusOf(reply);
-    if (aheadMs !== undefined) return shifted(reply, aheadMs);
-    return seen.operation === "list" && listedAgeMs > 0 ? shifted(reply, () => -listedAgeMs) : reply;
+    if (aheadMs !== undefined) return shifted(reply, aheadMs, true);
+    return seen.operation === "list" && listedAgeMs > 0 ? shifted(reply, () => -listedAgeMs, false) : reply;
   }
 
   async function handle(request: WireRequest): Promise<WireReply> {

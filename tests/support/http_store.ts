@@ -109,6 +109,7 @@ export function httpStore(url: string): ObjectStore {
     head: unused,
     list: unused,
     delete: unused,
+    clockMs: () => null,
     close: () => Promise.resolve(),
   };
 }

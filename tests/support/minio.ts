@@ -8,6 +8,7 @@ import {
   type ObjectStore,
   openStore,
   type OpenStoreOptions,
+  withOperations,
 } from "../../src/storage/mod.ts";
 import { findTool } from "./find_tool.ts";
 import { freePort } from "./free_port.ts";
@@ -49,9 +50,10 @@ export function minioOptions(
   };
 }
 
-/** Its bucket, as the product opens it. The caller closes it. */
+/** Its bucket, as the product opens it, but for its clock: tests move their own one. The caller closes it. */
 export function minioStore(minio: Omit<Minio, "stop">, keyPrefix = ""): ObjectStore {
-  return openStore(minioOptions(minio, keyPrefix), { clock: systemClock(), random: systemRandom() });
+  const store = openStore(minioOptions(minio, keyPrefix), { clock: systemClock(), random: systemRandom() });
+  return withOperations(store, { clockMs: () => null });
 }
 
 /** Whoever asks without a signature may do all with the bucket: for those whose clock is not the service's. */

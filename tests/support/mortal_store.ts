@@ -37,6 +37,7 @@ export function mortalStore(store: ObjectStore, death: Death | null): MortalStor
     putLarge: (key, pieces, options) => request(() => store.putLarge(key, pieces, options)),
     list: (options) => request(() => store.list(options)),
     delete: (key, options) => request(() => store.delete(key, options)),
+    clockMs: () => store.clockMs(),
     close: () => Promise.resolve(),
   };
 }

@@ -182,6 +182,7 @@ export class PruneScene implements AsyncDisposable {
         sweep: (names, work = {}) =>
           sweepNames(names, { store: this.store, signal: work.signal ?? noSignal() }),
       },
+      store: this.store,
       head: this.session,
       lease: { assertHeld: () => {} },
       checkpointer: this.#place,

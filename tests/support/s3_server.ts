@@ -75,6 +75,10 @@ export interface S3ServerOptions {
   readonly unconditionalUploads?: boolean;
   /** How many of several creators at once succeed, as on a store whose condition is not atomic. */
   readonly racyCreates?: boolean;
+  /** Its own clock: what it judges signatures by, and tells in each answer's Date. Left out: the machine's, untold. */
+  readonly clockMs?: () => number;
+  /** Keeps objects for a time, so it takes none without a checksum in a header of its own. */
+  readonly objectLock?: boolean;
   /** Answers listings without regard to encoding-type, as versitygw does. */
   readonly ignoreEncodingType?: boolean;
 }
@@ -147,6 +151,23 @@ const pause = (ms: number, over?: AbortSignal) =>
     });
   });
 
+/** As AWS refuses them; null: it has one, and it is right. */
+function checksumRefusal(operation: S3Operation, { headers, body }: WireRequest): WireAnswer | null {
+  if (operation !== "put" && operation !== "put-part") return null;
+  const md5 = headers.get("content-md5");
+  const sha256 = operation === "put" ? headers.get("x-amz-checksum-sha256") : null;
+  if (md5 === null && sha256 === null) {
+    const what = operation === "put" ? "Put Object" : "Put Part";
+    const text =
+      `Content-MD5 OR x-amz-checksum- HTTP header is required for ${what} requests with Object Lock parameters`;
+    return errorAnswer(400, "InvalidRequest", text);
+  }
+  const is = (name: string) => createHash(name).update(body).digest("base64");
+  return (md5 ?? is("md5")) === is("md5") && (sha256 ?? is("sha256")) === is("sha256")
+    ? null
+    : errorAnswer(400, "BadDigest");
+}
+
 /** What a request is about; `subject` is what a rule's key prefix is compared with. */
 export function s3Request(request: WireRequest) {
   const [, bucket = "", ...rest] = decodeURIComponent(request.path).split("/");
@@ -198,8 +219,14 @@ export class S3Server {
   // deno-lint-ignore require-await
   static async start(options: S3ServerOptions = {}): Promise<S3Server> {
     const server = new S3Server(options);
-    server.#wire = serveWire((request) => server.#handle(request));
+    server.#wire = serveWire(async (request) => server.#dated(await server.#handle(request)));
     return server;
+  }
+
+  #dated(reply: WireReply): WireReply {
+    const { clockMs } = this.#options;
+    if (clockMs === undefined || reply === "reset" || !("headers" in reply)) return reply;
+    return { ...reply, headers: { ...reply.headers, date: new Date(clockMs()).toUTCString() } };
   }
 
   get #account(): Account {
@@ -236,7 +263,9 @@ export class S3Server {
 
   async #handle(request: WireRequest): Promise<WireReply> {
     const accounts = [...(this.isRevoked ? [] : [this.#account]), ...this.otherAccounts];
-    const answers = accounts.map((account) => verifySignature(request, account, Date.now()));
+    const answers = accounts.map((account) =>
+      verifySignature(request, account, this.#options.clockMs?.() ?? Date.now())
+    );
     const refused = answers.includes(null) ? null : answers[0] ?? null;
     if (refused !== null) {
       this.refusals.push(refused.code);
@@ -319,6 +348,8 @@ export class S3Server {
     query: URLSearchParams,
   ): Promise<WireAnswer> {
     if (operation === "list") return this.#list(query);
+    const refusal = this.#options.objectLock === true ? checksumRefusal(operation, request) : null;
+    if (refusal !== null) return refusal;
     if (operation === "put") return await this.#put(key, request);
     const uploadId = query.get("uploadId") ?? "";
     if (operation === "begin-upload") return this.#beginUpload(key, request.headers);

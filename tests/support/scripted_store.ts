@@ -108,6 +108,10 @@ export class ScriptedStore implements ObjectStore {
     return Promise.resolve();
   }
 
+  clockMs(): null {
+    return null;
+  }
+
   close(): Promise<void> {
     return Promise.resolve();
   }

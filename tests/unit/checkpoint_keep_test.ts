@@ -145,7 +145,7 @@ function modelKept(
   if (clean !== undefined) stays.add(clean.n);
   for (const record of sorted) {
     if (record.id === current || record.pinned === true) stays.add(record.n);
-    if (nowMs - record.time < rules.withinMs) stays.add(record.n);
+    if (rules.withinMs > 0 && nowMs - record.time < rules.withinMs) stays.add(record.n);
     if (record.kind === "safety" && nowMs - record.time < 24 * HOUR_MS) stays.add(record.n);
     if (rules.labels.includes("keep") && "keep" in record.labels) stays.add(record.n);
   }

@@ -12,6 +12,7 @@ import type { ReadableFile } from "../../src/platform/local_files.ts";
 import { MemoryDisk } from "../../src/platform/memory_disk.ts";
 import { faulty } from "../../src/storage/faulty_store.ts";
 import { memoryStore } from "../../src/storage/memory_store.ts";
+import { withOperations } from "../../src/storage/object_store.ts";
 import { observed } from "../../src/storage/observed_store.ts";
 import { ModelDatabase, type ModelOptions, restored } from "../support/replica_files.ts";
 import { randomOf } from "../support/seeded_random.ts";
@@ -127,6 +128,30 @@ Deno.test("Compactor keeps every restore point the same through merges, snapshot
     );
     assert.deepEqual([defects, unreachablePins], [[], []]);
   }
+});
+
+Deno.test("Compactor deletes nothing that is young by the store's clock, however far ahead the machine's is", async () => {
+  const scene = new Scene();
+  const store = withOperations(scene.store, { clockMs: () => scene.clock.wallMs() });
+  const clock = {
+    monotonicMs: () => scene.clock.monotonicMs(),
+    wallMs: () => scene.clock.wallMs() + 30 * 24 * 3_600_000,
+    sleep: () => Promise.reject(new Error("not asked for")),
+  };
+  const compactor = scene.newCompactor({ store, clock });
+  const turns = async (count: number) => {
+    for (let left = count; left > 0; left--) {
+      await scene.commit();
+      scene.clock.jump(30 * SECOND_MS);
+      await compactor.turn(scene.signal);
+      assert.equal(compactor.status().lastError, null);
+    }
+  };
+  await turns(8);
+  assert.deepEqual([compactor.status().deletedFiles, scene.keys(0).length], [0, 8]);
+  assert.ok(compactor.status().merges > 0);
+  await turns(8);
+  assert.ok(compactor.status().deletedFiles > 0); // five minutes old by the store's clock
 });
 
 Deno.test("Compactor writes the newest commit's time, size and our token into what it makes", async () => {

@@ -159,6 +159,88 @@ Deno.test("s3 store says which part of the credentials is wrong, and never shows
     }
   }));
 
+Deno.test("s3 store signs by the store's clock once that has refused the machine's, and tells what time it is there", async () => {
+  const storeMs = () => Date.now() - 30 * 24 * 3_600_000;
+  await onServer(async (server, store) => {
+    assert.equal(store.clockMs(), null);
+    assert.equal((await failure(store.head("a"))).code, "object-not-found"); // a refusal that has no reason in it
+    await store.put("a", bytes("x"), { condition: absent });
+    assert.deepEqual([server.refusals.length, server.requests.length], [1, 2]);
+    assert.ok(Math.abs((store.clockMs() ?? 0) - storeMs()) < 60_000);
+  }, { clockMs: storeMs });
+  await onServer(async (server, store) => {
+    const both = await Promise.all(
+      ["a", "b"].map((key) => store.put(key, bytes(key), { condition: absent })),
+    );
+    assert.equal(both.length, 2);
+    await Array.fromAsync(["a", "b"], async (key) => assert.equal((await store.get(key)).body.length, 1));
+    assert.ok(server.refusals.every((code) => code === "RequestTimeTooSkewed"));
+    // A refusal of the credentials is one, whatever the time.
+    const { accessKey } = server;
+    const secretKey = new Secret("wrong");
+    const other = storeOn(server, {
+      credentials: () => ({ accessKey: new Secret(accessKey), secretKey, sessionToken: null }),
+    });
+    assert.match((await failure(other.put("a", bytes("x")))).message, /secret key/);
+    await other.close();
+  }, { clockMs: storeMs });
+});
+
+Deno.test("s3 store gives each put a checksum where the bucket keeps objects for a time, in parts too", async () => {
+  const pieces = async function* () {
+    for (let part = 0; part < 3; part++) yield await Promise.resolve(new Uint8Array(8 * 1024 * 1024));
+  };
+  await onServer(async (server, store) => {
+    await Promise.all(["a", "b"].map((key) => store.put(key, bytes(key), { condition: absent })));
+    await store.put("a", bytes("again"));
+    const [, last] = [...server.requests].filter(({ key }) => key === "a").slice(-2);
+    assert.ok(last?.headers.has("x-amz-checksum-sha256") && !last.headers.has("content-md5"));
+    await store.putLarge("large", pieces(), { sizeBytes: 24 * 1024 * 1024, condition: absent });
+    assert.deepEqual([...server.objects.keys()].sort(), ["a", "b", "large"]);
+    const [read] = [await store.get("a"), await store.list({ prefix: "" }), await store.delete("b")];
+    assert.equal(new TextDecoder().decode(read.body), "again");
+  }, { objectLock: true });
+  await onServer(async (server, store) => {
+    await store.put("a", bytes("a"));
+    assert.ok(server.requests.every(({ headers }) => !headers.has("x-amz-checksum-sha256")));
+  });
+});
+
+Deno.test("s3 store names the region that a bucket is in, where the answer tells it", () =>
+  onServer(async (server, store) => {
+    const fault = { status: 301, code: "PermanentRedirect", headers: { "x-amz-bucket-region": "eu-west-3" } };
+    const active = server.fail(fault);
+    for (
+      const call of [
+        () => store.put("a", bytes("x")),
+        () => store.head("a"),
+        () => store.list({ prefix: "" }),
+      ]
+    ) {
+      const error = await failure(call());
+      assert.equal(error.code, "store-refused");
+      assert.match(`${error.message} ${error.hint}`, /region eu-west-3.*storage\.region to "eu-west-3"/);
+    }
+    active.end();
+    server.fail({ ...fault, headers: { "x-amz-bucket-region": "<script>" } });
+    assert.doesNotMatch(Deno.inspect(await failure(store.head("a"))), /script/);
+  }));
+
+Deno.test("s3 store gives one version one tag, however the service writes it", () =>
+  onServer(async (server, store) => {
+    const { etag } = await store.put("a", bytes("x"));
+    for (const written of [etag, etag.slice(1, -1), `W/${etag}`]) {
+      const fault = server.fail({
+        operation: "head",
+        status: 200,
+        headers: { etag: written, "content-length": "1" },
+      });
+      assert.equal((await store.head("a")).etag, etag);
+      fault.end();
+    }
+    await store.put("a", bytes("y"), { condition: { etag } });
+  }));
+
 Deno.test("s3 store asks for the credentials anew for each request", () =>
   onServer(async (server) => {
     let secretKey = "not yet";

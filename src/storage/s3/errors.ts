@@ -20,6 +20,8 @@ export interface Refusal {
   readonly status: number;
   readonly document: ErrorDocument | null;
   readonly retryAfterMs: number | null;
+  /** Where the bucket is, if the answer told. */
+  readonly region: string | null;
 }
 
 interface Verdict {
@@ -134,6 +136,17 @@ function answerText({ status, document }: Refusal): string {
   return `answered ${status} ${excerpt(document.code)}${message === "" ? "" : ` (${message})`}`;
 }
 
+const REGION = /^[a-z0-9-]{1,40}$/;
+
+function wrongRegion({ region }: Refusal): Verdict {
+  if (region === null || !REGION.test(region)) return WRONG_REGION;
+  return {
+    code: "store-refused",
+    detail: `the bucket is in region ${region}, and the request says another one`,
+    hint: `set storage.region to "${region}", and storage.endpoint to that region's`,
+  };
+}
+
 function isPassing(status: number, code: string): boolean {
   return status === 408 || status === 429 || (status >= 500 && status !== 501 && status !== 505) ||
     CODES_THAT_PASS.has(code);
@@ -153,6 +166,7 @@ export function refusalError(refusal: Refusal): StateManagerError {
     });
 
   const known = BY_CODE.get(code);
+  if (known === WRONG_REGION) return build(wrongRegion(refusal));
   if (known !== undefined) return build(known);
   if (status === 507) return build(FULL);
   if (status === 412 && kind === "put") return preconditionFailed(key, description, answer, cause);
@@ -179,7 +193,7 @@ export function refusalError(refusal: Refusal): StateManagerError {
       hint: "wait; where it lasts, look at the store's own status",
     });
   }
-  if (status >= 300 && status < 400) return build(WRONG_REGION);
+  if (status >= 300 && status < 400) return build(wrongRegion(refusal));
   return build({
     code: "store-refused",
     detail: "the store refused the request",

@@ -1,7 +1,7 @@
 /** One signed HTTP request to an S3 service and its whole, checked answer. No retries, no opinions about statuses. */
 
+import { Buffer } from "node:buffer";
 import { createHash } from "node:crypto";
-import type { Clock } from "../../platform/clock.ts";
 import type { HttpClient } from "../../platform/http_client.ts";
 import type { Secret } from "../../platform/secret.ts";
 import { Turns } from "../../platform/turns.ts";
@@ -97,27 +97,39 @@ async function sha256Hex(body: Uint8Array<ArrayBuffer>): Promise<string> {
   return hash.digest("hex");
 }
 
-async function signedHeaders(
-  target: S3Target,
-  request: S3Request,
-  url: URL,
-  credentials: S3Credentials,
-  wallMs: number,
-): Promise<Headers> {
-  const { accessKey, secretKey, sessionToken } = credentials;
+/** `sha256`: the hash that is signed anyway, for an object; a part's would have to be announced before, so it has `md5`. */
+export type BodyChecksum = "sha256" | "md5";
+
+function checksumHeaders(
+  { method, query, body }: S3Request,
+  sha256: string,
+  checksum: BodyChecksum | null,
+): Record<string, string> {
+  if (checksum === null || method !== "PUT" || body === undefined) return {};
+  if (checksum === "sha256" && query === undefined) {
+    return { "x-amz-checksum-sha256": Buffer.from(sha256, "hex").toString("base64") };
+  }
+  return { "content-md5": createHash("md5").update(body).digest("base64") };
+}
+
+async function signedHeaders(sender: S3Sender, request: S3Request, url: URL): Promise<Headers> {
+  const { target, checksum } = sender;
+  const { accessKey, secretKey, sessionToken } = sender.credentials;
+  const sha256 = request.body === undefined ? EMPTY_SHA256 : await sha256Hex(request.body);
   const headers = await signed({
     method: request.method,
     url,
     headers: {
       ...request.headers,
       ...providerHeaders(url.hostname),
-      "x-amz-content-sha256": request.body === undefined ? EMPTY_SHA256 : await sha256Hex(request.body),
+      ...checksumHeaders(request, sha256, checksum),
+      "x-amz-content-sha256": sha256,
     },
     accessKey: accessKey.reveal(),
     secretKey: secretKey.reveal(),
     sessionToken: sessionToken?.reveal() ?? null,
     region: target.region,
-    wallMs,
+    wallMs: sender.wallMs,
   });
   // Not signed, since proxies may change them. Compressed answers would not have the length that they announce.
   headers.set("accept-encoding", "identity");
@@ -221,8 +233,11 @@ async function readErrorBody(
 export interface S3Sender {
   readonly target: S3Target;
   readonly client: HttpClient;
-  readonly clock: Clock;
-  readonly credentials: () => S3Credentials;
+  readonly credentials: S3Credentials;
+  /** What time the signature says that it is. */
+  readonly wallMs: number;
+  /** What of a put's body goes along besides its signed hash, for a bucket that wants it. */
+  readonly checksum: BodyChecksum | null;
 }
 
 /** Sends `request`. Rejects with fetch's error, `BadBody`, or the deadline's reason. */
@@ -233,13 +248,7 @@ export async function sendRequest(
   mostBytes: number,
 ): Promise<S3Answer> {
   const url = requestUrl(sender.target, request);
-  const headers = await signedHeaders(
-    sender.target,
-    request,
-    url,
-    sender.credentials(),
-    sender.clock.wallMs(),
-  );
+  const headers = await signedHeaders(sender, request, url);
   const response = await sender.client.fetch(url, {
     method: request.method,
     headers,

@@ -32,7 +32,9 @@ import {
   type RequestOptions,
 } from "../object_store.ts";
 import { actionText, type OperationKind, outcomeUnknown, tooSlow } from "../store_errors.ts";
+import { StoreTime } from "../store_time.ts";
 import { connectionError, refusalError } from "./errors.ts";
+import { FIRST_MANNER, mannerAfter } from "./manner.ts";
 import { PartsUpload } from "./parts_upload.ts";
 import {
   BadBody,
@@ -120,13 +122,22 @@ function retryAfterOf(headers: Headers, wallMs: number): number | null {
   return Number.isFinite(ms) ? Math.min(Math.max(0, ms), LONGEST_RETRY_AFTER_MS) : null;
 }
 
+/**
+ * A version's tag in one form, since it is compared and sent back: some services leave its quotes out here and there, and
+ * proxies that compress call it weak. "" where there is none.
+ */
+function quotedTag(text: string | null): string {
+  const tag = (text ?? "").replace(/^W\//, "");
+  return tag === "" || tag.startsWith('"') ? tag : `"${tag}"`;
+}
+
 function infoOf(key: string, headers: Headers, sizeBytes: number): ObjectInfo {
   const metadata: Record<string, string> = {};
   for (const [name, value] of headers) {
     if (name.startsWith(METADATA_HEADER)) metadata[name.slice(METADATA_HEADER.length)] = value;
   }
   const modifiedMs = Date.parse(headers.get("last-modified") ?? "") || 0;
-  return { key, sizeBytes, etag: headers.get("etag") ?? "", modifiedMs, metadata };
+  return { key, sizeBytes, etag: quotedTag(headers.get("etag")), modifiedMs, metadata };
 }
 
 class S3Store implements ObjectStore {
@@ -138,6 +149,8 @@ class S3Store implements ObjectStore {
   readonly #clock: Clock;
   readonly #credentials: () => S3Credentials;
   readonly #uploads = new UploadsUnderWay();
+  readonly #time: StoreTime;
+  #manner = FIRST_MANNER;
 
   constructor(options: S3StoreOptions) {
     const { bucket, region, forcePathStyle } = options;
@@ -148,6 +161,7 @@ class S3Store implements ObjectStore {
     this.#client = createHttpClient({ caFile });
     this.#onceClient = createHttpClient({ caFile, atMostOnce: true });
     this.#clock = options.clock;
+    this.#time = new StoreTime(options.clock);
     this.#credentials = options.credentials;
   }
 
@@ -199,7 +213,7 @@ class S3Store implements ObjectStore {
     const request = { method: "PUT", key, headers, body } as const;
     const answer = await this.#send("put", request, { ...options, atMostOnce: !mayComeTwice });
     if (!isSuccess(answer)) throw this.#refusal("put", key, answer, condition !== undefined);
-    const etag = answer.headers.get("etag") ?? "";
+    const etag = quotedTag(answer.headers.get("etag"));
     if (etag === "") throw outcomeUnknown(key, this.description, "the answer has no ETag");
     return { etag };
   }
@@ -225,7 +239,8 @@ class S3Store implements ObjectStore {
       headers,
       conditionHeaders(options.condition),
     );
-    return await upload.run(pieces, options);
+    const { etag } = await upload.run(pieces, options);
+    return { etag: quotedTag(etag) };
   }
 
   async list(options: ListOptions): Promise<ListPage> {
@@ -251,7 +266,11 @@ class S3Store implements ObjectStore {
     if (listing.truncated && last === undefined) {
       throw this.#refused("list", prefix, "an empty page that says there are more");
     }
-    const objects = listing.objects.map((object) => ({ ...object, metadata: {} }));
+    const objects = listing.objects.map((object) => ({
+      ...object,
+      etag: quotedTag(object.etag),
+      metadata: {},
+    }));
     return listing.truncated && last !== undefined ? { objects, nextStartAfter: last.key } : { objects };
   }
 
@@ -261,6 +280,10 @@ class S3Store implements ObjectStore {
     if (isSuccess(answer)) return;
     const error = this.#refusal("delete", key, answer);
     if (!isError(error, "object-not-found")) throw error;
+  }
+
+  clockMs(): number | null {
+    return this.#time.nowMs();
   }
 
   // deno-lint-ignore require-await
@@ -279,15 +302,10 @@ class S3Store implements ObjectStore {
     const upload = this.#uploads.begin(request.body?.length ?? 0);
     const limitMs = () => timeoutMs ?? stallMs + upload.lineBytes / SLOWEST_UPLOAD_BYTES_PER_MS;
     const mostBytes = kind === "list" ? MOST_LISTING_BYTES : MAX_OBJECT_BYTES;
-    const sender = {
-      target: this.#target,
-      client: options.atMostOnce === true ? this.#onceClient : this.#client,
-      clock: this.#clock,
-      credentials: this.#credentials,
-    };
+    const client = options.atMostOnce === true ? this.#onceClient : this.#client;
     const work = async (deadline: Deadline) => {
       try {
-        return await sendRequest(sender, request, deadline, mostBytes);
+        return await this.#sendInManner(client, request, deadline, mostBytes);
       } catch (error) {
         if (deadline.signal.aborted) throw deadline.signal.reason;
         if (isError(error)) throw error;
@@ -320,6 +338,33 @@ class S3Store implements ObjectStore {
     }
   }
 
+  /** Once more for each thing that a refusal says about the manner of sending. */
+  async #sendInManner(
+    client: HttpClient,
+    request: S3Request,
+    deadline: Deadline,
+    mostBytes: number,
+  ): Promise<S3Answer> {
+    for (;;) {
+      const manner = this.#manner;
+      const machineMs = this.#clock.wallMs();
+      const wallMs = (manner.signsByStore ? this.clockMs() : null) ?? machineMs;
+      const sender = {
+        target: this.#target,
+        client,
+        credentials: this.#credentials(),
+        wallMs,
+        checksum: manner.checksum,
+      };
+      const answer = await sendRequest(sender, request, deadline, mostBytes);
+      this.#time.note(answer.headers.get("date"));
+      const storeMs = this.clockMs();
+      const next = mannerAfter(manner, request, answer, storeMs === null ? null : storeMs - machineMs);
+      if (next === null) return answer;
+      this.#manner = next;
+    }
+  }
+
   #refusal(kind: OperationKind, key: string, answer: S3Answer, conditional = false): StateManagerError {
     return refusalError({
       kind,
@@ -328,7 +373,8 @@ class S3Store implements ObjectStore {
       description: this.description,
       status: answer.status,
       document: parseErrorDocument(new TextDecoder().decode(answer.body)),
-      retryAfterMs: retryAfterOf(answer.headers, this.#clock.wallMs()),
+      retryAfterMs: retryAfterOf(answer.headers, this.clockMs() ?? this.#clock.wallMs()),
+      region: answer.headers.get("x-amz-bucket-region"),
     });
   }
 
