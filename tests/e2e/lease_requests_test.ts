@@ -105,16 +105,17 @@ Deno.test("a release during a stop is refused, not left without an answer", asyn
 Deno.test("during a restore a release is refused, and a stop starts no program again", async () => {
   await using scene = new Scene();
   const bytes = crypto.getRandomValues(new Uint8Array(64 * 1024));
-  for (let n = 0; n < 32; n++) Deno.writeFileSync(`${scene.files}/${n}`, bytes.map((byte) => byte ^ n));
+  // Three packs: what is fetched after the first waits for the time that it should have taken.
+  for (let n = 0; n < 192; n++) Deno.writeFileSync(`${scene.files}/${n}`, bytes.map((byte) => byte ^ n));
   const manager = scene.start(scene.config({
-    // A minute for the restore: nobody waits for its end.
+    // Minutes for the restore: nobody waits for its end.
     checkpoint: { interval: 0, download_limit: "32KiB" },
     processes: { web: { command: ["sh", "-c", `echo started >> ${scene.starts}; exec sleep 100000`] } },
   }));
   await manager.state("running");
   await waitFor("the program", () => scene.started() === 1);
   const { checkpoint } = await manager.checkpoint();
-  for (let n = 0; n < 32; n++) Deno.removeSync(`${scene.files}/${n}`);
+  for (let n = 0; n < 192; n++) Deno.removeSync(`${scene.files}/${n}`);
   const restored = answered(manager.fetch("/restore", { json: { checkpoint: checkpoint.id } }));
   await manager.state("restoring");
   const [status, { code }] = await answered(manager.fetch("/release-lease", { json: {} }));
