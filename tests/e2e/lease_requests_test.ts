@@ -3,9 +3,9 @@
 import assert from "node:assert/strict";
 import { type Json, ManagerProcess, scratchFolder, waitFor } from "../support/manager_process.ts";
 
-/** Says that it starts, and ignores SIGTERM until `end` exists. */
+/** Ignores SIGTERM until `end` exists, and says so. */
 const stubborn = (starts: string, end: string) =>
-  `echo started >> ${starts}; trap "" TERM; until [ -e ${end} ]; do sleep 0.05; done`;
+  `trap "" TERM; echo started >> ${starts}; until [ -e ${end} ]; do sleep 0.05; done`;
 
 class Scene implements AsyncDisposable {
   readonly #scratch = scratchFolder();
