@@ -41,7 +41,9 @@ export async function explained(
     "store-not-found",
     `open repository in ${store.description}: ${below.length === 0 ? "nothing is there" : "there is none"}`,
     {
-      hint: `check bucket, endpoint and key prefix${await nearNames(below, place, effects)}`,
+      hint: `check ${
+        place.kind === "directory" ? "the folder" : "bucket, endpoint"
+      } and key prefix${await nearNames(below, place, effects)}`,
       cause: error,
     },
   );

@@ -4,13 +4,16 @@
  */
 
 import { html, raw } from "hono/html";
-import type { ManagerStatus } from "../manager/control.ts";
+import type { DatabaseInfo, ManagerStatus } from "../manager/control.ts";
 import type { ProcessStatus } from "../supervisor/types.ts";
 
 type Part = ReturnType<typeof html>;
 
 /** How often the browser asks again. */
 const REFRESH_SECONDS = 5;
+
+/** Of a pattern there may be thousands. */
+const MOST_DATABASES = 100;
 
 const STYLE = `
 :root { color-scheme: light dark; font: 16px/1.5 system-ui, sans-serif; }
@@ -46,6 +49,7 @@ export async function statusPage(
     ${status.warnings.map((text) => html`<p class="warning" role="note">Warning: ${text}</p>`)}
     ${overview(status)}
     ${processTable(status.processes)}
+    ${databaseTable(status.databases)}
     ${filesTable(status)}
         </main>
         <footer>
@@ -161,6 +165,46 @@ function processTable(processes: readonly ProcessStatus[]): Part | string {
         )}</tbody>
       </table>
     </div>
+  `;
+}
+
+/** Those that are not well come first: of very many only some are shown. */
+function databaseTable(databases: readonly DatabaseInfo[]): Part | string {
+  if (databases.length === 0) return "";
+  const isWell = ({ followed }: DatabaseInfo) => followed?.lastError === null ? 1 : 0;
+  const shown = databases.toSorted((a, b) => isWell(a) - isWell(b)).slice(0, MOST_DATABASES);
+  const hidden = databases.length - shown.length;
+  return html`
+    <h2>Databases</h2>
+    <div class="scroll">
+      <table>
+        <thead>
+          <tr>
+            <th>Name</th>
+            <th>State</th>
+            <th>TXID</th>
+            <th>In the store</th>
+            <th>Lag</th>
+            <th>Last drill</th>
+          </tr>
+        </thead>
+        <tbody>${shown.map(({ name, followed, lastDrill }) =>
+          html`
+            <tr>
+              <td>${name}</td>
+              <td>${followed?.state ?? "stopped"}${(followed?.lastError ?? null) === null
+                ? ""
+                : html`<br><small>${followed?.lastError?.message}</small>`}</td>
+              <td>${followed?.txid ?? "–"}</td>
+              <td>${followed?.durableTxid ?? "–"}</td>
+              <td>${followed === null ? "–" : `${(followed.lagMs / 1000).toFixed(1)} s`}</td>
+              <td>${lastDrill?.outcome ?? "–"}</td>
+            </tr>
+          `
+        )}</tbody>
+      </table>
+    </div>
+    ${hidden === 0 ? "" : html`<p>${hidden} more: GET /databases lists all.</p>`}
   `;
 }
 

@@ -61,7 +61,7 @@ Deno.test("restore --to overwrites nothing and says what is not there", async ()
   const { path, directory, keyPrefix } = repository;
   const store = ["--directory", directory, "--prefix", keyPrefix, "--data-dir", `${path}/none`];
   const inNoPrefix = new RegExp(
-    `check bucket, endpoint and key prefix; under no prefix there is ${keyPrefix}\n`,
+    `check the folder and key prefix; under no prefix there is ${keyPrefix}\n`,
   );
   await Deno.mkdir(`${path}/full`);
   await Deno.writeTextFile(`${path}/full/mine`, "precious");

@@ -123,3 +123,26 @@ Deno.test("GET /metrics is Prometheus text with the lag of each database, names 
   assert.ok(!lines.some((line) => line.includes('lag_seconds{database="stopped"')));
   for (const line of lines) assert.match(line, /^$|^# (HELP|TYPE) \w+ .+$|^\w+(\{.*\})? -?[0-9.e+]+$/);
 });
+
+Deno.test("the status page shows databases, those that are not well first, and not all of very many", async () => {
+  const lastError = {
+    atMs: NOW_MS,
+    code: "disk-full",
+    message: "<no room>",
+    hint: null,
+    details: [],
+  } as const;
+  const { followed } = databaseInfo();
+  assert.ok(followed);
+  const many = Array.from({ length: 150 }, (_, n) => databaseInfo({ name: `shops/${n}.db` }));
+  const failing = databaseInfo({
+    name: "shops/failing.db",
+    followed: { ...followed, state: "failing", lastError },
+  });
+  const app = testApp({ status: () => managerStatus({ databases: [...many, failing] }) });
+  const page = await (await app.ask("/", { headers: { accept: "text/html" } })).text();
+  assert.match(page, /Databases[^]*shops\/failing\.db[^]*failing[^]*&lt;no room&gt;[^]*shops\/0\.db/);
+  assert.match(page, /51 more/);
+  const none = testApp({ status: () => managerStatus({ databases: [] }) });
+  assert.doesNotMatch(await (await none.ask("/", { headers: { accept: "text/html" } })).text(), /Databases/);
+});
