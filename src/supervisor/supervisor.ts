@@ -18,6 +18,7 @@ import { RestartEdges } from "./restart_edges.ts";
 import { isFailure } from "./restart.ts";
 import { ProcessRunner } from "./runner.ts";
 import { Scheduler } from "./scheduler.ts";
+import { StartTurns } from "./start_turns.ts";
 import { levelDeadlineMs, refuseSurvivors, untilIdle } from "./stop_order.ts";
 import { Watching } from "./watching.ts";
 import { areAllIn } from "./unit_members.ts";
@@ -33,12 +34,6 @@ import type {
 
 /** After KILL at the deadline a process is gone in milliseconds, or it is in the kernel and cannot be ended by anybody. */
 const UNKILLABLE_AFTER_MS = 2_000;
-
-/**
- * After so much of it the rest of the starts waits for the next turn of the loop: a hundred at once are a tenth of a second,
- * on a busy machine a whole one, in which the API would not answer and the lease would not be renewed.
- */
-const STARTS_IN_TURN_MS = 20;
 
 export interface SupervisorOptions {
   readonly specs: readonly ProcessSpec[];
@@ -79,6 +74,7 @@ export class Supervisor {
   readonly #scheduler: Scheduler;
   readonly #watching: Watching;
   readonly #lateStrays: LateStrays;
+  readonly #turns: StartTurns;
   readonly #onEvent: (event: SupervisorEvent) => void;
   /** Jobs whose tick came, or that a person wants to run, until that run is over. */
   readonly #due = new Set<string>();
@@ -87,8 +83,6 @@ export class Supervisor {
   #held = true;
   #started = false;
   #evaluating = false;
-  /** What may start waits for the next turn. */
-  #deferred = false;
   /** Who wants everything to stand still. */
   readonly #frozenBy = new Set<FreezeReason>();
   #fenced = false;
@@ -104,6 +98,7 @@ export class Supervisor {
     this.#levels = orderOf(options.specs);
     const { clock, onEvent, runId = randomHex(options.random, 8), oomKills = new OomKills(clock) } = options;
     const onChange = () => this.#evaluate();
+    this.#turns = new StartTurns(clock, onChange);
     const lateStrays = this.#lateStrays = new LateStrays({ clock, onEvent });
     const own = { runId, onChange, lateStrays, oomKills };
     const shared = { units: NOBODY_WATCHES, notifyFolder: null, ...options, ...own };
@@ -490,9 +485,8 @@ export class Supervisor {
   #evaluate(): void {
     if (this.#evaluating) return; // the loop below sees the change that called us
     this.#evaluating = true;
-    const beganMs = this.#clock.monotonicMs();
     try {
-      while (this.#evaluateOnce(beganMs)) { /* one start may allow the next */ }
+      while (this.#evaluateOnce()) { /* one start may allow the next */ }
     } finally {
       this.#evaluating = false;
     }
@@ -504,7 +498,7 @@ export class Supervisor {
     this.#checkOutcome();
   }
 
-  #evaluateOnce(beganMs: number): boolean {
+  #evaluateOnce(): boolean {
     const isCalm = this.#stopping === null && !this.#fenced && this.#frozenBy.size === 0;
     let changed = isCalm && this.#edges.step();
     for (const runner of this.#runners.values()) {
@@ -513,20 +507,11 @@ export class Supervisor {
       if (this.#stopping !== null && (state === "waiting" || state === "backoff")) {
         runner.dispatch({ type: "want-down", deadlineMs: this.#stopByMs });
         changed = true;
-      } else if (state === "waiting" && !this.#held && !this.#deferred && this.#frozenBy.size === 0) {
-        changed = this.#tryStart(runner) || changed;
-        if (this.#clock.monotonicMs() - beganMs >= STARTS_IN_TURN_MS) this.#startRestLater();
+      } else if (state === "waiting" && !this.#held && !this.#turns.isPause && this.#frozenBy.size === 0) {
+        changed = this.#turns.take(() => this.#tryStart(runner)) || changed;
       }
     }
     return changed;
-  }
-
-  #startRestLater(): void {
-    this.#deferred = true;
-    void this.#clock.sleep(0).then(() => {
-      this.#deferred = false;
-      this.#evaluate();
-    });
   }
 
   #tryStart(runner: ProcessRunner): boolean {
@@ -568,6 +553,7 @@ export class Supervisor {
     this.#measuring.stop();
     this.#scheduler.stop();
     this.#watching.stop();
+    this.#turns.stop();
     this.#stopped = true;
     this.#checkOutcome();
     // Nothing was ever started, or something cannot be killed: whoever waits must not wait for ever.
