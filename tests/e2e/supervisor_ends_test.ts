@@ -9,12 +9,19 @@ import { PLAIN, SURROUNDINGS, type Surroundings, testEach } from "../support/sur
 
 const NAMES = Object.keys(programsInEveryState());
 
+/** `name` runs, and is deaf to TERM by now: it has said so. */
+async function deaf(scene: FaultScene, name: string): Promise<void> {
+  await waitFor(`${name} to be up`, async () => {
+    const { lines } = await scene.manager.json(`/processes/${name}/logs`);
+    return lines.some(({ text }: Json) => text === "up");
+  }, 60_000);
+}
+
 /** Brings each process into the state of its name. */
 async function reachEveryState(scene: FaultScene): Promise<void> {
   await scene.running();
-  for (const name of ["is-running", "is-stopping", "is-draining", "is-stopped"]) {
-    await scene.when(name, "up", ({ state }: Json) => state === "running");
-  }
+  for (const name of ["is-running", "is-stopping", "is-draining"]) await deaf(scene, name);
+  await scene.when("is-stopped", "up", ({ state }: Json) => state === "running");
   for (const name of ["is-stopping", "is-draining", "is-stopped"]) {
     const stopped = await scene.manager.fetch(`/processes/${name}/stop`, {
       json: { wait: name === "is-stopped" ? "60s" : "0s" },
@@ -58,7 +65,7 @@ testEach(SURROUNDINGS, "a second TERM kills what still has time to end", async (
     config: { shutdown: { budget: "10m", flush_reserve: "2m" } },
   });
   await scene.running();
-  await scene.when("is-running", "up", ({ state }: Json) => state === "running");
+  await deaf(scene, "is-running");
   const pid = await scene.managerPid();
   scene.stop(pid);
   await scene.manager.state("stopping");
