@@ -73,20 +73,19 @@ export async function restoreOnce(
     onAsked: () => {},
     hold: () => null,
   });
-  const release = async () => {
-    const { opened } = tenure;
-    const budget = new StopBudget(clock, config.shutdown);
-    if (stop.aborted) budget.begin();
-    if (opened !== null && !tenure.fenced.aborted) await releaseLease(opened, budget);
-  };
   try {
-    return await restoreIn(tenure, request, { ...work, signal: stop });
+    try {
+      return await restoreIn(tenure, request, { ...work, signal: stop });
+    } finally {
+      const { opened } = tenure;
+      const budget = new StopBudget(clock, config.shutdown);
+      if (stop.aborted) budget.begin();
+      if (opened !== null && !tenure.fenced.aborted) await releaseLease(opened, budget);
+    }
   } catch (error) {
-    await release(); // it tells whose the lease is: what failed may have failed for this
-    tenure.fenced.throwIfAborted();
+    tenure.fenced.throwIfAborted(); // the release told whose the lease is: what failed may have failed for this
     throw withConsequence(asStateManagerError(error), tenure);
   } finally {
-    await release();
     await tenure.close();
   }
 }

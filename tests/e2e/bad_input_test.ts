@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { ManagerProcess, runProgram, scratchFolder, waitFor } from "../support/manager_process.ts";
 import { S3Server } from "../support/s3_server.ts";
-import { testOnStores, type TestStore } from "../support/test_stores.ts";
+import { storeOnService, testOnStores, type TestStore } from "../support/test_stores.ts";
 
 function runArgs(root: string, store: TestStore, ...extra: string[]): string[] {
   Deno.mkdirSync(`${root}/files`, { recursive: true });
@@ -144,21 +144,7 @@ Deno.test("a store that ignores write conditions is refused with 78", async () =
     bucket: "bucket",
     ignoreConditions: ["if-none-match", "if-match"],
   });
-  const store: TestStore = {
-    args: [
-      "--bucket",
-      "bucket",
-      "--endpoint",
-      server.endpoint,
-      "--region",
-      "us-east-1",
-    ],
-    env: {
-      AWS_ACCESS_KEY_ID: server.accessKey,
-      AWS_SECRET_ACCESS_KEY: server.secretKey,
-    },
-    config: {},
-  };
+  const store = storeOnService(server);
   const result = await runProgram(runArgs(scratch.path, store), {
     env: store.env,
   });
@@ -264,21 +250,7 @@ Deno.test("truncated and bit-flipped objects stop the restore with 65, and nothi
 Deno.test("a store that goes away later keeps the programs running, reports it, and recovers", async () => {
   using scratch = scratchFolder();
   await using server = await S3Server.start({ bucket: "bucket" });
-  const store: TestStore = {
-    args: [
-      "--bucket",
-      "bucket",
-      "--endpoint",
-      server.endpoint,
-      "--region",
-      "us-east-1",
-    ],
-    env: {
-      AWS_ACCESS_KEY_ID: server.accessKey,
-      AWS_SECRET_ACCESS_KEY: server.secretKey,
-    },
-    config: {},
-  };
+  const store = storeOnService(server);
   await using manager = new ManagerProcess({
     args: runArgs(scratch.path, store),
     env: store.env,
@@ -300,21 +272,7 @@ Deno.test("a store that goes away later keeps the programs running, reports it, 
 Deno.test("a store with no space left fails the checkpoint clearly and the next one works", async () => {
   using scratch = scratchFolder();
   await using server = await S3Server.start({ bucket: "bucket" });
-  const store: TestStore = {
-    args: [
-      "--bucket",
-      "bucket",
-      "--endpoint",
-      server.endpoint,
-      "--region",
-      "us-east-1",
-    ],
-    env: {
-      AWS_ACCESS_KEY_ID: server.accessKey,
-      AWS_SECRET_ACCESS_KEY: server.secretKey,
-    },
-    config: {},
-  };
+  const store = storeOnService(server);
   await using manager = new ManagerProcess({
     args: runArgs(scratch.path, store),
     env: store.env,

@@ -4,7 +4,7 @@ import assert from "node:assert/strict";
 import { unlessStalled } from "../support/machine_stall.ts";
 import { ManagerProcess, scratchFolder, waitFor } from "../support/manager_process.ts";
 import { S3Server } from "../support/s3_server.ts";
-import { testOnStores, type TestStore } from "../support/test_stores.ts";
+import { storeOnService, testOnStores, type TestStore } from "../support/test_stores.ts";
 
 function start(root: string, store: TestStore, files: readonly string[], ...extra: string[]): ManagerProcess {
   for (const name of files) Deno.mkdirSync(`${root}/${name}`, { recursive: true });
@@ -101,11 +101,7 @@ Deno.test(
 
 async function stopWhileRestoring(root: string): Promise<void> {
   await using server = await S3Server.start({ bucket: "bucket" });
-  const store: TestStore = {
-    args: ["--bucket", "bucket", "--endpoint", server.endpoint, "--region", "us-east-1"],
-    env: { AWS_ACCESS_KEY_ID: server.accessKey, AWS_SECRET_ACCESS_KEY: server.secretKey },
-    config: {},
-  };
+  const store = storeOnService(server);
   const a = `${root}/a`;
   {
     await using manager = start(a, store, ["app"]);
@@ -135,20 +131,7 @@ Deno.test("a manager whose store has not answered yet says which store it waits 
   using scratch = scratchFolder();
   await using server = await S3Server.start({ bucket: "bucket" });
   server.fail({ delayMs: 600_000 });
-  const store: TestStore = {
-    args: [
-      "--bucket",
-      "bucket",
-      "--endpoint",
-      server.endpoint,
-      "--region",
-      "us-east-1",
-      "--prefix",
-      "some/where",
-    ],
-    env: { AWS_ACCESS_KEY_ID: server.accessKey, AWS_SECRET_ACCESS_KEY: server.secretKey },
-    config: {},
-  };
+  const store = storeOnService(server, "some/where");
   await using manager = start(scratch.path, store, ["app"]);
   await waitFor("the store's name", async () => (await manager.json("/")).storage !== null);
   const { state, reason, storage, repo_id } = await manager.json("/");

@@ -45,6 +45,31 @@ const folder: TestStoreKind = {
   },
 };
 
+/** The bucket of `server`, below `prefix` where one is given. */
+export function storeOnService(
+  server: {
+    readonly bucket: string;
+    readonly endpoint: string;
+    readonly accessKey: string;
+    readonly secretKey: string;
+  },
+  prefix?: string,
+): TestStore {
+  const { bucket, endpoint, accessKey, secretKey } = server;
+  const region = "us-east-1";
+  return {
+    args: [
+      ...["--bucket", bucket, "--endpoint", endpoint, "--region", region],
+      ...(prefix === undefined ? [] : ["--prefix", prefix]),
+    ],
+    env: { AWS_ACCESS_KEY_ID: accessKey, AWS_SECRET_ACCESS_KEY: secretKey },
+    config: {
+      ...{ bucket, endpoint, region, access_key: accessKey, secret_key: secretKey },
+      ...(prefix === undefined ? {} : { key_prefix: prefix }),
+    },
+  };
+}
+
 let prefixCount = 0;
 
 const minio: TestStoreKind = {
@@ -55,31 +80,7 @@ const minio: TestStoreKind = {
       throw new Error("MinIO was found before and does not start now");
     }
     try {
-      const prefix = `e2e/run-${Deno.pid}-${++prefixCount}`;
-      await body({
-        args: [
-          "--bucket",
-          server.bucket,
-          "--endpoint",
-          server.endpoint,
-          "--region",
-          "us-east-1",
-          "--prefix",
-          prefix,
-        ],
-        env: {
-          AWS_ACCESS_KEY_ID: server.accessKey,
-          AWS_SECRET_ACCESS_KEY: server.secretKey,
-        },
-        config: {
-          bucket: server.bucket,
-          endpoint: server.endpoint,
-          region: "us-east-1",
-          access_key: server.accessKey,
-          secret_key: server.secretKey,
-          key_prefix: prefix,
-        },
-      });
+      await body(storeOnService(server, `e2e/run-${Deno.pid}-${++prefixCount}`));
     } finally {
       await server.stop();
     }
