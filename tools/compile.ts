@@ -8,6 +8,7 @@
  */
 
 import { createHash } from "node:crypto";
+import { resolve } from "node:path";
 import { parseArgs } from "node:util";
 import zlib from "node:zlib";
 
@@ -36,11 +37,11 @@ function fail(text: string): never {
 async function run(
   command: string,
   args: readonly string[],
-  env: Record<string, string> = {},
+  { env = {}, cwd = root }: { readonly env?: Record<string, string>; readonly cwd?: string } = {},
 ): Promise<void> {
   const child = new Deno.Command(command, {
     args: [...args],
-    cwd: root,
+    cwd,
     env,
     stdin: "null",
     stdout: "inherit",
@@ -243,9 +244,9 @@ async function compile(output: string, includes: readonly string[]): Promise<voi
     `--v8-flags=--max-old-space-size=${HEAP_LIMIT_MIB},--max-semi-space-size=${YOUNG_HEAP_MIB}`,
     ...includes.flatMap((path) => ["--include", path]),
     "--output",
-    output,
+    resolve(root, output),
     `${dist}/main.js`,
-  ], env);
+  ], { env, cwd: dist }); // from the root on, every node_modules below it would go into the binary
 }
 
 const { values } = parseArgs({
