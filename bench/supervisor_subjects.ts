@@ -15,6 +15,8 @@ export interface Program {
 
 export interface Subject {
   readonly name: string;
+  /** No supervisor, but the least that any could do: it asks and decides nothing, and of it only speed is measured. */
+  readonly isBound?: true;
   /** Null: it is not installed, and cannot be measured. */
   readonly version: () => Promise<string | null>;
   /** Writes what it needs into `home` and gives the command that runs it in the foreground. */
@@ -49,7 +51,7 @@ export class Running implements AsyncDisposable {
   pids(): number[] {
     return [this.#child.pid, ...below(this.#child.pid)].filter((pid) => {
       const [command = ""] = argvOf(pid);
-      return command !== "" && !/(^|\/)(sh|sleep|yes|head)$/.test(command);
+      return command !== "" && !/(^|\/)(sh|sleep|dd)$/.test(command);
     });
   }
 
@@ -218,4 +220,20 @@ const pm2: Subject = {
   },
 };
 
-export const SUBJECTS: readonly Subject[] = [ours, s6, runit, supervisord, pm2];
+/** A loop of the shell for each program, which starts it again as soon as it has ended, and `cat` for its log. */
+const loop: Subject = {
+  name: "sh loop",
+  isBound: true,
+  version: () => Promise.resolve("and cat"),
+  async prepare(home, programs) {
+    const loops = await Promise.all(programs.map(async ({ name, line, logs }) => {
+      await Deno.writeTextFile(`${home}/${name}.sh`, `${line}\n`);
+      const log = logs ? `| cat >${home}/${name}.log` : "";
+      return `while :; do /bin/sh ${home}/${name}.sh ${log}; done &\n`;
+    }));
+    await Deno.writeTextFile(`${home}/all.sh`, `${loops.join("")}wait\n`);
+    return { argv: ["/bin/sh", `${home}/all.sh`], env: {}, logOf: (name) => `${home}/${name}.log` };
+  },
+};
+
+export const SUBJECTS: readonly Subject[] = [ours, s6, runit, supervisord, pm2, loop];

@@ -18,7 +18,7 @@ export function sayRows(title: string, columns: readonly string[], rows: readonl
   for (const { name, cells, aim } of rows) {
     const [our] = cells;
     const texts = cells.map((cell, index) => {
-      if (cell === null) return "–";
+      if (cell === null || Number.isNaN(cell)) return "–";
       const times = index === 0 || typeof our !== "number" || our === 0
         ? ""
         : ` (${(cell / our).toFixed(2)}×)`;
