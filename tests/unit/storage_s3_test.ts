@@ -88,7 +88,11 @@ const ANSWERS: readonly (readonly [S3Fault, ...Expected])[] = [
   ],
   [{ status: 404, code: "NoSuchKey" }, "object-not-found", "store-not-found", "precondition-failed"],
   [{ status: 404, code: "NoSuchBucket" }, "store-not-found", "store-not-found", "store-not-found"],
-  [{ status: 404, body: "not found" }, "object-not-found", "store-not-found", "precondition-failed"],
+  // A gateway's or a web server's: it says nothing of the object.
+  [{ status: 404, body: "404 page not found" }, unreachable, unknown, unknown],
+  [{ status: 404, body: "<html><body>Not Found</body></html>" }, unreachable, unknown, unknown],
+  [{ status: 404, body: "<Error><Message>not found</Message></Error>" }, unreachable, unknown, unknown],
+  [{ status: 404, body: "" }, unreachable, unknown, unknown],
   [{ status: 403, code: "InvalidAccessKeyId" }, denied, denied, denied],
   [{ status: 403, code: "AccessDenied" }, denied, denied, denied],
   [{ status: 400, code: "ExpiredToken" }, denied, denied, denied],
@@ -116,6 +120,23 @@ Deno.test("s3 store gives every refusal its one meaning, for reads, puts and con
       const create = store.put(`b-${server.requests.length}`, bytes("x"), { condition: absent });
       assert.equal((await failure(create)).code, conditional, `conditional put: ${what}`);
       active.end();
+    }
+  }));
+
+Deno.test("s3 store takes no web page for the absence of an object", () =>
+  onServer(async (server, store) => {
+    assert.equal((await failure(store.head("a"))).code, "object-not-found"); // has no document
+    await store.delete("a");
+    const page = {
+      status: 404,
+      body: "<html></html>",
+      headers: { "content-type": "text/html; charset=utf-8" },
+    };
+    server.fail(page);
+    for (const call of [() => store.head("a"), () => store.delete("a"), () => store.list({ prefix: "" })]) {
+      const error = await failure(call());
+      assert.equal(error.code, unreachable, error.message);
+      assert.match(`${error.message} ${error.hint}`, /gateway.*storage\.endpoint/);
     }
   }));
 
@@ -310,6 +331,10 @@ Deno.test("s3 store refuses malformed and foreign listings instead of walking on
       list("<IsTruncated>true</IsTruncated>"),
       list(entry("other/key")),
       list(entry("p/start")),
+      list(entry("p/before")), // all of these: a walk would leave out what comes out of order
+      list(entry("p/y") + entry("p/x")),
+      list(entry("p/y") + entry("p/y")),
+      list(entry("p/t/1") + entry("p/ä") + entry("p/t-1/1")), // names of folders in order, as a file system has them
       `<!DOCTYPE x [<!ENTITY a "${"a".repeat(1000)}">]>${list(entry("&a;"))}`,
       `${"<a>".repeat(20_000)}`,
     ];
@@ -319,8 +344,11 @@ Deno.test("s3 store refuses malformed and foreign listings instead of walking on
       assert.equal(error.code, "store-refused", body.slice(0, 80));
       active.end();
     }
-    server.fail({ operation: "list", status: 200, body: list("") });
+    const empty = server.fail({ operation: "list", status: 200, body: list("") });
     assert.deepEqual(await store.list({ prefix: "p/" }), { objects: [] });
+    empty.end();
+    server.fail({ operation: "list", status: 200, body: list(entry("p/t-1/1") + entry("p/t/1")) });
+    assert.equal((await store.list({ prefix: "p/" })).objects.length, 2);
   }));
 
 for (const ignoreEncodingType of [false, true]) {

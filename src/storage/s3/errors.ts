@@ -22,6 +22,8 @@ export interface Refusal {
   readonly retryAfterMs: number | null;
   /** Where the bucket is, if the answer told. */
   readonly region: string | null;
+  /** By its Content-Type, which an answer to HEAD has as well. */
+  readonly isWebPage: boolean;
 }
 
 interface Verdict {
@@ -65,6 +67,16 @@ const NO_BUCKET: Verdict = {
   code: "store-not-found",
   detail: "there is no such bucket",
   hint: "check storage.bucket and storage.endpoint; the bucket is never made by this program",
+};
+
+/**
+ * Which object is not there is said in XML by every S3 service. Without it a gateway or a web server answered, which knows
+ * nothing of the object: taking that for absence would make a lease or a head anew where there is one.
+ */
+const NOT_OF_S3: Verdict = {
+  code: "store-unreachable",
+  detail: "the answer is none of an S3 service, but of a gateway or a web server",
+  hint: "wait; where it lasts, check storage.endpoint and what stands between this machine and the store",
 };
 
 /** The store's own code → what it means, where the code says more than the status does. */
@@ -147,6 +159,11 @@ function wrongRegion({ region }: Refusal): Verdict {
   };
 }
 
+/** An answer to HEAD has no document, whoever answers. */
+function isNotOfS3({ kind, document, isWebPage }: Refusal): boolean {
+  return kind === "head" ? isWebPage : (document?.code ?? "") === "";
+}
+
 function isPassing(status: number, code: string): boolean {
   return status === 408 || status === 429 || (status >= 500 && status !== 501 && status !== 505) ||
     CODES_THAT_PASS.has(code);
@@ -171,6 +188,11 @@ export function refusalError(refusal: Refusal): StateManagerError {
   if (status === 507) return build(FULL);
   if (status === 412 && kind === "put") return preconditionFailed(key, description, answer, cause);
   if (status === 404) {
+    if (isNotOfS3(refusal)) {
+      return kind === "put"
+        ? outcomeUnknown(key, description, `${NOT_OF_S3.detail}; it ${answer}`, cause)
+        : build(NOT_OF_S3);
+    }
     if (kind !== "put" && kind !== "list") return objectNotFound(kind, key, description);
     if (refusal.conditional) return preconditionFailed(key, description, answer, cause);
     return build(NO_BUCKET);

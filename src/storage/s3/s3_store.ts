@@ -68,6 +68,8 @@ const STALL_LIMIT_MS = 30_000;
 const SLOWEST_UPLOAD_BYTES_PER_MS = 128;
 /** A page of 1000 keys of 900 characters, each escaped, with everything S3 says about one. */
 const MOST_LISTING_BYTES = 16 * 1024 * 1024;
+/** Of our keys: their order as texts is that of their bytes, and no service writes them otherwise than they are. */
+const KEY_CHARACTERS = /^[A-Za-z0-9._/-]+$/;
 const METADATA_HEADER = "x-amz-meta-";
 /** Of a Retry-After; a store that asks for more is down for our purposes. */
 const LONGEST_RETRY_AFTER_MS = 300_000;
@@ -263,6 +265,11 @@ class S3Store implements ObjectStore {
     if (outside !== undefined) {
       throw this.#refused("list", prefix, "the listing has keys that were not asked for");
     }
+    // What comes out of order in one page is left out by the next one, which begins after this one's last key.
+    const ours = listing.objects.filter(({ key }) => KEY_CHARACTERS.test(key));
+    if (ours.some(({ key }, index) => key <= (ours[index - 1]?.key ?? startAfter ?? ""))) {
+      throw this.#refused("list", prefix, "a listing whose keys are not in byte order");
+    }
     if (listing.truncated && last === undefined) {
       throw this.#refused("list", prefix, "an empty page that says there are more");
     }
@@ -375,6 +382,7 @@ class S3Store implements ObjectStore {
       document: parseErrorDocument(new TextDecoder().decode(answer.body)),
       retryAfterMs: retryAfterOf(answer.headers, this.clockMs() ?? this.#clock.wallMs()),
       region: answer.headers.get("x-amz-bucket-region"),
+      isWebPage: /^text\/html\b/i.test(answer.headers.get("content-type") ?? ""),
     });
   }
 
