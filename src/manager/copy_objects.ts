@@ -29,7 +29,7 @@ const CHECKPOINT_PREFIXES = [PACKS_PREFIX, INDEX_PREFIX, ROOTS_PREFIX] as const;
 /** A pack is up to 16 MiB and a chunk: one request. Eight of these at a time are in memory. */
 const WHOLE_LIMIT_BYTES = 20 * 1024 * 1024;
 const CONCURRENCY = 8;
-/** A large object whose connection ends is begun anew so often: nothing below repeats it. */
+/** A large object whose connection ends, or of whose put nobody knows, is begun anew so often: nothing below repeats it. */
 const LARGE_TRIES = 3;
 
 export interface CopyPlace {
@@ -164,6 +164,7 @@ async function copyWhole(item: CopyItem, run: CopyRun): Promise<number | null> {
   return body.length;
 }
 
+/** What an earlier try may still make of it is the same object: both are of the same immutable bytes. */
 async function copyLarge(item: CopyItem, run: CopyRun): Promise<number | null> {
   for (let tries = 1;; tries++) {
     let bytes = 0;
@@ -178,7 +179,9 @@ async function copyLarge(item: CopyItem, run: CopyRun): Promise<number | null> {
     } catch (error) {
       run.onBytes(-bytes);
       run.signal.throwIfAborted();
-      if (!isError(error, "store-unreachable", "timeout") || tries === LARGE_TRIES) throw error;
+      if (!isError(error, "store-unreachable", "outcome-unknown", "timeout") || tries === LARGE_TRIES) {
+        throw error;
+      }
     }
   }
 }

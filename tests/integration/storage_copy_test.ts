@@ -6,6 +6,7 @@ import { DatabaseSync } from "node:sqlite";
 import { openRepository } from "../../src/checkpoint/mod.ts";
 import type { ReplicaLayout } from "../../src/database/mod.ts";
 import { encodeLease } from "../../src/lease/mod.ts";
+import { copyChains } from "../../src/manager/copy_objects.ts";
 import { type CopyOptions, copyRepository, type CopyResult } from "../../src/manager/copy_repository.ts";
 import { systemClock } from "../../src/platform/clock.ts";
 import { type ErrorCode, isError, StateManagerError } from "../../src/platform/errors.ts";
@@ -265,6 +266,37 @@ Deno.test("a copy that was interrupted is no repository yet, and the next one go
   await target.put("databases/app/ltx/0/0000000000000001-0000000000000001.ltx", bytesOf("cut"));
   assert.equal((await copy(source, target)).copied.objects, 1);
   assert.deepEqual([...await contentOf(target)].sort(), [...await contentOf(source)].sort());
+});
+
+Deno.test("a large object of whose put nobody knows is looked for, and sent again where it is not", async () => {
+  const source = memoryStore();
+  const sizeBytes = 21 * 1024 * 1024;
+  await source.put("large", new Uint8Array(sizeBytes).fill(1));
+  for (const lands of [true, false]) {
+    const target = memoryStore({ tags: "unique" });
+    const puts: string[] = [];
+    const unsure = withOperations(target, {
+      async putLarge(key, pieces, options) {
+        puts.push(key);
+        if (puts.length > 1 || lands) await target.putLarge(key, pieces, options);
+        if (puts.length === 1) {
+          throw new StateManagerError("outcome-unknown", "put: the last answer was lost");
+        }
+        return await target.head(key);
+      },
+    });
+    let copied = 0;
+    const gone = await copyChains([[{ from: "large", to: "large", sizeBytes, replica: null }]], {
+      source: { store: source, layout: "bucket" },
+      target: { store: unsure, layout: "bucket" },
+      present: new Map(),
+      signal: new AbortController().signal,
+      onBytes: (bytes) => copied += bytes,
+      onObject: () => {},
+    });
+    assert.deepEqual([gone, puts.length, copied], [0, lands ? 1 : 2, sizeBytes]);
+    assert.equal((await target.head("large")).sizeBytes, sizeBytes);
+  }
 });
 
 Deno.test("a copy waits for the lease of an earlier one that was killed", async () => {
