@@ -18,7 +18,7 @@ export interface BegunRun {
 
 /**
  * What an earlier run left is ended, its scratch cleared, our guard started. The caller holds the lock. Nothing local is
- * looked at before this: a program of the last run may still write to it. Errors: those of `endPredecessor`.
+ * looked at before this: a program of the last run may still write to it. Errors: those of `readBootId` and `endPredecessor`.
  */
 export async function beginRun(
   { dir, lock }: { readonly dir: DataDir; readonly lock: FolderLock },
@@ -30,10 +30,10 @@ export async function beginRun(
     readonly signal: AbortSignal;
   },
 ): Promise<BegunRun> {
-  const predecessor = await endPredecessor({ dir, lockIdentity: lock.identity, clock, signal });
-  await clearScratch(dir);
-  const guard = startRun({ dir, lockIdentity: lock.identity, clock, random, environment });
   const bootId = readBootId();
+  const predecessor = await endPredecessor({ dir, lockIdentity: lock.identity, bootId, clock, signal });
+  await clearScratch(dir);
+  const guard = startRun({ dir, lockIdentity: lock.identity, bootId, clock, random, environment });
   const leaseMemory = await openLeaseMemory({ // never fails: the guard is in good hands
     path: dir.leaseMemory,
     holder: `${machineName()} pid ${ownPid()}`,

@@ -8,7 +8,7 @@ import type { Clock } from "../platform/clock.ts";
 import { StateManagerError } from "../platform/errors.ts";
 import { lockFolder } from "../platform/folder_lock.ts";
 import { log } from "../platform/log.ts";
-import { isAlive, ownPid, type ProcessInfo, readBootId, readProcess } from "../platform/proc.ts";
+import { isAlive, ownPid, type ProcessInfo, readProcess } from "../platform/proc.ts";
 import { Sweeper, systemSweep } from "../supervisor/mod.ts";
 import type { DataDir } from "./data_dir.ts";
 import { readRunRecord, type RunRecord } from "./unit_record.ts";
@@ -47,7 +47,8 @@ export interface PredecessorOptions {
   readonly clock: Clock;
   /** Aborts the wait. */
   readonly signal: AbortSignal;
-  readonly bootId?: string | null;
+  /** `readBootId` of platform/proc.ts. */
+  readonly bootId: string | null;
   readonly guardLimitMs?: number;
 }
 
@@ -56,7 +57,7 @@ export interface PredecessorOptions {
  * leftover cannot be killed, the signal's reason.
  */
 export async function endPredecessor(options: PredecessorOptions): Promise<Predecessor> {
-  const { dir, lockIdentity, bootId = readBootId() } = options;
+  const { dir, lockIdentity, bootId } = options;
   await waitForGuard(options);
   const record = await readRunRecord(dir.units);
   if (record === null) return { runId: null, provenDead: false, killed: 0 };

@@ -2,7 +2,7 @@
 
 import type { Clock } from "../platform/clock.ts";
 import { log } from "../platform/log.ts";
-import { ownPid, readBootId, startTicksOf } from "../platform/proc.ts";
+import { ownPid, startTicksOf } from "../platform/proc.ts";
 import { type Random, randomHex } from "../platform/random.ts";
 import { Guard, joinWatches, type UnitWatch } from "../supervisor/mod.ts";
 import type { DataDir } from "./data_dir.ts";
@@ -28,6 +28,8 @@ export interface RunGuardOptions {
   readonly dir: Pick<DataDir, "guardLock" | "units">;
   /** Of manager.lock, which we hold. */
   readonly lockIdentity: string;
+  /** `readBootId` of platform/proc.ts. */
+  readonly bootId: string | null;
   readonly clock: Clock;
   readonly random: Random;
   readonly environment: Readonly<Record<string, string>>;
@@ -35,11 +37,11 @@ export interface RunGuardOptions {
 
 /** Starts the guard and writes the record, side by side; `end` when all programs are stopped. Never throws. */
 export function startRun(options: RunGuardOptions): RunGuard & { end(): Promise<void> } {
-  const { dir, lockIdentity, clock, random, environment } = options;
+  const { dir, lockIdentity, bootId, clock, random, environment } = options;
   const runId = randomHex(random, RUN_ID_BYTES);
   const pid = ownPid();
   const manager = { pid, startTicks: startTicksOf(pid) };
-  const record = new UnitRecord(dir.units, { bootId: readBootId(), runId, lockIdentity, manager }, clock);
+  const record = new UnitRecord(dir.units, { bootId, runId, lockIdentity, manager }, clock);
   const guard = new Guard({
     lockPath: dir.guardLock,
     runId,

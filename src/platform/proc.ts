@@ -3,6 +3,7 @@
  * no descriptor is left to read with is one (`OutOfDescriptors`), unless something else is said.
  */
 
+import { StateManagerError } from "./errors.ts";
 import { listProcPids, OutOfDescriptors, readProcFile } from "./libc_proc.ts";
 import { pageSizeBytes } from "./libc_process.ts";
 
@@ -187,12 +188,25 @@ export function readAdopted(): number[] | null {
   }
 }
 
-/** Names this boot of the kernel: pids and start times mean nothing in another one. Null without /proc. */
-export function readBootId(): string | null {
+const BOOT_ID = "/proc/sys/kernel/random/boot_id";
+
+/**
+ * Names this boot of the kernel: pids and start times mean nothing in another one. Null where there is none, or it is closed
+ * to us. Error: `local-io` where that cannot be told just now (no descriptor left), which is another thing than another boot.
+ */
+export function readBootId(path = BOOT_ID): string | null {
   try {
-    return Deno.readTextFileSync("/proc/sys/kernel/random/boot_id").trim();
-  } catch {
-    return null;
+    return Deno.readTextFileSync(path).trim();
+  } catch (error) {
+    if (error instanceof Deno.errors.NotFound || error instanceof Deno.errors.PermissionDenied) return null;
+    throw new StateManagerError(
+      "local-io",
+      `read which boot of the machine this is: ${path} cannot be read`,
+      {
+        hint: "look at the limits of this process (open files) and the machine's, then start again",
+        cause: error,
+      },
+    );
   }
 }
 

@@ -54,7 +54,8 @@ class Place implements AsyncDisposable {
   }
 
   end(guardLimitMs = 20_000, signal = new AbortController().signal): Promise<Predecessor> {
-    return endPredecessor({ dir: this.dir, lockIdentity: LOCK, clock, signal, guardLimitMs });
+    const bootId = readBootId();
+    return endPredecessor({ dir: this.dir, lockIdentity: LOCK, bootId, clock, signal, guardLimitMs });
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

@@ -4,7 +4,7 @@ import assert from "node:assert/strict";
 import type { LeaseMemory } from "../../src/lease/mod.ts";
 import { decodeLease, encodeLease, openLeaseMemory } from "../../src/lease/mod.ts";
 import { osErrorOf } from "../../src/platform/errno.ts";
-import type { StateManagerError } from "../../src/platform/errors.ts";
+import { isError, type StateManagerError } from "../../src/platform/errors.ts";
 import { readBootId } from "../../src/platform/proc.ts";
 import { type LockCalls, lockFolder } from "../../src/platform/folder_lock.ts";
 import {
@@ -406,5 +406,10 @@ Deno.test("a folder lock has an identity that a copy of the folder does not have
     again?.release();
     copy?.release();
   });
+});
+
+Deno.test("the id of this boot that cannot be read is none that is not there", () => {
   assert.match(readBootId() ?? "", /^[0-9a-f-]{36}$/);
+  assert.equal(readBootId("/proc/no-such-id"), null);
+  assert.throws(() => readBootId("/proc"), (error) => isError(error, "local-io"));
 });
