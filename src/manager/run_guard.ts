@@ -16,8 +16,8 @@ export interface RunGuard {
   readonly runId: string;
   /** To be told of every program, and of every child of the manager that works for a session. */
   readonly units: UnitWatch;
-  /** Resolves when the guard holds its lock and the run id is durable: nothing may be spawned before. */
-  ready(): Promise<void>;
+  /** Resolves when the guard holds its lock and the run id is durable: nothing may be spawned before. `signal` ends it. */
+  ready(signal: AbortSignal): Promise<void>;
   /** What still runs at this moment of CLOCK_BOOTTIME is killed by the guard; null: none. Resolves when it is told. */
   deadline(killAtMs: number | null): Promise<void>;
   /** Who hears that the guard killed what ran past its deadline; null: nobody. */
@@ -59,8 +59,8 @@ export function startRun(options: RunGuardOptions): RunGuard & { end(): Promise<
     runId,
     onKilled: null,
     units: joinWatches(guard.units, record),
-    ready: async () => {
-      await Promise.all([guard.ready(), begun]);
+    ready: async (signal) => {
+      await Promise.all([guard.ready(signal), begun]);
     },
     deadline: (killAtMs) => guard.deadline(killAtMs),
     end: async () => {

@@ -115,11 +115,12 @@ export class Tenure {
     });
     this.#opened = opened;
     if (options.yielded()) await options.persistYielded(false);
-    await options.guard.ready();
+    const over = AbortSignal.any([stop, this.fenced]);
+    await options.guard.ready(over);
     options.onState("restoring", null);
     const restorer = new Restorer({ ...options, ...opened });
     this.#restorer = restorer;
-    await restorer.prepareStart(AbortSignal.any([stop, this.fenced]));
+    await restorer.prepareStart(over);
     return { opened, restorer };
   }
 

@@ -70,6 +70,8 @@ export class Guard implements AsyncDisposable {
   #deadlineMs: number | null = null;
   #state: GuardStatus["state"] = "starting";
   #link: GuardLink | null = null;
+  /** Resolves when there is another link, or none any more. */
+  #changed = Promise.withResolvers<void>();
   #life: Promise<void> = Promise.resolve();
 
   constructor(options: GuardOptions) {
@@ -84,22 +86,31 @@ export class Guard implements AsyncDisposable {
   }
 
   /**
-   * Resolves when it holds its lock for the first time and all that was told before this call is in its pipe: from then
-   * on it outlives us with that knowledge. Errors: `spawn-failed`, `busy`.
+   * Resolves when it holds its lock for the first time and all that was told before this call is in the pipe of one that
+   * lives: from then on it outlives us with that knowledge. Errors: `spawn-failed`, `busy`, the signal's reason.
    */
-  async ready(): Promise<void> {
-    await this.#ready.promise;
-    await this.#link?.written();
+  async ready(signal?: AbortSignal): Promise<void> {
+    const { promise: interrupted, reject } = Promise.withResolvers<never>();
+    interrupted.catch(() => {});
+    const onAbort = () => reject(signal?.reason);
+    if (signal?.aborted === true) onAbort();
+    signal?.addEventListener("abort", onAbort, { once: true });
+    try {
+      await Promise.race([interrupted, this.#ready.promise.then(() => this.#alive())]);
+    } finally {
+      signal?.removeEventListener("abort", onAbort);
+    }
   }
 
   /**
    * What runs at `killAtMs` on CLOCK_BOOTTIME is killed; a later deadline replaces it. Null: none (no lease, or nothing
-   * that could write runs). Resolves when it is in the guard's pipe, where our own death does not undo it.
+   * that could write runs). Resolves when it is in the pipe of a guard that lives, where our own death does not undo it: of
+   * the next one where this one is being replaced. Also when there is to be none any more.
    */
   deadline(killAtMs: number | null): Promise<void> {
     this.#deadlineMs = killAtMs;
     this.#tell({ type: "deadline", killAtMs });
-    return this.#link?.written() ?? Promise.resolve();
+    return this.#told();
   }
 
   status(): GuardStatus {
@@ -138,6 +149,30 @@ export class Guard implements AsyncDisposable {
     this.#link?.send(line);
   }
 
+  /** A pipe that nobody reads any more says so only to who writes to it. */
+  #alive(): Promise<void> {
+    this.#tell({ type: "ping", n: 0 });
+    return this.#told();
+  }
+
+  /** A guard learns all that is known when it is made: who waits for the next one misses nothing. */
+  async #told(): Promise<void> {
+    for (;;) {
+      const link = this.#link;
+      if (link === null) {
+        if (this.#state === "ended" || this.#state === "failed") return;
+        await this.#changed.promise;
+      } else if (await link.written() && link === this.#link) return;
+      else if (link === this.#link) await this.#changed.promise; // its pipe is broken, its end is about to be heard of
+    }
+  }
+
+  #change(link: GuardLink | null): void {
+    this.#link = link;
+    this.#changed.resolve();
+    this.#changed = Promise.withResolvers<void>();
+  }
+
   /** One child after another until the end. Never rejects. */
   async #keepAlive(): Promise<void> {
     const { clock, log } = this.#options;
@@ -147,6 +182,7 @@ export class Guard implements AsyncDisposable {
       if (this.#ended.signal.aborted) break;
       if (this.#state === "starting") {
         this.#state = "failed";
+        this.#change(null);
         this.#ready.reject(failure);
         return;
       }
@@ -161,6 +197,7 @@ export class Guard implements AsyncDisposable {
       pauseMs = Math.min(Math.max(RESTART_FIRST_MS, pauseMs * 2), RESTART_LONGEST_MS);
     }
     this.#state = "ended";
+    this.#change(null);
     this.#ready.reject(new StateManagerError("cancelled", "start guard: the manager ends"));
   }
 
@@ -179,7 +216,7 @@ export class Guard implements AsyncDisposable {
     } catch (error) {
       return asStateManagerError(error, "spawn-failed");
     }
-    this.#link = link;
+    this.#change(link);
     // Into the pipe before it runs: if we die now, it still learns what to kill.
     link.send({ type: "run", protocol: GUARD_PROTOCOL, runId });
     for (const unit of this.#units.values()) link.send({ type: "watch", unit });
@@ -204,7 +241,7 @@ export class Guard implements AsyncDisposable {
     }
     const { code, signal } = await link.status;
     over.abort();
-    this.#link = null;
+    this.#change(null);
     const text = await link.errors;
     return verdict ??
       unusable(`it ended (${signal ?? `exit code ${code}`})${text === "" ? "" : `: ${text}`}`);

@@ -20,6 +20,7 @@ export class GuardLink {
   #queue: string[] = [];
   #queuedBytes = 0;
   #writing: Promise<void> | null = null;
+  #isBroken = false;
 
   /** `child` has its three pipes. `onOverflow`: it does not read; nothing more is queued. */
   constructor(child: Child & { readonly stdin: NonNullable<Child["stdin"]> }, onOverflow: () => void) {
@@ -39,9 +40,10 @@ export class GuardLink {
     this.#writing ??= this.#write();
   }
 
-  /** Resolves when all that was sent so far is in the pipe, or the child is gone. */
-  async written(): Promise<void> {
+  /** Resolves when all that was sent so far is in the pipe (true), or the child is gone (false). */
+  async written(): Promise<boolean> {
     await this.#writing;
+    return !this.#isBroken;
   }
 
   kill(): void {
@@ -68,6 +70,7 @@ export class GuardLink {
       this.#writing = null;
     } catch {
       // It has ended: its exit is what counts. Still marked as writing, so that nothing is written any more.
+      this.#isBroken = true;
     }
   }
 }

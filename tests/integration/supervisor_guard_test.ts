@@ -274,6 +274,25 @@ test("guard that is killed is replaced and knows everything anew", async () => {
   await until(() => !alive(pid), "the new guard to kill at the deadline");
 });
 
+test("guard that is being replaced knows the deadline when that is called told, and is ready no earlier", async () => {
+  await using scene = new Scene();
+  const guard = await scene.start();
+  for (const wait of [(g: Guard) => g.deadline(clock.monotonicMs() + 3_600_000), (g: Guard) => g.ready()]) {
+    const first = scene.guardPid;
+    Deno.kill(first, "SIGKILL");
+    while (alive(first)); // without a turn in which its end is heard of
+    await wait(guard);
+    assert.ok(![0, first].includes(scene.guardPid));
+    await until(() => guard.status().state === "guarding", "the next one to guard");
+  }
+  Deno.kill(scene.guardPid, "SIGKILL");
+  const over = AbortSignal.abort(new Error("the manager ends"));
+  await assert.rejects(guard.ready(over), /the manager ends/);
+  const told = guard.deadline(null);
+  await guard.end();
+  await told;
+});
+
 test("guard that is killed is replaced in time for the death of the manager", async () => {
   await using scene = new Scene();
   const { child, guard, programs } = await foreignManager(scene, { programs: [["sleep", "3610"]] });
