@@ -32,13 +32,14 @@ export interface Answer {
 export interface WaitOptions<T> {
   readonly clock: Clock;
   readonly log: Log;
-  readonly operation: Operation<T>;
+  /** Called once there is room for its answer: what is refused for want of that has not begun. */
+  readonly begin: () => Operation<T>;
   readonly answerOf: (result: T) => Answer;
   /** Answer as soon as the content is fixed, with 202. */
   readonly untilCaptured: boolean;
 }
 
-/** The response that tells how `operation` goes and ends. */
+/** Begins the operation; the response tells how it goes and ends. */
 export async function waitFor<T>(
   c: ServerContext,
   options: WaitOptions<T>,
@@ -51,7 +52,7 @@ export async function waitFor<T>(
   if (type === "text/event-stream" || type === "application/x-ndjson") {
     return await stream(c, type, options);
   }
-  const { operation } = options;
+  const operation = options.begin();
   if (options.untilCaptured) {
     const id = await operation.captured();
     if (id !== null) {
@@ -72,15 +73,35 @@ export function jsonResponse({ status, headers, body }: Answer): Response {
 async function stream<T>(
   c: ServerContext,
   type: "text/event-stream" | "application/x-ndjson",
-  { clock, log, operation, answerOf, untilCaptured }: WaitOptions<T>,
+  { clock, log, begin, answerOf, untilCaptured }: WaitOptions<T>,
 ): Promise<Response> {
-  await firstSign(operation, clock);
+  const streams = c.env.streams;
+  let isOver = false;
+  let close = () => {};
+  const place = () => {
+    isOver = true;
+    close();
+  };
+  if (!streams.add(place)) {
+    throw new StateManagerError(
+      "overloaded",
+      "open a stream: too many are open, or the manager stops",
+      { hint: "try again, or close streams that nobody reads" },
+    );
+  }
+  let operation: Operation<T>;
+  try {
+    operation = begin();
+    await firstSign(operation, clock);
+  } catch (error) {
+    streams.remove(place);
+    throw error;
+  }
   const requestId = c.get("requestId");
   const encode = type === "text/event-stream" ? encodeEvent : encodeLine;
   const timeNow = () => new Date(clock.wallMs()).toISOString();
   const heartbeat = new AbortController();
   const rate = new ProgressRate();
-  const streams = c.env.streams;
   let stopListening = () => {};
   let open = true;
   /** Nothing may be sent after this: a write to a stream that its reader has left throws. */
@@ -88,9 +109,8 @@ async function stream<T>(
     open = false;
     heartbeat.abort();
     stopListening();
-    streams.remove(close);
+    streams.remove(place);
   };
-  let close = end;
   const body = new ReadableStream<Uint8Array>({
     start(controller) {
       close = () => {
@@ -98,6 +118,7 @@ async function stream<T>(
         end();
         controller.close();
       };
+      if (isOver) return close(); // the manager began to stop meanwhile
       const send = (
         name: string,
         fields: Readonly<Record<string, unknown>>,
@@ -110,13 +131,6 @@ async function stream<T>(
         );
         if (last) close();
       };
-      if (!streams.add(close)) {
-        throw new StateManagerError(
-          "overloaded",
-          "open a stream: too many are open, or the manager stops",
-          { hint: "try again, or close streams that nobody reads" },
-        );
-      }
       stopListening = operation.listen((event) => {
         const last = untilCaptured && event.type === "captured";
         send(event.type, eventFields(event, rate, clock.monotonicMs()), last);

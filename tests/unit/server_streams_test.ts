@@ -83,6 +83,8 @@ Deno.test("streams above the limit are refused, and closing all ends them withou
   assert.ok(open.every((response) => response.status === 200));
   assert.equal(app.streams.size, 64);
   assert.equal((await app.ask("/checkpoint", key)).status, 503);
+  assert.equal((await app.ask("/checkpoint", lines)).status, 503);
+  assert.equal(calls, 1, "what is refused has not begun");
   app.streams.closeAll();
   await Promise.all(open.map((response) => response.text()));
   const waiting = app.ask("/checkpoint", { method: "POST", headers: { "idempotency-key": "one" } });

@@ -46,15 +46,16 @@ export function addCheckpointRoutes(
   app.post("/checkpoint", async function createCheckpoint(c) {
     const untilCaptured = wantsCaptured(c);
     const request = await readBody(c, checkpointSchema, clock);
-    const operation = keys.once(
-      c,
-      request,
-      () => new Operation((work) => control.checkpoint(request, work)),
-    );
+    const begin = () =>
+      keys.once(
+        c,
+        request,
+        () => new Operation((work) => control.checkpoint(request, work)),
+      );
     return await waitFor(c, {
       clock,
       log,
-      operation,
+      begin,
       untilCaptured,
       answerOf: (result) => ({
         status: 201,
@@ -67,18 +68,19 @@ export function addCheckpointRoutes(
   app.post("/restore", async function restore(c) {
     const body = await readBody(c, restoreSchema, clock);
     const request = toRestoreRequest(body, clock.wallMs());
-    const operation = keys.once(
-      c,
-      request,
-      () =>
-        new Operation((work) =>
-          control.restore(request, work).catch((error) => asRequestFault(error, request))
-        ),
-    );
+    const begin = () =>
+      keys.once(
+        c,
+        request,
+        () =>
+          new Operation((work) =>
+            control.restore(request, work).catch((error) => asRequestFault(error, request))
+          ),
+      );
     return await waitFor(c, {
       clock,
       log,
-      operation,
+      begin,
       untilCaptured: false,
       answerOf: (result) => ({ status: 200, body: restoreResultView(result) }),
     });
@@ -125,7 +127,7 @@ export function addCheckpointRoutes(
     return await waitFor(c, {
       clock,
       log,
-      operation: new Operation((work) => control.prune({ dryRun: dry_run }, work)),
+      begin: () => new Operation((work) => control.prune({ dryRun: dry_run }, work)),
       untilCaptured: false,
       answerOf: (result) => ({ status: 200, body: pruneResultView(result) }),
     });

@@ -33,11 +33,11 @@ export function addVerifyRoutes(app: Hono<ServerEnv>, { control, clock, log }: V
     const checkpoint = wanted === ALL
       ? null
       : findCheckpoint({ checkpoints: await control.checkpoints(), current }, { checkpoint: wanted }).id;
-    const operation = new Operation((work) => control.verify({ ...depth, checkpoint }, work));
+    const begin = () => new Operation((work) => control.verify({ ...depth, checkpoint }, work));
     return await waitFor(c, {
       clock,
       log,
-      operation,
+      begin,
       untilCaptured: false,
       answerOf: (result) => ({ status: 200, body: verifyResultView(result, checkpoint) }),
     });
@@ -48,7 +48,7 @@ export function addVerifyRoutes(app: Hono<ServerEnv>, { control, clock, log }: V
     return await waitFor(c, {
       clock,
       log,
-      operation: new Operation((work) => control.repair({ dryRun, readPacks: read }, work)),
+      begin: () => new Operation((work) => control.repair({ dryRun, readPacks: read }, work)),
       untilCaptured: false,
       answerOf: ({ checkpoint, ...result }) => ({
         status: 200,
