@@ -373,6 +373,7 @@ export class Supervisor {
     throw new StateManagerError(
       "wrong-state",
       `signal ${name}: it is ${runner.machine.state}, wanted a running one`,
+      { hint: "start it, then ask again" },
     );
   }
 
@@ -456,7 +457,9 @@ export class Supervisor {
 
   #refuseRetiring(name: string, action: string): void {
     if (!this.#retiring.has(name)) return;
-    throw new StateManagerError("wrong-state", `${action} ${name}: it is not in the configuration any more`);
+    throw new StateManagerError("wrong-state", `${action} ${name}: it is not in the configuration any more`, {
+      hint: "it is gone as soon as it has stopped; to have it again, define it anew and reload",
+    });
   }
 
   /** Whoever was skipped since `name`, or one that needed it, was not to be had waits for it again. */
@@ -478,7 +481,9 @@ export class Supervisor {
 
   #refuseWhileStopping(action: string): void {
     if (this.#stopping === null && !this.#fenced) return;
-    throw new StateManagerError("wrong-state", `${action}: all processes are being stopped`);
+    throw new StateManagerError("wrong-state", `${action}: all processes are being stopped`, {
+      hint: "ask again when the manager is running",
+    });
   }
 
   /** Starts what may start, drops what may not any more, until nothing changes; then looks whether all is over. */
