@@ -109,7 +109,10 @@ async function openPart(
     if (isMissing(error)) return null;
     throw error;
   }
-  const facts = await file.facts();
+  const facts = await file.facts().catch((error) => {
+    file[Symbol.dispose]();
+    throw error;
+  });
   const common = {
     name: path.slice(path.lastIndexOf("/") + 1) + suffix,
     facts,

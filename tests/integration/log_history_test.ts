@@ -4,6 +4,7 @@ import assert from "node:assert/strict";
 import zlib from "node:zlib";
 import { systemClock } from "../../src/platform/clock.ts";
 import { systemAppendFiles } from "../../src/platform/append_file.ts";
+import { systemFiles } from "../../src/platform/local_files.ts";
 import { openLogFiles, RING_LIMIT_LINES } from "../../src/supervisor/mod.ts";
 import type { LogSpec } from "../../src/supervisor/mod.ts";
 import type { ProcessLogs, ProcessLogsOptions } from "../../src/supervisor/process_logs.ts";
@@ -255,6 +256,33 @@ Deno.test("a file moved away by another is not mistaken: no line is said twice",
   await app.say(1_600, 1_700);
   const numbers = await app.ask("tail=all");
   assertRun(numbers, numbers[0] ?? -1, 1_700, "moved away");
+});
+
+Deno.test("a file whose facts cannot be had is closed again, and those that were opened before it", async () => {
+  await using app = await scene({ maxFiles: 9 });
+  await app.say(0, 1_000, 10);
+  await app.logs.close(60_000);
+  for (const failing of [1, 2]) {
+    let opened = 0;
+    let closed = 0;
+    const files = {
+      ...systemFiles,
+      async open(path: string) {
+        const file = await systemFiles.open(path);
+        const number = ++opened;
+        return {
+          read: (target: Uint8Array, position: number) => file.read(target, position),
+          facts: () => number === failing ? Promise.reject(new Error("fstat: EIO")) : file.facts(),
+          [Symbol.dispose]() {
+            closed++;
+            file[Symbol.dispose]();
+          },
+        };
+      },
+    };
+    await assert.rejects(openLogFiles(app.path, null, 9, files), /EIO/);
+    assert.deepEqual([opened, closed], [failing, failing]);
+  }
 });
 
 Deno.test("a file that cannot be read is named in its place, and the others are read", async () => {
