@@ -11,6 +11,7 @@ import {
   parseLtxName,
   readPages,
 } from "../../src/database/ltx/mod.ts";
+import { withFlippedPage } from "../support/damage.ts";
 import { findLitestream, litestream, litestreamRestore } from "../support/litestream.ts";
 import {
   assertSameBytes,
@@ -221,8 +222,7 @@ Deno.test("litestream refuses a file of ours in which one bit of a page was flip
     const [file] = await replica.files(0);
     assert.ok(file !== undefined);
     await litestreamRestore(replica.folder, `${folder}/good.db`);
-    const at = file.bytes.length >> 1;
-    await Deno.writeFile(file.path, file.bytes.with(at, (file.bytes[at] ?? 0) ^ 1));
+    await Deno.writeFile(file.path, withFlippedPage(file.bytes));
     await assert.rejects(
       litestreamRestore(replica.folder, `${folder}/bad.db`),
       /litestream restore: exit code/,

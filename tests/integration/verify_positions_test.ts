@@ -12,6 +12,7 @@ import { systemRandom } from "../../src/platform/random.ts";
 import { memoryStore } from "../../src/storage/memory_store.ts";
 import { listAll, type ObjectStore } from "../../src/storage/object_store.ts";
 import { checkpointRecord, verifyResult } from "../support/fake_control.ts";
+import { withFlippedPage } from "../support/damage.ts";
 import { storeOf } from "../support/kept_repository.ts";
 import { ReplicaBuilder } from "../support/replica_builder.ts";
 import { scratchFolder, seededRandom } from "../support/tree_model.ts";
@@ -71,14 +72,12 @@ Deno.test("every file that leads to a position is named when it is missing, cut 
   for (const [name, txids] of users) {
     const key = replicaKey(place, name);
     const body = objects.get(key) ?? new Uint8Array();
-    const flipped = body.slice();
-    flipped[200] = (flipped[200] ?? 0) ^ 1;
     const harms: readonly (readonly [string, Uint8Array<ArrayBuffer> | null, Level])[] = [
       ["missing", null, 1],
       ["cut to nothing", body.slice(0, 50), 1],
       ["cut in its header's reach", body.slice(0, 140), 3],
       ["cut at its end", body.slice(0, body.length - 1), 3],
-      ["changed", flipped, 3],
+      ["changed", withFlippedPage(body), 3],
       ["another one", objects.get(replicaKey(place, { level: 0, minTxid: 12, maxTxid: 12 })) ?? null, 2],
     ];
     for (const [what, bytes, from] of harms) {

@@ -33,6 +33,22 @@ export function damagedCopies(
   return fc.oneof(flipped, cut, grown);
 }
 
+const LTX_HEADER_BYTES = 100;
+const LTX_FRAME_PREFIX_BYTES = 10;
+
+/**
+ * An LTX file with one bit of its first page flipped, for certain: in the first literal of the page's LZ4 block. Elsewhere a
+ * flipped bit may be read as the same page: a match of equal bytes at another place.
+ */
+export function withFlippedPage(file: Uint8Array): Uint8Array<ArrayBuffer> {
+  const copy = new Uint8Array(file);
+  let at = LTX_HEADER_BYTES + LTX_FRAME_PREFIX_BYTES;
+  const isLong = (copy[at++] ?? 0) >> 4 === 15;
+  while (isLong && copy[at++] === 255);
+  copy[at] = (copy[at] ?? 0) ^ 1;
+  return copy;
+}
+
 /** Runs `decode`; true when it refused the input properly, false when it took it. Any other error fails the test. */
 export function refuses(decode: () => unknown): boolean {
   try {
