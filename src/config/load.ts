@@ -17,7 +17,7 @@ import { checkShape, parseJsonc } from "./jsonc.ts";
 import { layered, type Origin, pointerOf } from "./layers.ts";
 import { findConfigFile } from "./locate.ts";
 import { parseTogether } from "./parse.ts";
-import { configError, kindOf, type Problem } from "./problems.ts";
+import { configError, kindOf, MOST_PROBLEMS, plainPointer, type Problem } from "./problems.ts";
 import { redactedConfig } from "./redact.ts";
 import { readTokens } from "./tokens.ts";
 import type { Config, ServerConfig } from "./types.ts";
@@ -210,7 +210,8 @@ async function assemble(
 function detailsOf(problems: readonly Problem[], origins: Readonly<Record<string, Origin>>): ErrorDetail[] {
   const seen = new Set<string>();
   return problems.flatMap((problem) => {
-    const pointer = pointerOf(problem, origins);
+    // The rest is only counted: what set it takes a look at everything.
+    const pointer = seen.size < MOST_PROBLEMS ? pointerOf(problem, origins) : plainPointer(problem);
     const key = `${pointer}\n${problem.detail}`;
     if (seen.has(key)) return [];
     seen.add(key);

@@ -7,6 +7,7 @@ import { configSchema, type ParsedConfig } from "./schema.ts";
 import { REDACTED } from "./redact.ts";
 import { didYouMean } from "./suggest.ts";
 import { refuseUnavailable } from "./unavailable.ts";
+import { withoutPaths } from "./without_paths.ts";
 
 export interface Parsed {
   /** Null when something is wrong. */
@@ -76,7 +77,7 @@ export function parseRaw(raw: unknown, showValues: boolean): Parsed {
   const lists = listsForObjects(available);
   problems.push(...lists.map((at) => ({ at, detail: "got a list, wanted an object" })));
   if (lists.some((path) => path.length === 0)) return { value: null, problems };
-  const value = lists.toReversed().reduce<unknown>(withoutPath, available);
+  const value = withoutPaths(available, lists);
   const result = v.safeParse(configSchema, value);
   const all = [...problems, ...(result.issues ?? []).flatMap((issue) => problemsOf(issue, showValues))];
   return { value: result.success && all.length === 0 ? result.output : null, problems: all };
@@ -92,20 +93,6 @@ function isRelated(problem: Problem, removed: readonly KeyPath[]): boolean {
   const { at } = problem;
   if (typeof at === "string") return false;
   return removed.some((path) => path.every((part, index) => at[index] === part || index >= at.length));
-}
-
-function withoutPath(value: unknown, path: KeyPath): unknown {
-  const [part, ...rest] = path;
-  if (part === undefined || typeof value !== "object" || value === null) return value;
-  if (Array.isArray(value)) {
-    return rest.length === 0
-      ? value.filter((_, index) => String(index) !== part)
-      : value.map((item, index) => String(index) === part ? withoutPath(item, rest) : item);
-  }
-  const entries = Object.entries(value).filter(([key]) => rest.length > 0 || key !== part);
-  return Object.fromEntries(
-    entries.map(([key, inner]) => [key, key === part ? withoutPath(inner, rest) : inner]),
-  );
 }
 
 /** True for what others name or count: without a whole process, those that depend on it would be said to be wrong. */
@@ -131,7 +118,7 @@ export async function parseTogether<Result extends Together>(
   }
   const removed = first.problems.flatMap(({ at }) => typeof at === "string" ? [] : [at]);
   if (removed.some(isReferredTo)) return { result: null, problems: first.problems, complete: false };
-  const second = parseRaw(removed.toReversed().reduce<unknown>(withoutPath, raw), showValues); // the last of a list first;
+  const second = parseRaw(withoutPaths(raw, removed), showValues);
   if (second.value === null) return { result: null, problems: first.problems, complete: false };
   const result = await rules(second.value);
   const more = result.problems.filter((problem) => !isRelated(problem, removed));

@@ -13,13 +13,18 @@ export interface Problem {
 }
 
 /** More problems than this help nobody; the rest is counted. */
-const MOST_PROBLEMS = 100;
+export const MOST_PROBLEMS = 100;
 /** Longest piece of a value that is shown. */
 const LONGEST_SHOWN = 40;
 
 /** RFC 6901. */
 export function jsonPointer(path: KeyPath): string {
   return path.map((part) => `/${part.replaceAll("~", "~0").replaceAll("/", "~1")}`).join("");
+}
+
+/** Where it is in the document, whatever set it. */
+export function plainPointer({ at }: Problem): string {
+  return typeof at === "string" ? at : jsonPointer(at);
 }
 
 /** What kind of thing a value is, in words. */

@@ -4,6 +4,7 @@
  */
 
 import { describeValue, type KeyPath, type Problem } from "./problems.ts";
+import { withoutPaths } from "./without_paths.ts";
 
 interface Unavailable {
   /** "*" stands for any name. */
@@ -52,25 +53,18 @@ function pathsOf(
   return names.flatMap((name) => pathsOf(value[name], rest, [...done, name]));
 }
 
-function without(value: unknown, path: KeyPath): unknown {
-  const [part, ...rest] = path;
-  if (part === undefined || !isObject(value)) return value;
-  const { [part]: inner, ...others } = value;
-  return rest.length === 0 ? others : { ...others, [part]: without(inner, rest) };
-}
-
 /** What in `value` is not available, and the value without it, so that the schema does not complain a second time. */
 export function refuseUnavailable(value: unknown): { value: unknown; problems: Problem[] } {
   const problems: Problem[] = [];
-  let rest = value;
+  const paths: KeyPath[] = [];
   for (const { key, except, instead } of UNAVAILABLE) {
     for (const found of pathsOf(value, key.split("."))) {
       const name = found.path.join(".");
       if (except !== undefined && !(KNOWN_VALUES[key] ?? []).includes(found.value as string)) continue;
       const what = except === undefined ? name : `${name} ${describeValue(found.value, true)}`;
       problems.push({ at: found.path, detail: `${what}: not available in this version; ${instead}` });
-      rest = without(rest, found.path);
+      paths.push(found.path);
     }
   }
-  return { value: rest, problems };
+  return { value: withoutPaths(value, paths), problems };
 }

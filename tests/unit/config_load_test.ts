@@ -3,6 +3,7 @@
 import assert from "node:assert/strict";
 import { createHash } from "node:crypto";
 import { CONFIG_KEYS, describeProblems, loadConfig, validateBody } from "../../src/config/mod.ts";
+import { withoutPaths } from "../../src/config/without_paths.ts";
 import { isError } from "../../src/platform/errors.ts";
 import { fakeFiles, FOLDER_STORE, load, optionsFor, problemsOf } from "../support/config_files.ts";
 
@@ -540,6 +541,32 @@ Deno.test("of very many unknown keys of one object a few are told", async () => 
   const unknown = Object.fromEntries(Array.from({ length: 10_000 }, (_, n) => [`unknown_${n}`, n]));
   const problems = await problemsOf(load({ file: { ...FOLDER_STORE, ...unknown } }));
   assert.equal(Object.keys(problems).length, 20);
+});
+
+Deno.test("of very many wrong values a hundred are told and all are counted", async () => {
+  const many = (value: unknown) =>
+    Object.fromEntries(Array.from({ length: 20_000 }, (_, n) => [`NAME_${n}`, value]));
+  const files = Object.fromEntries(Object.keys(many(1)).map((name) => [name.toLowerCase(), { unknown: 1 }]));
+  for (
+    const file of [
+      { ...FOLDER_STORE, processes: { web: { command: ["sleep", "1"], env: many([]) } } },
+      { ...FOLDER_STORE, files },
+    ]
+  ) {
+    const error = await load({ file }).then(() => assert.fail("taken"), (error) => error);
+    assert.match(error.message, /: [2-4]0000 problems/);
+    assert.equal(error.details.length, 100);
+  }
+});
+
+Deno.test("withoutPaths takes parts of a value away and leaves all else", () => {
+  const value = { a: { b: 1, c: [0, { d: 1, e: 2 }, 2, 3] }, f: [], g: null };
+  const paths = [["a", "b"], ["a", "c", "0"], ["a", "c", "1", "d"], ["a", "c", "3"], ["f", "0"], ["g", "x"], [
+    "h",
+  ], []];
+  assert.deepEqual(withoutPaths(value, paths), { a: { c: [{ e: 2 }, 2] }, f: [], g: null });
+  assert.deepEqual(withoutPaths(value, [["a", "c"], ["a", "c", "1"]]), { a: { b: 1 }, f: [], g: null });
+  assert.equal(withoutPaths(value, []), value);
 });
 
 Deno.test("a file that was named must exist, and one that everybody can read is warned of", async () => {
