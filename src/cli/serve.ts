@@ -24,7 +24,7 @@ import {
 } from "../manager/mod.ts";
 import { type Clock, systemClock } from "../platform/clock.ts";
 import { currentFolder, environmentVariables, inContainer, isRoot } from "../platform/environment.ts";
-import { asStateManagerError, StateManagerError } from "../platform/errors.ts";
+import { asStateManagerError, isError, StateManagerError } from "../platform/errors.ts";
 import { removeIfPresent, writeFileAtomically } from "../platform/files.ts";
 import { raiseFileLimit } from "../platform/libc_process.ts";
 import { giveBackMemory } from "../platform/libc_memory.ts";
@@ -126,11 +126,18 @@ export async function runManager(flags: ConfigFlags, mode: "serve" | "run"): Pro
     mode: mode === "run" ? "run" : "server",
     signals,
   };
+  let isLeaseLost = false;
   try {
-    return await live(parts);
+    const { exitCode, error } = await live(parts);
+    isLeaseLost = isError(error, "lease-lost");
+    return exitCode;
+  } catch (error) {
+    isLeaseLost = isError(error, "lease-lost");
+    throw error;
   } finally {
     reaper.stop();
-    await endEverything(clock, { graceMs: LAST_GRACE_MS, selfPid: ownPid() });
+    // Who is asked to end may write once more, which nobody of ours may now that the lease is another's.
+    await endEverything(clock, { graceMs: isLeaseLost ? 0 : LAST_GRACE_MS, selfPid: ownPid() });
     await Promise.all([
       flushLog(FLUSH_MS),
       standardOutput().flush(FLUSH_MS),
@@ -139,7 +146,12 @@ export async function runManager(flags: ConfigFlags, mode: "serve" | "run"): Pro
   }
 }
 
-async function live(parts: Parts): Promise<number> {
+interface Ended {
+  readonly exitCode: number;
+  readonly error: StateManagerError | null;
+}
+
+async function live(parts: Parts): Promise<Ended> {
   const { clock, flags } = parts;
   const environment = environmentVariables();
   const folder = currentFolder();
@@ -157,7 +169,7 @@ async function live(parts: Parts): Promise<number> {
     if (error !== null) {
       logger.error(`ending with ${exitCode}: ${error.message}`, { code: error.code, hint: error.hint });
     } else logger.info(`ending with ${exitCode}`);
-    return exitCode;
+    return { exitCode, error };
   } catch (error) {
     await writeExitRecord(dir.exitRecord, asStateManagerError(error).meaning.exit, error, clock.wallMs());
     throw error;
@@ -174,7 +186,7 @@ async function serve(
   parts: Parts & BegunRun,
   dir: DataDir,
   surroundings: Surroundings,
-): Promise<{ exitCode: number; error: StateManagerError | null }> {
+): Promise<Ended> {
   const { clock, mode, random, signals, guard, leaseMemory } = parts;
   const loaded = await loadConfig(surroundings);
   if (mode === "run" && loaded.config === null) {

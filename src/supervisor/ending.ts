@@ -6,19 +6,30 @@ import { isAlive, readProcesses } from "../platform/proc.ts";
 
 const LOOK_AGAIN_MS = 10;
 
+export interface EndingOptions {
+  readonly graceMs: number;
+  readonly selfPid: number;
+  /** Default: to every process that there is. */
+  readonly signalAll?: (signal: "SIGTERM" | "SIGKILL") => void;
+}
+
 /**
  * Ends every other process of the container. Where we are not PID 1 it does nothing: the others are not ours. Resolves
- * when nobody is left, at the latest after `graceMs` and a KILL.
+ * when nobody is left, at the latest after `graceMs` and a KILL. With a grace of 0 nobody is asked first: nothing may be
+ * written any more.
  */
 export async function endEverything(
   clock: Clock,
-  options: { readonly graceMs: number; readonly selfPid: number },
+  options: EndingOptions,
 ): Promise<void> {
-  if (options.selfPid !== 1) return;
-  const deadlineMs = clock.monotonicMs() + options.graceMs;
-  sendSignalToAll("SIGTERM");
-  while (othersLeft() && clock.monotonicMs() < deadlineMs) await clock.sleep(LOOK_AGAIN_MS);
-  sendSignalToAll("SIGKILL");
+  const { graceMs, selfPid, signalAll = sendSignalToAll } = options;
+  if (selfPid !== 1) return;
+  if (graceMs > 0) {
+    const deadlineMs = clock.monotonicMs() + graceMs;
+    signalAll("SIGTERM");
+    while (othersLeft() && clock.monotonicMs() < deadlineMs) await clock.sleep(LOOK_AGAIN_MS);
+  }
+  signalAll("SIGKILL");
 }
 
 /**
