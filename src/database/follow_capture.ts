@@ -62,6 +62,8 @@ export class CaptureLoop {
   #captureBeganMs = -Infinity;
   #lastUpkeepMs: number;
   #lastLookMs: number;
+  /** The next look comes when the capture after the one that begins is due. */
+  #isLookPutOff = false;
   #logStamp: FileStamp | null = null;
   #fileStamp: FileStamp | null = null;
   #capturedLogBytes = 0;
@@ -141,10 +143,11 @@ export class CaptureLoop {
   tick(nowMs: number): number {
     if (this.#isBusy) return LOOK_INTERVAL_MS;
     const { lag, onSeen } = this.#options;
-    if (this.#looksChanged()) {
-      lag.changed(this.#lastLookMs);
-      onSeen();
-    }
+    const wasBehind = lag.behindSinceMs !== null;
+    lag.looked();
+    const isChanged = this.#looksChanged();
+    if (isChanged) lag.changed(this.#lastLookMs);
+    if (isChanged || wasBehind !== (lag.behindSinceMs !== null)) onSeen();
     this.#lastLookMs = nowMs;
     const facts = this.#facts(nowMs);
     const isDue = (lag.hasUncaptured || this.#isDoubtOver()) && isCaptureDue(facts);
@@ -154,7 +157,9 @@ export class CaptureLoop {
     if (isNeeded) this.#bell.ring();
     if (!lag.hasUncaptured) return LOOK_INTERVAL_MS;
     if (!isNeeded) return nextLookMs(facts);
-    return isDue && !isWanted ? lookAfterMs(facts) : LOOK_INTERVAL_MS;
+    const pauseMs = isDue && !isWanted ? lookAfterMs(facts) : LOOK_INTERVAL_MS;
+    this.#isLookPutOff = pauseMs > LOOK_INTERVAL_MS;
+    return pauseMs;
   }
 
   /**
@@ -202,6 +207,8 @@ export class CaptureLoop {
     this.#look();
     this.#captureBeganMs = clock.monotonicMs();
     lag.captureBegins();
+    if (this.#isLookPutOff) lag.looksLater(this.#captureBeganMs);
+    this.#isLookPutOff = false;
     try {
       for (let isFirst = true, more = true; more; isFirst = false) {
         this.#stop?.throwIfAborted();

@@ -53,6 +53,8 @@ export class FollowFleet {
   #fenced: StateManagerError | null = null;
   #isFinishing = false;
   #lastStatusMs = -Infinity;
+  #lastDurableMs = -Infinity;
+  #isTellingDurable = false;
   #lastWordMs = -Infinity;
   #lastFolderMs = -Infinity;
 
@@ -71,6 +73,10 @@ export class FollowFleet {
       places: uploads,
       backlogBytes: () => this.#backlogBytes(),
       onChange: () => this.#changed.add(name),
+      onDurable: () => {
+        this.#changed.add(name);
+        void this.#tellDurable();
+      },
       onEvent: (event) => this.event(event),
       onFenced: (error) => this.#fence(name, error),
     });
@@ -241,6 +247,20 @@ export class FollowFleet {
   #tell(nowMs: number): void {
     if (nowMs - this.#lastStatusMs >= STATUS_INTERVAL_MS) this.#tellChanges(nowMs);
     if (nowMs - this.#lastWordMs >= ALIVE_INTERVAL_MS) this.#say({ type: "alive" }, nowMs);
+  }
+
+  /** Looks may be a second apart: what they told of as waiting would seem to wait until the next one. Limited by itself. */
+  async #tellDurable(): Promise<void> {
+    if (this.#isTellingDurable) return;
+    this.#isTellingDurable = true;
+    const { clock } = this.#options;
+    const { signal } = this.#stop;
+    const waitMs = this.#lastDurableMs + STATUS_INTERVAL_MS - clock.monotonicMs();
+    if (waitMs > 0) await clock.sleep(waitMs, { signal }).catch(() => {});
+    this.#isTellingDurable = false;
+    if (signal.aborted) return;
+    this.#lastDurableMs = clock.monotonicMs();
+    this.#tellChanges(this.#lastDurableMs);
   }
 
   #tellChanges(nowMs: number): void {

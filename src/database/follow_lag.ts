@@ -12,6 +12,8 @@ interface Waiting {
 export class LagAccount {
   /** Commits that no capture has begun to take. */
   #seenSinceMs: number | null;
+  /** The next look is put off until then: since when there may be commits that it will see. */
+  #unseenSinceMs: number | null = null;
   /** Commits that the capture under way takes, all or a part. */
   #takenSinceMs: number | null = null;
   /** By TXID. */
@@ -28,7 +30,18 @@ export class LagAccount {
     this.#seenSinceMs ??= sinceMs;
   }
 
+  /** A capture has begun, and nobody looks before the next one is due: where it changes all the time, it has by then. */
+  looksLater(sinceMs: number): void {
+    this.#unseenSinceMs = sinceMs;
+  }
+
+  /** What changed is known again. */
+  looked(): void {
+    this.#unseenSinceMs = null;
+  }
+
   captureBegins(): void {
+    this.#unseenSinceMs = null;
     this.#takenSinceMs = earlier(this.#takenSinceMs, this.#seenSinceMs);
     this.#seenSinceMs = null;
   }
@@ -57,10 +70,11 @@ export class LagAccount {
     this.#waiting = this.#waiting.filter((file) => file.txid > txid);
   }
 
-  /** Null: everything is durable that was committed before the last look. */
+  /** Null: everything is durable that was committed before the last look, and the next one comes soon. */
   get behindSinceMs(): number | null {
     const [oldest] = this.#waiting;
-    return earlier(oldest?.sinceMs ?? null, earlier(this.#takenSinceMs, this.#seenSinceMs));
+    const uncapturedSinceMs = earlier(this.#seenSinceMs, this.#unseenSinceMs);
+    return earlier(oldest?.sinceMs ?? null, earlier(this.#takenSinceMs, uncapturedSinceMs));
   }
 
   /** It was seen to change, and no capture has begun since. */

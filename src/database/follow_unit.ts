@@ -41,6 +41,8 @@ export interface UnitEnvironment {
   /** From here on a backlog is given up for a snapshot. */
   readonly backlogMostBytes?: number;
   readonly onChange: () => void;
+  /** More of it is in the store, which the next look may be late to tell. */
+  readonly onDurable: () => void;
   readonly onEvent: (event: FollowEvent) => void;
   readonly onFenced: (error: StateManagerError) => void;
 }
@@ -111,14 +113,14 @@ export class FollowUnit {
   }
 
   #newShip(): ShipLoop {
-    const { clock, parts, places, onChange } = this.#environment;
+    const { clock, parts, places, onDurable } = this.#environment;
     return new ShipLoop({
       name: this.database.name,
       clock,
       lag: this.#lag,
       places,
       open: (captor, signal) => parts.openReplica(this.database, captor, () => this.#pins.all(), signal),
-      onDurable: onChange,
+      onDurable,
       onBehind: () => void this.#capture.capture({ force: false }).catch(() => {}), // the loop tries again
       onFailures: (failures, error) => this.#failures("send", failures, error),
       onEnd: (end) => this.#ends(end),

@@ -64,6 +64,7 @@ Deno.test("local files stay bounded while the store takes nothing, and every bar
     null,
     {
       ...{ parts, clock, places: new Places(2), backlogMostBytes: MOST_BYTES, onChange: () => {} },
+      onDurable: () => {},
       backlogBytes: () => unit.waitingBytes,
       onEvent: (event) => events.push(event),
       onFenced: (error) => assert.fail(error),

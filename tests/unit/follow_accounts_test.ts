@@ -47,6 +47,23 @@ Deno.test("lag is kept by a capture that fails or has not taken all", () => {
   assert.equal(lag.behindSinceMs, null);
 });
 
+Deno.test("lag counts from the begin of a capture after which nobody looks for a while, until somebody looks", () => {
+  const lag = new LagAccount(0);
+  lag.captureBegins();
+  lag.looksLater(10);
+  lag.captured({ txid: 1, sizeBytes: 1 }, 11);
+  lag.captureEnds();
+  assert.equal(lag.behindSinceMs, 0);
+  lag.durable(1);
+  assert.deepEqual([lag.behindSinceMs, lag.hasUncaptured], [10, false]);
+  lag.looked(); // and it has not changed
+  assert.equal(lag.behindSinceMs, null);
+  lag.looksLater(20);
+  lag.captureBegins(); // by somebody who asked for it
+  lag.captureEnds();
+  assert.equal(lag.behindSinceMs, null);
+});
+
 Deno.test("files of a child before count from where that was left", () => {
   const lag = new LagAccount(5);
   lag.found({ txid: 7, sizeBytes: 3 });

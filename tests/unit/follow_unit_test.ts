@@ -1,6 +1,7 @@
 /** One followed database with parts that do as they are told: what its barriers wait for. */
 
 import assert from "node:assert/strict";
+import { FollowFleet } from "../../src/database/follow_fleet.ts";
 import { Places } from "../../src/database/follow_places.ts";
 import type { Captor, Replica } from "../../src/database/follow_ports.ts";
 import type { FollowedDatabase } from "../../src/database/follow_protocol.ts";
@@ -8,6 +9,7 @@ import { FollowUnit, type UnitEnvironment } from "../../src/database/follow_unit
 import type { FollowerStatus, LocalFile, SyncResult } from "../../src/database/follower_types.ts";
 import type { SlotEnd } from "../../src/database/slot_rules.ts";
 import { isError, StateManagerError } from "../../src/platform/errors.ts";
+import { scratchFolder } from "../support/tree_model.ts";
 import { VirtualClock } from "../support/virtual_clock.ts";
 
 const DATABASE: FollowedDatabase = {
@@ -149,6 +151,7 @@ class Scene implements AsyncDisposable {
       places: new Places(1),
       backlogBytes: () => 0,
       onChange: () => {},
+      onDurable: () => {},
       onEvent: () => {},
       onFenced: (error) => this.fenced.push(error),
       parts: {
@@ -268,4 +271,59 @@ Deno.test("a former holder's commit in the store ends the following, and is what
   await assert.rejects(scene.unit.barrier(), (error) => isError(error, "wrong-state"));
   assert.equal(scene.unit.status().state, "absorbed");
   assert.equal(scene.fenced.length, 0);
+});
+
+Deno.test("the lag that is told under steady writes is never longer than an interval and the way to the store", async () => {
+  await using folder = scratchFolder("lag-");
+  const path = `${folder.path}/app.db`;
+  Deno.writeTextFileSync(path, "");
+  const clock = new VirtualClock();
+  const captor = new FakeCaptor();
+  const replica = new FakeReplica(1, 0);
+  const slots: Replica["slots"] = {
+    ...replica.slots,
+    committed: ({ txid }) => void clock.sleep(30).then(() => replica.arrive(txid)),
+  };
+  let behindSinceMs: number | null | undefined;
+  const fleet = new FollowFleet({
+    parts: {
+      openCaptor: () => Promise.resolve(captor),
+      dropAfter: () => Promise.resolve(),
+      openReplica: () =>
+        Promise.resolve({
+          slots,
+          baseTxid: 1,
+          firstTxid: 0,
+          compactor: replica.compactor,
+          unneededUpTo: () => 0,
+          [Symbol.asyncDispose]: () => Promise.resolve(),
+        }),
+    },
+    clock,
+    uploads: new Places(1),
+    folders: [],
+    removed: [],
+    behind: {},
+    send: (reply) => {
+      if (reply.type === "status") behindSinceMs = reply.databases[0]?.behindSinceBootMs;
+    },
+  });
+  fleet.add({ ...DATABASE, path });
+  const running = fleet.run();
+  const write = () => {
+    Deno.writeTextFileSync(path, "x", { append: true });
+    captor.changes = 1;
+  };
+  const told: number[] = [];
+  for (let step = 0; step < 140; step++) {
+    write();
+    await clock.advance(50);
+    if (step >= 60 && behindSinceMs !== null) told.push(clock.monotonicMs() - (behindSinceMs ?? 0));
+  }
+  assert.ok(captor.txid >= 6 && told.length === 80, `${captor.txid} files, ${told.length} tellings`);
+  assert.ok(Math.max(...told) <= 1_150, `${Math.max(...told)} ms`);
+  await clock.advance(3_000);
+  assert.equal(behindSinceMs, null, "nothing is written any more");
+  await fleet.stop();
+  await running;
 });
