@@ -40,7 +40,7 @@ export function resolveStacks(parsed: ParsedConfig, problems: Problem[], warning
   parsed.stacks.forEach((name, index) => {
     const at = ["stacks", String(index)];
     const [one, other] = SECTIONS.filter((section) => names[section].includes(name));
-    const wanted = didYouMean(name, known) || `, wanted one of ${[...new Set(known)].join(", ")}`;
+    const wanted = `${didYouMean(name, known) || ","} wanted one of ${[...new Set(known)].join(", ")}`;
     if (!known.includes(name)) problems.push({ at, detail: `got a stack that is not configured${wanted}` });
     else if (parsed.stacks?.indexOf(name) !== index) {
       problems.push({ at, detail: "got this stack twice, wanted it once" });

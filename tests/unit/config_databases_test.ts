@@ -199,6 +199,14 @@ Deno.test("a database's name is a stack, databases come before files, and what i
   assert.deepEqual(twice, {
     "/stacks/1": "got a name of a database and of a process, wanted two different names",
   });
+  const unknown = await problemsOf(
+    load({ file: { ...FOLDER_STORE, ...parts, stacks: ["proceses", "xyz"] } }),
+  );
+  const known = "wanted one of lease, databases, files, processes, mounts, app, log, data, web";
+  assert.deepEqual(unknown, {
+    "/stacks/0": `got a stack that is not configured, did you mean "processes"? ${known}`,
+    "/stacks/1": `got a stack that is not configured, ${known}`,
+  });
   const builtIn = await refused({ files: { path: "/srv/a.db" } });
   assert.match(builtIn["/databases/files"] ?? "", /built-in stack/);
 });
