@@ -106,17 +106,20 @@ export interface FetchedRange extends FetchRange {
   readonly bytes: Uint8Array<ArrayBuffer>;
 }
 
-/** Carries out a plan: `take` gets the ranges in any order, several at a time. The first error ends all requests. */
+/**
+ * Fetches ranges: `take` gets them in any order, several at a time. The first error ends all requests. Ranges may be made
+ * while others are fetched: one is asked for whenever there is room for a request.
+ */
 export async function fetchRanges(
-  plan: FetchPlan,
+  ranges: Iterable<FetchRange> | AsyncGenerator<FetchRange>,
   options: FetchOptions,
   take: (range: FetchedRange) => Promise<void>,
 ): Promise<void> {
   const failure = new AbortController();
   const signal = AbortSignal.any([options.signal, failure.signal]);
-  const queue = plan.ranges[Symbol.iterator]();
+  const queue = Symbol.asyncIterator in ranges ? ranges : ranges[Symbol.iterator]();
   const line = async () => {
-    for (let next = queue.next(); next.done !== true; next = queue.next()) {
+    for (let next = await queue.next(); next.done !== true; next = await queue.next()) {
       signal.throwIfAborted();
       const range = next.value;
       const key = packKey(range.pack.name);
@@ -126,7 +129,7 @@ export async function fetchRanges(
     }
   };
   const lines = Array.from(
-    { length: Math.min(options.inFlight ?? RANGES_IN_FLIGHT, plan.ranges.length) },
+    { length: options.inFlight ?? RANGES_IN_FLIGHT },
     () =>
       line().catch((error) => {
         failure.abort(error);
@@ -147,7 +150,7 @@ export async function fetchChunks(
     readonly pace?: () => Promise<void> | null;
   },
 ): Promise<void> {
-  await fetchRanges(plan, options, async ({ pack, start, bytes, chunks }) => {
+  await fetchRanges(plan.ranges, options, async ({ pack, start, bytes, chunks }) => {
     for (const chunk of chunks) {
       const stored = bytes.subarray(chunk.offset - start, chunk.offset - start + chunk.storedLength);
       const users = () => affected([chunk], options);

@@ -70,7 +70,11 @@ export class Pacer {
   /** Null when it is not time yet, else a promise to await. Throws the signal's reason when it was aborted. */
   turn(): Promise<void> | null {
     const now = this.#clock.monotonicMs();
-    if (now - this.#lastTurnMs < TURN_INTERVAL_MS) return null;
+    return now - this.#lastTurnMs < TURN_INTERVAL_MS ? null : this.pause();
+  }
+
+  /** A turn now: somebody waits for what the loop has to do. Throws as `turn` does. */
+  pause(): Promise<void> {
     this.#signal.throwIfAborted();
     this.tell();
     return this.#clock.sleep(0).then(() => {

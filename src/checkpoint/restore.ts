@@ -22,10 +22,10 @@ import { isBelow } from "./path_filter.ts";
 import type { FilesItem, RootObject } from "./records.ts";
 import { fetchManifest, loadRoot, type ReadingOptions } from "./root_reader.ts";
 import { scanTree } from "./scan.ts";
-import { freeSpaceAt, requireSpaceForAll, type SpaceClaim } from "./space.ts";
-import { stageRoot, type StageTarget } from "./stage_root.ts";
+import { freeSpaceAt, hasSpace, requireSpaceForAll, type SpaceClaim } from "./space.ts";
+import { hasSome, parentOf, stageRoot, type StageTarget } from "./stage_root.ts";
 import { openStageRunner } from "./stage_runner.ts";
-import { entriesOf, type WantedPart, type WantedTree, wantedTree } from "./wanted_tree.ts";
+import { declaredTree, entriesOf, type WantedPart, type WantedTree, wantedTree } from "./wanted_tree.ts";
 import type {
   ArchiveProgress,
   ArchiveTotals,
@@ -154,13 +154,14 @@ export async function stageCheckpoint(
     )));
   let planned = false;
   const warnings: FileWarning[] = [];
-  for (const { item, ...target } of roots) {
+  for (const root of roots) {
+    const { item: _, ...target } = root;
     const reload = () => reloadTable(request.record, opened, environment);
     const tree = await readThrough(
       request.record,
       opened,
       environment,
-      () => readWanted(item, { ...target, ...batches }, opened),
+      () => treeToStage(root, batches, opened),
     );
     if (!planned) {
       const others = roots.slice(1).reduce((all, { item }) => all + item.bytes, 0);
@@ -193,7 +194,7 @@ function claimsOf(
 ): SpaceClaim[] {
   return roots.filter(({ former = [] }) => former.length === 0).map((root) => ({
     name: root.name,
-    folder: root.stage.slice(0, root.stage.lastIndexOf("/")) || "/",
+    folder: parentOf(root.stage),
     atMost: { bytes: root.item.bytes, files: root.item.entries },
     exact: async () => (await treeOf(root)).need,
   }));
@@ -206,6 +207,19 @@ async function readWanted(
   opened: Opened,
 ): Promise<WantedTree> {
   return wantedTree(await fetchManifest(item, target.name, opened), target);
+}
+
+/** The whole root as its checkpoint declares it, where that is all to be fetched and surely fits; else as it was read. */
+async function treeToStage(
+  { item, ...target }: RootToStage,
+  batches: Pick<WantedPart, "batchEntries">,
+  opened: Opened,
+): Promise<WantedTree> {
+  const atMost = { bytes: item.bytes, files: item.entries };
+  if (target.paths !== undefined || hasSome(target) || !hasSpace(parentOf(target.stage), atMost)) {
+    return await readWanted(item, { ...target, ...batches }, opened);
+  }
+  return declaredTree(await fetchManifest(item, target.name, opened), item, batches.batchEntries);
 }
 
 /** One range of 4 MiB each, in memory twice for a moment: an eighth of what the container may use. */

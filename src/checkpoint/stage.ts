@@ -68,6 +68,7 @@ export interface StagePart {
 }
 
 const COPY_BYTES = 1024 * 1024;
+const NO_PATH: PathBytes = new Uint8Array(0);
 
 interface PendingFile {
   readonly entry: TreeEntry;
@@ -80,7 +81,8 @@ interface PendingFile {
 
 /**
  * One stage in the making. For each batch of its entries: `begin`, `resume` as often as there are former ones, then for
- * each job `take` its chunks, run it and `settle` it. At last `finish`.
+ * each job `take` its chunks, run it and `settle` it. At last `finish`. A batch may begin while jobs of those before it
+ * are under way, unless it is to be resumed.
  */
 export class TreeStager {
   readonly #options: StageOptions;
@@ -88,14 +90,18 @@ export class TreeStager {
   #folder = -1;
   #owner: DefaultOwner = null;
   readonly #check: ManifestCheck;
-  /** Of the batch under way, as all that counts entries by their index. */
+  /** The batch that began last. */
   #entries: readonly ManifestEntry[] = [];
+  /** Entries of the batches before it: each has a number in the whole tree. */
+  #before = 0;
   /** Of all batches, until the end: what needs the whole tree. */
   readonly #folders: TreeEntry[] = [];
   readonly #carriers = new Map<number, TreeEntry>();
   readonly #links: (readonly [TreeEntry, TreeEntry])[] = [];
   readonly #wanted = new Map<string, ChunkPosition[]>();
+  /** Of the wanted chunks. */
   readonly #lengths = new Map<string, number>();
+  #added: string[] = [];
   readonly #pending = new Map<number, PendingFile>();
   readonly #refusals = new Refusals();
   readonly #warnings: FileWarning[] = [];
@@ -107,16 +113,17 @@ export class TreeStager {
   }
 
   /**
-   * Makes folders, symlinks, fifos and files without chunks of the next batch; says which chunks are wanted, and where.
-   * The batch before must have got all of its chunks.
+   * Makes folders, symlinks, fifos and files without chunks of the next batch; says which chunks are wanted now, by this
+   * batch or one before it, and where.
    */
   begin(entries: readonly ManifestEntry[]): ReadonlyMap<string, readonly ChunkPosition[]> {
-    this.#requireComplete();
     this.#check.check(entries);
     if (this.#folder < 0) this.#makeTarget();
+    this.#before += this.#entries.length;
     this.#entries = entries;
-    this.#lengths.clear();
-    for (const [index, { entry, parts }] of entries.entries()) {
+    this.#added = [];
+    for (const [at, { entry, parts }] of entries.entries()) {
+      const index = this.#before + at;
       if (entry.type === "directory") {
         if (entry.path.length > 0) makeFolderAt(this.#folder, entry.path, 0o700);
         this.#folders.push(entry);
@@ -138,6 +145,23 @@ export class TreeStager {
     return this.#wanted;
   }
 
+  /** Chunks that were not wanted before the last batch began. */
+  get added(): readonly string[] {
+    return this.#added;
+  }
+
+  /** What waits for a chunk by now. */
+  get wanted(): ReadonlyMap<string, readonly ChunkPosition[]> {
+    return this.#wanted;
+  }
+
+  /** Names of files that wait for a chunk, for errors. */
+  usersOf(id: string): string {
+    const indexes = new Set(this.#wanted.get(id)?.map(({ entry }) => entry));
+    return [...indexes].slice(0, 3).map((index) => showPath(this.#pending.get(index)?.entry.path ?? NO_PATH))
+      .join(", ");
+  }
+
   #makeTarget(): void {
     makeFolderAt(AT_CWD, this.#target, 0o700);
     this.#folder = openAt(AT_CWD, this.#target, OPEN.read | OPEN.directory);
@@ -153,14 +177,17 @@ export class TreeStager {
     let missing = 0;
     for (const part of parts) {
       if (part.kind === "chunk") {
-        const known = this.#lengths.get(part.id);
-        if (known !== undefined && known !== part.length) {
-          throw manifestDamaged(this.#options.root, entry.path, "has a chunk of two lengths");
-        }
-        this.#lengths.set(part.id, part.length);
         const positions = this.#wanted.get(part.id);
-        if (positions === undefined) this.#wanted.set(part.id, [{ entry: index, offset }]);
-        else positions.push({ entry: index, offset });
+        if (positions === undefined) {
+          this.#wanted.set(part.id, [{ entry: index, offset }]);
+          this.#lengths.set(part.id, part.length);
+          this.#added.push(part.id);
+        } else {
+          if (this.#lengths.get(part.id) !== part.length) {
+            throw manifestDamaged(this.#options.root, entry.path, "has a chunk of two lengths");
+          }
+          positions.push({ entry: index, offset });
+        }
         missing++;
       }
       offset += part.length;
@@ -203,7 +230,7 @@ export class TreeStager {
       const fd = former.take(this.#folder, entry, links);
       if (fd === null) continue;
       try {
-        const held = yield* heldChunks(fd, this.#entries[index]?.parts ?? [], former.cipher);
+        const held = yield* heldChunks(fd, this.#entries[index - this.#before]?.parts ?? [], former.cipher);
         if (held === null) {
           unlinkAt(this.#folder, entry.path);
           continue;
@@ -222,7 +249,7 @@ export class TreeStager {
     this.#dropHeld();
   }
 
-  /** Of the batch under way: bytes of files that have not come yet. */
+  /** Of files that have begun and not come yet. */
   missingBytes(): number {
     let bytes = 0;
     for (const [id, positions] of this.#wanted) bytes += (this.#lengths.get(id) ?? 0) * positions.length;
@@ -235,9 +262,14 @@ export class TreeStager {
         const file = this.#pending.get(entry);
         return file !== undefined && file.held?.has(offset) !== true;
       });
-      if (open.length === 0) this.#wanted.delete(id);
+      if (open.length === 0) this.#forget(id);
       else this.#wanted.set(id, open);
     }
+  }
+
+  #forget(id: string): void {
+    this.#wanted.delete(id);
+    this.#lengths.delete(id);
   }
 
   /** Gives out chunks for one job. What nobody wants, or another job has taken, is left out. */
@@ -249,7 +281,7 @@ export class TreeStager {
       const positions = this.#wanted.get(id);
       if (positions === undefined) continue;
       this.#checkLength(id, length);
-      this.#wanted.delete(id);
+      this.#forget(id);
       const writes: number[] = [];
       for (const { entry: index, offset } of positions) {
         const file = this.#pending.get(index);
@@ -304,7 +336,7 @@ export class TreeStager {
     const absent = new Set(result.absent);
     const spoiled = new Set<number>();
     const written = new Set<number>();
-    for (const { id, writes } of part.chunks) {
+    for (const { id, length, writes } of part.chunks) {
       const positions: ChunkPosition[] = [];
       for (let i = 0; i < writes.length; i += 2) {
         const number = writes[i] ?? -1;
@@ -318,7 +350,9 @@ export class TreeStager {
           if (file !== undefined) file.missing--;
         }
       }
-      if (absent.has(id)) this.#wanted.set(id, positions);
+      if (!absent.has(id)) continue;
+      this.#wanted.set(id, [...this.#wanted.get(id) ?? [], ...positions]);
+      this.#lengths.set(id, length);
     }
     const files: FileTarget[] = [];
     const entries: number[] = [];

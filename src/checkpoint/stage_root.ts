@@ -4,12 +4,20 @@
  * copied, never linked: the live tree's programs may go on with their files if the restore fails.
  */
 
-import { AT_CWD, closeFd, isErrno, OPEN, openAt, pathBytes, showPath } from "../platform/libc_files.ts";
+import {
+  AT_CWD,
+  closeFd,
+  isErrno,
+  listNameBatches,
+  OPEN,
+  openAt,
+  pathBytes,
+} from "../platform/libc_files.ts";
 import { settleAll } from "../platform/settle.ts";
 import { byteText } from "./byte_text.ts";
 import type { ChunkTable } from "./chunk_table.ts";
 import type { BlobReading } from "./chunk_reader.ts";
-import { fetchRanges, planFetch, RANGE_TARGET_BYTES, withReload } from "./chunk_fetcher.ts";
+import { type FetchRange, fetchRanges, planFetch, RANGE_TARGET_BYTES, withReload } from "./chunk_fetcher.ts";
 import { disposeFormer } from "./dispose.ts";
 import { FormerStage } from "./former_stage.ts";
 import type { Pacer } from "./pacer.ts";
@@ -60,19 +68,12 @@ export async function stageRoot(
   using stager = new TreeStager({ root: name, target: stage });
   const ahead = new SyncAhead(() => stager.sync());
   const stageRun = new StageRun(stager, surroundings, ahead);
+  using source = live === undefined ? null : openIfPresent(live);
   let bytesReused = 0;
-  let come = 0;
   try {
-    for (const entries of tree.batches()) {
-      const wanted = stager.begin(entries);
-      surroundings.pacer.count(entries.length, holeBytes(entries));
-      come += entries.length;
-      if (former.length > 0) {
-        bytesReused += await resumeFormers(stager, target, { isLast: come === tree.entries }, surroundings);
-      }
-      if (live !== undefined) bytesReused += await stageRun.copyFrom(live, entries, wanted);
-      await stageRun.fetch(wanted, usersOf(entries));
-    }
+    // Where all comes from the store a batch begins while files of the one before it are still written.
+    if (former.length === 0 && source === null) await stageRun.fetchAll(tree.batches());
+    else bytesReused = await resumeAll({ stager, stageRun, source }, target, tree, surroundings);
   } catch (error) {
     await ahead.end().catch(() => {}); // it uses the stager's folder, and this error comes first
     throw error;
@@ -81,7 +82,41 @@ export async function stageRoot(
   return { warnings: await stager.finish(), bytesReused };
 }
 
-function parentOf(path: string): string {
+/** True where some of the root may be on this machine already. */
+export function hasSome({ former = [], live }: StageTarget): boolean {
+  if (former.length > 0) return true;
+  using source = live === undefined ? null : openIfPresent(live);
+  return source !== null;
+}
+
+interface Resuming {
+  readonly stager: TreeStager;
+  readonly stageRun: StageRun;
+  readonly source: LiveFolder | null;
+}
+
+/** Batch by batch: what former stages have of it, then what the live folder has, then the rest. Bytes of the first two. */
+async function resumeAll(
+  { stager, stageRun, source }: Resuming,
+  target: StageTarget,
+  tree: WantedTree,
+  surroundings: StageSurroundings,
+): Promise<number> {
+  let reused = 0;
+  let come = 0;
+  for (const entries of tree.batches()) {
+    stageRun.begin(entries);
+    come += entries.length;
+    if (target.former !== undefined && target.former.length > 0) {
+      reused += await resumeFormers(stager, target, { isLast: come === tree.entries }, surroundings);
+    }
+    if (source !== null) reused += await stageRun.copyFrom(source, entries);
+    await stageRun.fetchAll([]);
+  }
+  return reused;
+}
+
+export function parentOf(path: string): string {
   return path.slice(0, path.lastIndexOf("/")) || "/";
 }
 
@@ -126,13 +161,6 @@ function holeBytes(entries: readonly ManifestEntry[]): number {
   return sum;
 }
 
-/** Names of files that need a chunk, for errors; looked for only when something is wrong. */
-function usersOf(entries: readonly ManifestEntry[]): (id: string) => string {
-  return (id) =>
-    entries.filter(({ parts }) => parts.some((part) => part.kind === "chunk" && part.id === id))
-      .slice(0, 3).map(({ entry }) => showPath(entry.path)).join(", ");
-}
-
 async function resumeFormer(
   stager: TreeStager,
   path: string,
@@ -155,6 +183,9 @@ type Wanted = ReadonlyMap<string, unknown>;
 /** One Worker's job from local files: a few megabytes, or so many small files. */
 const LOCAL_JOB_BYTES = 4 * 1024 * 1024;
 const LOCAL_JOB_FILES = 256;
+/** Chunks that ranges are planned for at one time: some megabytes of small files, and as many as a pack holds. */
+const FIRST_PLAN_CHUNKS = 1024;
+const PLAN_CHUNKS = 16 * 1024;
 /** Jobs from local files at one time: they hold nothing but names. */
 const LOCAL_JOBS = 8;
 
@@ -182,23 +213,22 @@ class StageRun {
     this.#ahead = ahead;
   }
 
+  begin(entries: readonly ManifestEntry[]): void {
+    this.#stager.begin(entries);
+    this.#surroundings.pacer.count(entries.length, holeBytes(entries));
+  }
+
   /** Bytes that the live folder had. */
-  async copyFrom(live: string, entries: readonly ManifestEntry[], wanted: Wanted): Promise<number> {
-    const source = openIfPresent(live);
-    if (source === null) return 0;
+  async copyFrom({ fd }: LiveFolder, entries: readonly ManifestEntry[]): Promise<number> {
     let reused = 0;
-    try {
-      const batches = localBatches(entries, wanted);
-      const line = async () => {
-        for (const batch of batches) {
-          const bytes = await this.#copy(source, batch);
-          reused += bytes;
-        }
-      };
-      await settleAll(Array.from({ length: LOCAL_JOBS }, line));
-    } finally {
-      closeFd(source);
-    }
+    const batches = localBatches(entries, this.#stager.wanted);
+    const line = async () => {
+      for (const batch of batches) {
+        const bytes = await this.#copy(fd, batch);
+        reused += bytes;
+      }
+    };
+    await settleAll(Array.from({ length: LOCAL_JOBS }, line));
     return reused;
   }
 
@@ -228,20 +258,46 @@ class StageRun {
     return result.bytes;
   }
 
-  fetch(wanted: Wanted, users?: (id: string) => string): Promise<void> {
+  /** What is wanted by now, then batch by batch all of `more`. */
+  fetchAll(more: Iterable<readonly ManifestEntry[]>): Promise<void> {
     const { reading, reload } = this.#surroundings;
-    return withReload(reading.table, reload, (table) => this.#fetch(table, wanted, users));
+    const batches = more[Symbol.iterator](); // goes on where it was, should the head be asked once more
+    return withReload(reading.table, reload, (table) => this.#fetch(table, batches));
   }
 
-  async #fetch(table: ChunkTable, wanted: Wanted, usersOf?: (id: string) => string): Promise<void> {
+  /**
+   * Batches begin one by one, between turns of the loop in which requests go on: Workers have jobs soon after the first.
+   * Few chunks are planned for at first, then so many that a pack is not asked much oftener than if all were known.
+   */
+  async *#ranges(
+    table: ChunkTable,
+    batches: Iterator<readonly ManifestEntry[]>,
+  ): AsyncGenerator<FetchRange> {
+    yield* planFetch(table, this.#stager.wanted.keys()).ranges;
+    let ids: string[] = [];
+    let planFrom = FIRST_PLAN_CHUNKS;
+    for (let next = batches.next(); next.done !== true; next = batches.next()) {
+      this.begin(next.value);
+      for (const id of this.#stager.added) ids.push(id);
+      if (ids.length >= planFrom) {
+        yield* planFetch(table, ids).ranges;
+        ids = [];
+        planFrom = Math.min(planFrom * 2, PLAN_CHUNKS);
+      }
+      await this.#surroundings.pacer.pause();
+    }
+    yield* planFetch(table, ids).ranges;
+  }
+
+  async #fetch(table: ChunkTable, batches: Iterator<readonly ManifestEntry[]>): Promise<void> {
     const { reading, inFlight } = this.#surroundings;
     const options = {
       ...reading,
       ...(inFlight === undefined ? {} : { inFlight }),
-      ...(usersOf === undefined ? {} : { usersOf }),
+      usersOf: (id: string) => this.#stager.usersOf(id),
       memory: (sizeBytes: number) => this.#memory.take(sizeBytes),
     };
-    await fetchRanges(planFetch(table, [...wanted.keys()]), options, async (range) => {
+    await fetchRanges(this.#ranges(table, batches), options, async (range) => {
       const part = this.#stager.take(range.chunks);
       const stored = new Map(range.chunks.map((chunk) => [chunk.id, chunk]));
       const chunks = part.chunks.map((chunk) => {
@@ -259,9 +315,19 @@ function jobPart({ folder, owner, files }: StagePart): Pick<StagePart, "folder" 
   return { folder, owner, files };
 }
 
-function openIfPresent(folder: string): number | null {
+/** A folder that is there, open until the root is staged. */
+interface LiveFolder extends Disposable {
+  readonly fd: number;
+}
+
+function openIfPresent(folder: string): LiveFolder | null {
   try {
-    return openAt(AT_CWD, pathBytes(folder), OPEN.read | OPEN.directory);
+    const fd = openAt(AT_CWD, pathBytes(folder), OPEN.read | OPEN.directory);
+    using opened = new DisposableStack();
+    opened.defer(() => closeFd(fd));
+    if (listNameBatches(fd).next().done === true) return null; // empty, as on a new machine
+    const kept = opened.move();
+    return { fd, [Symbol.dispose]: () => kept.dispose() };
   } catch (error) {
     if (isErrno(error, "ENOENT", "ENOTDIR", "EACCES")) return null;
     throw error;

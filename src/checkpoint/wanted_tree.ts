@@ -6,7 +6,7 @@
 import { selectPaths } from "./path_filter.ts";
 import { BATCH_ENTRIES, type StoredManifest } from "./root_reader.ts";
 import { type SpaceNeed, SpaceTally } from "./space.ts";
-import type { ManifestEntry } from "./types.ts";
+import type { FilesSummary, ManifestEntry } from "./types.ts";
 
 /** A tree as it is read. */
 export interface BatchedTree {
@@ -32,6 +32,21 @@ export interface WantedPart {
   /** Byte texts; left out: the whole tree. */
   readonly paths?: readonly string[];
   readonly batchEntries?: number;
+}
+
+/** Entries that are read at a time where they are staged as they are read: some milliseconds of work. */
+const STREAM_ENTRIES = 1024;
+
+/**
+ * A whole tree by what its checkpoint says of it: the manifest is read once, while the tree is staged, and proven at the
+ * end of that. It needs at most what it says.
+ */
+export function declaredTree(
+  manifest: StoredManifest,
+  { entries, bytes }: FilesSummary,
+  batchEntries = STREAM_ENTRIES,
+): WantedTree {
+  return { entries, bytes, need: { bytes, files: entries }, batches: () => manifest.batches(batchEntries) };
 }
 
 /** Errors: those of a manifest, `not-found` for a path that it lacks. */
