@@ -17,7 +17,14 @@ import { settleAll } from "../platform/settle.ts";
 import { byteText } from "./byte_text.ts";
 import type { ChunkTable } from "./chunk_table.ts";
 import type { BlobReading } from "./chunk_reader.ts";
-import { type FetchRange, fetchRanges, planFetch, RANGE_TARGET_BYTES, withReload } from "./chunk_fetcher.ts";
+import {
+  type FetchedRange,
+  type FetchRange,
+  fetchRanges,
+  planFetch,
+  RANGE_TARGET_BYTES,
+  withReload,
+} from "./chunk_fetcher.ts";
 import { disposeFormer } from "./dispose.ts";
 import { FormerStage } from "./former_stage.ts";
 import type { Pacer } from "./pacer.ts";
@@ -189,6 +196,13 @@ const PLAN_CHUNKS = 16 * 1024;
 /** Jobs from local files at one time: they hold nothing but names. */
 const LOCAL_JOBS = 8;
 
+/** One job's share of a range of many small chunks: some 20 ms of work. */
+const JOB_CHUNKS = 512;
+const PIECE_BYTES = 512 * 1024;
+
+/** Bytes of a pack from `start` on, and chunks in them. */
+type RangePiece = Pick<FetchedRange, "start" | "bytes" | "chunks">;
+
 /** Chunks that may be in files of the live folder, as one job asks for them. */
 interface LocalBatch {
   readonly paths: string[];
@@ -206,6 +220,7 @@ class StageRun {
   readonly #surroundings: StageSurroundings;
   readonly #ahead: SyncAhead;
   readonly #memory = new RangeMemory(RANGE_TARGET_BYTES);
+  readonly #pieceMemory = new RangeMemory(PIECE_BYTES);
 
   constructor(stager: TreeStager, surroundings: StageSurroundings, ahead: SyncAhead) {
     this.#stager = stager;
@@ -246,7 +261,10 @@ class StageRun {
   async #run(part: StagePart, job: StageJob): Promise<number> {
     const { runner, pacer } = this.#surroundings;
     const result = await runner.run(job);
-    if (result.memory !== undefined) this.#memory.give(result.memory);
+    if (result.memory !== undefined) {
+      this.#memory.give(result.memory);
+      this.#pieceMemory.give(result.memory);
+    }
     pacer.count(0, result.bytes);
     this.#ahead.wrote(result.bytes, part.files.length);
     const rest = this.#stager.settle(part, result);
@@ -298,16 +316,41 @@ class StageRun {
       memory: (sizeBytes: number) => this.#memory.take(sizeBytes),
     };
     await fetchRanges(this.#ranges(table, batches), options, async (range) => {
-      const part = this.#stager.take(range.chunks);
-      const stored = new Map(range.chunks.map((chunk) => [chunk.id, chunk]));
-      const chunks = part.chunks.map((chunk) => {
-        const { flags = 0, offset = 0, storedLength = 0 } = stored.get(chunk.id) ?? {};
-        return { ...chunk, flags, at: offset, stored: storedLength };
-      });
-      const { start, bytes } = range;
-      const pack = range.pack.name;
-      await this.#run(part, { ...jobPart(part), kind: "pack", pack, start, bytes, chunks });
+      const pieces = this.#piecesOf(range);
+      await settleAll(pieces.map((piece) => this.#unpack(range.pack.name, piece)));
     });
+  }
+
+  async #unpack(pack: string, { start, bytes, chunks: wanted }: RangePiece): Promise<void> {
+    const part = this.#stager.take(wanted);
+    const stored = new Map(wanted.map((chunk) => [chunk.id, chunk]));
+    const chunks = part.chunks.map((chunk) => {
+      const { flags = 0, offset = 0, storedLength = 0 } = stored.get(chunk.id) ?? {};
+      return { ...chunk, flags, at: offset, stored: storedLength };
+    });
+    await this.#run(part, { ...jobPart(part), kind: "pack", pack, start, bytes, chunks });
+  }
+
+  /** A range of small files is too much for one job: who is done last would leave the other cores idle. */
+  #piecesOf(range: FetchedRange): readonly RangePiece[] {
+    const { chunks, start, bytes } = range;
+    if (chunks.length <= JOB_CHUNKS) return [range];
+    const pieces: RangePiece[] = [];
+    for (let from = 0; from < chunks.length;) {
+      const first = chunks[from]?.offset ?? 0;
+      let [to, end] = [from, first];
+      for (let next = chunks[to]; next !== undefined; next = chunks[++to]) {
+        const nextEnd = next.offset + next.storedLength;
+        if (to > from && (to - from >= JOB_CHUNKS || nextEnd - first > PIECE_BYTES)) break;
+        end = nextEnd;
+      }
+      const memory = this.#pieceMemory.take(end - first).subarray(0, end - first);
+      memory.set(bytes.subarray(first - start, end - start));
+      pieces.push({ start: first, bytes: memory, chunks: chunks.slice(from, to) });
+      from = to;
+    }
+    this.#memory.give(bytes.buffer);
+    return pieces;
   }
 }
 

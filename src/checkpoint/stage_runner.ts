@@ -1,6 +1,6 @@
 /**
- * Where stage jobs run: in Workers for what is large, so that every core unpacks and writes; in this thread for what is
- * small, where starting them would take longer than the work.
+ * Where stage jobs run: for what is large in Workers and, when they have enough to do, in this thread too, so that every
+ * core unpacks and writes; in this thread alone for what is small, where starting Workers would take longer than the work.
  */
 
 import type { Clock } from "../platform/clock.ts";
@@ -9,6 +9,7 @@ import { usableCores } from "../platform/machine.ts";
 import { WorkerPool } from "../platform/worker_pool.ts";
 import type { BlobReading } from "./chunk_reader.ts";
 import type { WireCipher } from "./cipher.ts";
+import { CHUNK_LIMIT_BYTES } from "./pack.ts";
 import { runStageJob, type StageJob, type StageJobResult } from "./stage_job.ts";
 import { type PackedJob, packJob } from "./stage_wire.ts";
 
@@ -17,8 +18,8 @@ export interface StageRunner extends Disposable {
   run(job: StageJob): Promise<StageJobResult>;
 }
 
-/** Beyond this the store and the disk are what a restore waits for. */
-const WORKERS_MAX = 4;
+/** This thread is one. Beyond these the store and the disk are what a restore waits for. */
+const THREADS_MAX = 4;
 /** Starting a Worker takes about as long as this much work. */
 const WORKERS_FROM_BYTES = 16 * 1024 * 1024;
 const WORKERS_FROM_ENTRIES = 1000;
@@ -38,24 +39,85 @@ export interface StageRunnerOptions extends BlobReading {
 }
 
 export function openStageRunner(options: StageRunnerOptions): StageRunner {
-  const { bytes, entries, cipher, clock, signal } = options;
+  const { bytes, entries, clock, signal } = options;
   if (bytes < WORKERS_FROM_BYTES && entries < WORKERS_FROM_ENTRIES) return inThisThread(options);
   const pool = new WorkerPool<StageMessage, StageJobResult>({
     action: "restore files",
     start: () => new Worker(workerUrl("src/checkpoint/stage_worker"), { type: "module" }),
-    count: Math.min(WORKERS_MAX, usableCores()),
+    count: Math.max(1, Math.min(THREADS_MAX, usableCores()) - 1),
     clock,
     signal,
   });
   pool.start();
-  const key = cipher.forWorker();
-  return {
-    run: (job) => {
-      const { packed, transfer } = packJob(job);
-      return pool.run({ job: packed, key }, transfer);
-    },
-    [Symbol.dispose]: () => pool[Symbol.dispose](),
-  };
+  return new SharedRunner(pool, options);
+}
+
+interface WaitingJob {
+  readonly job: StageJob;
+  readonly resolve: (result: StageJobResult | Promise<StageJobResult>) => void;
+  readonly reject: (error: unknown) => void;
+}
+
+/** Workers come first. This thread has requests and plans to do beside: it takes one job between two turns of the loop. */
+class SharedRunner implements StageRunner {
+  readonly #pool: WorkerPool<StageMessage, StageJobResult>;
+  readonly #key: WireCipher;
+  readonly #reading: BlobReading;
+  readonly #clock: Clock;
+  readonly #signal: AbortSignal;
+  readonly #waiting: WaitingJob[] = [];
+  #isHelping = false;
+
+  constructor(pool: WorkerPool<StageMessage, StageJobResult>, options: StageRunnerOptions) {
+    const { codec, cipher, clock, signal } = options;
+    this.#pool = pool;
+    this.#key = cipher.forWorker();
+    this.#reading = { codec, cipher, scratch: new Uint8Array(CHUNK_LIMIT_BYTES) };
+    this.#clock = clock;
+    this.#signal = signal;
+  }
+
+  run(job: StageJob): Promise<StageJobResult> {
+    if (this.#waiting.length === 0 && this.#pool.hasRoom) return this.#send(job);
+    return new Promise((resolve, reject) => {
+      this.#waiting.push({ job, resolve, reject });
+      void this.#help();
+    });
+  }
+
+  async #send(job: StageJob): Promise<StageJobResult> {
+    const { packed, transfer } = packJob(job);
+    try {
+      return await this.#pool.run({ job: packed, key: this.#key }, transfer);
+    } finally {
+      while (this.#pool.hasRoom) {
+        const next = this.#waiting.shift();
+        if (next === undefined) break;
+        next.resolve(this.#send(next.job));
+      }
+    }
+  }
+
+  async #help(): Promise<void> {
+    if (this.#isHelping) return;
+    this.#isHelping = true;
+    for (;;) {
+      await this.#clock.sleep(0);
+      const next = this.#waiting.shift();
+      if (next === undefined) break;
+      try {
+        this.#signal.throwIfAborted();
+        next.resolve(runStageJob(next.job, this.#reading));
+      } catch (error) {
+        next.reject(error);
+      }
+    }
+    this.#isHelping = false;
+  }
+
+  [Symbol.dispose](): void {
+    this.#pool[Symbol.dispose]();
+  }
 }
 
 function inThisThread(reading: BlobReading): StageRunner {

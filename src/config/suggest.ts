@@ -31,11 +31,14 @@ function plain(word: string): string {
 /** The candidate that was probably meant, or null. */
 export function nearest(word: string, candidates: readonly string[]): string | null {
   if (word.length > LONGEST_WORD) return null;
+  const wanted = plain(word);
   let best: string | null = null;
   let bestDistance = Infinity;
   for (const candidate of candidates) {
-    const distance = editDistance(plain(word), plain(candidate));
     const limit = Math.max(1, Math.floor(Math.max(word.length, candidate.length) * LARGEST_SHARE));
+    const other = plain(candidate);
+    if (Math.abs(other.length - wanted.length) > limit) continue; // each letter more is a change
+    const distance = editDistance(wanted, other);
     if (distance <= limit && distance < bestDistance) {
       best = candidate;
       bestDistance = distance;

@@ -93,6 +93,12 @@ export class WorkerPool<In, Out> implements Disposable {
     return member;
   }
 
+  /** True where a Worker would get a job at once, to do it now or next. */
+  get hasRoom(): boolean {
+    return this.#waiting.length === 0 &&
+      this.#members.some(({ running }) => running.size < JOBS_PER_WORKER);
+  }
+
   /** Resolves with what the Worker's `handle` gives. What is in `transfer` is gone here afterwards. */
   run(job: In, transfer: Transferable[] = []): Promise<Out> {
     return new Promise<Out>((resolve, reject) => {

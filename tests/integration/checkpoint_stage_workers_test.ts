@@ -50,6 +50,20 @@ Deno.test("restore by Workers equals the tree, small files, large ones, links an
   assert.deepEqual(after.lines, before.lines);
 });
 
+Deno.test("restore of very many small files equals the tree: ranges go to several jobs, and batches overlap", async () => {
+  await using runs = new CheckpointRuns(watchedStore().store);
+  for (let n = 0; n < 1400; n++) {
+    if (n % 200 === 0) await Deno.mkdir(`${runs.files}/${n}`);
+    // Each content comes twice, far apart, so that a later batch wants what an earlier one has got or still waits for.
+    await Deno.writeTextFile(`${runs.files}/${n - n % 200}/${n}`, `${n % 700} `.repeat(20 + n % 70));
+  }
+  await runs.create();
+  const { path, totals, warnings } = await runs.stage();
+  assert.deepEqual(warnings, []);
+  assert.equal(totals.entries, 1408);
+  assert.deepEqual((await hashTree(path)).lines, (await hashTree(runs.files)).lines);
+});
+
 Deno.test("restore takes from the live folder what is right there and fetches the rest", async () => {
   const { runs, stage, big } = await withLargeTree();
   await using _ = runs;
