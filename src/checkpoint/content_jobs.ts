@@ -15,6 +15,9 @@ const BATCH_BYTES = 4 * MIB;
 const BATCH_FILES = 512;
 /** Databases are cut at fixed places, so their segments may be as small as is good for the cores. */
 const SQLITE_SEGMENT_BYTES = 16 * MIB;
+/** Near its end: a database is read last, and no core is to wait for another one's last segment. */
+const LAST_SEGMENTS_BYTES = 64 * MIB;
+const LAST_SEGMENT_BYTES = 4 * MIB;
 
 /** True for a file of several segments. One with holes is read at once: only its reader knows where they are. */
 export function isSegmented({ entry, facts }: ScannedEntry): boolean {
@@ -23,12 +26,17 @@ export function isSegmented({ entry, facts }: ScannedEntry): boolean {
 
 /** The parts of a file of about this size; the last one goes to wherever it ends. */
 export function fileSegments(size: number, sqlite: boolean): readonly ContentRange[] {
-  const length = sqlite ? SQLITE_SEGMENT_BYTES : SEGMENT_BYTES;
   const ranges: ContentRange[] = [];
-  for (let start = 0; start < Math.max(1, size); start += length) {
-    ranges.push({ start, end: start + length < size ? start + length : null });
+  for (let start = 0; start < Math.max(1, size);) {
+    const end = start + (sqlite ? databaseSegment(size - start) : SEGMENT_BYTES);
+    ranges.push({ start, end: end < size ? end : null });
+    start = end;
   }
   return ranges;
+}
+
+function databaseSegment(leftBytes: number): number {
+  return leftBytes > LAST_SEGMENTS_BYTES ? SQLITE_SEGMENT_BYTES : LAST_SEGMENT_BYTES;
 }
 
 /** A file to read, by its number in the scan. */

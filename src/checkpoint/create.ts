@@ -142,6 +142,7 @@ class Creation {
   #writing: Writing | null = null;
   #mapped: ReadonlySet<bigint> | null = null;
   #pool: ContentPool | null = null;
+  #readers: readonly TreeReader[] = [];
   #otherBytesSent = 0;
 
   constructor(request: CreateRequest, environment: CreateEnvironment) {
@@ -155,7 +156,7 @@ class Creation {
     const { head, always } = this.#request;
     const scans = `${this.#environment.cacheFolder}/${SCANS_FOLDER}`;
     await ensureFolder(scans, 0o700);
-    const readers = await this.#open(scans);
+    const readers = this.#readers = await this.#open(scans);
     this.#pacer.begin("scan", null);
     for (const reader of readers) await reader.scan();
     let databases = { ...withoutGone(head.current, this.#request), ...this.#request.databases };
@@ -192,6 +193,7 @@ class Creation {
       this.#writeRoot(items, databases),
       this.#saveCaches(changed, items),
       this.#writing?.sender.finish(),
+      ...changed.map((reader) => reader.removed()),
     ]);
     this.#pacer.begin("finish", null);
     return { record, indexes, ...this.#told(readers) };
@@ -201,6 +203,7 @@ class Creation {
   async abandon(reason: unknown): Promise<void> {
     this.#pool?.close();
     await this.#writing?.sender.abandon(reason);
+    await Promise.allSettled(this.#readers.map((reader) => reader.removed()));
   }
 
   #nothingNew(readers: readonly TreeReader[]): CreateResult {

@@ -88,6 +88,8 @@ export class TreeReader {
   /** The database that was copied and is left for `begin` to read. */
   #copied: { readonly planned: Planned; readonly copied: Captured } | null = null;
   #need: ReadingNeed | null = null;
+  /** Of a copy that was read: beside other work, since to give back the place of a large one takes a disk a while. */
+  #removing: Promise<void> = Promise.resolve();
   readonly #captured = new Map<number, Captured>();
   #bytes = 0;
   #bytesRead = 0;
@@ -261,7 +263,10 @@ export class TreeReader {
       const copied = await copying;
       if (copied === null) this.#toRead.push(planned.index); // as it is
       else if (leavesLast && i === databases.length - 1) this.#copied = { planned, copied };
-      else await this.#contentOf(pool, planned, copied);
+      else {
+        await this.#contentOf(pool, planned, copied);
+        await this.#removing; // the next one gets its name
+      }
     }
   }
 
@@ -373,6 +378,11 @@ export class TreeReader {
   /** `manifest` is what the entries came to. Only when all of it is stored. */
   saveCache(manifest: FilesSummary): Promise<void> {
     return this.#options.cache.save(manifest);
+  }
+
+  /** Resolves when it has no copy in the scratch folder any more; rejects where one could not be removed. */
+  removed(): Promise<void> {
+    return this.#removing;
   }
 
   /** After the scan: what the last run's manifest came to, if this one would come to the same. */
@@ -492,7 +502,8 @@ export class TreeReader {
       this.#noCopy(path, error);
       return null;
     } finally {
-      await removeIfPresent(copy);
+      this.#removing = removeIfPresent(copy);
+      this.#removing.catch(() => {}); // whoever waits for it sees it
     }
   }
 

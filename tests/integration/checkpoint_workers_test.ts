@@ -50,6 +50,7 @@ Deno.test("checkpoint of a tree has the same manifest and chunks with one thread
   const first = await one.create();
   await Deno.remove(`${one.folder}/cache`, { recursive: true });
   const second = await four.create();
+  assert.deepEqual([...Deno.readDirSync(`${four.folder}/scratch`)], [], "no copy is left");
   assert.deepEqual(first.warnings, []);
   assert.deepEqual(second.warnings, []);
   assert.deepEqual(second.record?.files, first.record?.files);

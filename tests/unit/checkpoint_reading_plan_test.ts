@@ -1,7 +1,9 @@
 import assert from "node:assert/strict";
 import fc from "fast-check";
+import { SEGMENT_BYTES, SQLITE_BLOCK_BYTES } from "../../src/checkpoint/chunker.ts";
 import { levelOf } from "../../src/checkpoint/compression.ts";
 import { encodeBytes, loadCodec } from "../../src/checkpoint/codec.ts";
+import { fileSegments } from "../../src/checkpoint/content_jobs.ts";
 import { planReading } from "../../src/checkpoint/reading_plan.ts";
 
 const MIB = 2 ** 20;
@@ -47,6 +49,22 @@ Deno.test("threads and their packs never take more than the budget", () => {
         assert.ok(workers === 0 || workers * packBytes * packsPerWorker <= budget);
       },
     ),
+  );
+});
+
+Deno.test("segments of a file are all of it, cut where the chunker begins anew, and those at a database's end are small", () => {
+  fc.assert(
+    fc.property(fc.nat(300 * MIB), fc.boolean(), (size, sqlite) => {
+      const ranges = fileSegments(size, sqlite);
+      assert.equal(ranges[0]?.start, 0);
+      assert.equal(ranges.at(-1)?.end, null);
+      for (const [i, { start, end }] of ranges.entries()) {
+        assert.equal(start % (sqlite ? SQLITE_BLOCK_BYTES : SEGMENT_BYTES), 0);
+        assert.equal(end, ranges[i + 1]?.start ?? null);
+      }
+      const last = size - (ranges.at(-1)?.start ?? 0);
+      assert.ok(last <= (sqlite ? 4 * MIB : SEGMENT_BYTES), `${last} bytes`);
+    }),
   );
 });
 
