@@ -98,9 +98,11 @@ export function entryLines(
   if (entry.sqlite === true) fields["sql"] = true;
   if (entry.xattrs !== undefined) Object.assign(fields, xattrFields(entry.xattrs));
   if (parts.length > 0) fields["c"] = partsField(parts.slice(0, PARTS_PER_LINE));
-  const lines = [utf8.encode(JSON.stringify(fields) + "\n")];
+  const lines = [encodedTogether(JSON.stringify(fields) + "\n")];
   for (let i = PARTS_PER_LINE; i < parts.length; i += PARTS_PER_LINE) {
-    lines.push(utf8.encode(JSON.stringify({ "+": partsField(parts.slice(i, i + PARTS_PER_LINE)) }) + "\n"));
+    lines.push(
+      encodedTogether(JSON.stringify({ "+": partsField(parts.slice(i, i + PARTS_PER_LINE)) }) + "\n"),
+    );
   }
   return lines;
 }
@@ -120,7 +122,7 @@ const BLOCK_BYTES = 64 * 1024;
 let block = new Uint8Array(BLOCK_BYTES);
 let used = 0;
 
-/** UTF-8 in a block that many share: memory of its own for each path is what a large manifest would spend most on. */
+/** UTF-8 in a block that many share: memory of its own for each path or line is what a large manifest would spend most on. */
 function encodedTogether(text: string): Uint8Array<ArrayBuffer> {
   const { length } = text;
   if (length > BLOCK_BYTES / 16) return utf8.encode(text);
