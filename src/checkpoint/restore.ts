@@ -6,7 +6,7 @@
 
 import type { Clock } from "../platform/clock.ts";
 import { isError, StateManagerError } from "../platform/errors.ts";
-import { ensureFolder } from "../platform/files.ts";
+import { ensureFolder, parentOf } from "../platform/files.ts";
 import { memoryLimitBytes } from "../platform/machine.ts";
 import type { ObjectStore } from "../storage/object_store.ts";
 import { byteText } from "./byte_text.ts";
@@ -23,7 +23,7 @@ import type { FilesItem, RootObject } from "./records.ts";
 import { fetchManifest, loadRoot, type ReadingOptions } from "./root_reader.ts";
 import { scanTree } from "./scan.ts";
 import { freeSpaceAt, hasSpace, requireSpaceForAll, type SpaceClaim } from "./space.ts";
-import { hasSome, parentOf, stageRoot, type StageTarget } from "./stage_root.ts";
+import { hasSome, stageRoot, type StageTarget } from "./stage_root.ts";
 import { openStageRunner } from "./stage_runner.ts";
 import { declaredTree, entriesOf, type WantedPart, type WantedTree, wantedTree } from "./wanted_tree.ts";
 import type {

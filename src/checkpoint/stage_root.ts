@@ -13,6 +13,7 @@ import {
   openAt,
   pathBytes,
 } from "../platform/libc_files.ts";
+import { parentOf } from "../platform/files.ts";
 import { settleAll } from "../platform/settle.ts";
 import { byteText } from "./byte_text.ts";
 import type { ChunkTable } from "./chunk_table.ts";
@@ -121,10 +122,6 @@ async function resumeAll(
     await stageRun.fetchAll([]);
   }
   return reused;
-}
-
-export function parentOf(path: string): string {
-  return path.slice(0, path.lastIndexOf("/")) || "/";
 }
 
 /**

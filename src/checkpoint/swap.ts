@@ -7,7 +7,13 @@
 
 import * as v from "valibot";
 import { asStateManagerError, StateManagerError } from "../platform/errors.ts";
-import { readTextIfPresent, removeIfPresent, syncFolder, writeFileAtomically } from "../platform/files.ts";
+import {
+  parentOf,
+  readTextIfPresent,
+  removeIfPresent,
+  syncFolder,
+  writeFileAtomically,
+} from "../platform/files.ts";
 import {
   AT_CWD,
   closeFd,
@@ -430,10 +436,6 @@ async function syncFilesystemOf(folder: string): Promise<void> {
 
 function makeFolderIfMissing(path: PathBytes): void {
   makeFolderOnce(AT_CWD, path);
-}
-
-function parentOf(path: string): string {
-  return path.slice(0, path.lastIndexOf("/")) || "/";
 }
 
 async function readJournal(path: string): Promise<SwapJournal | null> {

@@ -126,18 +126,19 @@ export async function runManager(flags: ConfigFlags, mode: "serve" | "run"): Pro
     mode: mode === "run" ? "run" : "server",
     signals,
   };
-  let isLeaseLost = false;
+  let failure: unknown = null;
   try {
     const { exitCode, error } = await live(parts);
-    isLeaseLost = isError(error, "lease-lost");
+    failure = error;
     return exitCode;
   } catch (error) {
-    isLeaseLost = isError(error, "lease-lost");
+    failure = error;
     throw error;
   } finally {
     reaper.stop();
     // Who is asked to end may write once more, which nobody of ours may now that the lease is another's.
-    await endEverything(clock, { graceMs: isLeaseLost ? 0 : LAST_GRACE_MS, selfPid: ownPid() });
+    const graceMs = isError(failure, "lease-lost") ? 0 : LAST_GRACE_MS;
+    await endEverything(clock, { graceMs, selfPid: ownPid() });
     await Promise.all([
       flushLog(FLUSH_MS),
       standardOutput().flush(FLUSH_MS),

@@ -7,6 +7,7 @@
 import type { Clock } from "../platform/clock.ts";
 import { workerUrl } from "../platform/entry.ts";
 import { StateManagerError } from "../platform/errors.ts";
+import { parentOf } from "../platform/files.ts";
 import type { Log } from "../platform/log.ts";
 import { plainFields } from "../platform/plain_value.ts";
 import type {
@@ -76,10 +77,6 @@ interface HistoryRequest {
   readonly after: number;
   readonly resolve: (rows: CatalogRow[]) => void;
   readonly reject: (error: Error) => void;
-}
-
-function folderOf(path: string): string {
-  return path.slice(0, path.lastIndexOf("/")) || "/";
 }
 
 /** Plain, bounded, without secrets: what may be kept of `event`. Throws where it is not of the shape that it has to be. */
@@ -317,7 +314,7 @@ class LocalCatalog implements Catalog {
     const reply = await this.#ask({
       operation: "open",
       path,
-      nativeFolder: folderOf(path),
+      nativeFolder: parentOf(path),
       rowsPerKind: rowsPerKind ?? ROWS_PER_KIND,
       stamp: this.#stamp(),
     });

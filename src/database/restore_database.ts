@@ -6,14 +6,14 @@
  */
 
 import { isError, StateManagerError } from "../platform/errors.ts";
-import { ensureFolder, removeIfPresent, syncFolder } from "../platform/files.ts";
+import { ensureFolder, parentOf, removeIfPresent, syncFolder } from "../platform/files.ts";
 import { AT_CWD, isErrno, pathBytes, renameAt, statIfPresent } from "../platform/libc_files.ts";
 import { stagePathOf } from "./database_swap.ts";
 import { KeptPieces } from "./kept_pieces.ts";
 import { checkDatabase } from "./restore_check.ts";
 import { PlanOutdated } from "./restore_fetch.ts";
 import { incomplete, RestoredFile } from "./restore_file.ts";
-import { folderOf, PLAN_TRIES, planFiles, RestoreRun, sizesOf } from "./restore_run.ts";
+import { PLAN_TRIES, planFiles, RestoreRun, sizesOf } from "./restore_run.ts";
 import type {
   RestoreEnvironment,
   RestorePlan,
@@ -49,14 +49,14 @@ export async function restoreDatabase(
   request: RestoreRequest,
   environment: RestoreEnvironment,
 ): Promise<RestoreResult> {
-  await ensureFolder(folderOf(request.file));
+  await ensureFolder(parentOf(request.file));
   await removeDatabaseFiles(request.file); // what a crash left
   const pieces = new KeptPieces(piecesOf(request.file));
   if (!request.resumable) await pieces.end();
   try {
     const result = await build(request, environment, pieces);
     await pieces.end();
-    await syncFolder(folderOf(request.file));
+    await syncFolder(parentOf(request.file));
     return result;
   } catch (error) {
     // The first error is the one that tells.
@@ -83,7 +83,7 @@ export async function restoreDatabaseTo(
     await removeDatabaseFiles(stage).catch(() => {});
     throw error;
   }
-  await syncFolder(folderOf(file));
+  await syncFolder(parentOf(file));
   return result;
 }
 

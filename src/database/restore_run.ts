@@ -4,6 +4,7 @@
  */
 
 import { isError, StateManagerError } from "../platform/errors.ts";
+import { parentOf } from "../platform/files.ts";
 import { freeSpace, pathBytes } from "../platform/libc_files.ts";
 import type { KeptPieces } from "./kept_pieces.ts";
 import { LtxDecoder, type LtxHeader } from "./ltx/mod.ts";
@@ -65,10 +66,6 @@ export async function sizesOf(
   if (last === undefined) throw new StateManagerError("internal", "plan restore: an empty plan");
   const sizes = headers.map(({ commit, pageSize }) => commit * pageSize);
   return { last, databaseBytes: last.commit * last.pageSize, peakBytes: Math.max(...sizes) };
-}
-
-export function folderOf(path: string): string {
-  return path.slice(0, path.lastIndexOf("/")) || "/";
 }
 
 /** The target holds exactly TXID `#reached`, or is dirty. */
@@ -146,7 +143,7 @@ export class RestoreRun {
   async #checkSpace(plan: readonly ReplicaFile[]): Promise<void> {
     const { file } = this.#request;
     const { peakBytes } = await sizesOf(plan, this.#environment);
-    const folder = folderOf(file);
+    const folder = parentOf(file);
     const free = freeSpace(pathBytes(folder)).bytes;
     if (free === null) return;
     // Small ones are not kept, nor what is there already: this is on the safe side.

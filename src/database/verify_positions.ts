@@ -5,7 +5,7 @@
  */
 
 import { asStateManagerError, isError, StateManagerError } from "../platform/errors.ts";
-import { ensureFolder, removeIfPresent } from "../platform/files.ts";
+import { ensureFolder, parentOf, removeIfPresent } from "../platform/files.ts";
 import type { Random } from "../platform/random.ts";
 import { LtxDecoder } from "./ltx/mod.ts";
 import { databasePrefix, type ReplicaPlace } from "./replica_layout.ts";
@@ -13,7 +13,7 @@ import { listReplica, type ReplicaFile } from "./replica_listing.ts";
 import { restoreDatabase } from "./restore_database.ts";
 import { fetchFiles, PlanOutdated, readHeaders } from "./restore_fetch.ts";
 import { planRestore } from "./restore_plan.ts";
-import { folderOf, PLAN_TRIES } from "./restore_run.ts";
+import { PLAN_TRIES } from "./restore_run.ts";
 import type { RestoreEnvironment } from "./restore_types.ts";
 
 /**
@@ -205,7 +205,7 @@ class Positions {
     if ([...this.#findings.values()].some(({ txids }) => txids.includes(txid))) return;
     const target = { kind: "txid", txid } as const;
     const { onProgress: _, ...environment } = this.#environment;
-    await ensureFolder(folderOf(file), 0o700);
+    await ensureFolder(parentOf(file), 0o700);
     try {
       await restoreDatabase({ place, target, file, owner: null, mode: 0o600, check: "full" }, environment);
       this.#restored++;

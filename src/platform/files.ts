@@ -77,7 +77,8 @@ export async function syncFolder(path: string, files: LocalFiles = systemFiles):
   }
 }
 
-function parentOf(path: string): string {
+/** Folder of an absolute path without a slash at its end. */
+export function parentOf(path: string): string {
   return path.slice(0, path.lastIndexOf("/")) || "/";
 }
 

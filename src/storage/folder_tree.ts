@@ -1,6 +1,7 @@
 /** The folders of a folder store: made when needed, durable before anything in them counts, temporaries swept. */
 
 import type { Clock } from "../platform/clock.ts";
+import { parentOf } from "../platform/files.ts";
 import type { LocalFiles } from "../platform/local_files.ts";
 import { type Random, randomHex } from "../platform/random.ts";
 import {
@@ -20,10 +21,6 @@ const TEMPORARY_LIFE_MS = 24 * 3600 * 1000;
 const SWEEP_INTERVAL_MS = 3600 * 1000;
 /** Folders that we know to be durable; beyond it we forget and sync again. */
 const MOST_KNOWN_FOLDERS = 10_000;
-
-function parentOf(path: string): string {
-  return path.slice(0, path.lastIndexOf("/")) || "/";
-}
 
 export interface FolderTreeOptions {
   /** Absolute, without a slash at its end. */
