@@ -102,8 +102,11 @@ class Scene implements AsyncDisposable {
     this.counts[what] = (this.counts[what] ?? 0) + 1;
   }
 
-  pass(ms: number): void {
-    this.#jumps.push({ sinceMs: Date.now(), aheadMs: this.#aheadMs + ms });
+  /** At the turn of a second: the store tells some times in whole ones, and none may lie before the jump that it came after. */
+  async pass(ms: number): Promise<void> {
+    const sinceMs = (Math.floor(Date.now() / 1000) + 1) * 1000;
+    while (Date.now() < sinceMs) await new Promise((resolve) => setTimeout(resolve, sinceMs - Date.now()));
+    this.#jumps.push({ sinceMs, aheadMs: this.#aheadMs + ms });
   }
 
   get #aheadMs(): number {
@@ -369,7 +372,7 @@ Deno.test({
           await new Promise((resolve) => setTimeout(resolve, scene.below(400)));
           await former.killTree();
         }
-        scene.pass(DAYS_MS / ROUNDS);
+        await scene.pass(DAYS_MS / ROUNDS);
         manager = start(other);
         await manager.state("running", LIMIT_MS);
         scene.count(dies ? "take-over of a dead one" : "hand-over");
@@ -398,7 +401,7 @@ Deno.test({
     const before = await scene.objects();
 
     const listed = await scene.records();
-    scene.pass(DAYS_MS);
+    await scene.pass(DAYS_MS);
     manager = start(holder);
     await manager.state("running", LIMIT_MS);
     await prune(manager);
