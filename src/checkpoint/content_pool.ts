@@ -8,6 +8,7 @@
 import type { Clock } from "../platform/clock.ts";
 import { workerUrl } from "../platform/entry.ts";
 import { StateManagerError } from "../platform/errors.ts";
+import { type MemoryBlock, returnMemory, takeMemory } from "../platform/shared_memory.ts";
 import { errorFromWire } from "../platform/wire_error.ts";
 import type { ClaimTable } from "./claim_table.ts";
 import type { Cipher } from "./cipher.ts";
@@ -142,6 +143,8 @@ export class WorkerPool implements ContentPool {
   readonly #options: WorkerPoolOptions;
   readonly #threads: Thread[] = [];
   readonly #queue: Waiting[] = [];
+  /** What the threads may write to. After a failure it is nobody's: one may still be writing. */
+  readonly #granted = new Set<MemoryBlock>();
   readonly #closed = new AbortController();
   #rejectFinish: ((error: unknown) => void) | null = null;
   #failure: { readonly error: unknown } | null = null;
@@ -187,6 +190,7 @@ export class WorkerPool implements ContentPool {
       })
     );
     await Promise.race([Promise.all(flushed), failed]);
+    for (const memory of this.#granted) returnMemory(memory); // no thread fills it any more
     this.close();
   }
 
@@ -212,13 +216,14 @@ export class WorkerPool implements ContentPool {
     };
     worker.onmessageerror = () => this.#fail(lost("its answer cannot be read"));
     thread.send({ type: "start", claims: claims.shared, cipher: cipher.forWorker(), compression, packBytes });
-    for (let n = 0; n < packsPerWorker; n++) this.#grant(thread, null);
+    for (let n = 0; n < packsPerWorker; n++) this.#grant(thread, takeMemory(packBytes));
     this.#threads.push(thread);
   }
 
-  #grant(thread: Thread, buffer: ArrayBuffer | null): void {
-    const credit: PackCredit = { name: this.#options.sender.newName(), buffer };
-    thread.send({ type: "credit", credit }, buffer === null ? [] : [buffer]);
+  #grant(thread: Thread, memory: MemoryBlock): void {
+    const credit: PackCredit = { name: this.#options.sender.newName(), memory };
+    this.#granted.add(memory);
+    thread.send({ type: "credit", credit });
   }
 
   /** Gives the threads what they have room for, the least busy first. */
@@ -271,10 +276,12 @@ export class WorkerPool implements ContentPool {
   }
 
   #send(thread: Thread, pack: Extract<FromWorker, { type: "pack" }>["pack"]): void {
+    this.#granted.delete(pack.memory);
     // A put that fails ends the operation by the sender; here it only means that no credit comes back.
     this.#options.sender.submit(pack).then(
       () => {
-        if (this.#failure === null) this.#grant(thread, pack.buffer);
+        if (this.#failure === null) this.#grant(thread, pack.memory);
+        else returnMemory(pack.memory);
       },
       (error) => this.#fail(error),
     );

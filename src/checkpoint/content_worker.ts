@@ -47,7 +47,7 @@ class ReadingThread {
       claims: new ClaimTable(options.claims),
       compression: options.compression,
       targetBytes: options.packBytes,
-      onPack: (pack) => scope.postMessage({ type: "pack", pack }, [pack.buffer, pack.entries]),
+      onPack: (pack) => scope.postMessage({ type: "pack", pack }, [pack.entries]),
     });
     return new ReadingThread(filler);
   }

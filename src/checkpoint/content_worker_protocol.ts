@@ -1,4 +1,4 @@
-/** What the archiver and its reading threads say to each other. Buffers change threads by transfer. */
+/** What the archiver and its reading threads say to each other. Small buffers change threads by transfer, packs stay in shared memory. */
 
 import type { WireError } from "../platform/wire_error.ts";
 import type { SharedClaims } from "./claim_table.ts";

@@ -138,8 +138,8 @@ export interface PackBuilderOptions {
   readonly cipher: Cipher;
   /** Whole size that it keeps below; the default is `PACK_TARGET_BYTES`. */
   readonly targetBytes?: number;
-  /** Memory of an earlier pack, to be used again. */
-  readonly buffer?: ArrayBuffer;
+  /** To build it in; left out: its own, which grows. */
+  readonly memory?: Uint8Array<ArrayBuffer>;
 }
 
 /** Collects blobs until the target is reached, and seals them. Memory: at most about twice what is in it. */
@@ -151,11 +151,11 @@ export class PackBuilder {
   #used = 0;
   readonly #entries = new EntryList();
 
-  constructor({ name, cipher, targetBytes = PACK_TARGET_BYTES, buffer }: PackBuilderOptions) {
+  constructor({ name, cipher, targetBytes = PACK_TARGET_BYTES, memory }: PackBuilderOptions) {
     this.name = name;
     this.#cipher = cipher;
     this.#targetBytes = targetBytes;
-    this.#buffer = new Uint8Array(buffer ?? new ArrayBuffer(256 * 1024));
+    this.#buffer = memory ?? new Uint8Array(256 * 1024);
     this.#buffer.set(PACK_MAGIC);
     this.#used = PACK_MAGIC.length;
   }
@@ -197,7 +197,7 @@ export class PackBuilder {
     const footerStart = this.#used;
     const footerLength = this.#entries.length * ENTRY_BYTES;
     this.#reserve(footerLength + TRAILER_BYTES);
-    const view = new DataView(this.#buffer.buffer);
+    const view = new DataView(this.#buffer.buffer, this.#buffer.byteOffset);
     this.#buffer.set(this.#entries.bytes, footerStart);
     const footer = this.#buffer.subarray(footerStart, footerStart + footerLength);
     const trailer = footerStart + footerLength;

@@ -4,6 +4,7 @@
  */
 
 import { assert } from "../platform/assert.ts";
+import { bytesOfMemory, type MemoryBlock } from "../platform/shared_memory.ts";
 import { DATA_CHUNKS } from "./chunker.ts";
 import type { ClaimTable } from "./claim_table.ts";
 import { type Codec, encodeBytes } from "./codec.ts";
@@ -19,14 +20,14 @@ const EARLY_BYTES = 4 * 1024 * 1024;
 /** Leave to fill one pack. */
 export interface PackCredit {
   readonly name: string;
-  /** Memory of a pack that is done with. */
-  readonly buffer: ArrayBuffer | null;
+  /** To build it in: as large as a pack may be, and nobody else's until the pack is given out. */
+  readonly memory: MemoryBlock;
 }
 
 export interface FilledPack {
   readonly name: string;
-  /** Whose first `sizeBytes` are the pack. */
-  readonly buffer: ArrayBuffer;
+  /** That of the credit, whose first `sizeBytes` are the pack. */
+  readonly memory: MemoryBlock;
   readonly sizeBytes: number;
   /** Entries one after the other, as in the footer. */
   readonly entries: ArrayBuffer;
@@ -44,7 +45,7 @@ export interface PackFillerOptions {
 export class PackFiller {
   readonly #options: PackFillerOptions;
   readonly #credits: PackCredit[] = [];
-  #filling: { readonly name: string; readonly builder: PackBuilder } | null = null;
+  #filling: PackCredit & { readonly builder: PackBuilder } | null = null;
   #level: number | null;
   #wake: (() => void) | null = null;
 
@@ -93,9 +94,10 @@ export class PackFiller {
     if (filling === null) return;
     this.#filling = null;
     const { bytes, entries } = filling.builder.finish();
-    const { name } = filling;
+    const { name, memory } = filling;
     const records = entries.bytes.slice().buffer;
-    this.#options.onPack({ name, buffer: bytes.buffer, sizeBytes: bytes.length, entries: records });
+    assert(bytes.buffer === bytesOfMemory(memory).buffer, "a pack stays where it was begun");
+    this.#options.onPack({ name, memory, sizeBytes: bytes.length, entries: records });
     this.#level = levelOf(this.#options.compression, { storeIsSlow: false });
   }
 
@@ -103,9 +105,7 @@ export class PackFiller {
     const credit = this.#credits.shift();
     assert(credit !== undefined, "room was waited for");
     const { cipher, targetBytes } = this.#options;
-    const { name } = credit;
-    // All of it at once: what is not written takes no memory, and a buffer that grew would leave its former ones behind.
-    const buffer = credit.buffer ?? new ArrayBuffer(targetBytes);
-    return { name, builder: new PackBuilder({ name, cipher, targetBytes, buffer }) };
+    const memory = bytesOfMemory(credit.memory);
+    return { ...credit, builder: new PackBuilder({ name: credit.name, cipher, targetBytes, memory }) };
   }
 }

@@ -6,6 +6,7 @@
 
 import type { Clock } from "../platform/clock.ts";
 import { type Random, ulid } from "../platform/random.ts";
+import { bytesOfMemory } from "../platform/shared_memory.ts";
 import type { ObjectStore } from "../storage/object_store.ts";
 import type { ChunkTable } from "./chunk_table.ts";
 import type { Cipher } from "./cipher.ts";
@@ -109,7 +110,7 @@ export class PackSender {
   }
 
   /** The put is wrapped: as the value of a promise it would be waited for. */
-  #sendFilled({ name, buffer, sizeBytes, entries }: FilledPack): { readonly put: Promise<void> } {
+  #sendFilled({ name, memory, sizeBytes, entries }: FilledPack): { readonly put: Promise<void> } {
     const { table } = this.#options;
     const pack = { name, sizeBytes };
     const number = table.addPack(pack);
@@ -118,7 +119,7 @@ export class PackSender {
       if (table.add(entry, number)) added.push(entry); // an index names each chunk once
     }
     if (added.length > 0) this.#sent.push({ pack, entries: added });
-    return { put: this.#put(name, new Uint8Array(buffer, 0, sizeBytes)) };
+    return { put: this.#put(name, bytesOfMemory(memory).subarray(0, sizeBytes)) };
   }
 
   /** Stores a chunk of a file unless it is stored already; its id. */

@@ -92,8 +92,8 @@ export function faultyFiles(
     inject: (rule) => rules.add(rule),
     stat: (path) => perform("stat", path, () => files.stat(path)),
     open: (path) => perform("open", path, async () => readable(path, await files.open(path))),
-    create: (path, mode) =>
-      perform("create", path, async () => writable(path, await files.create(path, mode))),
+    create: (path, mode, options) =>
+      perform("create", path, async () => writable(path, await files.create(path, mode, options))),
     list: (path) => perform("list", path, () => files.list(path)),
     makeFolder: (path, mode) => perform("makeFolder", path, () => files.makeFolder(path, mode)),
     changeMode: (path, mode) => perform("changeMode", path, () => files.changeMode(path, mode)),

@@ -6,6 +6,8 @@
  * Every method throws what the runtime throws: an error whose message ends in "(os error N)".
  */
 
+import { UncachedWriter } from "./uncached_write.ts";
+
 export type FileKind = "file" | "folder" | "other";
 
 export interface FileFacts {
@@ -52,12 +54,17 @@ export interface WritableFile extends Disposable {
   sync(): Promise<void>;
 }
 
+export interface CreateOptions {
+  /** Nobody reads it soon: long writes of memory that lies right for it (uncached_write.ts) pass the page cache. */
+  readonly uncached?: boolean;
+}
+
 export interface LocalFiles {
   /** Follows links. */
   stat(path: string): Promise<FileFacts>;
   open(path: string): Promise<ReadableFile>;
   /** Makes a new file, never opens one that is there. */
-  create(path: string, mode: number): Promise<WritableFile>;
+  create(path: string, mode: number, options?: CreateOptions): Promise<WritableFile>;
   /** In no order. */
   list(path: string): Promise<FileEntry[]>;
   makeFolder(path: string, mode: number): Promise<void>;
@@ -133,6 +140,36 @@ async function syncFolder(path: string): Promise<void> {
   await folder.sync();
 }
 
+/** `plain`, the writes of `file` by the runtime, with those that can be passing the page cache where `uncached`. */
+function passingTheCache(
+  path: string,
+  file: Deno.FsFile,
+  { uncached = false }: CreateOptions = {},
+  plain: WritableFile,
+): WritableFile {
+  if (!uncached) return plain;
+  const writer = new UncachedWriter(path);
+  /** Where the next byte goes, and where the runtime would put it. */
+  let [at, plainAt] = [0, 0];
+  return {
+    ...plain,
+    async write(bytes) {
+      const passed = await writer.write(bytes, at);
+      at += passed;
+      if (passed > 0) return passed;
+      if (plainAt !== at) await file.seek(at, Deno.SeekMode.Start);
+      const count = await plain.write(bytes);
+      at += count;
+      plainAt = at;
+      return count;
+    },
+    [Symbol.dispose]() {
+      writer[Symbol.dispose]();
+      plain[Symbol.dispose]();
+    },
+  };
+}
+
 /** The machine's file systems. */
 export const systemFiles: LocalFiles = {
   stat: async (path) => factsOf(await Deno.stat(path)),
@@ -150,14 +187,14 @@ export const systemFiles: LocalFiles = {
       [Symbol.dispose]: () => file.close(),
     };
   },
-  async create(path, mode) {
+  async create(path, mode, options) {
     const file = await Deno.open(path, { write: true, createNew: true, mode });
-    return {
+    return passingTheCache(path, file, options, {
       facts: async () => factsOf(await file.stat()),
       write: (bytes) => file.write(bytes),
       sync: () => file.sync(),
       [Symbol.dispose]: () => file.close(),
-    };
+    });
   },
   list: (path) =>
     Array.fromAsync(Deno.readDir(path), ({ name, isFile, isDirectory }) => ({
@@ -205,15 +242,15 @@ export const promptFiles: LocalFiles = {
         [Symbol.dispose]: () => file.close(),
       };
     }),
-  create: (path, mode) =>
+  create: (path, mode, options) =>
     promptly(() => {
       const file = Deno.openSync(path, { write: true, createNew: true, mode });
-      return {
+      return passingTheCache(path, file, options, {
         facts: () => promptly(() => factsOf(file.statSync())),
         write: (bytes) => promptly(() => file.writeSync(bytes)),
         sync: () => file.sync(),
         [Symbol.dispose]: () => file.close(),
-      };
+      });
     }),
   rename: (from, to) => promptly(() => Deno.renameSync(from, to)),
   link: (from, to) => promptly(() => Deno.linkSync(from, to)),

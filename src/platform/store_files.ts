@@ -134,7 +134,7 @@ export async function writeStoreFile(
   parts: Iterable<Uint8Array> | AsyncIterable<Uint8Array>,
   signal?: AbortSignal,
 ): Promise<StoreFileInfo> {
-  using file = await files.create(path, 0o600);
+  using file = await files.create(path, 0o600, { uncached: true });
   let unsynced = 0;
   for await (const part of parts) {
     for (let written = 0; written < part.length;) {

@@ -1,0 +1,76 @@
+/**
+ * Memory outside of the runtime's heap that all threads of this process see at one place. A buffer that is handed from
+ * thread to thread counts as a new one where it comes to, and each hundred megabytes that come so make the collector look
+ * at every object there: a fifth of the work of a large checkpoint. Nothing here guards it: the messages that name a
+ * block say whose it is. A block is never unmapped, since a request that was given up may still read it; it is used
+ * again when its holder gives it back, and else stays as it is, as address space, to the end of the process.
+ */
+
+import { StateManagerError } from "./errors.ts";
+
+/** What a message tells of one: where it begins, on the border of a page. */
+export interface MemoryBlock {
+  readonly address: bigint;
+  readonly sizeBytes: number;
+}
+
+const PROT_READ_WRITE = 3;
+const MAP_PRIVATE_ANONYMOUS = 0x22;
+const NO_FILE = -1;
+/** mmap's word for an error, all ones. */
+const FAILED = (1n << 64n) - 1n;
+
+const SYMBOLS = {
+  mmap: { parameters: ["pointer", "usize", "i32", "i32", "i32", "i64"], result: "pointer" },
+} as const satisfies Deno.ForeignLibraryInterface;
+
+let opened: Deno.DynamicLibrary<typeof SYMBOLS> | undefined;
+
+/** Given back, in this thread. */
+const free: MemoryBlock[] = [];
+/** One view of each place: views count as memory of the thread's own, each time they are made. */
+const views = new Map<bigint, Uint8Array<ArrayBuffer>>();
+
+/** A block of `sizeBytes`, new or given back; what is in it is of no meaning. It takes memory where it is written. */
+export function takeMemory(sizeBytes: number): MemoryBlock {
+  const place = free.findIndex((block) => block.sizeBytes === sizeBytes);
+  const [given] = place < 0 ? [] : free.splice(place, 1);
+  return given ?? map(sizeBytes);
+}
+
+/** Nobody else reads or writes it any more. In the thread that took it. */
+export function returnMemory(block: MemoryBlock): void {
+  free.push(block);
+}
+
+/** Its bytes, in whatever thread. */
+export function bytesOfMemory({ address, sizeBytes }: MemoryBlock): Uint8Array<ArrayBuffer> {
+  const known = views.get(address);
+  if (known?.length === sizeBytes) return known;
+  const pointer = Deno.UnsafePointer.create(address);
+  if (pointer === null) throw failure(sizeBytes);
+  const view = new Uint8Array(Deno.UnsafePointerView.getArrayBuffer(pointer, sizeBytes));
+  views.set(address, view);
+  return view;
+}
+
+function map(sizeBytes: number): MemoryBlock {
+  opened ??= Deno.dlopen("libc.so.6", SYMBOLS);
+  const pointer = opened.symbols.mmap(
+    null,
+    BigInt(sizeBytes),
+    PROT_READ_WRITE,
+    MAP_PRIVATE_ANONYMOUS,
+    NO_FILE,
+    0n,
+  );
+  const address = BigInt(Deno.UnsafePointer.value(pointer));
+  if (address === 0n || address === FAILED) throw failure(sizeBytes);
+  return { address, sizeBytes };
+}
+
+function failure(sizeBytes: number): StateManagerError {
+  return new StateManagerError("internal", `take ${sizeBytes} bytes of memory: the system has none`, {
+    hint: "give the container more memory",
+  });
+}
