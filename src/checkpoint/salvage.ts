@@ -310,7 +310,7 @@ async function fill(stager: TreeStager, batch: readonly ManifestEntry[], work: W
     ...work,
     deliver(id, bytes) {
       work.pacer.count(0, bytes.length * (wanted.get(id)?.length ?? 0));
-      deliverChunk(stager, id, bytes, work);
+      deliverChunk(stager, id, bytes);
     },
   });
 }

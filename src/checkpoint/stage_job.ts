@@ -22,6 +22,7 @@ import { type BlobReading, readChunk } from "./chunk_reader.ts";
 import type { Cipher } from "./cipher.ts";
 import { idToText } from "./ids.ts";
 import { CHUNK_LIMIT_BYTES } from "./pack.ts";
+import { STRETCHES_FROM_BYTES, StretchWriter } from "./stretch_writer.ts";
 import type { TreeEntry } from "./types.ts";
 
 /** Open files at one time: chunks of one pack mostly belong to neighbours, and 1024 descriptors are usual. */
@@ -81,41 +82,51 @@ export type StageJob =
 export interface StageJobResult {
   /** Bytes written. */
   readonly bytes: number;
+  /** Of these, those that are on the disk already but for what is known of them (stretch_writer.ts). */
+  readonly passed: number;
   /** Chunks of a "local" job that were not where they might have been: as good as never asked for. */
   readonly absent: readonly string[];
   readonly refused: readonly Refused[];
-  /** Of a "pack" job: the buffer that its bytes were in, which nobody uses any more. */
-  readonly memory?: ArrayBuffer;
 }
 
-export function runStageJob(job: StageJob, reading: BlobReading): StageJobResult {
-  const writer = new JobWriter(job);
+/** Where a job waits for the disk, another may go on in this thread. */
+export async function runStageJob(job: StageJob, reading: BlobReading): Promise<StageJobResult> {
+  await using stretches = job.files.some(isLarge) ? new StretchWriter(job.folder) : null;
+  using writer = new JobWriter(job, stretches);
   const absent: string[] = [];
-  try {
-    if (job.kind === "pack") {
-      for (const chunk of job.chunks) {
-        const stored = job.bytes.subarray(chunk.at - job.start, chunk.at - job.start + chunk.stored);
-        const users = () => `, needed by ${usersOf(job.files, chunk.writes)}`;
-        const place = { ...chunk, pack: job.pack, offset: chunk.at };
-        writer.write(chunk, readChunk(reading, stored, place, users));
-      }
-    } else if (job.kind === "given") {
-      for (const chunk of job.chunks) writer.write(chunk, job.bytes);
-    } else if (job.kind === "local") {
-      using source = new LocalSource(job.source, job.paths, reading.cipher);
-      for (const chunk of job.chunks) {
-        const bytes = source.read(chunk);
-        if (bytes === null) absent.push(chunk.id);
-        if (bytes === null) writer.spoil(chunk);
-        else writer.write(chunk, bytes);
-      }
+  if (job.kind === "pack") {
+    for (const chunk of job.chunks) {
+      const pause = stretches?.room() ?? null;
+      if (pause !== null) await pause;
+      const stored = job.bytes.subarray(chunk.at - job.start, chunk.at - job.start + chunk.stored);
+      const users = () => `, needed by ${usersOf(job.files, chunk.writes)}`;
+      const place = { ...chunk, pack: job.pack, offset: chunk.at };
+      writer.write(chunk, readChunk(reading, stored, place, users));
     }
-    writer.finish();
-  } finally {
-    writer.close();
+  } else if (job.kind === "local") {
+    using source = new LocalSource(job.source, job.paths, reading.cipher);
+    for (const chunk of job.chunks) {
+      const pause = stretches?.room() ?? null;
+      if (pause !== null) await pause;
+      const bytes = source.read(chunk);
+      if (bytes === null) absent.push(chunk.id);
+      if (bytes === null) writer.spoil(chunk);
+      else writer.write(chunk, bytes);
+    }
+  } else if (job.kind === "given") {
+    for (const chunk of job.chunks) writer.write(chunk, job.bytes);
   }
-  const result = { bytes: writer.bytes, absent, refused: writer.refusals.list() };
-  return job.kind === "pack" ? { ...result, memory: job.bytes.buffer } : result;
+  await stretches?.flush();
+  writer.finish();
+  return { ...writer.result(), absent, passed: stretches?.passed ?? 0 };
+}
+
+/** The same at once, for what is at hand: all of it is an ordinary write. */
+export function runStageJobAtOnce(job: Extract<StageJob, { kind: "given" | "complete" }>): StageJobResult {
+  using writer = new JobWriter(job, null);
+  if (job.kind === "given") { for (const chunk of job.chunks) writer.write(chunk, job.bytes); }
+  writer.finish();
+  return { ...writer.result(), absent: [], passed: 0 };
 }
 
 function usersOf(files: readonly FileTarget[], writes: readonly number[]): string {
@@ -136,16 +147,25 @@ interface Progress {
   left: number;
 }
 
-class JobWriter {
-  bytes = 0;
-  readonly refusals = new Refusals();
+function isLarge({ entry }: FileTarget): boolean {
+  return entry.size >= STRETCHES_FROM_BYTES;
+}
+
+class JobWriter implements Disposable {
+  #bytes = 0;
+  readonly #refusals = new Refusals();
   readonly #job: StageJob;
   readonly #progress: Progress[];
   /** Least recently used first. */
   readonly #open = new Map<number, number>();
+  /** Large files whose last chunk was given: what is written to them would change the time that they get. */
+  readonly #large: number[] = [];
+  readonly #stretches: StretchWriter | null;
 
-  constructor(job: StageJob) {
+  /** `stretches`: for large files, whose writes have ended when `finish` is called; null: no file is one. */
+  constructor(job: StageJob, stretches: StretchWriter | null) {
     this.#job = job;
+    this.#stretches = stretches;
     this.#progress = job.files.map(({ create }) => ({ created: !create, end: 0, spoiled: false, left: 0 }));
     if (job.kind === "complete") return;
     for (const { writes } of job.chunks) this.#each(writes, (progress) => void progress.left++);
@@ -162,8 +182,12 @@ class JobWriter {
   write({ writes }: ChunkWrites, bytes: Uint8Array<ArrayBuffer>): void {
     this.#each(writes, (progress, index, offset) => {
       const file = this.#file(index);
-      writeAt(this.#opened(index), bytes, offset, file.entry.path);
-      this.bytes += bytes.length;
+      const { path } = file.entry;
+      if (this.#stretches !== null && isLarge(file)) {
+        if (!progress.created) this.#opened(index);
+        this.#stretches.write(index, path, bytes, offset);
+      } else writeAt(this.#opened(index), bytes, offset, path);
+      this.#bytes += bytes.length;
       progress.end = Math.max(progress.end, offset + bytes.length);
       this.#settle(progress, index);
     });
@@ -180,6 +204,11 @@ class JobWriter {
   /** As soon as a file has all its chunks it is completed and closed, while it is at hand. */
   #settle(progress: Progress, index: number): void {
     if (--progress.left > 0) return;
+    if (this.#stretches !== null && isLarge(this.#file(index))) this.#large.push(index);
+    else this.#end(progress, index);
+  }
+
+  #end(progress: Progress, index: number): void {
     const file = this.#file(index);
     if (file.create && progress.created && progress.end < file.entry.size) {
       truncateFd(this.#opened(index), file.entry.size, file.entry.path);
@@ -187,16 +216,24 @@ class JobWriter {
     if (file.complete && !progress.spoiled) this.#complete(index);
   }
 
-  /** A "complete" job has no chunks: all its files are done here. */
+  /** What waited for the large files' writes. A "complete" job has no chunks: all its files are done here. */
   finish(): void {
+    for (const index of this.#large) {
+      const progress = this.#progress[index];
+      if (progress !== undefined) this.#end(progress, index);
+    }
     if (this.#job.kind !== "complete") return;
     for (const index of this.#job.files.keys()) this.#complete(index);
+  }
+
+  result(): Pick<StageJobResult, "bytes" | "refused"> {
+    return { bytes: this.#bytes, refused: this.#refusals.list() };
   }
 
   #complete(index: number): void {
     const { entry, foreign } = this.#file(index);
     const fd = this.#opened(index);
-    setFileAttributes(fd, entry, foreign ? null : this.#job.owner, this.refusals);
+    setFileAttributes(fd, entry, foreign ? null : this.#job.owner, this.#refusals);
     this.#shut(index);
   }
 
@@ -230,7 +267,7 @@ class JobWriter {
     if (fd !== undefined) closeFd(fd);
   }
 
-  close(): void {
+  [Symbol.dispose](): void {
     for (const index of [...this.#open.keys()]) this.#shut(index);
   }
 }

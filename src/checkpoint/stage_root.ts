@@ -14,10 +14,16 @@ import {
   pathBytes,
 } from "../platform/libc_files.ts";
 import { parentOf } from "../platform/files.ts";
+import {
+  bytesOfMemory,
+  type MemoryBlock,
+  memoryOf,
+  returnMemory,
+  takeMemory,
+} from "../platform/shared_memory.ts";
 import { settleAll } from "../platform/settle.ts";
 import { byteText } from "./byte_text.ts";
 import type { ChunkTable } from "./chunk_table.ts";
-import type { BlobReading } from "./chunk_reader.ts";
 import {
   type FetchedRange,
   type FetchRange,
@@ -29,10 +35,9 @@ import {
 import { disposeFormer } from "./dispose.ts";
 import { FormerStage } from "./former_stage.ts";
 import type { Pacer } from "./pacer.ts";
-import { RangeMemory } from "./range_memory.ts";
 import type { ReadingOptions } from "./root_reader.ts";
 import { hasSpace, requireSpace } from "./space.ts";
-import { runStageJob, type StageJob } from "./stage_job.ts";
+import { runStageJobAtOnce, type StageJob } from "./stage_job.ts";
 import type { StageRunner } from "./stage_runner.ts";
 import { type StagePart, TreeStager } from "./stage.ts";
 import { SyncAhead } from "./sync_ahead.ts";
@@ -145,18 +150,12 @@ async function resumeFormers(
 }
 
 /** Brings one verified chunk to where it belongs, in this thread. One that nobody wants, or wants no more, is ignored. */
-export function deliverChunk(
-  stager: TreeStager,
-  id: string,
-  bytes: Uint8Array<ArrayBuffer>,
-  reading: BlobReading,
-): void {
+export function deliverChunk(stager: TreeStager, id: string, bytes: Uint8Array<ArrayBuffer>): void {
   const part = stager.take([{ id, length: bytes.length }]);
   const { chunks } = part;
-  const job = { ...jobPart(part), kind: "given", bytes, chunks } as const;
-  const rest = stager.settle(part, runStageJob(job, reading));
+  const rest = stager.settle(part, runStageJobAtOnce({ ...jobPart(part), kind: "given", bytes, chunks }));
   if (rest.files.length === 0) return;
-  stager.settle(rest, runStageJob({ ...jobPart(rest), kind: "complete" }, reading));
+  stager.settle(rest, runStageJobAtOnce({ ...jobPart(rest), kind: "complete" }));
 }
 
 function holeBytes(entries: readonly ManifestEntry[]): number {
@@ -216,8 +215,6 @@ class StageRun {
   readonly #stager: TreeStager;
   readonly #surroundings: StageSurroundings;
   readonly #ahead: SyncAhead;
-  readonly #memory = new RangeMemory(RANGE_TARGET_BYTES);
-  readonly #pieceMemory = new RangeMemory(PIECE_BYTES);
 
   constructor(stager: TreeStager, surroundings: StageSurroundings, ahead: SyncAhead) {
     this.#stager = stager;
@@ -258,12 +255,8 @@ class StageRun {
   async #run(part: StagePart, job: StageJob): Promise<number> {
     const { runner, pacer } = this.#surroundings;
     const result = await runner.run(job);
-    if (result.memory !== undefined) {
-      this.#memory.give(result.memory);
-      this.#pieceMemory.give(result.memory);
-    }
     pacer.count(0, result.bytes);
-    this.#ahead.wrote(result.bytes, part.files.length);
+    this.#ahead.wrote(result.bytes - result.passed, part.files.length);
     const rest = this.#stager.settle(part, result);
     if (rest.files.length > 0) {
       this.#stager.settle(rest, await runner.run({ ...jobPart(rest), kind: "complete" }));
@@ -310,11 +303,12 @@ class StageRun {
       ...reading,
       ...(inFlight === undefined ? {} : { inFlight }),
       usersOf: (id: string) => this.#stager.usersOf(id),
-      memory: (sizeBytes: number) => this.#memory.take(sizeBytes),
+      memory: rangeMemory,
     };
     await fetchRanges(this.#ranges(table, batches), options, async (range) => {
-      const pieces = this.#piecesOf(range);
-      await settleAll(pieces.map((piece) => this.#unpack(range.pack.name, piece)));
+      const memory = memoryOf(range.bytes);
+      await settleAll(piecesOf(range, memory).map((piece) => this.#unpack(range.pack.name, piece)));
+      if (memory !== null) returnMemory(memory); // not after a failure: a Worker may be reading it
     });
   }
 
@@ -327,28 +321,39 @@ class StageRun {
     });
     await this.#run(part, { ...jobPart(part), kind: "pack", pack, start, bytes, chunks });
   }
+}
 
-  /** A range of small files is too much for one job: who is done last would leave the other cores idle. */
-  #piecesOf(range: FetchedRange): readonly RangePiece[] {
-    const { chunks, start, bytes } = range;
-    if (chunks.length <= JOB_CHUNKS) return [range];
-    const pieces: RangePiece[] = [];
-    for (let from = 0; from < chunks.length;) {
-      const first = chunks[from]?.offset ?? 0;
-      let [to, end] = [from, first];
-      for (let next = chunks[to]; next !== undefined; next = chunks[++to]) {
-        const nextEnd = next.offset + next.storedLength;
-        if (to > from && (to - from >= JOB_CHUNKS || nextEnd - first > PIECE_BYTES)) break;
-        end = nextEnd;
-      }
-      const memory = this.#pieceMemory.take(end - first).subarray(0, end - first);
-      memory.set(bytes.subarray(first - start, end - start));
-      pieces.push({ start: first, bytes: memory, chunks: chunks.slice(from, to) });
-      from = to;
+/** Where a range comes to, and stays for the Workers that unpack it. */
+function rangeMemory(sizeBytes: number): Uint8Array<ArrayBuffer> {
+  if (sizeBytes > RANGE_TARGET_BYTES) return new Uint8Array(sizeBytes);
+  return bytesOfMemory(takeMemory(RANGE_TARGET_BYTES));
+}
+
+/**
+ * A range of small files is too much for one job: who is done last would leave the other cores idle. Bytes in a `memory`
+ * stay where they are, any others go to a Worker by moving: then each piece has its own.
+ */
+function piecesOf(range: FetchedRange, memory: MemoryBlock | null): readonly RangePiece[] {
+  const { chunks, start, bytes } = range;
+  if (chunks.length <= JOB_CHUNKS) return [range];
+  const pieces: RangePiece[] = [];
+  for (let from = 0; from < chunks.length;) {
+    const first = chunks[from]?.offset ?? 0;
+    let [to, end] = [from, first];
+    for (let next = chunks[to]; next !== undefined; next = chunks[++to]) {
+      const nextEnd = next.offset + next.storedLength;
+      if (to > from && (to - from >= JOB_CHUNKS || nextEnd - first > PIECE_BYTES)) break;
+      end = nextEnd;
     }
-    this.#memory.give(bytes.buffer);
-    return pieces;
+    const piece = bytes.subarray(first - start, end - start);
+    pieces.push({
+      start: first,
+      bytes: memory === null ? piece.slice() : piece,
+      chunks: chunks.slice(from, to),
+    });
+    from = to;
   }
+  return pieces;
 }
 
 function jobPart({ folder, owner, files }: StagePart): Pick<StagePart, "folder" | "owner" | "files"> {

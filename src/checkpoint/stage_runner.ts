@@ -107,7 +107,7 @@ class SharedRunner implements StageRunner {
       if (next === undefined) break;
       try {
         this.#signal.throwIfAborted();
-        next.resolve(runStageJob(next.job, this.#reading));
+        next.resolve(await runStageJob(next.job, this.#reading));
       } catch (error) {
         next.reject(error);
       }
@@ -122,7 +122,7 @@ class SharedRunner implements StageRunner {
 
 function inThisThread(reading: BlobReading): StageRunner {
   return {
-    run: (job) => Promise.try(() => runStageJob(job, reading)),
+    run: (job) => runStageJob(job, reading),
     [Symbol.dispose]: () => {},
   };
 }

@@ -3,6 +3,7 @@
  * chunk, whose copying would cost as much as their writing. Both sides are this program; nothing here is checked.
  */
 
+import { bytesOfMemory, type MemoryBlock, memoryOf } from "../platform/shared_memory.ts";
 import { CHUNK_ID_TEXT } from "./ids.ts";
 import type { ChunkWrites, FileTarget, StageJob } from "./stage_job.ts";
 import type { DefaultOwner } from "./attributes.ts";
@@ -34,15 +35,22 @@ interface Columns {
 
 type Without<T, K extends string> = T extends unknown ? Omit<T, K> : never;
 
+/** Bytes that all threads see, or that move. */
+type WireBytes =
+  | { readonly memory: MemoryBlock; readonly start: number; readonly end: number }
+  | { readonly moved: Uint8Array<ArrayBuffer> };
+
 /** What a job has beside its files and chunks. */
-type Rest = Without<StageJob, "folder" | "owner" | "files" | "chunks">;
+type Rest =
+  | Without<Exclude<StageJob, { kind: "pack" }>, "folder" | "owner" | "files" | "chunks">
+  | { readonly kind: "pack"; readonly pack: string; readonly start: number; readonly bytes: WireBytes };
 
 export interface PackedJob {
   readonly columns: Columns;
   readonly rest: Rest;
 }
 
-/** The job to be sent, and the buffers that move with it: those of a "pack" job's bytes are among them. */
+/** The job to be sent, and the buffers that move with it: also those of a "pack" job's bytes, unless all threads see them. */
 export function packJob(job: StageJob): { readonly packed: PackedJob; readonly transfer: ArrayBuffer[] } {
   const { folder, owner, files } = job;
   const chunks = chunksOf(job);
@@ -53,19 +61,20 @@ export function packJob(job: StageJob): { readonly packed: PackedJob; readonly t
   );
   const ids = chunks.map(({ id }) => id).join("");
   const moving = [paths.buffer, columns.buffer, times.buffer, numbers.buffer];
+  const rest = restOf(job);
   return {
     packed: {
       columns: { folder, owner, paths, files: columns, times, xattrs, ids, chunks: numbers },
-      rest: restOf(job),
+      rest,
     },
-    transfer: job.kind === "pack" ? [...moving, job.bytes.buffer] : moving,
+    transfer: rest.kind === "pack" && "moved" in rest.bytes ? [...moving, rest.bytes.moved.buffer] : moving,
   };
 }
 
 function restOf(job: StageJob): Rest {
   switch (job.kind) {
     case "pack":
-      return { kind: job.kind, pack: job.pack, start: job.start, bytes: job.bytes };
+      return { kind: job.kind, pack: job.pack, start: job.start, bytes: packBytes(job.bytes) };
     case "local":
       return { kind: job.kind, source: job.source, paths: job.paths };
     case "given":
@@ -73,6 +82,16 @@ function restOf(job: StageJob): Rest {
     case "complete":
       return { kind: job.kind };
   }
+}
+
+function packBytes(bytes: Uint8Array<ArrayBuffer>): WireBytes {
+  const memory = memoryOf(bytes);
+  if (memory === null) return { moved: bytes };
+  return { memory, start: bytes.byteOffset, end: bytes.byteOffset + bytes.length };
+}
+
+function unpackBytes(bytes: WireBytes): Uint8Array<ArrayBuffer> {
+  return "moved" in bytes ? bytes.moved : bytesOfMemory(bytes.memory).subarray(bytes.start, bytes.end);
 }
 
 interface PackedFiles {
@@ -160,6 +179,7 @@ export function unpackJob({ columns, rest }: PackedJob): StageJob {
       return {
         ...common,
         ...rest,
+        bytes: unpackBytes(rest.bytes),
         chunks: unpackChunks(columns, (chunk, flags, at, stored) => ({ ...chunk, flags, at, stored })),
       };
     case "local":

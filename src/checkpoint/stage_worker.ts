@@ -3,7 +3,7 @@
 import { systemRandom } from "../platform/random.ts";
 import { serveJobs } from "../platform/worker_pool.ts";
 import { type Cipher, openCipher } from "./cipher.ts";
-import { loadCodec } from "./codec.ts";
+import { type Codec, loadCodec } from "./codec.ts";
 import { CHUNK_LIMIT_BYTES } from "./pack.ts";
 import { runStageJob, type StageJobResult } from "./stage_job.ts";
 import type { StageMessage } from "./stage_runner.ts";
@@ -11,11 +11,12 @@ import { unpackJob } from "./stage_wire.ts";
 
 /** A Worker serves one restore, so one repository. */
 let cipher: Cipher | undefined;
+let codec: Codec | undefined;
 /** A chunk is written before the next one is unpacked. */
 const scratch = new Uint8Array(CHUNK_LIMIT_BYTES);
 
 serveJobs<StageMessage, StageJobResult>(async ({ job, key }) => {
   cipher ??= openCipher(key, systemRandom());
-  const result = runStageJob(unpackJob(job), { codec: await loadCodec(), cipher, scratch });
-  return { result, transfer: result.memory === undefined ? [] : [result.memory] };
+  codec ??= await loadCodec();
+  return { result: runStageJob(unpackJob(job), { codec, cipher, scratch }) };
 });

@@ -193,6 +193,7 @@ export const OPEN = {
   exclusive: 0o200,
   truncate: 0o1000,
   nonBlocking: 0o4000,
+  direct: ARM ? 0o200000 : 0o40000,
   directory: ARM ? 0o40000 : 0o200000,
   noFollow: ARM ? 0o100000 : 0o400000,
   noAtime: 0o1000000,

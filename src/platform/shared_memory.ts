@@ -26,6 +26,8 @@ const SYMBOLS = {
 
 let opened: Deno.DynamicLibrary<typeof SYMBOLS> | undefined;
 
+/** All that this thread took, by where they begin. */
+const taken = new Map<bigint, MemoryBlock>();
 /** Given back, in this thread. */
 const free: MemoryBlock[] = [];
 /** One view of each place: views count as memory of the thread's own, each time they are made. */
@@ -54,6 +56,15 @@ export function bytesOfMemory({ address, sizeBytes }: MemoryBlock): Uint8Array<A
   return view;
 }
 
+/** The block of this thread that `bytes` are a part of, from its beginning on or not; null for any other memory. */
+export function memoryOf({ buffer }: Uint8Array<ArrayBuffer>): MemoryBlock | null {
+  const whole = new Uint8Array(buffer);
+  const block = taken.get(BigInt(Deno.UnsafePointer.value(Deno.UnsafePointer.of(whole))));
+  if (block === undefined) return null;
+  views.set(block.address, whole); // a stream that filled it may have moved it to another buffer
+  return block;
+}
+
 function map(sizeBytes: number): MemoryBlock {
   opened ??= Deno.dlopen("libc.so.6", SYMBOLS);
   const pointer = opened.symbols.mmap(
@@ -66,7 +77,9 @@ function map(sizeBytes: number): MemoryBlock {
   );
   const address = BigInt(Deno.UnsafePointer.value(pointer));
   if (address === 0n || address === FAILED) throw failure(sizeBytes);
-  return { address, sizeBytes };
+  const block = { address, sizeBytes };
+  taken.set(address, block);
+  return block;
 }
 
 function failure(sizeBytes: number): StateManagerError {

@@ -6,7 +6,7 @@
  */
 
 /** Enough for every disk (`stx_dio_mem_align` and `stx_dio_offset_align` of statx(2) are 512 to 4,096). */
-const BLOCK_BYTES = 4096;
+export const UNCACHED_BLOCK_BYTES = 4096;
 /** Below it an ordinary write is as fast. */
 const LEAST_BYTES = 1024 * 1024;
 
@@ -30,11 +30,25 @@ function libc() {
 
 /** Bytes that `bytes` begin behind a border of blocks. */
 function behindBorder(bytes: Uint8Array<ArrayBuffer>): number {
-  return Number(BigInt(Deno.UnsafePointer.value(Deno.UnsafePointer.of(bytes))) % BigInt(BLOCK_BYTES));
+  return Number(
+    BigInt(Deno.UnsafePointer.value(Deno.UnsafePointer.of(bytes))) % BigInt(UNCACHED_BLOCK_BYTES),
+  );
 }
 
 function isOwn(bytes: Uint8Array): bytes is Uint8Array<ArrayBuffer> {
   return bytes.buffer instanceof ArrayBuffer; // no shared one
+}
+
+/**
+ * Writes `bytes`, whole blocks, at the border of a block of a file opened with O_DIRECT, on another thread: how many bytes,
+ * or below 0 for what an ordinary write will tell. Neither the memory nor the descriptor may go meanwhile.
+ */
+export async function writeUncached(
+  fd: number,
+  bytes: Uint8Array<ArrayBuffer>,
+  position: number,
+): Promise<number> {
+  return Number(await libc().pwrite(fd, bytes, BigInt(bytes.length), BigInt(position)));
 }
 
 /** The writes of one new file, by its name: they change the file and not what is known of it, which a sync makes durable. */
@@ -49,12 +63,12 @@ export class UncachedWriter implements Disposable {
 
   /** How many of `bytes` were written at `position`, from their beginning on: whole blocks, or 0. */
   async write(bytes: Uint8Array, position: number): Promise<number> {
-    const length = bytes.length - bytes.length % BLOCK_BYTES;
-    if (length < LEAST_BYTES || position % BLOCK_BYTES !== 0 || this.#fd === -1) return 0;
+    const length = bytes.length - bytes.length % UNCACHED_BLOCK_BYTES;
+    if (length < LEAST_BYTES || position % UNCACHED_BLOCK_BYTES !== 0 || this.#fd === -1) return 0;
     if (!isOwn(bytes) || behindBorder(bytes) !== 0) return 0;
     this.#fd ??= await this.#open();
     if (this.#fd < 0) return 0;
-    const count = Number(await libc().pwrite(this.#fd, bytes, BigInt(length), BigInt(position)));
+    const count = await writeUncached(this.#fd, bytes.subarray(0, length), position);
     if (count < length) this[Symbol.dispose]();
     return Math.max(0, count);
   }

@@ -29,8 +29,8 @@ export interface WorkerPoolOptions {
   readonly jobLimitMs?: number;
 }
 
-/** One that runs and one that waits: no Worker idles while the main thread is busy, and little memory is bound. */
-const JOBS_PER_WORKER = 2;
+/** One that runs, one that waits, one that waits for the disk: no Worker idles, and little memory is bound. */
+const JOBS_PER_WORKER = 3;
 /** As long as the manager waits for a silent archiver: a disk that takes longer for a few megabytes is dead. */
 const JOB_LIMIT_MS = 10 * 60 * 1000;
 
@@ -174,20 +174,24 @@ interface WorkerScope {
 
 /** What a Worker gives back: buffers in `transfer` are moved, not copied. */
 export interface Served<Out> {
-  readonly result: Out;
+  /** As a promise: the work on it is done but for waiting, and the next job may begin. */
+  readonly result: Out | Promise<Out>;
   readonly transfer?: Transferable[];
 }
 
-/** The Worker's side: one job after the other, in the order they came. Errors of `handle` reject the job at the caller. */
+/** The Worker's side: one job after the other is begun, in the order they came. Errors of `handle` reject the job at the caller. */
 export function serveJobs<In, Out>(handle: (job: In) => Served<Out> | Promise<Served<Out>>): void {
   const scope = globalThis as unknown as WorkerScope;
   let last: Promise<void> = Promise.resolve();
+  const refuse = (id: number, error: unknown) => scope.postMessage({ id, error: errorToWire(error) }, []);
   const answer = async (id: number, job: In) => {
     try {
       const { result, transfer = [] } = await handle(job);
-      scope.postMessage({ id, result }, transfer);
+      if (!(result instanceof Promise)) return scope.postMessage({ id, result }, transfer);
+      result.then((out) => scope.postMessage({ id, result: out }, transfer))
+        .catch((error) => refuse(id, error));
     } catch (error) {
-      scope.postMessage({ id, error: errorToWire(error) }, []);
+      refuse(id, error);
     }
   };
   scope.onmessage = ({ data: { id, job } }) => {

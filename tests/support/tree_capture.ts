@@ -2,8 +2,6 @@
 
 import { closeFd } from "../../src/platform/libc_files.ts";
 import { openForReading, openRootFolder } from "../../src/checkpoint/file_reader.ts";
-import { plainCipher } from "../../src/checkpoint/cipher.ts";
-import { loadCodec } from "../../src/checkpoint/codec.ts";
 import { chunkId } from "../../src/checkpoint/ids.ts";
 import { scanTree } from "../../src/checkpoint/scan.ts";
 import { deliverChunk } from "../../src/checkpoint/stage_root.ts";
@@ -106,11 +104,9 @@ function contentOf(
   }
 }
 
-const codec = await loadCodec();
-
 /** Brings one chunk to where it belongs, as a job of its own. */
 export function deliver(stager: TreeStager, id: string, bytes: Uint8Array<ArrayBuffer>): void {
-  deliverChunk(stager, id, bytes, { codec, cipher: plainCipher });
+  deliverChunk(stager, id, bytes);
 }
 
 /** Stages a captured tree, with the chunks in an order of their own. */

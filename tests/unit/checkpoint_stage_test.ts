@@ -91,7 +91,7 @@ Deno.test("stage keeps few files open", async () => {
   const part = stager.take([b, a, "unknown"].map((id) => ({ id, length: 1 })));
   const chunks = part.chunks.map((chunk, at) => ({ ...chunk, flags: FLAG_ZSTD, at, stored: 1 }));
   const job = { ...part, kind: "pack", pack: "a pack", start: 0, bytes: pathBytes("BA"), chunks } as const;
-  stager.settle(part, runStageJob(job, { codec, cipher: plainCipher }));
+  stager.settle(part, await runStageJob(job, { codec, cipher: plainCipher }));
   assert.ok(most > 10 && most < 80, `${most} more open files`);
   await stager.finish();
   assert.equal(open(), before);

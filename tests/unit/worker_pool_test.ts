@@ -2,6 +2,7 @@ import assert from "node:assert/strict";
 import { isError, StateManagerError } from "../../src/platform/errors.ts";
 import { errorToWire } from "../../src/platform/wire_error.ts";
 import { type PoolThread, WorkerPool } from "../../src/platform/worker_pool.ts";
+import { systemClock } from "../../src/platform/clock.ts";
 import { VirtualClock } from "../support/virtual_clock.ts";
 
 interface Posted {
@@ -55,18 +56,18 @@ function makePool(count: number, signal = new AbortController().signal) {
   return { pool, threads, clock };
 }
 
-Deno.test("pool gives each Worker two jobs at most and the rest in the order they came", async () => {
+Deno.test("pool gives each Worker three jobs at most and the rest in the order they came", async () => {
   const { pool, threads } = makePool(2);
   using _ = pool;
-  const results = ["a", "b", "c", "d", "e"].map((job) => pool.run(job));
+  const results = ["a", "b", "c", "d", "e", "f", "g"].map((job) => pool.run(job));
   const jobs = () => threads.map(({ posted }) => posted.map(({ job }) => job));
-  assert.deepEqual(jobs(), [["a", "c"], ["b", "d"]]);
+  assert.deepEqual(jobs(), [["a", "c", "e"], ["b", "d", "f"]]);
   threads[1]?.answer({ id: 2, result: "B" });
-  assert.deepEqual(jobs(), [["a", "c"], ["b", "d", "e"]]);
-  for (const [thread, id] of [[0, 1], [0, 3], [1, 4], [1, 5]] as const) {
+  assert.deepEqual(jobs(), [["a", "c", "e"], ["b", "d", "f", "g"]]);
+  for (const [thread, id] of [[0, 1], [0, 3], [1, 4], [0, 5], [1, 6], [1, 7]] as const) {
     threads[thread]?.answer({ id, result: String(id) });
   }
-  assert.deepEqual(await Promise.all(results), ["1", "B", "3", "4", "5"]);
+  assert.deepEqual(await Promise.all(results), ["1", "B", "3", "4", "5", "6", "7"]);
 });
 
 Deno.test("pool rejects a job with the error that its Worker tells, and goes on", async () => {
@@ -119,4 +120,32 @@ Deno.test("pool ends with the signal's reason, and with its own when it is left"
   const left = second.pool.run("a");
   second.pool[Symbol.dispose]();
   await assert.rejects(left, (error) => isError(error, "cancelled"));
+});
+
+Deno.test("a Worker begins the next job where the former only waits, and tells each one's end", async () => {
+  const source = `
+    const { serveJobs } = await import(${
+    JSON.stringify(import.meta.resolve("../../src/platform/worker_pool.ts"))
+  });
+    const ends = [];
+    serveJobs((job) => {
+      if (job === "at once") return { result: "done" };
+      if (job !== "end") return { result: new Promise((resolve, reject) => ends.push({ resolve, reject })) };
+      ends[1].resolve("second");
+      ends[0].reject(new Error("first failed"));
+      return { result: ends.length + " waited" };
+    });`;
+  const pool = new WorkerPool<string, string>({
+    action: "test things",
+    start: () => new Worker(`data:text/javascript,${encodeURIComponent(source)}`, { type: "module" }),
+    count: 1,
+    clock: systemClock(),
+    signal: new AbortController().signal,
+  });
+  using _ = pool;
+  pool.start();
+  assert.equal(await pool.run("at once"), "done");
+  const [first, second, end] = ["wait", "wait", "end"].map((job) => pool.run(job));
+  await assert.rejects(first ?? Promise.resolve(), /first failed/);
+  assert.deepEqual([await second, await end], ["second", "2 waited"]);
 });
