@@ -196,6 +196,9 @@ const LOCAL_JOBS = 8;
 const JOB_CHUNKS = 512;
 const PIECE_BYTES = 512 * 1024;
 
+/** Ranges in memory that threads share: those of all requests at one time, and some that are lost. */
+const MOST_BLOCKS = 20;
+
 /** Bytes of a pack from `start` on, and chunks in them. */
 type RangePiece = Pick<FetchedRange, "start" | "bytes" | "chunks">;
 
@@ -215,6 +218,7 @@ class StageRun {
   readonly #stager: TreeStager;
   readonly #surroundings: StageSurroundings;
   readonly #ahead: SyncAhead;
+  #blocks = 0;
 
   constructor(stager: TreeStager, surroundings: StageSurroundings, ahead: SyncAhead) {
     this.#stager = stager;
@@ -303,13 +307,25 @@ class StageRun {
       ...reading,
       ...(inFlight === undefined ? {} : { inFlight }),
       usersOf: (id: string) => this.#stager.usersOf(id),
-      memory: rangeMemory,
+      memory: (sizeBytes: number) => this.#rangeMemory(sizeBytes),
     };
     await fetchRanges(this.#ranges(table, batches), options, async (range) => {
       const memory = memoryOf(range.bytes);
       await settleAll(piecesOf(range, memory).map((piece) => this.#unpack(range.pack.name, piece)));
-      if (memory !== null) returnMemory(memory); // not after a failure: a Worker may be reading it
+      if (memory === null) return;
+      returnMemory(memory); // not after a failure: a Worker may be reading it
+      this.#blocks--;
     });
+  }
+
+  /**
+   * Where a range comes to, and stays for the Workers that unpack it. What a request that failed had is not used again,
+   * since it may still be read into: after some of these the runtime's own memory does.
+   */
+  #rangeMemory(sizeBytes: number): Uint8Array<ArrayBuffer> {
+    if (sizeBytes > RANGE_TARGET_BYTES || this.#blocks >= MOST_BLOCKS) return new Uint8Array(sizeBytes);
+    this.#blocks++;
+    return bytesOfMemory(takeMemory(RANGE_TARGET_BYTES));
   }
 
   async #unpack(pack: string, { start, bytes, chunks: wanted }: RangePiece): Promise<void> {
@@ -321,12 +337,6 @@ class StageRun {
     });
     await this.#run(part, { ...jobPart(part), kind: "pack", pack, start, bytes, chunks });
   }
-}
-
-/** Where a range comes to, and stays for the Workers that unpack it. */
-function rangeMemory(sizeBytes: number): Uint8Array<ArrayBuffer> {
-  if (sizeBytes > RANGE_TARGET_BYTES) return new Uint8Array(sizeBytes);
-  return bytesOfMemory(takeMemory(RANGE_TARGET_BYTES));
 }
 
 /**
