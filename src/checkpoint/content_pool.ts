@@ -143,8 +143,8 @@ export class WorkerPool implements ContentPool {
   readonly #options: WorkerPoolOptions;
   readonly #threads: Thread[] = [];
   readonly #queue: Waiting[] = [];
-  /** What the threads may write to. After a failure it is nobody's: one may still be writing. */
-  readonly #granted = new Set<MemoryBlock>();
+  /** What the threads may write to, by address. After a failure it is nobody's: one may still be writing. */
+  readonly #granted = new Map<bigint, MemoryBlock>();
   readonly #closed = new AbortController();
   #rejectFinish: ((error: unknown) => void) | null = null;
   #failure: { readonly error: unknown } | null = null;
@@ -190,7 +190,7 @@ export class WorkerPool implements ContentPool {
       })
     );
     await Promise.race([Promise.all(flushed), failed]);
-    for (const memory of this.#granted) returnMemory(memory); // no thread fills it any more
+    for (const memory of this.#granted.values()) returnMemory(memory); // no thread fills it any more
     this.close();
   }
 
@@ -222,7 +222,7 @@ export class WorkerPool implements ContentPool {
 
   #grant(thread: Thread, memory: MemoryBlock): void {
     const credit: PackCredit = { name: this.#options.sender.newName(), memory };
-    this.#granted.add(memory);
+    this.#granted.set(memory.address, memory);
     thread.send({ type: "credit", credit });
   }
 
@@ -276,7 +276,7 @@ export class WorkerPool implements ContentPool {
   }
 
   #send(thread: Thread, pack: Extract<FromWorker, { type: "pack" }>["pack"]): void {
-    this.#granted.delete(pack.memory);
+    this.#granted.delete(pack.memory.address);
     // A put that fails ends the operation by the sender; here it only means that no credit comes back.
     this.#options.sender.submit(pack).then(
       () => {

@@ -6,6 +6,7 @@
  * again when its holder gives it back, and else stays as it is, as address space, to the end of the process.
  */
 
+import { assert } from "./assert.ts";
 import { StateManagerError } from "./errors.ts";
 
 /** What a message tells of one: where it begins, on the border of a page. */
@@ -29,20 +30,26 @@ let opened: Deno.DynamicLibrary<typeof SYMBOLS> | undefined;
 /** All that this thread took, by where they begin. */
 const taken = new Map<bigint, MemoryBlock>();
 /** Given back, in this thread. */
-const free: MemoryBlock[] = [];
+const free = new Map<bigint, MemoryBlock>();
 /** One view of each place: views count as memory of the thread's own, each time they are made. */
 const views = new Map<bigint, Uint8Array<ArrayBuffer>>();
 
 /** A block of `sizeBytes`, new or given back; what is in it is of no meaning. It takes memory where it is written. */
 export function takeMemory(sizeBytes: number): MemoryBlock {
-  const place = free.findIndex((block) => block.sizeBytes === sizeBytes);
-  const [given] = place < 0 ? [] : free.splice(place, 1);
-  return given ?? map(sizeBytes);
+  const given = free.values().find((block) => block.sizeBytes === sizeBytes);
+  if (given === undefined) return map(sizeBytes);
+  free.delete(given.address);
+  return given;
 }
 
-/** Nobody else reads or writes it any more. In the thread that took it. */
-export function returnMemory(block: MemoryBlock): void {
-  free.push(block);
+/**
+ * Nobody else reads or writes it any more. Once for each time that it was taken, in the thread that took it; a block is
+ * known by its address, since one that comes in a message is a copy of what tells of it.
+ */
+export function returnMemory({ address }: MemoryBlock): void {
+  const block = taken.get(address);
+  assert(block !== undefined && !free.has(address), "memory is returned once, where it was taken");
+  free.set(address, block);
 }
 
 /** Its bytes, in whatever thread. */

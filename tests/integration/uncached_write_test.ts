@@ -112,7 +112,8 @@ Deno.test("memory that was returned is used again, and all threads see one", asy
   }
   const other = takeMemory(MIB);
   assert.notEqual(other.address, memory.address);
-  returnMemory(memory);
+  returnMemory(structuredClone(memory)); // as a message brings it
+  assert.throws(() => returnMemory(memory), /returned once/, "or two would write to it");
   assert.deepEqual(takeMemory(MIB), memory);
   returnMemory(memory);
   returnMemory(other);
