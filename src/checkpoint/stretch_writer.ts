@@ -13,7 +13,7 @@ import { UNCACHED_BLOCK_BYTES as BLOCK_BYTES, writeUncached } from "../platform/
  * Smaller files are read soon by whom they are restored for, and their pages are little. A larger one comes from the disk
  * when it is read first.
  */
-export const STRETCHES_FROM_BYTES = 64 * 1024 * 1024;
+export const STRETCHES_FROM_BYTES = 256 * 1024 * 1024;
 
 const WINDOW_BYTES = 4 * 1024 * 1024;
 /** Below it an ordinary write is as fast. */

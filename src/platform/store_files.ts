@@ -4,7 +4,7 @@
  */
 
 import { osErrorOf } from "./errno.ts";
-import { type FileFacts, isMissing, type LocalFiles } from "./local_files.ts";
+import { type CreateOptions, type FileFacts, isMissing, type LocalFiles } from "./local_files.ts";
 
 export type StoreFileInfo = Pick<FileFacts, "sizeBytes" | "modifiedMs" | "inode">;
 
@@ -132,9 +132,9 @@ export async function writeStoreFile(
   files: LocalFiles,
   path: string,
   parts: Iterable<Uint8Array> | AsyncIterable<Uint8Array>,
-  signal?: AbortSignal,
+  { signal, ...how }: CreateOptions & { readonly signal?: AbortSignal } = {},
 ): Promise<StoreFileInfo> {
-  using file = await files.create(path, 0o600, { uncached: true });
+  using file = await files.create(path, 0o600, how);
   let unsynced = 0;
   for await (const part of parts) {
     for (let written = 0; written < part.length;) {

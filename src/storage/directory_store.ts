@@ -118,7 +118,7 @@ class DirectoryStore implements ObjectStore {
   put(key: string, body: Bytes, options: PutOptions = {}) {
     return this.#run("put", key, options, async (signal) => {
       assertBody(key, body);
-      const { metadata = {} } = options;
+      const { metadata = {}, uncached = false } = options;
       assertMetadata(metadata);
       const path = this.#tree.pathOf(key);
       const write = new FolderWrite(this.#tree, this.#random, path, metadata, signal);
@@ -127,7 +127,9 @@ class DirectoryStore implements ObjectStore {
         path,
         options.condition,
         (version) =>
-          version.next === null ? write.create([body]) : write.replace(version, version.next, [body]),
+          version.next === null
+            ? write.create([body], { uncached })
+            : write.replace(version, version.next, [body]),
       );
     });
   }

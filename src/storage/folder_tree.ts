@@ -2,7 +2,7 @@
 
 import type { Clock } from "../platform/clock.ts";
 import { parentOf } from "../platform/files.ts";
-import type { LocalFiles } from "../platform/local_files.ts";
+import type { CreateOptions, LocalFiles } from "../platform/local_files.ts";
 import { type Random, randomHex } from "../platform/random.ts";
 import {
   isStoreFolder,
@@ -93,13 +93,14 @@ export class FolderTree {
     parts: Iterable<Uint8Array> | AsyncIterable<Uint8Array>,
     signal: AbortSignal,
     use: (temporary: string, info: StoreFileInfo) => Promise<T>,
+    how: CreateOptions = {},
   ): Promise<T> {
     await this.ensureFolder(this.#temporaries);
     await this.#sweepWhenDue();
     signal.throwIfAborted();
     const temporary = `${this.#temporaries}/${randomHex(this.#random)}`;
     try {
-      const info = await writeStoreFile(this.files, temporary, parts, signal);
+      const info = await writeStoreFile(this.files, temporary, parts, { signal, ...how });
       signal.throwIfAborted(); // the last moment at which nothing has landed
       return await use(temporary, info);
     } finally {

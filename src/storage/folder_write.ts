@@ -1,5 +1,6 @@
 /** One attempt of a put to be the next version of its object: what it writes, in which order, before it competes. */
 
+import type { CreateOptions } from "../platform/local_files.ts";
 import { type Random, randomHex } from "../platform/random.ts";
 import { removeStoreEntry, type StoreFileInfo } from "../platform/store_files.ts";
 import { encodeHeader, metadataPath, plainTag } from "./folder_layout.ts";
@@ -59,12 +60,13 @@ export class FolderWrite {
   }
 
   /** A plain file in place of nothing. */
-  async create(body: Body): Promise<Written> {
+  async create(body: Body, how: CreateOptions = {}): Promise<Written> {
     await this.#tree.ensureParent(this.#path);
     return await this.#tree.withTemporary(
       body,
       this.#signal,
       (temporary, info) => this.createFrom(temporary, info),
+      how,
     );
   }
 

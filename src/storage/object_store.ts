@@ -67,6 +67,8 @@ export interface PutOptions extends RequestOptions {
    * connection that was used before, which can bring it twice. Left out: it comes once at most.
    */
   readonly mayComeTwice?: boolean;
+  /** true: it is not read soon, so a folder need not keep it in the system's memory. A store may do without. */
+  readonly uncached?: boolean;
 }
 
 export interface PutLargeOptions extends PutOptions {

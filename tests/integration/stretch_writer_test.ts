@@ -70,17 +70,20 @@ Deno.test("stretches of several files, in any order and of any length, are what 
 Deno.test("restore of large files by Workers equals the tree, and its times", async () => {
   await using runs = new CheckpointRuns(watchedStore().store);
   const random = randomOf(5);
-  const noise = random.bytes(STRETCHES_FROM_BYTES + 12_345);
+  const noise = random.bytes(20 * MIB + 12_345);
   const text = new TextEncoder().encode(
-    Array.from({ length: 2_000_000 }, (_, n) => `line ${n} of a log, ${n * n}\n`).join(""),
+    Array.from({ length: 700_000 }, (_, n) => `line ${n} of a log, ${n * n}\n`).join(""),
   );
-  assert.ok(text.length >= STRETCHES_FROM_BYTES);
-  await Deno.writeFile(`${runs.files}/noise`, noise);
-  await Deno.writeFile(`${runs.files}/text.log`, text);
-  await Deno.writeFile(`${runs.files}/small`, noise.subarray(0, 70_000));
+  // Large by their size, with little in them.
+  for (const [name, bytes] of [["noise", noise], ["text.log", text]] as const) {
+    using file = await Deno.open(`${runs.files}/${name}`, { write: true, createNew: true });
+    for (const at of [0, 90 * MIB + 7, STRETCHES_FROM_BYTES - bytes.length + 5000]) {
+      await file.seek(at, Deno.SeekMode.Start);
+      for (let done = 0; done < bytes.length;) done += await file.write(bytes.subarray(done));
+    }
+  }
   assert.ok(tool("truncate", "-s", `${STRETCHES_FROM_BYTES}`, `${runs.files}/hole`));
-  using hole = await Deno.open(`${runs.files}/hole`, { write: true });
-  await hole.write(noise.subarray(0, 3 * MIB));
+  await Deno.writeFile(`${runs.files}/small`, noise.subarray(0, 70_000));
   assert.ok(
     tool("sh", "-c", `touch -d 2001-02-03T04:05:06.789 ${runs.files}/*; chmod 400 ${runs.files}/noise`),
   );
