@@ -99,7 +99,7 @@ export interface FetchOptions {
   readonly memory?: (sizeBytes: number) => Uint8Array<ArrayBuffer>;
 }
 
-/** A range that came. Its bytes may be transferred: nobody else has them. */
+/** A range that came. Nobody else has its bytes: they may be unpacked in their place, or moved to another thread. */
 export interface FetchedRange extends FetchRange {
   /** Key of the pack. */
   readonly key: string;

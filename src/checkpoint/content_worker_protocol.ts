@@ -1,4 +1,7 @@
-/** What the archiver and its reading threads say to each other. Small buffers change threads by transfer, packs stay in shared memory. */
+/**
+ * What the archiver and its reading threads say to each other. Small buffers change threads by transfer, packs stay in
+ * shared memory.
+ */
 
 import type { WireError } from "../platform/wire_error.ts";
 import type { SharedClaims } from "./claim_table.ts";

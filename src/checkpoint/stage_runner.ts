@@ -14,7 +14,7 @@ import { runStageJob, type StageJob, type StageJobResult } from "./stage_job.ts"
 import { type PackedJob, packJob } from "./stage_wire.ts";
 
 export interface StageRunner extends Disposable {
-  /** The job's buffers are gone afterwards. */
+  /** The job's buffers are gone afterwards, but for memory that all threads see, which is used up. */
   run(job: StageJob): Promise<StageJobResult>;
 }
 

@@ -198,7 +198,7 @@ export const OPEN = {
   noFollow: ARM ? 0o100000 : 0o400000,
   noAtime: 0o1000000,
 } as const;
-const O_CLOEXEC = 0o2000000;
+export const O_CLOEXEC = 0o2000000;
 
 /** True when this process is root, as far as file permissions go. */
 export function isRoot(): boolean {

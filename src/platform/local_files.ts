@@ -144,8 +144,8 @@ async function syncFolder(path: string): Promise<void> {
 function passingTheCache(
   path: string,
   file: Deno.FsFile,
-  { uncached = false }: CreateOptions = {},
   plain: WritableFile,
+  { uncached = false }: CreateOptions = {},
 ): WritableFile {
   if (!uncached) return plain;
   const writer = new UncachedWriter(path);
@@ -189,12 +189,12 @@ export const systemFiles: LocalFiles = {
   },
   async create(path, mode, options) {
     const file = await Deno.open(path, { write: true, createNew: true, mode });
-    return passingTheCache(path, file, options, {
+    return passingTheCache(path, file, {
       facts: async () => factsOf(await file.stat()),
       write: (bytes) => file.write(bytes),
       sync: () => file.sync(),
       [Symbol.dispose]: () => file.close(),
-    });
+    }, options);
   },
   list: (path) =>
     Array.fromAsync(Deno.readDir(path), ({ name, isFile, isDirectory }) => ({
@@ -245,12 +245,12 @@ export const promptFiles: LocalFiles = {
   create: (path, mode, options) =>
     promptly(() => {
       const file = Deno.openSync(path, { write: true, createNew: true, mode });
-      return passingTheCache(path, file, options, {
+      return passingTheCache(path, file, {
         facts: () => promptly(() => factsOf(file.statSync())),
         write: (bytes) => promptly(() => file.writeSync(bytes)),
         sync: () => file.sync(),
         [Symbol.dispose]: () => file.close(),
-      });
+      }, options);
     }),
   rename: (from, to) => promptly(() => Deno.renameSync(from, to)),
   link: (from, to) => promptly(() => Deno.linkSync(from, to)),

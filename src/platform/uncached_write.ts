@@ -5,21 +5,16 @@
  * full disk) is left to an ordinary write, which says what is wrong.
  */
 
+import { closeFd, O_CLOEXEC, OPEN } from "./libc_files.ts";
+
 /** Enough for every disk (`stx_dio_mem_align` and `stx_dio_offset_align` of statx(2) are 512 to 4,096). */
 export const UNCACHED_BLOCK_BYTES = 4096;
 /** Below it an ordinary write is as fast. */
 const LEAST_BYTES = 1024 * 1024;
 
-const ARM = Deno.build.arch === "aarch64";
-const O_WRONLY = 1;
-const O_CLOEXEC = 0o2000000;
-const O_NOFOLLOW = ARM ? 0o100000 : 0o400000;
-const O_DIRECT = ARM ? 0o200000 : 0o40000;
-
 const SYMBOLS = {
   open: { parameters: ["buffer", "i32"], result: "i32", nonblocking: true },
   pwrite: { parameters: ["i32", "buffer", "usize", "i64"], result: "isize", nonblocking: true },
-  close: { parameters: ["i32"], result: "i32" },
 } as const satisfies Deno.ForeignLibraryInterface;
 
 let opened: Deno.DynamicLibrary<typeof SYMBOLS> | undefined;
@@ -76,14 +71,14 @@ export class UncachedWriter implements Disposable {
   async #open(): Promise<number> {
     const path = new TextEncoder().encode(`${this.#path}\0`);
     try {
-      return await libc().open(path, O_WRONLY | O_DIRECT | O_NOFOLLOW | O_CLOEXEC);
+      return await libc().open(path, OPEN.write | OPEN.direct | OPEN.noFollow | O_CLOEXEC);
     } catch {
       return -1; // no such libc
     }
   }
 
   [Symbol.dispose](): void {
-    if (this.#fd !== null && this.#fd >= 0) libc().close(this.#fd);
+    if (this.#fd !== null && this.#fd >= 0) closeFd(this.#fd);
     this.#fd = -1;
   }
 }

@@ -28,9 +28,9 @@ export function programCommand(args: readonly string[]): string[] {
   ];
 }
 
-/** A scratch folder that is gone when the test is. */
-export function scratchFolder(): { path: string; [Symbol.dispose](): void } {
-  const path = Deno.makeTempDirSync({ prefix: "state-manager-test-" });
+/** A scratch folder that is gone when the test is: in `dir`, else where the system has temporary ones. */
+export function scratchFolder(dir?: string): { path: string; [Symbol.dispose](): void } {
+  const path = Deno.makeTempDirSync({ prefix: "state-manager-test-", ...(dir === undefined ? {} : { dir }) });
   return {
     path,
     [Symbol.dispose]: () => {
