@@ -309,7 +309,7 @@ async function fill(stager: TreeStager, batch: readonly ManifestEntry[], work: W
   await fetchLeniently(planFetch(work.table, wanted.keys()), {
     ...work,
     deliver(id, bytes) {
-      work.pacer.count(0, bytes.length * (wanted.get(id)?.length ?? 0));
+      work.pacer.count(0, bytes.length * (wanted.get(id)?.places.length ?? 0) / 2);
       deliverChunk(stager, id, bytes);
     },
   });

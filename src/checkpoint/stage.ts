@@ -44,9 +44,10 @@ import type { ChunkWrites, FileTarget, StageJobResult } from "./stage_job.ts";
 import type { FileWarning, ManifestEntry, TreeEntry } from "./types.ts";
 
 /** Where a chunk's bytes go: index of the entry in the batch, and offset in that file. */
-export interface ChunkPosition {
-  readonly entry: number;
-  readonly offset: number;
+export interface WantedChunk {
+  readonly length: number;
+  /** Pairs of an entry's number in the whole tree and an offset in that file: flat, since there is one for each file. */
+  readonly places: readonly number[];
 }
 
 export interface StageOptions {
@@ -98,9 +99,7 @@ export class TreeStager {
   readonly #folders: TreeEntry[] = [];
   readonly #carriers = new Map<number, TreeEntry>();
   readonly #links: (readonly [TreeEntry, TreeEntry])[] = [];
-  readonly #wanted = new Map<string, ChunkPosition[]>();
-  /** Of the wanted chunks. */
-  readonly #lengths = new Map<string, number>();
+  readonly #wanted = new Map<string, { readonly length: number; places: number[] }>();
   #added: string[] = [];
   readonly #pending = new Map<number, PendingFile>();
   readonly #refusals = new Refusals();
@@ -116,7 +115,7 @@ export class TreeStager {
    * Makes folders, symlinks, fifos and files without chunks of the next batch; says which chunks are wanted now, by this
    * batch or one before it, and where.
    */
-  begin(entries: readonly ManifestEntry[]): ReadonlyMap<string, readonly ChunkPosition[]> {
+  begin(entries: readonly ManifestEntry[]): ReadonlyMap<string, WantedChunk> {
     this.#check.check(entries);
     if (this.#folder < 0) this.#makeTarget();
     this.#before += this.#entries.length;
@@ -151,13 +150,13 @@ export class TreeStager {
   }
 
   /** What waits for a chunk by now. */
-  get wanted(): ReadonlyMap<string, readonly ChunkPosition[]> {
+  get wanted(): ReadonlyMap<string, WantedChunk> {
     return this.#wanted;
   }
 
   /** Names of files that wait for a chunk, for errors. */
   usersOf(id: string): string {
-    const indexes = new Set(this.#wanted.get(id)?.map(({ entry }) => entry));
+    const indexes = new Set(this.#wanted.get(id)?.places.filter((_, i) => i % 2 === 0));
     return [...indexes].slice(0, 3).map((index) => showPath(this.#pending.get(index)?.entry.path ?? NO_PATH))
       .join(", ");
   }
@@ -177,16 +176,15 @@ export class TreeStager {
     let missing = 0;
     for (const part of parts) {
       if (part.kind === "chunk") {
-        const positions = this.#wanted.get(part.id);
-        if (positions === undefined) {
-          this.#wanted.set(part.id, [{ entry: index, offset }]);
-          this.#lengths.set(part.id, part.length);
+        const wanted = this.#wanted.get(part.id);
+        if (wanted === undefined) {
+          this.#wanted.set(part.id, { length: part.length, places: [index, offset] });
           this.#added.push(part.id);
         } else {
-          if (this.#lengths.get(part.id) !== part.length) {
+          if (wanted.length !== part.length) {
             throw manifestDamaged(this.#options.root, entry.path, "has a chunk of two lengths");
           }
-          positions.push({ entry: index, offset });
+          wanted.places.push(index, offset);
         }
         missing++;
       }
@@ -252,24 +250,21 @@ export class TreeStager {
   /** Of files that have begun and not come yet. */
   missingBytes(): number {
     let bytes = 0;
-    for (const [id, positions] of this.#wanted) bytes += (this.#lengths.get(id) ?? 0) * positions.length;
+    for (const { length, places } of this.#wanted.values()) bytes += length * places.length / 2;
     return bytes;
   }
 
   #dropHeld(): void {
-    for (const [id, positions] of this.#wanted) {
-      const open = positions.filter(({ entry, offset }) => {
-        const file = this.#pending.get(entry);
-        return file !== undefined && file.held?.has(offset) !== true;
-      });
-      if (open.length === 0) this.#forget(id);
-      else this.#wanted.set(id, open);
+    for (const [id, wanted] of this.#wanted) {
+      const open: number[] = [];
+      for (let i = 0; i < wanted.places.length; i += 2) {
+        const [index = -1, offset = 0] = [wanted.places[i], wanted.places[i + 1]];
+        const file = this.#pending.get(index);
+        if (file !== undefined && file.held?.has(offset) !== true) open.push(index, offset);
+      }
+      if (open.length === 0) this.#wanted.delete(id);
+      else wanted.places = open;
     }
-  }
-
-  #forget(id: string): void {
-    this.#wanted.delete(id);
-    this.#lengths.delete(id);
   }
 
   /** Gives out chunks for one job. What nobody wants, or another job has taken, is left out. */
@@ -278,12 +273,14 @@ export class TreeStager {
     const numbers = new Map<number, number>();
     const taken: ChunkWrites[] = [];
     for (const { id, length } of chunks) {
-      const positions = this.#wanted.get(id);
-      if (positions === undefined) continue;
-      this.#checkLength(id, length);
-      this.#forget(id);
+      const wanted = this.#wanted.get(id);
+      if (wanted === undefined) continue;
+      this.#checkLength(id, length, wanted);
+      this.#wanted.delete(id);
+      const { places } = wanted;
       const writes: number[] = [];
-      for (const { entry: index, offset } of positions) {
+      for (let i = 0; i < places.length; i += 2) {
+        const [index = -1, offset = 0] = [places[i], places[i + 1]];
         const file = this.#pending.get(index);
         if (file === undefined) continue;
         let number = numbers.get(index);
@@ -307,12 +304,11 @@ export class TreeStager {
     };
   }
 
-  #checkLength(id: string, length: number): void {
-    const wanted = this.#lengths.get(id);
-    if (length === wanted) return;
+  #checkLength(id: string, length: number, wanted: WantedChunk): void {
+    if (length === wanted.length) return;
     throw new StateManagerError(
       "data-damaged",
-      `restore files "${this.#options.root}": chunk ${id} has ${length} bytes, wanted ${wanted}`,
+      `restore files "${this.#options.root}": chunk ${id} has ${length} bytes, wanted ${wanted.length}`,
       { hint: "run a verify of the checkpoint; restore another one meanwhile" },
     );
   }
@@ -337,12 +333,12 @@ export class TreeStager {
     const spoiled = new Set<number>();
     const written = new Set<number>();
     for (const { id, length, writes } of part.chunks) {
-      const positions: ChunkPosition[] = [];
+      const places: number[] = [];
       for (let i = 0; i < writes.length; i += 2) {
         const number = writes[i] ?? -1;
         const entry = part.entries[number] ?? -1;
         if (absent.has(id)) {
-          positions.push({ entry, offset: writes[i + 1] ?? 0 });
+          places.push(entry, writes[i + 1] ?? 0);
           spoiled.add(number);
         } else {
           written.add(number);
@@ -351,8 +347,7 @@ export class TreeStager {
         }
       }
       if (!absent.has(id)) continue;
-      this.#wanted.set(id, [...this.#wanted.get(id) ?? [], ...positions]);
-      this.#lengths.set(id, length);
+      this.#wanted.set(id, { length, places: [...this.#wanted.get(id)?.places ?? [], ...places] });
     }
     const files: FileTarget[] = [];
     const entries: number[] = [];

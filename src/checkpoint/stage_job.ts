@@ -158,6 +158,7 @@ class JobWriter implements Disposable {
   readonly #progress: Progress[];
   /** Least recently used first. */
   readonly #open = new Map<number, number>();
+  #newest = -1;
   /** Large files whose last chunk was given: what is written to them would change the time that they get. */
   readonly #large: number[] = [];
   readonly #stretches: StretchWriter | null;
@@ -246,8 +247,10 @@ class JobWriter implements Disposable {
   #opened(index: number): number {
     const cached = this.#open.get(index);
     if (cached !== undefined) {
+      if (index === this.#newest) return cached; // as for each small file: a map that is moved in grows and shrinks
       this.#open.delete(index);
       this.#open.set(index, cached);
+      this.#newest = index;
       return cached;
     }
     const oldest = this.#open.keys().next();
@@ -257,6 +260,7 @@ class JobWriter implements Disposable {
     const flags = created ? OPEN.write : OPEN.write | OPEN.create | OPEN.exclusive;
     const fd = openAt(this.#job.folder, this.#file(index).entry.path, flags | OPEN.noFollow, 0o600);
     this.#open.set(index, fd);
+    this.#newest = index;
     if (progress !== undefined) progress.created = true;
     return fd;
   }

@@ -330,10 +330,11 @@ class StageRun {
 
   async #unpack(pack: string, { start, bytes, chunks: wanted }: RangePiece): Promise<void> {
     const part = this.#stager.take(wanted);
-    const stored = new Map(wanted.map((chunk) => [chunk.id, chunk]));
-    const chunks = part.chunks.map((chunk) => {
-      const { flags = 0, offset = 0, storedLength = 0 } = stored.get(chunk.id) ?? {};
-      return { ...chunk, flags, at: offset, stored: storedLength };
+    let next = 0; // the stager keeps the order, and leaves out what nobody wants
+    const chunks = part.chunks.map(({ id, length, writes }) => {
+      while (next < wanted.length && wanted[next]?.id !== id) next++;
+      const { flags = 0, offset = 0, storedLength = 0 } = wanted[next] ?? {};
+      return { id, length, writes, flags, at: offset, stored: storedLength };
     });
     await this.#run(part, { ...jobPart(part), kind: "pack", pack, start, bytes, chunks });
   }

@@ -4,8 +4,8 @@ import { closeFd } from "../../src/platform/libc_files.ts";
 import { openForReading, openRootFolder } from "../../src/checkpoint/file_reader.ts";
 import { chunkId } from "../../src/checkpoint/ids.ts";
 import { scanTree } from "../../src/checkpoint/scan.ts";
+import { TreeStager } from "../../src/checkpoint/stage.ts";
 import { deliverChunk } from "../../src/checkpoint/stage_root.ts";
-import { type ChunkPosition, TreeStager } from "../../src/checkpoint/stage.ts";
 import type {
   ContentPart,
   FilesRoot,
@@ -116,9 +116,7 @@ export async function stageCaptured(
   seed = 1,
 ): Promise<FileWarning[]> {
   using stager = new TreeStager({ root: "data", target });
-  const wanted: ReadonlyMap<string, readonly ChunkPosition[]> = stager.begin(
-    tree.entries,
-  );
+  const wanted = stager.begin(tree.entries);
   const random = seededRandom(seed);
   const shuffled = [...wanted.keys()].map((id) => ({ id, at: random() })).sort((
     a,
