@@ -43,7 +43,7 @@ import { ManifestCheck, manifestDamaged } from "./manifest_check.ts";
 import type { ChunkWrites, FileTarget, StageJobResult } from "./stage_job.ts";
 import type { FileWarning, ManifestEntry, TreeEntry } from "./types.ts";
 
-/** Where a chunk's bytes go: index of the entry in the batch, and offset in that file. */
+/** A chunk that has not come yet, and where its bytes go. */
 export interface WantedChunk {
   readonly length: number;
   /** Pairs of an entry's number in the whole tree and an offset in that file: flat, since there is one for each file. */
@@ -99,7 +99,7 @@ export class TreeStager {
   readonly #folders: TreeEntry[] = [];
   readonly #carriers = new Map<number, TreeEntry>();
   readonly #links: (readonly [TreeEntry, TreeEntry])[] = [];
-  readonly #wanted = new Map<string, { readonly length: number; places: number[] }>();
+  readonly #wanted = new Map<string, WantedChunk & { readonly places: number[] }>();
   #added: string[] = [];
   readonly #pending = new Map<number, PendingFile>();
   readonly #refusals = new Refusals();
@@ -255,15 +255,15 @@ export class TreeStager {
   }
 
   #dropHeld(): void {
-    for (const [id, wanted] of this.#wanted) {
+    for (const [id, { length, places }] of this.#wanted) {
       const open: number[] = [];
-      for (let i = 0; i < wanted.places.length; i += 2) {
-        const [index = -1, offset = 0] = [wanted.places[i], wanted.places[i + 1]];
+      for (let i = 0; i < places.length; i += 2) {
+        const [index = -1, offset = 0] = [places[i], places[i + 1]];
         const file = this.#pending.get(index);
         if (file !== undefined && file.held?.has(offset) !== true) open.push(index, offset);
       }
       if (open.length === 0) this.#wanted.delete(id);
-      else wanted.places = open;
+      else this.#wanted.set(id, { length, places: open });
     }
   }
 
@@ -333,12 +333,13 @@ export class TreeStager {
     const spoiled = new Set<number>();
     const written = new Set<number>();
     for (const { id, length, writes } of part.chunks) {
-      const places: number[] = [];
+      const wanted = absent.has(id) ? this.#wanted.get(id) ?? { length, places: [] } : null;
+      if (wanted !== null) this.#wanted.set(id, wanted);
       for (let i = 0; i < writes.length; i += 2) {
         const number = writes[i] ?? -1;
         const entry = part.entries[number] ?? -1;
-        if (absent.has(id)) {
-          places.push(entry, writes[i + 1] ?? 0);
+        if (wanted !== null) {
+          wanted.places.push(entry, writes[i + 1] ?? 0);
           spoiled.add(number);
         } else {
           written.add(number);
@@ -346,8 +347,6 @@ export class TreeStager {
           if (file !== undefined) file.missing--;
         }
       }
-      if (!absent.has(id)) continue;
-      this.#wanted.set(id, { length, places: [...this.#wanted.get(id)?.places ?? [], ...places] });
     }
     const files: FileTarget[] = [];
     const entries: number[] = [];

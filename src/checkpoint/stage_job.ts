@@ -158,6 +158,7 @@ class JobWriter implements Disposable {
   readonly #progress: Progress[];
   /** Least recently used first. */
   readonly #open = new Map<number, number>();
+  /** The last of them. */
   #newest = -1;
   /** Large files whose last chunk was given: what is written to them would change the time that they get. */
   readonly #large: number[] = [];

@@ -4,6 +4,7 @@
  * copied, never linked: the live tree's programs may go on with their files if the restore fails.
  */
 
+import { assert } from "../platform/assert.ts";
 import {
   AT_CWD,
   closeFd,
@@ -37,7 +38,7 @@ import { FormerStage } from "./former_stage.ts";
 import type { Pacer } from "./pacer.ts";
 import type { ReadingOptions } from "./root_reader.ts";
 import { hasSpace, requireSpace } from "./space.ts";
-import { runStageJobAtOnce, type StageJob } from "./stage_job.ts";
+import { type ChunkWrites, runStageJobAtOnce, type StageJob } from "./stage_job.ts";
 import type { StageRunner } from "./stage_runner.ts";
 import { type StagePart, TreeStager } from "./stage.ts";
 import { SyncAhead } from "./sync_ahead.ts";
@@ -247,11 +248,7 @@ class StageRun {
 
   async #copy(source: number, { paths, chunks }: LocalBatch): Promise<number> {
     const part = this.#stager.take(chunks);
-    const places = new Map(chunks.map((chunk) => [chunk.id, chunk]));
-    const local = part.chunks.map((chunk) => {
-      const place = places.get(chunk.id);
-      return { ...chunk, path: place?.path ?? -1, at: place?.at ?? 0 };
-    });
+    const local = withPlaces(part, chunks, (chunk, { path, at }) => ({ ...chunk, path, at }));
     if (local.length === 0) return 0;
     return await this.#run(part, { ...jobPart(part), kind: "local", source, paths, chunks: local });
   }
@@ -330,12 +327,9 @@ class StageRun {
 
   async #unpack(pack: string, { start, bytes, chunks: wanted }: RangePiece): Promise<void> {
     const part = this.#stager.take(wanted);
-    let next = 0; // the stager keeps the order, and leaves out what nobody wants
-    const chunks = part.chunks.map(({ id, length, writes }) => {
-      while (next < wanted.length && wanted[next]?.id !== id) next++;
-      const { flags = 0, offset = 0, storedLength = 0 } = wanted[next] ?? {};
-      return { id, length, writes, flags, at: offset, stored: storedLength };
-    });
+    const chunks = withPlaces(part, wanted, ({ id, length, writes }, { flags, offset, storedLength }) => (
+      { id, length, writes, flags, at: offset, stored: storedLength }
+    ));
     await this.#run(part, { ...jobPart(part), kind: "pack", pack, start, bytes, chunks });
   }
 }
@@ -365,6 +359,21 @@ function piecesOf(range: FetchedRange, memory: MemoryBlock | null): readonly Ran
     from = to;
   }
   return pieces;
+}
+
+/** The part's chunks, each with where it was `asked` for: the stager keeps the order, and leaves out what nobody wants. */
+function withPlaces<Asked extends { readonly id: string }, Joined>(
+  { chunks }: StagePart,
+  asked: readonly Asked[],
+  join: (chunk: ChunkWrites, place: Asked) => Joined,
+): Joined[] {
+  let next = 0;
+  return chunks.map((chunk) => {
+    while (next < asked.length && asked[next]?.id !== chunk.id) next++;
+    const place = asked[next];
+    assert(place !== undefined, "the stager gives chunks in the order in which they were asked for");
+    return join(chunk, place);
+  });
 }
 
 function jobPart({ folder, owner, files }: StagePart): Pick<StagePart, "folder" | "owner" | "files"> {
