@@ -97,7 +97,7 @@ export function footerMismatch(indexed: Entries, footer: EntryList): string | nu
 export interface PackReading {
   /** Null: magic, footer and size are right. */
   readonly problem: ObjectProblem | null;
-  /** Of the indexed chunks, those that cannot be read. */
+  /** Of the indexed chunks, those that a restore would not take: of a pack of another size all, whatever is left of it. */
   readonly lost: ReadonlySet<string>;
   readonly bytes: number;
 }
@@ -116,11 +116,17 @@ export async function readWholePack(
     return { problem: packProblemOf(error), lost: new Set(idsOf(indexed)), bytes: 0 };
   }
   options.onFetched?.(bytes.length);
+  if (bytes.length !== pack.sizeBytes) {
+    const detail = `${bytes.length} bytes, the index says ${pack.sizeBytes}`;
+    return {
+      problem: { problem: "damaged", detail },
+      lost: new Set(idsOf(indexed)),
+      bytes: bytes.length,
+    };
+  }
   let problem: ObjectProblem | null = null;
   try {
-    const wrong = bytes.length === pack.sizeBytes
-      ? footerMismatch(indexed, readPackEntries(bytes, key))
-      : `${bytes.length} bytes, the index says ${pack.sizeBytes}`;
+    const wrong = footerMismatch(indexed, readPackEntries(bytes, key));
     if (wrong !== null) problem = { problem: "damaged", detail: wrong };
   } catch (error) {
     problem = packProblemOf(error);

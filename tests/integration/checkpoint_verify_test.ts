@@ -109,6 +109,23 @@ Deno.test("what a damaged object hurts is what cannot be restored any more", asy
   }
 });
 
+Deno.test("a pack that lost its last byte hurts whoever needs it, though every chunk in it is whole", async () => {
+  await using repository = await keptRepository(3);
+  const objects = await repository.objects();
+  for (const [key, body] of objects) {
+    if (!isPack(key)) continue;
+    const store = await storeOf(new Map(objects).set(key, body.slice(0, -1)));
+    for (const level of [1, 2, 3, 4] as const) {
+      const result = await verifyStore(store, repository, { level });
+      assert.deepEqual(objectsIn(result), [key], `level ${level}: ${JSON.stringify(result.findings)}`);
+      const hurt = result.findings[0]?.checkpoints.map(({ id }) => id) ?? [];
+      for (const record of repository.records) {
+        assert.equal(hurt.includes(record.id), !await restores(store, repository, record), `v${record.n}`);
+      }
+    }
+  }
+});
+
 Deno.test("a changed blob hurts the files that have it, by name, and no others", async () => {
   await using repository = await keptRepository();
   const objects = await repository.objects();
