@@ -2,7 +2,7 @@
 
 import type { Cipher } from "./cipher.ts";
 import { type Codec, damaged, decodeBytes } from "./codec.ts";
-import { idToText, packKey } from "./ids.ts";
+import { ID_BYTES, idToText, packKey } from "./ids.ts";
 import { FLAG_SEALED, FLAG_ZSTD } from "./pack.ts";
 
 export interface BlobReading {
@@ -33,17 +33,25 @@ export function readChunk(
   chunk: StoredChunk,
   users: () => string,
 ): Uint8Array<ArrayBuffer> {
-  const place = `${packKey(chunk.pack)} at ${chunk.offset}`;
   let plain: Uint8Array;
   try {
-    plain = unpackBlob(reading, stored, chunk, place);
+    plain = unpackBlob(reading, stored, chunk);
   } catch (error) {
-    throw damaged(place, `chunk ${chunk.id} cannot be unpacked${users()}`, error);
+    throw damaged(placeOf(chunk), `chunk ${chunk.id} cannot be unpacked${users()}`, error);
   }
-  if (idToText(reading.cipher.chunkId(plain)) !== chunk.id) {
-    throw damaged(place, `chunk ${chunk.id} has other bytes${users()}`);
-  }
-  return new Uint8Array(plain.buffer as ArrayBuffer, plain.byteOffset, plain.byteLength);
+  if (isChunk(reading.cipher, plain, chunk.id)) return plain as Uint8Array<ArrayBuffer>;
+  throw damaged(placeOf(chunk), `chunk ${chunk.id} has other bytes${users()}`);
+}
+
+const idAtHand = new Uint8Array(ID_BYTES);
+
+/** True where these are the bytes that `id` names. */
+export function isChunk(cipher: Cipher, plain: Uint8Array, id: string): boolean {
+  return idToText(cipher.chunkId(plain, idAtHand)) === id;
+}
+
+function placeOf({ pack, offset }: StoredChunk): string {
+  return `${packKey(pack)} at ${offset}`;
 }
 
 /** The plain bytes of what lies at `chunk`; whether they are the chunk's is for its id to say. */
@@ -51,16 +59,15 @@ function unpackBlob(
   { codec, cipher, scratch }: BlobReading,
   stored: Uint8Array,
   chunk: StoredChunk,
-  place: string,
 ): Uint8Array {
   if (((chunk.flags & FLAG_SEALED) !== 0) !== cipher.seals) {
     throw damaged(
-      place,
+      placeOf(chunk),
       cipher.seals ? "is not encrypted, as all here must be" : "is encrypted, as nothing here is",
     );
   }
   const { pack, offset } = chunk;
   const bytes = cipher.openBlob({ pack, offset }, stored, scratch !== undefined);
   const compressed = (chunk.flags & FLAG_ZSTD) !== 0;
-  return decodeBytes(codec, { bytes, compressed }, chunk.length, place, scratch);
+  return decodeBytes(codec, { bytes, compressed }, chunk.length, () => placeOf(chunk), scratch);
 }

@@ -3,11 +3,10 @@
  * of texts would take ten times that). Used to find what is stored already and where to read it.
  */
 
-import { Buffer } from "node:buffer";
 import { assert } from "../platform/assert.ts";
-import { ID_BYTES } from "./ids.ts";
+import { ID_BYTES, idFromTextInto } from "./ids.ts";
 import type { IndexedPack } from "./index_format.ts";
-import { type PackEntry, readEntry, writeEntry } from "./pack.ts";
+import { type PackEntry, readNumbers, writeNumbers } from "./pack.ts";
 
 /** A pack entry (44 bytes) and the number of its pack. */
 const SLOT_BYTES = 48;
@@ -15,6 +14,8 @@ const SLOT_BYTES = 48;
 export interface ChunkLocation extends PackEntry {
   readonly pack: IndexedPack;
 }
+
+type ChunkPlace = Omit<ChunkLocation, "id">;
 
 /** The table is rebuilt at twice the size when more than this share of it is in use. */
 const FILL_LIMIT = 0.6;
@@ -26,6 +27,7 @@ export class ChunkTable {
   #slots = new Uint32Array(4096);
   #count = 0;
   readonly #packs: IndexedPack[] = [];
+  readonly #asked = new Uint8Array(ID_BYTES);
 
   get size(): number {
     return this.#count;
@@ -33,6 +35,15 @@ export class ChunkTable {
 
   get packs(): readonly IndexedPack[] {
     return this.#packs;
+  }
+
+  /** Makes room for so many more chunks at once: to grow step by step costs as much as to take them in. */
+  reserve(more: number): void {
+    const count = this.#count + more;
+    if (count * SLOT_BYTES > this.#records.length) this.#growRecords(count * SLOT_BYTES);
+    let slots = this.#slots.length;
+    while (count > slots * FILL_LIMIT) slots *= 2;
+    if (slots > this.#slots.length) this.#rehash(slots);
   }
 
   /** Number of a new pack; its size may be told later by `setPackSize`. */
@@ -53,12 +64,13 @@ export class ChunkTable {
     const slot = this.#slotOf(entry.id);
     if (this.#slots[slot] !== 0) return false;
     const at = this.#count * SLOT_BYTES;
-    if (at + SLOT_BYTES > this.#records.length) this.#growRecords();
-    writeEntry(this.#view, at, entry);
+    if (at + SLOT_BYTES > this.#records.length) this.#growRecords(this.#records.length * 2);
+    this.#records.set(entry.id, at);
+    writeNumbers(this.#view, at, entry);
     this.#view.setUint32(at + SLOT_BYTES - 4, packNumber, true);
     this.#count++;
     this.#slots[slot] = this.#count;
-    if (this.#count > this.#slots.length * FILL_LIMIT) this.#rehash();
+    if (this.#count > this.#slots.length * FILL_LIMIT) this.#rehash(this.#slots.length * 2);
     return true;
   }
 
@@ -78,8 +90,8 @@ export class ChunkTable {
   }
 
   /** Like `find` for an id as text, without a copy of the id: plans ask for very many. */
-  locate(id: string): Omit<ChunkLocation, "id"> | null {
-    const number = this.#slots[this.#slotOf(Buffer.from(id, "base64url"))] ?? 0;
+  locate(id: string): ChunkPlace | null {
+    const number = this.#slots[this.#slotOf(idFromTextInto(id, this.#asked))] ?? 0;
     return number === 0 ? null : this.#place(number - 1);
   }
 
@@ -94,9 +106,9 @@ export class ChunkTable {
     return { ...this.#place(index), id: this.#records.slice(at, at + ID_BYTES) };
   }
 
-  #place(index: number): Omit<ChunkLocation, "id"> {
+  #place(index: number): ChunkPlace {
     const at = index * SLOT_BYTES;
-    const { offset, storedLength, length, flags } = readEntry(this.#view, at);
+    const { offset, storedLength, length, flags } = readNumbers(this.#view, at);
     const pack = this.#packs[this.#view.getUint32(at + SLOT_BYTES - 4, true)];
     assert(pack !== undefined, "the pack is known");
     return { offset, storedLength, length, flags, pack };
@@ -106,7 +118,7 @@ export class ChunkTable {
   #slotOf(id: Uint8Array): number {
     const mask = this.#slots.length - 1;
     let slot = ((id[0] ?? 0) | (id[1] ?? 0) << 8 | (id[2] ?? 0) << 16 | (id[3] ?? 0) << 24) & mask;
-    for (;;) {
+    for (;;) { // `#rehash` begins where this does
       const number = this.#slots[slot] ?? 0;
       if (number === 0 || this.#equals((number - 1) * SLOT_BYTES, id)) return slot;
       slot = (slot + 1) & mask;
@@ -118,18 +130,22 @@ export class ChunkTable {
     return true;
   }
 
-  #growRecords(): void {
-    const grown = new Uint8Array(this.#records.length * 2);
+  #growRecords(bytes: number): void {
+    const grown = new Uint8Array(bytes);
     grown.set(this.#records);
     this.#records = grown;
     this.#view = new DataView(grown.buffer);
   }
 
-  #rehash(): void {
-    this.#slots = new Uint32Array(this.#slots.length * 2);
+  /** No id is there twice, so none is compared. */
+  #rehash(length: number): void {
+    const slots = new Uint32Array(length);
+    const mask = length - 1;
     for (let i = 0; i < this.#count; i++) {
-      const at = i * SLOT_BYTES;
-      this.#slots[this.#slotOf(this.#records.subarray(at, at + ID_BYTES))] = i + 1;
+      let slot = this.#view.getUint32(i * SLOT_BYTES, true) & mask;
+      while (slots[slot] !== 0) slot = (slot + 1) & mask;
+      slots[slot] = i + 1;
     }
+    this.#slots = slots;
   }
 }

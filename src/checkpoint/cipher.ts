@@ -12,7 +12,7 @@ import { type NativeCrypto, nativeCrypto } from "../platform/libcrypto.ts";
 import type { Random } from "../platform/random.ts";
 import { Secret } from "../platform/secret.ts";
 import { damaged } from "./codec.ts";
-import { packKey, sha256 } from "./ids.ts";
+import { ID_BYTES, packKey, sha256 } from "./ids.ts";
 import {
   derivedKey,
   KEY_BYTES,
@@ -26,8 +26,12 @@ import {
 
 /** "SMEN1": a sealed object. nonce[12], ciphertext, tag[16] follow. */
 const OBJECT_MAGIC = Uint8Array.of(0x53, 0x4d, 0x45, 0x4e, 0x31);
-/** Keys of packs that are at hand: a few are filled or read at one time, and making one is cheap. */
-const PACK_KEYS = 16;
+/** Packs whose keys are at hand: a few are filled or read at one time, and making one is cheap. */
+const PACKS_AT_HAND = 16;
+/** Digits of the largest offset. */
+const OFFSET_DIGITS = 10;
+
+const utf8 = new TextEncoder();
 
 /** Where a blob lies: never twice in the life of a repository, so its key and nonce are used once. */
 export interface BlobPlace {
@@ -49,8 +53,8 @@ export interface Cipher {
   readonly seals: boolean;
   /** A hash that may be read in the store: SHA-256, or keyed so that nobody can try contents against it. */
   hash(): RunningHash;
-  /** Id of a chunk by its plain bytes: `hash` over them. */
-  chunkId(plain: Uint8Array): Uint8Array<ArrayBuffer>;
+  /** Id of a chunk by its plain bytes: `hash` over them. In `into` where it is given, which has room for just an id. */
+  chunkId(plain: Uint8Array, into?: Uint8Array<ArrayBuffer>): Uint8Array<ArrayBuffer>;
   /** Writes what is stored for the blob to the beginning of `target`; its length, at most `SEAL_BYTES` more. */
   sealBlob(place: BlobPlace, blob: Uint8Array, target: Uint8Array): number;
   /**
@@ -107,7 +111,7 @@ export function openCipher(
     return sealingCipher({ repoId: wire.repoId, dataKey: new Secret(wire.dataKey) }, random, native);
   }
   if (native === null) return plainCipher;
-  return { ...plainCipher, chunkId: (plain) => native()?.sha256(plain) ?? sha256(plain) };
+  return { ...plainCipher, chunkId: (plain, into) => native()?.sha256(plain, into) ?? sha256(plain, into) };
 }
 
 /** The cipher of an encrypted repository. */
@@ -119,28 +123,23 @@ export function sealingCipher(
   const root = new Uint8Array(Buffer.from(dataKey.reveal(), "base64"));
   assert(root.length === KEY_BYTES, "a data key has 32 bytes");
   const idKey = derivedKey(root, "id");
-  const packKeys = new PackKeys(root);
+  const blobUses = new BlobUses(root, repoId);
   let chunkId: Cipher["chunkId"] | undefined;
-  const blobUse = ({ pack, offset }: BlobPlace): SealUse => ({
-    key: packKeys.of(pack),
-    nonce: offsetNonce(offset),
-    about: `${repoId}/${packKey(pack)}/${offset}`,
-  });
   const objectUse = (key: string, nonce: Uint8Array): SealUse => ({
     key: derivedKey(root, `object ${key}`),
     nonce,
-    about: `${repoId}/${key}`,
+    about: utf8.encode(`${repoId}/${key}`),
   });
   return {
     seals: true,
     hash: () => createHmac("sha256", idKey),
-    chunkId: (plain) => (chunkId ??= keyedId(idKey, native?.() ?? null))(plain),
+    chunkId: (plain, into) => (chunkId ??= keyedId(idKey, native?.() ?? null))(plain, into),
     sealBlob(place, blob, target) {
-      sealInto(target, blobUse(place), blob, native?.() ?? null);
+      sealInto(target, blobUses.of(place), blob, native?.() ?? null);
       return blob.length + SEAL_BYTES;
     },
     openBlob: (place, sealed, inPlace = false) =>
-      unseal(blobUse(place), sealed, native?.() ?? null, inPlace) ??
+      unseal(blobUses.of(place), sealed, native?.() ?? null, inPlace) ??
         broken(`${packKey(place.pack)} at ${place.offset}`),
     sealObject(key, bytes) {
       const nonce = random.bytes(NONCE_BYTES);
@@ -160,36 +159,71 @@ export function sealingCipher(
 
 function keyedId(key: Uint8Array, native: NativeCrypto | null): Cipher["chunkId"] {
   return native?.hmacSha256(key) ??
-    ((plain) => new Uint8Array(createHmac("sha256", key).update(plain).digest()));
+    ((plain, into = new Uint8Array(ID_BYTES)) => {
+      into.set(createHmac("sha256", key).update(plain).digest());
+      return into;
+    });
 }
 
 function broken(object: string): never {
   throw damaged(object, "its seal is broken: these are not the bytes that were encrypted for this place");
 }
 
-/** The key of each pack by its name, the last few kept. */
-class PackKeys {
-  readonly #root: Uint8Array;
-  readonly #keys = new Map<string, Uint8Array>();
+interface PackUse {
+  readonly pack: string;
+  readonly key: Uint8Array;
+  /** What is proven along with each blob, with room for the offset at its end. */
+  readonly about: Uint8Array<ArrayBuffer>;
+}
 
-  constructor(root: Uint8Array) {
+/** How blobs are sealed, the last few packs kept. Each use is good until the next one: a buffer for each costs as much as the sealing. */
+class BlobUses {
+  readonly #root: Uint8Array;
+  readonly #repoId: string;
+  readonly #packs = new Map<string, PackUse>();
+  readonly #nonce = new Uint8Array(NONCE_BYTES);
+  #last: PackUse | undefined;
+
+  constructor(root: Uint8Array, repoId: string) {
     this.#root = root;
+    this.#repoId = repoId;
   }
 
-  of(pack: string): Uint8Array {
-    const known = this.#keys.get(pack);
+  of({ pack, offset }: BlobPlace): SealUse {
+    const use = this.#last?.pack === pack ? this.#last : this.#useOf(pack);
+    this.#last = use;
+    writeOffset(this.#nonce, offset);
+    const end = writeDigits(use.about, use.about.length - OFFSET_DIGITS, offset);
+    return { key: use.key, nonce: this.#nonce, about: use.about.subarray(0, end) };
+  }
+
+  #useOf(pack: string): PackUse {
+    const known = this.#packs.get(pack);
     if (known !== undefined) return known;
-    const key = derivedKey(this.#root, `pack ${pack}`);
-    const [oldest] = this.#keys.keys();
-    if (this.#keys.size >= PACK_KEYS && oldest !== undefined) this.#keys.delete(oldest);
-    this.#keys.set(pack, key);
-    return key;
+    const prefix = utf8.encode(`${this.#repoId}/${packKey(pack)}/`);
+    const about = new Uint8Array(prefix.length + OFFSET_DIGITS);
+    about.set(prefix);
+    const use = { pack, key: derivedKey(this.#root, `pack ${pack}`), about };
+    const [oldest] = this.#packs.keys();
+    if (this.#packs.size >= PACKS_AT_HAND && oldest !== undefined) this.#packs.delete(oldest);
+    this.#packs.set(pack, use);
+    return use;
   }
 }
 
-/** A blob has at least one byte, so no two of a pack begin at one offset. */
-function offsetNonce(offset: number): Uint8Array {
-  const nonce = new Uint8Array(NONCE_BYTES);
-  new DataView(nonce.buffer).setUint32(NONCE_BYTES - 4, offset);
-  return nonce;
+/** A blob has at least one byte, so no two of a pack begin at one offset. Big-endian, in the nonce's last four bytes. */
+function writeOffset(nonce: Uint8Array, offset: number): void {
+  for (let i = 1; i <= 4; i++) nonce[NONCE_BYTES - i] = offset >>> (8 * (i - 1));
+}
+
+/** Writes `value` in decimal from `at` on; returns where it ends. */
+function writeDigits(bytes: Uint8Array, at: number, value: number): number {
+  let end = at + 1;
+  for (let rest = value; rest >= 10; rest = Math.floor(rest / 10)) end++;
+  let rest = value;
+  for (let place = end - 1; place >= at; place--) {
+    bytes[place] = 0x30 + rest % 10;
+    rest = Math.floor(rest / 10);
+  }
+  return end;
 }

@@ -147,6 +147,10 @@ function keptCompressors(): KeptCompressors | undefined {
   }
 }
 
+function bytesOf({ buffer, byteOffset, byteLength }: Buffer): Uint8Array {
+  return new Uint8Array(buffer, byteOffset, byteLength);
+}
+
 function nativeCodec(): Codec | undefined {
   const kept = keptCompressors();
   const keptInverse = keptDecompressor();
@@ -156,7 +160,7 @@ function nativeCodec(): Codec | undefined {
       kept?.compress(plain, level) ?? zlib.zstdCompressSync(plain, levelOption(level)),
     decompress: (frame, length, into) =>
       keptInverse?.decompress(frame, length, into) ??
-        zlib.zstdDecompressSync(frame, { maxOutputLength: Math.max(1, length) }),
+        bytesOf(zlib.zstdDecompressSync(frame, { maxOutputLength: Math.max(1, length) })),
   };
   try {
     // Some versions export the names and throw at the call; only a call tells.
@@ -231,16 +235,17 @@ export function decodeBytes(
   codec: Codec,
   stored: EncodedBytes,
   length: number,
-  object: string,
+  object: string | (() => string),
   into?: Uint8Array,
 ): Uint8Array {
+  const name = () => typeof object === "string" ? object : object();
   let plain: Uint8Array;
   try {
     plain = stored.compressed ? codec.decompress(stored.bytes, length, into) : stored.bytes;
   } catch (error) {
-    throw damaged(object, `not a zstd frame of ${length} bytes`, error);
+    throw damaged(name(), `not a zstd frame of ${length} bytes`, error);
   }
-  if (plain.length !== length) throw damaged(object, `${plain.length} bytes, ${length} were declared`);
+  if (plain.length !== length) throw damaged(name(), `${plain.length} bytes, ${length} were declared`);
   return plain;
 }
 

@@ -24,8 +24,8 @@ import {
   unlinkAt,
 } from "../platform/libc_files.ts";
 import { byteText } from "./byte_text.ts";
+import { isChunk } from "./chunk_reader.ts";
 import type { Cipher } from "./cipher.ts";
-import { idToText } from "./ids.ts";
 import { CHUNK_LIMIT_BYTES } from "./pack.ts";
 import type { ContentPart, TreeEntry } from "./types.ts";
 
@@ -155,7 +155,7 @@ function holdsChunk(
   const data = seekData(fd, offset);
   if (data === null || data >= offset + part.length) return false; // never written: no need to hash zeros
   const bytes = buffer.subarray(0, part.length);
-  return readAt(fd, bytes, offset) === part.length && idToText(cipher.chunkId(bytes)) === part.id;
+  return readAt(fd, bytes, offset) === part.length && isChunk(cipher, bytes, part.id);
 }
 
 /** A filesystem without holes has zeros there: they are read. */

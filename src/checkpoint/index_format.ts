@@ -34,9 +34,10 @@ export interface IndexRecord extends PackEntry {
 /** Called with each record in order of id; an object each, so that a million of them need not exist at once. */
 export type RecordVisitor = (record: IndexRecord, pack: IndexedPack) => void;
 
-function compareIds(a: Uint8Array, b: Uint8Array): number {
+/** Of those that begin at `a` and at `b`. */
+function compareIds(bytes: Uint8Array, a: number, b: number): number {
   for (let i = 0; i < ID_BYTES; i++) {
-    const difference = (a[i] ?? 0) - (b[i] ?? 0);
+    const difference = (bytes[a + i] ?? 0) - (bytes[b + i] ?? 0);
     if (difference !== 0) return difference;
   }
   return 0;
@@ -121,10 +122,9 @@ function sortRecords(from: Uint8Array<ArrayBuffer>, to: Uint8Array<ArrayBuffer>)
     order[starts[value] ?? 0] = i;
     starts[value] = (starts[value] ?? 0) + 1;
   }
-  const id = (i: number) => from.subarray(i * RECORD_BYTES, i * RECORD_BYTES + ID_BYTES);
   for (let value = 0; value < 0x10000; value++) {
     const equal = order.subarray(ends[value], ends[value + 1]);
-    if (equal.length > 1) equal.sort((a, b) => compareIds(id(a), id(b)));
+    if (equal.length > 1) equal.sort((a, b) => compareIds(from, a * RECORD_BYTES, b * RECORD_BYTES));
   }
   order.forEach((i, place) =>
     to.set(from.subarray(i * RECORD_BYTES, (i + 1) * RECORD_BYTES), place * RECORD_BYTES)
@@ -157,13 +157,14 @@ function unwrap(codec: Codec, bytes: Uint8Array, object: string): Uint8Array {
 
 /**
  * Reads the index in `bytes`, every field checked; `data-damaged` that names `object` for anything else. What was
- * visited before such an error must be dropped.
+ * visited before such an error must be dropped. `begin` hears how many records come, before the first.
  */
 export function decodeIndex(
   codec: Codec,
   bytes: Uint8Array,
   object: string,
   visit: RecordVisitor,
+  begin: (records: number) => void = () => {},
 ): readonly IndexedPack[] {
   const plain = unwrap(codec, bytes, object);
   const view = new DataView(plain.buffer, plain.byteOffset, plain.byteLength);
@@ -173,6 +174,7 @@ export function decodeIndex(
   if (end + recordCount * RECORD_BYTES !== plain.length) {
     throw damaged(object, `${recordCount} records do not fill it`);
   }
+  begin(recordCount);
   readRecords(view, { start: end, count: recordCount, packs, object }, visit);
   return packs;
 }
@@ -249,11 +251,11 @@ function readRecords(
   visit: RecordVisitor,
 ): void {
   const { packs, object } = from;
-  let previous: Uint8Array | undefined;
+  const bytes = new Uint8Array(view.buffer, view.byteOffset, view.byteLength);
   for (let i = 0, at = from.start; i < from.count; i++, at += RECORD_BYTES) {
     const packed = view.getUint32(at + ID_BYTES + 12, true);
     const record: IndexRecord = {
-      id: new Uint8Array(view.buffer, view.byteOffset + at, ID_BYTES),
+      id: bytes.subarray(at, at + ID_BYTES),
       pack: view.getUint32(at + ID_BYTES, true),
       offset: view.getUint32(at + ID_BYTES + 4, true),
       storedLength: view.getUint32(at + ID_BYTES + 8, true),
@@ -264,10 +266,9 @@ function readRecords(
     if (pack === undefined) throw damaged(object, `record ${i} names pack ${record.pack} of ${packs.length}`);
     const problem = entryProblem(record, pack.sizeBytes);
     if (problem !== null) throw damaged(object, `record ${idToText(record.id)}: ${problem}`);
-    if (previous !== undefined && compareIds(previous, record.id) >= 0) {
+    if (i > 0 && compareIds(bytes, at - RECORD_BYTES, at) >= 0) {
       throw damaged(object, `record ${i} is out of order`);
     }
-    previous = record.id;
     visit(record, pack);
   }
 }

@@ -87,7 +87,7 @@ function addIndex(
     numbers.set(pack, number);
     table.add(record, number);
     records++;
-  });
+  }, (count) => table.reserve(count));
   // A pack without records cannot be, but if one were, it must not be lost from the index.
   for (const pack of packs) {
     if (!numbers.has(pack) && !doomed.has(pack.name)) numbers.set(pack, table.addPack(pack));

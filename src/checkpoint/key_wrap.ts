@@ -119,7 +119,7 @@ export async function unwrapKey(
 }
 
 function wrapUse(repoId: string, key: Uint8Array, nonce: Uint8Array): SealUse {
-  return { key, nonce, about: `${repoId}/repo.json` };
+  return { key, nonce, about: new TextEncoder().encode(`${repoId}/repo.json`) };
 }
 
 async function wrappingKey(key: EncryptionKey, kdf: KeyWrap["kdf"], salt: Uint8Array): Promise<Uint8Array> {

@@ -47,27 +47,29 @@ export interface FinishedPack {
   readonly entries: EntryList;
 }
 
-export function writeEntry(view: DataView, at: number, entry: PackEntry): void {
-  const bytes = new Uint8Array(view.buffer, view.byteOffset, view.byteLength);
-  bytes.set(entry.id, at);
-  writeNumbers(view, at, entry);
-}
+/** What an entry says besides its id. */
+export type EntryNumbers = Omit<PackEntry, "id">;
 
-function writeNumbers(view: DataView, at: number, entry: PackEntry): void {
+/** Of the entry that begins at `at`. */
+export function writeNumbers(view: DataView, at: number, entry: EntryNumbers): void {
   view.setUint32(at + ID_BYTES, entry.offset, true);
   view.setUint32(at + ID_BYTES + 4, entry.storedLength, true);
   view.setUint32(at + ID_BYTES + 8, entry.length | (entry.flags << 24), true);
 }
 
-export function readEntry(view: DataView, at: number): PackEntry {
+export function readNumbers(view: DataView, at: number): EntryNumbers {
   const packed = view.getUint32(at + ID_BYTES + 8, true);
   return {
-    id: new Uint8Array(view.buffer, view.byteOffset + at, ID_BYTES),
     offset: view.getUint32(at + ID_BYTES, true),
     storedLength: view.getUint32(at + ID_BYTES + 4, true),
     length: packed & 0xffffff,
     flags: packed >>> 24,
   };
+}
+
+export function readEntry(view: DataView, at: number): PackEntry {
+  const id = new Uint8Array(view.buffer, view.byteOffset + at, ID_BYTES);
+  return { id, ...readNumbers(view, at) };
 }
 
 /** Entries as a footer has them, 44 bytes each: of a pack of small chunks there may be a hundred thousand. */

@@ -5,7 +5,7 @@
 
 import { assert } from "../platform/assert.ts";
 import type { IndexedPack } from "./index_format.ts";
-import { ENTRY_BYTES, EntryList, type PackEntry, readEntry, writeEntry } from "./pack.ts";
+import { ENTRY_BYTES, EntryList, type PackEntry, readNumbers, writeNumbers } from "./pack.ts";
 
 export class PackContents {
   #records = new Uint8Array(1024 * ENTRY_BYTES);
@@ -41,7 +41,8 @@ export class PackContents {
   add(pack: IndexedPack, entry: PackEntry): void {
     const number = this.addPack(pack);
     if (this.#count === this.#packOf.length) this.#grow();
-    writeEntry(this.#view, this.#count * ENTRY_BYTES, entry);
+    this.#records.set(entry.id, this.#count * ENTRY_BYTES);
+    writeNumbers(this.#view, this.#count * ENTRY_BYTES, entry);
     this.#packOf[this.#count] = number;
     this.#count++;
     this.#sorted = null;
@@ -53,7 +54,7 @@ export class PackContents {
     if (number === undefined) return new EntryList();
     const { starts, order } = this.#sorted ?? this.#sort();
     const places = order.slice(starts[number], starts[number + 1]);
-    const offsetAt = (place: number) => readEntry(this.#view, place * ENTRY_BYTES).offset;
+    const offsetAt = (place: number) => readNumbers(this.#view, place * ENTRY_BYTES).offset;
     places.sort((a, b) => offsetAt(a) - offsetAt(b));
     const bytes = new Uint8Array(places.length * ENTRY_BYTES);
     for (const [i, place] of places.entries()) {

@@ -11,7 +11,7 @@ import { type Codec, encodeBytes } from "./codec.ts";
 import type { Compression } from "./compression.ts";
 import { levelOf } from "./compression.ts";
 import type { Cipher } from "./cipher.ts";
-import { idToText } from "./ids.ts";
+import { ID_BYTES, idToText } from "./ids.ts";
 import { FLAG_ZSTD, PackBuilder } from "./pack.ts";
 
 /** Less than this is synced in little time at the end, and would be many small objects before. */
@@ -48,6 +48,7 @@ export class PackFiller {
   #filling: PackCredit & { readonly builder: PackBuilder } | null = null;
   #level: number | null;
   #wake: (() => void) | null = null;
+  readonly #id = new Uint8Array(ID_BYTES);
 
   constructor(options: PackFillerOptions) {
     this.#options = options;
@@ -74,7 +75,7 @@ export class PackFiller {
   /** Stores the chunk unless another has or will. `room` was awaited before. */
   store(plain: Uint8Array): string {
     const { claims, codec, cipher } = this.#options;
-    const id = cipher.chunkId(plain);
+    const id = cipher.chunkId(plain, this.#id);
     if (!claims.claim(id)) return idToText(id);
     const { bytes, compressed } = encodeBytes(codec, plain, this.#level);
     if (this.#filling !== null && !this.#filling.builder.hasRoom(bytes.length)) this.flush();

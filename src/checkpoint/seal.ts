@@ -3,7 +3,6 @@
  * keeps a key and nonce from being used twice is said by whoever chooses them.
  */
 
-import { Buffer } from "node:buffer";
 import { createCipheriv, createDecipheriv, hkdfSync } from "node:crypto";
 import type { NativeCrypto } from "../platform/libcrypto.ts";
 
@@ -22,17 +21,11 @@ export interface SealUse {
   /** Never the same twice with one key. */
   readonly nonce: Uint8Array;
   /** Not secret and not kept, but must be the same when it is opened. */
-  readonly about: string;
+  readonly about: Uint8Array;
 }
 
 /** Who computes; null is the runtime. The sealed bytes are the same. */
 export type SealEngine = Pick<NativeCrypto, "seal" | "unseal"> | null;
-
-const utf8 = new TextEncoder();
-
-function gcmUse({ key, nonce, about }: SealUse) {
-  return { key, nonce, about: utf8.encode(about) };
-}
 
 /** Ciphertext and tag go to the beginning of `target`: `SEAL_BYTES` more than `plain` has. They may not overlap. */
 export function sealInto(
@@ -41,9 +34,9 @@ export function sealInto(
   plain: Uint8Array,
   engine: SealEngine = null,
 ): void {
-  if (engine !== null) return engine.seal(gcmUse(use), plain, target);
+  if (engine !== null) return engine.seal(use, plain, target);
   const cipher = createCipheriv(ALGORITHM, use.key, use.nonce, { authTagLength: SEAL_BYTES });
-  cipher.setAAD(Buffer.from(use.about));
+  cipher.setAAD(use.about);
   target.set(cipher.update(plain));
   cipher.final(); // in this mode nothing is left
   target.set(cipher.getAuthTag(), plain.length);
@@ -64,12 +57,12 @@ export function unseal(
   engine: SealEngine = null,
   inPlace = false,
 ): Uint8Array<ArrayBuffer> | null {
-  if (engine !== null) return engine.unseal(gcmUse(use), sealed, inPlace);
+  if (engine !== null) return engine.unseal(use, sealed, inPlace);
   const end = sealed.length - SEAL_BYTES;
   if (end < 0) return null;
   try {
     const decipher = createDecipheriv(ALGORITHM, use.key, use.nonce, { authTagLength: SEAL_BYTES });
-    decipher.setAAD(Buffer.from(use.about));
+    decipher.setAAD(use.about);
     decipher.setAuthTag(sealed.subarray(end));
     const plain = decipher.update(sealed.subarray(0, end));
     decipher.final(); // throws unless the tag fits

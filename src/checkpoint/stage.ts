@@ -78,6 +78,10 @@ interface PendingFile {
   created: boolean;
   /** Offsets of chunks that a former stage held already; null: it is not from one. */
   held: ReadonlySet<number> | null;
+  /** The part that has it, of those that were taken the last one, its number there and how many of its positions that has. */
+  part: number;
+  number: number;
+  count: number;
 }
 
 /**
@@ -101,6 +105,7 @@ export class TreeStager {
   readonly #links: (readonly [TreeEntry, TreeEntry])[] = [];
   readonly #wanted = new Map<string, WantedChunk & { readonly places: number[] }>();
   #added: string[] = [];
+  #parts = 0;
   readonly #pending = new Map<number, PendingFile>();
   readonly #refusals = new Refusals();
   readonly #warnings: FileWarning[] = [];
@@ -121,8 +126,9 @@ export class TreeStager {
     this.#before += this.#entries.length;
     this.#entries = entries;
     this.#added = [];
-    for (const [at, { entry, parts }] of entries.entries()) {
-      const index = this.#before + at;
+    let index = this.#before - 1;
+    for (const { entry, parts } of entries) {
+      index++;
       if (entry.type === "directory") {
         if (entry.path.length > 0) makeFolderAt(this.#folder, entry.path, 0o700);
         this.#folders.push(entry);
@@ -191,7 +197,7 @@ export class TreeStager {
       offset += part.length;
     }
     if (missing > 0) {
-      this.#pending.set(index, { entry, missing, created: false, held: null });
+      this.#pending.set(index, { entry, missing, created: false, held: null, part: 0, number: -1, count: 0 });
       return;
     }
     const fd = this.#create(entry);
@@ -269,8 +275,9 @@ export class TreeStager {
 
   /** Gives out chunks for one job. What nobody wants, or another job has taken, is left out. */
   take(chunks: readonly { readonly id: string; readonly length: number }[]): StagePart {
-    const files: { entry: TreeEntry; index: number; count: number }[] = [];
-    const numbers = new Map<number, number>();
+    const part = ++this.#parts;
+    const files: PendingFile[] = [];
+    const entries: number[] = [];
     const taken: ChunkWrites[] = [];
     for (const { id, length } of chunks) {
       const wanted = this.#wanted.get(id);
@@ -278,29 +285,30 @@ export class TreeStager {
       this.#checkLength(id, length, wanted);
       this.#wanted.delete(id);
       const { places } = wanted;
-      const writes: number[] = [];
+      let writes: number[] | null = null;
       for (let i = 0; i < places.length; i += 2) {
         const [index = -1, offset = 0] = [places[i], places[i + 1]];
         const file = this.#pending.get(index);
         if (file === undefined) continue;
-        let number = numbers.get(index);
-        if (number === undefined) {
-          number = files.length;
-          numbers.set(index, number);
-          files.push({ entry: file.entry, index, count: 0 });
+        if (file.part !== part) {
+          file.part = part;
+          file.number = files.length;
+          file.count = 0;
+          files.push(file);
+          entries.push(index);
         }
-        const planned = files[number];
-        if (planned !== undefined) planned.count++;
-        writes.push(number, offset);
+        file.count++;
+        if (writes === null) writes = [file.number, offset]; // mostly all: a list that grows makes room for seventeen
+        else writes.push(file.number, offset);
       }
-      taken.push({ id, length, writes });
+      taken.push({ id, length, writes: writes ?? [] });
     }
     return {
       folder: this.#folder,
       owner: this.#owner,
-      files: files.map(({ entry, index, count }) => this.#targetOf(entry, index, count)),
+      files: files.map((file) => this.#targetOf(file)),
       chunks: taken,
-      entries: files.map(({ index }) => index),
+      entries,
     };
   }
 
@@ -314,13 +322,11 @@ export class TreeStager {
   }
 
   /** A file that several jobs write into is made here, so that each of them finds it with its whole size. */
-  #targetOf(entry: TreeEntry, index: number, count: number): FileTarget {
-    const file = this.#pending.get(index);
-    const complete = file?.missing === count;
-    const create = file?.created === false;
-    if (file === undefined || !create || complete) {
-      return { entry, create, complete, foreign: file?.held !== null };
-    }
+  #targetOf(file: PendingFile): FileTarget {
+    const { entry, held } = file;
+    const complete = file.missing === file.count;
+    const create = !file.created;
+    if (!create || complete) return { entry, create, complete, foreign: held !== null };
     closeFd(this.#create(entry));
     file.created = true;
     return { entry, create: false, complete, foreign: false };
@@ -330,8 +336,8 @@ export class TreeStager {
   settle(part: StagePart, result: StageJobResult): StagePart {
     this.#refusals.add(result.refused);
     const absent = new Set(result.absent);
-    const spoiled = new Set<number>();
-    const written = new Set<number>();
+    const spoiled: boolean[] = [];
+    const written: boolean[] = [];
     for (const { id, length, writes } of part.chunks) {
       const wanted = absent.has(id) ? this.#wanted.get(id) ?? { length, places: [] } : null;
       if (wanted !== null) this.#wanted.set(id, wanted);
@@ -340,9 +346,9 @@ export class TreeStager {
         const entry = part.entries[number] ?? -1;
         if (wanted !== null) {
           wanted.places.push(entry, writes[i + 1] ?? 0);
-          spoiled.add(number);
+          spoiled[number] = true;
         } else {
-          written.add(number);
+          written[number] = true;
           const file = this.#pending.get(entry);
           if (file !== undefined) file.missing--;
         }
@@ -354,10 +360,10 @@ export class TreeStager {
       const index = part.entries[number] ?? -1;
       const file = this.#pending.get(index);
       if (file === undefined) return;
-      if (written.has(number)) file.created = true;
+      if (written[number] === true) file.created = true;
       if (file.missing > 0) return;
       this.#pending.delete(index);
-      if (complete && !spoiled.has(number)) return;
+      if (complete && spoiled[number] !== true) return;
       files.push({ entry: file.entry, create: false, complete: true, foreign: file.held !== null });
       entries.push(index);
     });

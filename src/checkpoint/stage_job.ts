@@ -18,9 +18,8 @@ import {
 } from "../platform/libc_files.ts";
 import { type DefaultOwner, Refusals, type Refused, setFileAttributes } from "./attributes.ts";
 import { bytesOf } from "./byte_text.ts";
-import { type BlobReading, readChunk } from "./chunk_reader.ts";
+import { type BlobReading, isChunk, readChunk } from "./chunk_reader.ts";
 import type { Cipher } from "./cipher.ts";
-import { idToText } from "./ids.ts";
 import { CHUNK_LIMIT_BYTES } from "./pack.ts";
 import { STRETCHES_FROM_BYTES, StretchWriter } from "./stretch_writer.ts";
 import type { TreeEntry } from "./types.ts";
@@ -95,13 +94,14 @@ export async function runStageJob(job: StageJob, reading: BlobReading): Promise<
   using writer = new JobWriter(job, stretches);
   const absent: string[] = [];
   if (job.kind === "pack") {
+    const { pack, start, bytes } = job;
     for (const chunk of job.chunks) {
       const pause = stretches?.room() ?? null;
       if (pause !== null) await pause;
-      const stored = job.bytes.subarray(chunk.at - job.start, chunk.at - job.start + chunk.stored);
+      const { id, length, flags, at: offset } = chunk;
+      const stored = bytes.subarray(offset - start, offset - start + chunk.stored);
       const users = () => `, needed by ${usersOf(job.files, chunk.writes)}`;
-      const place = { ...chunk, pack: job.pack, offset: chunk.at };
-      writer.write(chunk, readChunk(reading, stored, place, users));
+      writer.write(chunk, readChunk(reading, stored, { id, length, flags, pack, offset }, users));
     }
   } else if (job.kind === "local") {
     using source = new LocalSource(job.source, job.paths, reading.cipher);
@@ -156,10 +156,10 @@ class JobWriter implements Disposable {
   readonly #refusals = new Refusals();
   readonly #job: StageJob;
   readonly #progress: Progress[];
-  /** Least recently used first. */
+  /** All but the newest, least recently used first. */
   readonly #open = new Map<number, number>();
-  /** The last of them. */
-  #newest = -1;
+  /** For small files the only one that is ever open: a map that they all go through grows and shrinks with each. */
+  #newest: { readonly index: number; readonly fd: number } | null = null;
   /** Large files whose last chunk was given: what is written to them would change the time that they get. */
   readonly #large: number[] = [];
   readonly #stretches: StretchWriter | null;
@@ -170,19 +170,21 @@ class JobWriter implements Disposable {
     this.#stretches = stretches;
     this.#progress = job.files.map(({ create }) => ({ created: !create, end: 0, spoiled: false, left: 0 }));
     if (job.kind === "complete") return;
-    for (const { writes } of job.chunks) this.#each(writes, (progress) => void progress.left++);
-  }
-
-  #each(writes: readonly number[], act: (progress: Progress, index: number, offset: number) => void): void {
-    for (let i = 0; i < writes.length; i += 2) {
-      const index = writes[i] ?? -1;
-      const progress = this.#progress[index];
-      if (progress !== undefined) act(progress, index, writes[i + 1] ?? 0);
+    for (const { writes } of job.chunks) {
+      for (let i = 0; i < writes.length; i += 2) this.#of(writes[i]).left++;
     }
   }
 
+  #of(index = -1): Progress {
+    const progress = this.#progress[index];
+    if (progress === undefined) throw new Error(`stage job: no file ${index}`);
+    return progress;
+  }
+
   write({ writes }: ChunkWrites, bytes: Uint8Array<ArrayBuffer>): void {
-    this.#each(writes, (progress, index, offset) => {
+    for (let i = 0; i < writes.length; i += 2) {
+      const [index = -1, offset = 0] = [writes[i], writes[i + 1]];
+      const progress = this.#of(index);
       const file = this.#file(index);
       const { path } = file.entry;
       if (this.#stretches !== null && isLarge(file)) {
@@ -192,15 +194,16 @@ class JobWriter implements Disposable {
       this.#bytes += bytes.length;
       progress.end = Math.max(progress.end, offset + bytes.length);
       this.#settle(progress, index);
-    });
+    }
   }
 
   /** The chunk did not come: what waits for it stays unfinished. */
   spoil({ writes }: ChunkWrites): void {
-    this.#each(writes, (progress, index) => {
+    for (let i = 0; i < writes.length; i += 2) {
+      const progress = this.#of(writes[i]);
       progress.spoiled = true;
-      this.#settle(progress, index);
-    });
+      this.#settle(progress, writes[i] ?? -1);
+    }
   }
 
   /** As soon as a file has all its chunks it is completed and closed, while it is at hand. */
@@ -246,33 +249,39 @@ class JobWriter implements Disposable {
   }
 
   #opened(index: number): number {
-    const cached = this.#open.get(index);
-    if (cached !== undefined) {
-      if (index === this.#newest) return cached; // as for each small file: a map that is moved in grows and shrinks
-      this.#open.delete(index);
-      this.#open.set(index, cached);
-      this.#newest = index;
-      return cached;
+    if (this.#newest?.index === index) return this.#newest.fd;
+    const fd = this.#open.get(index) ?? this.#openNow(index);
+    this.#open.delete(index);
+    if (this.#newest !== null) this.#open.set(this.#newest.index, this.#newest.fd);
+    this.#newest = { index, fd };
+    return fd;
+  }
+
+  #openNow(index: number): number {
+    if (this.#open.size >= OPEN_FILES_MAX - 1) {
+      const [oldest] = this.#open.keys();
+      if (oldest !== undefined) this.#shut(oldest);
     }
-    const oldest = this.#open.keys().next();
-    if (this.#open.size >= OPEN_FILES_MAX && !oldest.done) this.#shut(oldest.value);
-    const progress = this.#progress[index];
-    const created = progress?.created ?? true;
-    const flags = created ? OPEN.write : OPEN.write | OPEN.create | OPEN.exclusive;
+    const progress = this.#of(index);
+    const flags = progress.created ? OPEN.write : OPEN.write | OPEN.create | OPEN.exclusive;
     const fd = openAt(this.#job.folder, this.#file(index).entry.path, flags | OPEN.noFollow, 0o600);
-    this.#open.set(index, fd);
-    this.#newest = index;
-    if (progress !== undefined) progress.created = true;
+    progress.created = true;
     return fd;
   }
 
   #shut(index: number): void {
+    if (this.#newest?.index === index) {
+      closeFd(this.#newest.fd);
+      this.#newest = null;
+      return;
+    }
     const fd = this.#open.get(index);
     this.#open.delete(index);
     if (fd !== undefined) closeFd(fd);
   }
 
   [Symbol.dispose](): void {
+    if (this.#newest !== null) this.#shut(this.#newest.index);
     for (const index of [...this.#open.keys()]) this.#shut(index);
   }
 }
@@ -305,7 +314,7 @@ class LocalSource {
       if (!isErrno(error, "EIO", "EISDIR", "ESTALE")) throw error;
       return null; // a bad sector: the store has it
     }
-    return idToText(this.#cipher.chunkId(bytes)) === chunk.id ? bytes : null;
+    return isChunk(this.#cipher, bytes, chunk.id) ? bytes : null;
   }
 
   #opened(path: number): number | null {

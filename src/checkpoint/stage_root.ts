@@ -188,7 +188,7 @@ type Wanted = ReadonlyMap<string, unknown>;
 const LOCAL_JOB_BYTES = 4 * 1024 * 1024;
 const LOCAL_JOB_FILES = 256;
 /** Chunks that ranges are planned for at one time: some megabytes of small files, and as many as a pack holds. */
-const FIRST_PLAN_CHUNKS = 1024;
+const FIRST_PLAN_CHUNKS = 512;
 const PLAN_CHUNKS = 16 * 1024;
 /** Jobs from local files at one time: they hold nothing but names. */
 const LOCAL_JOBS = 8;

@@ -53,9 +53,9 @@ export interface PackedJob {
 /** The job to be sent, and the buffers that move with it: also those of a "pack" job's bytes, unless all threads see them. */
 export function packJob(job: StageJob): { readonly packed: PackedJob; readonly transfer: ArrayBuffer[] } {
   const { folder, owner, files } = job;
-  const chunks = chunksOf(job);
+  const chunks = job.kind === "complete" ? [] : job.chunks;
   const { paths, columns, times } = packFiles(files);
-  const numbers = packChunks(chunks);
+  const numbers = packChunks(job, chunks);
   const xattrs = files.flatMap(({ entry }, i) =>
     entry.xattrs === undefined ? [] : [[i, entry.xattrs] as const]
   );
@@ -123,51 +123,33 @@ function packFiles(files: readonly FileTarget[]): PackedFiles {
   return { paths, columns, times };
 }
 
-/** A chunk whichever kind its job is of; `a`, `b` and `c` are what that kind adds. */
-interface AnyChunk extends ChunkWrites {
-  readonly a: number;
-  readonly b: number;
-  readonly c: number;
-}
-
-function chunksOf(job: StageJob): readonly AnyChunk[] {
-  switch (job.kind) {
-    case "pack":
-      return job.chunks.map(({ id, length, writes, flags, at, stored }) => ({
-        ...{ id, length, writes },
-        ...{ a: flags, b: at, c: stored },
-      }));
-    case "local":
-      return job.chunks.map(({ id, length, writes, path, at }) => ({
-        id,
-        length,
-        writes,
-        a: path,
-        b: at,
-        c: 0,
-      }));
-    case "given":
-      return job.chunks.map(({ id, length, writes }) => ({ id, length, writes, a: 0, b: 0, c: 0 }));
-    case "complete":
-      return [];
-  }
-}
-
-function packChunks(chunks: readonly AnyChunk[]): Float64Array<ArrayBuffer> {
+function packChunks(job: StageJob, chunks: readonly ChunkWrites[]): Float64Array<ArrayBuffer> {
   let size = 0;
   for (const { writes } of chunks) size += CHUNK_COLUMNS + writes.length;
   const numbers = new Float64Array(size);
   let at = 0;
-  for (const { length, a, b, c, writes } of chunks) {
+  chunks.forEach(({ length, writes }, i) => {
     numbers[at] = length;
-    numbers[at + 1] = a;
-    numbers[at + 2] = b;
-    numbers[at + 3] = c;
+    packPlace(job, i, numbers, at + 1);
     numbers[at + 4] = writes.length;
     numbers.set(writes, at + CHUNK_COLUMNS);
     at += CHUNK_COLUMNS + writes.length;
-  }
+  });
   return numbers;
+}
+
+/** The columns that depend on the kind of the job, of its chunk `i`. */
+function packPlace(job: StageJob, i: number, numbers: Float64Array, at: number): void {
+  if (job.kind === "pack") {
+    const chunk = job.chunks[i];
+    numbers[at] = chunk?.flags ?? 0;
+    numbers[at + 1] = chunk?.at ?? 0;
+    numbers[at + 2] = chunk?.stored ?? 0;
+  } else if (job.kind === "local") {
+    const chunk = job.chunks[i];
+    numbers[at] = chunk?.path ?? 0;
+    numbers[at + 1] = chunk?.at ?? 0;
+  }
 }
 
 /** The other side of `packJob`. Paths are views of one buffer. */
@@ -180,13 +162,19 @@ export function unpackJob({ columns, rest }: PackedJob): StageJob {
         ...common,
         ...rest,
         bytes: unpackBytes(rest.bytes),
-        chunks: unpackChunks(columns, (chunk, flags, at, stored) => ({ ...chunk, flags, at, stored })),
+        chunks: unpackChunks(
+          columns,
+          ({ id, length, writes }, flags, at, stored) => ({ id, length, writes, flags, at, stored }),
+        ),
       };
     case "local":
       return {
         ...common,
         ...rest,
-        chunks: unpackChunks(columns, (chunk, path, at) => ({ ...chunk, path, at })),
+        chunks: unpackChunks(
+          columns,
+          ({ id, length, writes }, path, at) => ({ id, length, writes, path, at }),
+        ),
       };
     case "given":
       return { ...common, ...rest, chunks: unpackChunks(columns, (chunk) => chunk) };
@@ -233,11 +221,9 @@ function unpackChunks<T>(
     const column = (number: number) => chunks[at + number] ?? 0;
     const from = made.length * CHUNK_ID_TEXT;
     const end = at + CHUNK_COLUMNS + column(4);
-    const chunk = {
-      id: ids.slice(from, from + CHUNK_ID_TEXT),
-      length: column(0),
-      writes: Array.from(chunks.subarray(at + CHUNK_COLUMNS, end)),
-    };
+    const writes = new Array<number>(end - at - CHUNK_COLUMNS); // one that grows makes room for seventeen
+    for (let i = 0; i < writes.length; i++) writes[i] = chunks[at + CHUNK_COLUMNS + i] ?? 0;
+    const chunk = { id: ids.slice(from, from + CHUNK_ID_TEXT), length: column(0), writes };
     made.push(make(chunk, column(1), column(2), column(3)));
     at = end;
   }

@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import { Buffer } from "node:buffer";
+import { createCipheriv, createHmac, hkdfSync } from "node:crypto";
 import fc from "fast-check";
 import {
   type BlobPlace,
@@ -55,6 +56,29 @@ Deno.test("sealing cipher opens what it sealed, blobs and objects", () => {
   const content = bytes(50);
   assert.notDeepEqual(cipher.sealObject("a", content), cipher.sealObject("a", content), "nonces are random");
   assert.notDeepEqual(cipher.chunkId(content), sha256(content));
+});
+
+Deno.test("sealed blobs are as the format says, so that another version opens them", () => {
+  const cipher = cipherOf();
+  const content = bytes(40);
+  const derived = (use: string) =>
+    new Uint8Array(hkdfSync("sha256", dataKey, new Uint8Array(), `state-manager v1 ${use}`, 32));
+  // Digits of every number, and a pack that is asked for again after others.
+  for (const offset of [5, 10, 4_294_967_295, 99, 100, 5]) {
+    for (const pack of [place.pack, "0000002b/01arz3ndektsv4rrffq69g5fav"]) {
+      const nonce = Buffer.alloc(12);
+      nonce.writeUInt32BE(offset, 8);
+      const reference = createCipheriv("aes-256-gcm", derived(`pack ${pack}`), nonce);
+      reference.setAAD(Buffer.from(`${repoId}/checkpoints/packs/${pack}/${offset}`));
+      const wanted = Buffer.concat([reference.update(content), reference.final(), reference.getAuthTag()]);
+      assert.deepEqual(Buffer.from(sealed(cipher, { pack, offset }, content)), wanted, `${pack} ${offset}`);
+    }
+  }
+  const id = createHmac("sha256", derived("id")).update(content).digest();
+  assert.deepEqual(Buffer.from(cipher.chunkId(content)), id);
+  const into = new Uint8Array(32);
+  assert.equal(cipher.chunkId(content, into), into);
+  assert.deepEqual(Buffer.from(into), id);
 });
 
 Deno.test("sealing cipher refuses whatever was changed, blobs and objects", () => {

@@ -101,6 +101,24 @@ Deno.test("chunk table finds every chunk it was given, through its growth, and n
   }
 });
 
+Deno.test("chunk table finds every chunk with room made at once, in between and never enough, by bytes and by text", () => {
+  const entries = entriesOf("table", 9000);
+  for (const rooms of [[9000], [0, 20_000], [100, 100, 100]]) {
+    const table = new ChunkTable();
+    const pack = table.addPack({ name: packName(1, ulid(1, random)), sizeBytes: 1_000_000 });
+    entries.forEach((entry, i) => {
+      if (i % 3000 === 0) table.reserve(rooms[i / 3000] ?? 0);
+      assert.equal(table.add(entry, pack), true);
+    });
+    assert.deepEqual(entries.map(({ id }) => table.find(id)?.offset), entries.map(({ offset }) => offset));
+    assert.deepEqual(
+      entries.map(({ id }) => table.locate(idToText(id))?.offset),
+      entries.map(({ offset }) => offset),
+    );
+    assert.equal(table.locate(idToText(new Uint8Array(32))), null);
+  }
+});
+
 Deno.test("an index is sorted by whole ids, however many begin alike", async () => {
   const codec = await loadCodec();
   const entries = Array.from({ length: 300 }, (_, i) => {
