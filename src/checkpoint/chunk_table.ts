@@ -40,7 +40,9 @@ export class ChunkTable {
   /** Makes room for so many more chunks at once: to grow step by step costs as much as to take them in. */
   reserve(more: number): void {
     const count = this.#count + more;
-    if (count * SLOT_BYTES > this.#records.length) this.#growRecords(count * SLOT_BYTES);
+    const bytes = count * SLOT_BYTES;
+    // Twice the size at least: one small index after the other must not have all copied each time.
+    if (bytes > this.#records.length) this.#growRecords(Math.max(bytes, this.#records.length * 2));
     let slots = this.#slots.length;
     while (count > slots * FILL_LIMIT) slots *= 2;
     if (slots > this.#slots.length) this.#rehash(slots);
