@@ -6,7 +6,7 @@
 import { assert } from "../platform/assert.ts";
 import { ID_BYTES, idFromTextInto } from "./ids.ts";
 import type { IndexedPack } from "./index_format.ts";
-import { type PackEntry, readNumbers, writeNumbers } from "./pack.ts";
+import { type PackEntry, readNumbers, writeEntry } from "./pack.ts";
 
 /** A pack entry (44 bytes) and the number of its pack. */
 const SLOT_BYTES = 48;
@@ -67,8 +67,7 @@ export class ChunkTable {
     if (this.#slots[slot] !== 0) return false;
     const at = this.#count * SLOT_BYTES;
     if (at + SLOT_BYTES > this.#records.length) this.#growRecords(this.#records.length * 2);
-    this.#records.set(entry.id, at);
-    writeNumbers(this.#view, at, entry);
+    writeEntry(this.#records, this.#view, at, entry);
     this.#view.setUint32(at + SLOT_BYTES - 4, packNumber, true);
     this.#count++;
     this.#slots[slot] = this.#count;

@@ -50,13 +50,15 @@ export interface FinishedPack {
 /** What an entry says besides its id. */
 export type EntryNumbers = Omit<PackEntry, "id">;
 
-/** Of the entry that begins at `at`. */
-export function writeNumbers(view: DataView, at: number, entry: EntryNumbers): void {
+/** To `at` of `bytes`, which `view` is of as well: who writes very many keeps both. */
+export function writeEntry(bytes: Uint8Array, view: DataView, at: number, entry: PackEntry): void {
+  bytes.set(entry.id, at);
   view.setUint32(at + ID_BYTES, entry.offset, true);
   view.setUint32(at + ID_BYTES + 4, entry.storedLength, true);
   view.setUint32(at + ID_BYTES + 8, entry.length | (entry.flags << 24), true);
 }
 
+/** Of the entry that begins at `at`. */
 export function readNumbers(view: DataView, at: number): EntryNumbers {
   const packed = view.getUint32(at + ID_BYTES + 8, true);
   return {
@@ -101,8 +103,7 @@ export class EntryList {
       this.#bytes = grown;
       this.#view = new DataView(grown.buffer);
     }
-    this.#bytes.set(entry.id, at);
-    writeNumbers(this.#view, at, entry);
+    writeEntry(this.#bytes, this.#view, at, entry);
     this.#length++;
   }
 

@@ -5,7 +5,7 @@
 
 import { assert } from "../platform/assert.ts";
 import type { IndexedPack } from "./index_format.ts";
-import { ENTRY_BYTES, EntryList, type PackEntry, readNumbers, writeNumbers } from "./pack.ts";
+import { ENTRY_BYTES, EntryList, type PackEntry, readNumbers, writeEntry } from "./pack.ts";
 
 export class PackContents {
   #records = new Uint8Array(1024 * ENTRY_BYTES);
@@ -41,8 +41,7 @@ export class PackContents {
   add(pack: IndexedPack, entry: PackEntry): void {
     const number = this.addPack(pack);
     if (this.#count === this.#packOf.length) this.#grow();
-    this.#records.set(entry.id, this.#count * ENTRY_BYTES);
-    writeNumbers(this.#view, this.#count * ENTRY_BYTES, entry);
+    writeEntry(this.#records, this.#view, this.#count * ENTRY_BYTES, entry);
     this.#packOf[this.#count] = number;
     this.#count++;
     this.#sorted = null;

@@ -190,7 +190,7 @@ class Verification {
   async #packsInQuestion(): Promise<readonly IndexedPack[]> {
     const packs = new Map<string, IndexedPack>();
     const need = (id: string) => {
-      const chunk = this.#table.find(idFromText(id));
+      const chunk = this.#table.locate(id);
       if (chunk !== null) packs.set(chunk.pack.name, chunk.pack);
     };
     await this.#walk(async (_record, _name, item, entries) => {
@@ -250,7 +250,7 @@ class Verification {
       problem ?? { problem: "damaged", detail: "see the chunks" },
     );
     for (const id of ids) {
-      if (this.#table.find(idFromText(id))?.pack.name === pack) this.#findings.lose(id, suspect);
+      if (this.#table.locate(id)?.pack.name === pack) this.#findings.lose(id, suspect);
     }
   }
 
