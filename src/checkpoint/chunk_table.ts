@@ -6,7 +6,7 @@
 import { assert } from "../platform/assert.ts";
 import { ID_BYTES, idFromTextInto } from "./ids.ts";
 import type { IndexedPack } from "./index_format.ts";
-import { type PackEntry, readNumbers, writeEntry } from "./pack.ts";
+import { copyRecord, ENTRY_BYTES, EntryList, type PackEntry, readNumbers, writeEntry } from "./pack.ts";
 
 /** A pack entry (44 bytes) and the number of its pack. */
 const SLOT_BYTES = 48;
@@ -68,11 +68,34 @@ export class ChunkTable {
     const at = this.#count * SLOT_BYTES;
     if (at + SLOT_BYTES > this.#records.length) this.#growRecords(this.#records.length * 2);
     writeEntry(this.#records, this.#view, at, entry);
-    this.#view.setUint32(at + SLOT_BYTES - 4, packNumber, true);
+    this.#take(slot, packNumber);
+    return true;
+  }
+
+  /** Adds those that are not known yet, and says which these are. None becomes an object: a pack may have a hundred thousand. */
+  addAll(entries: EntryList, packNumber: number): EntryList {
+    assert(packNumber < this.#packs.length, "the pack is known");
+    this.reserve(entries.length);
+    const { bytes } = entries;
+    const added = new Uint8Array(bytes.length);
+    let end = 0;
+    for (let from = 0; from < bytes.length; from += ENTRY_BYTES) {
+      const slot = this.#slotOf(bytes, from);
+      if (this.#slots[slot] !== 0) continue;
+      copyRecord(bytes, from, ENTRY_BYTES, this.#records, this.#count * SLOT_BYTES);
+      this.#take(slot, packNumber);
+      copyRecord(bytes, from, ENTRY_BYTES, added, end);
+      end += ENTRY_BYTES;
+    }
+    return new EntryList(added.subarray(0, end));
+  }
+
+  /** Takes in the record that was written behind all others. */
+  #take(slot: number, packNumber: number): void {
+    this.#view.setUint32(this.#count * SLOT_BYTES + ENTRY_BYTES, packNumber, true);
     this.#count++;
     this.#slots[slot] = this.#count;
     if (this.#count > this.#slots.length * FILL_LIMIT) this.#rehash(this.#slots.length * 2);
-    return true;
   }
 
   has(id: Uint8Array): boolean {
@@ -115,19 +138,21 @@ export class ChunkTable {
     return { offset, storedLength, length, flags, pack };
   }
 
-  /** The slot that holds `id`, or the free one where it belongs. */
-  #slotOf(id: Uint8Array): number {
+  /** The slot that holds the id that begins at `from`, or the free one where it belongs. */
+  #slotOf(bytes: Uint8Array, from = 0): number {
     const mask = this.#slots.length - 1;
-    let slot = ((id[0] ?? 0) | (id[1] ?? 0) << 8 | (id[2] ?? 0) << 16 | (id[3] ?? 0) << 24) & mask;
+    const word = (bytes[from] ?? 0) | (bytes[from + 1] ?? 0) << 8 | (bytes[from + 2] ?? 0) << 16 |
+      (bytes[from + 3] ?? 0) << 24;
+    let slot = word & mask;
     for (;;) { // `#rehash` begins where this does
       const number = this.#slots[slot] ?? 0;
-      if (number === 0 || this.#equals((number - 1) * SLOT_BYTES, id)) return slot;
+      if (number === 0 || this.#equals((number - 1) * SLOT_BYTES, bytes, from)) return slot;
       slot = (slot + 1) & mask;
     }
   }
 
-  #equals(at: number, id: Uint8Array): boolean {
-    for (let i = 0; i < ID_BYTES; i++) if (this.#records[at + i] !== id[i]) return false;
+  #equals(at: number, bytes: Uint8Array, from: number): boolean {
+    for (let i = 0; i < ID_BYTES; i++) if (this.#records[at + i] !== bytes[from + i]) return false;
     return true;
   }
 

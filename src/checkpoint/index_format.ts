@@ -6,7 +6,15 @@
 import { assert } from "../platform/assert.ts";
 import { type Codec, damaged, decodeBytes, encodeBytes } from "./codec.ts";
 import { ID_BYTES, idToText, isPackName } from "./ids.ts";
-import { checkMagic, type Entries, entryProblem, FLAG_ZSTD, type PackEntry } from "./pack.ts";
+import {
+  checkMagic,
+  copyRecord,
+  ENTRY_BYTES,
+  type EntryList,
+  entryProblem,
+  FLAG_ZSTD,
+  type PackEntry,
+} from "./pack.ts";
 
 /** "SMIX1" */
 const INDEX_MAGIC = Uint8Array.of(0x53, 0x4d, 0x49, 0x58, 0x31);
@@ -31,7 +39,10 @@ export interface IndexRecord extends PackEntry {
   readonly pack: number;
 }
 
-/** Called with each record in order of id; an object each, so that a million of them need not exist at once. */
+/** The id comes first in both; an index has the number of the pack between it and the rest. */
+const REST_BYTES = ENTRY_BYTES - ID_BYTES;
+
+/** Called with each record in order of id: the same object each time, so that a million need not be made. */
 export type RecordVisitor = (record: IndexRecord, pack: IndexedPack) => void;
 
 /** Of those that begin at `a` and at `b`. */
@@ -46,7 +57,7 @@ function compareIds(bytes: Uint8Array, a: number, b: number): number {
 /** What an index is made of. */
 export interface PackToIndex {
   readonly pack: IndexedPack;
-  readonly entries: Entries;
+  readonly entries: EntryList;
 }
 
 /** Index objects for these packs: one, or several when there are more records than one may hold. */
@@ -94,12 +105,11 @@ function writeRecords(records: Uint8Array<ArrayBuffer>, items: readonly PackToIn
   const view = new DataView(records.buffer);
   let at = 0;
   for (const [pack, { entries }] of items.entries()) {
-    for (const entry of entries) {
-      records.set(entry.id, at);
+    const { bytes } = entries;
+    for (let from = 0; from < bytes.length; from += ENTRY_BYTES) {
+      copyRecord(bytes, from, ID_BYTES, records, at);
       view.setUint32(at + ID_BYTES, pack, true);
-      view.setUint32(at + ID_BYTES + 4, entry.offset, true);
-      view.setUint32(at + ID_BYTES + 8, entry.storedLength, true);
-      view.setUint32(at + ID_BYTES + 12, entry.length | (entry.flags << 24), true);
+      copyRecord(bytes, from + ID_BYTES, REST_BYTES, records, at + ID_BYTES + 4);
       at += RECORD_BYTES;
     }
   }
@@ -123,12 +133,29 @@ function sortRecords(from: Uint8Array<ArrayBuffer>, to: Uint8Array<ArrayBuffer>)
     starts[value] = (starts[value] ?? 0) + 1;
   }
   for (let value = 0; value < 0x10000; value++) {
-    const equal = order.subarray(ends[value], ends[value + 1]);
-    if (equal.length > 1) equal.sort((a, b) => compareIds(from, a * RECORD_BYTES, b * RECORD_BYTES));
+    const [start = 0, end = 0] = [ends[value], ends[value + 1]];
+    if (end - start > 1) sortFew(order, start, end, from);
   }
-  order.forEach((i, place) =>
-    to.set(from.subarray(i * RECORD_BYTES, (i + 1) * RECORD_BYTES), place * RECORD_BYTES)
-  );
+  for (let place = 0; place < count; place++) {
+    copyRecord(from, (order[place] ?? 0) * RECORD_BYTES, RECORD_BYTES, to, place * RECORD_BYTES);
+  }
+}
+
+/** Up to so many are sorted by insertion: mostly there are two or three, and a call of `sort` takes longer than that. */
+const FEW = 32;
+
+/** Sorts the numbers from `start` to `end` of `order` by the ids of their records. */
+function sortFew(order: Uint32Array, start: number, end: number, records: Uint8Array): void {
+  const compare = (a: number, b: number) => compareIds(records, a * RECORD_BYTES, b * RECORD_BYTES);
+  if (end - start > FEW) return void order.subarray(start, end).sort(compare);
+  for (let i = start + 1; i < end; i++) {
+    const moved = order[i] ?? 0;
+    let place = i;
+    for (; place > start && compare(order[place - 1] ?? 0, moved) > 0; place--) {
+      order[place] = order[place - 1] ?? 0;
+    }
+    order[place] = moved;
+  }
 }
 
 function wrap(codec: Codec, plain: Uint8Array): Uint8Array<ArrayBuffer> {
@@ -252,16 +279,15 @@ function readRecords(
 ): void {
   const { packs, object } = from;
   const bytes = new Uint8Array(view.buffer, view.byteOffset, view.byteLength);
+  const record = { id: new Uint8Array(ID_BYTES), pack: 0, offset: 0, storedLength: 0, length: 0, flags: 0 };
   for (let i = 0, at = from.start; i < from.count; i++, at += RECORD_BYTES) {
     const packed = view.getUint32(at + ID_BYTES + 12, true);
-    const record: IndexRecord = {
-      id: bytes.subarray(at, at + ID_BYTES),
-      pack: view.getUint32(at + ID_BYTES, true),
-      offset: view.getUint32(at + ID_BYTES + 4, true),
-      storedLength: view.getUint32(at + ID_BYTES + 8, true),
-      length: packed & 0xffffff,
-      flags: packed >>> 24,
-    };
+    copyRecord(bytes, at, ID_BYTES, record.id, 0);
+    record.pack = view.getUint32(at + ID_BYTES, true);
+    record.offset = view.getUint32(at + ID_BYTES + 4, true);
+    record.storedLength = view.getUint32(at + ID_BYTES + 8, true);
+    record.length = packed & 0xffffff;
+    record.flags = packed >>> 24;
     const pack = packs[record.pack];
     if (pack === undefined) throw damaged(object, `record ${i} names pack ${record.pack} of ${packs.length}`);
     const problem = entryProblem(record, pack.sizeBytes);

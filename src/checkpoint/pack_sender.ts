@@ -14,7 +14,7 @@ import { type Codec, encodeBytes, FAST_LEVEL } from "./codec.ts";
 import { type Compression, levelOf } from "./compression.ts";
 import { idToText, packKey, packName } from "./ids.ts";
 import type { IndexedPack } from "./index_format.ts";
-import { type Entries, EntryList, FLAG_META, FLAG_ZSTD, PackBuilder } from "./pack.ts";
+import { EntryList, FLAG_META, FLAG_ZSTD, PackBuilder } from "./pack.ts";
 import type { FilledPack } from "./pack_filler.ts";
 
 /** Puts at one time: enough to fill a line with 16 MiB objects, and 64 MiB of memory at most. */
@@ -25,7 +25,7 @@ const CACHED_BYTES = 256 * 1024 * 1024;
 
 export interface SentPack {
   readonly pack: IndexedPack;
-  readonly entries: Entries;
+  readonly entries: EntryList;
 }
 
 export interface PackSenderOptions {
@@ -118,10 +118,7 @@ export class PackSender {
     const { table } = this.#options;
     const pack = { name, sizeBytes };
     const number = table.addPack(pack);
-    const added = new EntryList();
-    for (const entry of new EntryList(new Uint8Array(entries))) {
-      if (table.add(entry, number)) added.push(entry); // an index names each chunk once
-    }
+    const added = table.addAll(new EntryList(new Uint8Array(entries)), number); // an index names each chunk once
     if (added.length > 0) this.#sent.push({ pack, entries: added });
     return { put: this.#put(name, bytesOfMemory(memory).subarray(0, sizeBytes)) };
   }

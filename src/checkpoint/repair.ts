@@ -22,7 +22,7 @@ import {
   type RecoveredPack,
   type RecoveryOptions,
 } from "./index_recovery.ts";
-import { EntryList, FLAG_META, type PackEntry } from "./pack.ts";
+import { FLAG_META, type PackEntry } from "./pack.ts";
 import { eachInParallel, fetchLeniently, type ObjectProblem, readWholePack } from "./pack_check.ts";
 import { PackSender, type SentPack } from "./pack_sender.ts";
 import { Pacer } from "./pacer.ts";
@@ -156,10 +156,7 @@ class Repair {
   }
 
   #add({ pack, entries }: RecoveredPack): RecoveredPack {
-    const number = this.#table.addPack(pack);
-    const added = new EntryList();
-    for (const entry of entries) if (this.#table.add(entry, number)) added.push(entry);
-    return { pack, entries: added };
+    return { pack, entries: this.#table.addAll(entries, this.#table.addPack(pack)) };
   }
 
   async #unknownPacks(read: ReadIndexes, sizes: ReadonlyMap<string, number>): Promise<RecoveredPack[]> {

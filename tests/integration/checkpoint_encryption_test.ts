@@ -16,6 +16,7 @@ import { Secret } from "../../src/platform/secret.ts";
 import { memoryStore } from "../../src/storage/memory_store.ts";
 import { listAll, type ObjectStore } from "../../src/storage/object_store.ts";
 import { CheckpointRuns, watchedStore } from "../support/checkpoint_runs.ts";
+import { entryList } from "../support/entry_list.ts";
 import { damagedObjects, keptRepository, storeOf, TOKEN, verifyStore } from "../support/kept_repository.ts";
 import { PruneScene } from "../support/prune_scene.ts";
 import { listTree } from "../support/tree_listing.ts";
@@ -300,7 +301,7 @@ Deno.test("index that was written anew to send a reader to another blob, or to o
       name: name.replace("checkpoints/packs/", ""),
       sizeBytes: packs.find(([each]) => each === name)?.[1].length ?? 0,
     },
-    entries,
+    entries: entryList(entries),
   });
   const others = packs.filter(([name]) => name !== key)
     .map(([name, body]) => packOf(name, [...readPackEntries(body, name)]));

@@ -16,6 +16,7 @@ import { ulid } from "../../src/platform/random.ts";
 import type { ObjectStore } from "../../src/storage/object_store.ts";
 import { DATA_CHUNKS } from "../../src/checkpoint/chunker.ts";
 import { CheckpointRuns, watchedStore } from "../support/checkpoint_runs.ts";
+import { entryList } from "../support/entry_list.ts";
 import { canMount, tool } from "../support/mounts.ts";
 import { randomOf } from "../support/seeded_random.ts";
 import { hashTree, makeTree } from "../support/tree_model.ts";
@@ -149,7 +150,7 @@ async function repack(runs: CheckpointRuns): Promise<void> {
   for (const pack of table.packs) {
     const name = packName(2, ulid(runs.clock.wallMs(), runs.random));
     await store.put(packKey(name), (await store.get(packKey(pack.name))).body);
-    const entries = [...table.all()].filter((chunk) => chunk.pack.name === pack.name);
+    const entries = entryList([...table.all()].filter((chunk) => chunk.pack.name === pack.name));
     moved.push({ pack: { ...pack, name }, entries });
   }
   const indexes = [];
