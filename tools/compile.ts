@@ -104,6 +104,13 @@ async function bundle(entry: string, output: string): Promise<void> {
   await dropSources(output);
 }
 
+/** Where a module is imported late, the bundler wraps all of them in functions: it takes twice the time to start. */
+async function refuseLateImports(path: string): Promise<void> {
+  if (/^var __esm = /m.test(await Deno.readTextFile(path))) {
+    fail(`compile: ${path}: one of its modules, or of theirs, imports another late (import()), wanted none`);
+  }
+}
+
 /**
  * The map keeps positions and names; the sources in it would be 4 MB more. In a file of its own, which the runtime reads
  * when an error wants its stack: inside the bundle it would be a third of the time that the program takes to start.
@@ -273,6 +280,9 @@ await bundle(`${root}src/checkpoint/archiver.ts`, `${dist}/archiver.js`);
 await bundle(`${root}src/supervisor/guard.ts`, `${dist}/guard.js`);
 await bundle(`${root}src/database/follow_child.ts`, `${dist}/follower.js`);
 await bundle(`${root}src/cli/restore_to.ts`, `${dist}/restore_to.js`);
+for (const name of ["archiver", "guard", "follower", "restore_to"]) {
+  await refuseLateImports(`${dist}/${name}.js`);
+}
 await Deno.writeTextFile(`${dist}/main.js`, ENTRY);
 for (const path of workers) await bundle(`${root}${path}.ts`, `${dist}/${path}.js`);
 for (const path of assets) {

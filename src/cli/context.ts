@@ -16,7 +16,7 @@ export interface Context {
    * Signals that ask the command for an end, as an AbortSignal: `action` is what they end. Only the process's own command
    * may take them, since they are taken for good.
    */
-  readonly interrupts: (action: string) => Promise<AbortSignal>;
+  readonly interrupts: (action: string) => AbortSignal;
 }
 
 /** Exit code of the process. */

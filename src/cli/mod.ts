@@ -5,7 +5,6 @@
  */
 
 import type { Context, ExitCode } from "./context.ts";
-import { runCommandOf, systemContext } from "./run_command.ts";
 
 export async function main(argv: readonly string[]): Promise<ExitCode> {
   if (argv[0] === "__exec") {
@@ -28,10 +27,12 @@ export async function main(argv: readonly string[]): Promise<ExitCode> {
     const { guardMain } = await import("../supervisor/guard.ts");
     return guardMain(argv[1]);
   }
-  return await runCommand(argv, await systemContext());
+  const { systemContext } = await import("./run_command.ts");
+  return await runCommand(argv, systemContext());
 }
 
 /** One command in the given surroundings; what it throws is told and becomes the exit code. */
-export function runCommand(argv: readonly string[], context: Context): Promise<ExitCode> {
-  return runCommandOf(async () => (await import("./command_table.ts")).COMMANDS, argv, context);
+export async function runCommand(argv: readonly string[], context: Context): Promise<ExitCode> {
+  const { runCommandOf } = await import("./run_command.ts");
+  return await runCommandOf(async () => (await import("./command_table.ts")).COMMANDS, argv, context);
 }

@@ -155,7 +155,7 @@ async function restoreHere(
     logger.error("unexpected error, going on", { error: asStateManagerError(error) })
   );
   raiseFileLimit();
-  const signal = await context.interrupts("restore");
+  const signal = context.interrupts("restore");
   const progress = showProgress(context, options);
   const work: LongWork = { signal, onProgress: (value) => progress.onEvent(progressEvent(value)) };
   const history: CatalogEvent[] = [];

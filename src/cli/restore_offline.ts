@@ -8,7 +8,7 @@ import { findCheckpoint, openCipher, parseInnerPath, planRestore, restoreTo } fr
 import type { ReadEnvironment, RestoreToRequest } from "../checkpoint/mod.ts";
 import { StateManagerError } from "../platform/errors.ts";
 import { isEmptyFolder } from "../platform/folder.ts";
-import { checkpointView, plannedRootView, totalsView } from "../server/mod.ts";
+import { checkpointView, plannedRootView, totalsView } from "../server/views.ts";
 import { tellFileWarnings } from "./checkpoint_create.ts";
 import type { JsonObject } from "./client.ts";
 import { type Context, type ExitCode, type Options, say, usageError } from "./context.ts";

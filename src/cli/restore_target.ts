@@ -1,7 +1,7 @@
 /** Which state a restore is of, as its arguments say it. */
 
 import { parseCheckpointReference } from "../checkpoint/mod.ts";
-import { parseTime } from "../server/mod.ts";
+import { parseTime } from "../server/times.ts";
 import { type Context, type Options, say, usageError } from "./context.ts";
 
 export type Target = { readonly checkpoint: string } | { readonly at: string; readonly atMs: number };

@@ -1,6 +1,7 @@
 /**
  * `state-manager restore --to DIR` alone: in the binary a bundle of its own, since reading the whole program would take
- * longer than bringing back a small state.
+ * longer than bringing back a small state. Nothing in it may be imported late: the bundler then wraps every module in a
+ * function, and to read them all twice takes 20 ms.
  */
 
 import type { CommandAction, ExitCode } from "./context.ts";
@@ -20,6 +21,6 @@ export async function restoreToMain(argv: readonly string[]): Promise<ExitCode |
       : 0;
   };
   const commands = [restoreCommand(() => Promise.resolve(action))];
-  const code = await runCommandOf(() => Promise.resolve(commands), argv, await systemContext());
+  const code = await runCommandOf(() => Promise.resolve(commands), argv, systemContext());
   return isOurs ? code : null;
 }

@@ -45,7 +45,7 @@ export async function copyStorage(context: Context, options: Options): Promise<E
     clock,
     random,
     dryRun,
-    signal: dryRun ? new AbortController().signal : await context.interrupts("storage copy"),
+    signal: dryRun ? new AbortController().signal : context.interrupts("storage copy"),
     info: { command: "storage copy", host: machineName(), pid: String(ownPid()) },
     onProgress: (done, of) =>
       progress.onEvent({

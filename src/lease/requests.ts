@@ -53,13 +53,11 @@ export async function withinTime<T>(
   try {
     return await Promise.race([outcome, late]);
   } finally {
-    over.abort(CANCELLED);
+    over.abort(new StateManagerError("cancelled", `${WHAT}: cancelled`));
   }
 }
 
 const WHAT = "reach lease";
-/** One for all: it is made at each request, and rarely seen. */
-const CANCELLED = new StateManagerError("cancelled", `${WHAT}: cancelled`);
 
 async function get({ store, key, timeoutMs }: LeaseRequests, signal: AbortSignal): Promise<MachineEvent> {
   try {

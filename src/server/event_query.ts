@@ -4,7 +4,8 @@ import { CATALOG_KINDS, type CatalogKind, type EventPlace } from "../database/mo
 import { type EventRecord, isOver, type WorkProgress } from "../manager/event_hub.ts";
 import { invalid } from "./body.ts";
 import type { ServerContext } from "./env.ts";
-import { MAX_PAGE, parseSince } from "./schemas.ts";
+import { MAX_PAGE } from "./schemas.ts";
+import { parseSince } from "./times.ts";
 import type { View } from "./views.ts";
 
 /** A kind that is never kept: how far long work is. */

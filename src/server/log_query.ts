@@ -4,7 +4,7 @@ import { accepts } from "hono/accepts";
 import type { HistoryQuery, OutputLine } from "../supervisor/mod.ts";
 import { invalid } from "./body.ts";
 import type { ServerContext } from "./env.ts";
-import { parseSince } from "./schemas.ts";
+import { parseSince } from "./times.ts";
 
 export type LogType = "application/json" | "application/x-ndjson" | "text/plain" | "text/event-stream";
 

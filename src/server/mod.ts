@@ -4,7 +4,7 @@ export { type App, type AppOptions, createApp } from "./app.ts";
 export { type RunningServer, type ServerOptions, startServer } from "./server.ts";
 export { depthOf } from "./routes/verify.ts";
 export { parseRestoreBody } from "./restore_body.ts";
-export { parseSince, parseTime } from "./schemas.ts";
+export { parseSince, parseTime } from "./times.ts";
 export { storageView } from "./views_storage.ts";
 export {
   checkpointResultView,

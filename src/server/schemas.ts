@@ -4,10 +4,10 @@
  */
 
 import * as v from "valibot";
-import { parseDuration } from "../config/duration.ts";
 import { durationSchema, secretSchema, signalSchema as signalNameSchema } from "../config/mod.ts";
 import { LABELS_LIMIT, parseCheckpointReference, parseInnerPath } from "../checkpoint/mod.ts";
 import { isError } from "../platform/errors.ts";
+import { parseTime } from "./times.ts";
 
 /** Room for a sentence or two; the comment is in every listing. */
 const MAX_COMMENT_LENGTH = 1000;
@@ -147,23 +147,7 @@ const checkpointReference = v.pipe(
   v.transform((value) => value ?? "latest"), // null was refused the line before
 );
 
-const RFC_3339 = /^\d{4}-\d{2}-\d{2}[Tt ]\d{2}:\d{2}:\d{2}(\.\d{1,9})?([Zz]|[+-]\d{2}:\d{2})$/;
 const TIME_TEXT = "must be a time as in RFC 3339, with its zone: 2026-01-31T12:00:00Z";
-
-/** Milliseconds since the epoch, or null when `text` is no RFC 3339 time. */
-export function parseTime(text: string): number | null {
-  if (!RFC_3339.test(text)) return null;
-  const ms = Date.parse(text.replace(" ", "T"));
-  return Number.isFinite(ms) ? ms : null;
-}
-
-/** A time, or a duration back from now. */
-export function parseSince(text: string, nowMs: number): number | null {
-  const time = parseTime(text);
-  if (time !== null) return time;
-  const ago = parseDuration(text);
-  return ago === null ? null : nowMs - ago;
-}
 
 export const restoreSchema = object({
   checkpoint: v.optional(checkpointReference),

@@ -49,7 +49,7 @@ export async function command(
     random: systemRandom(),
     environment: options.environment ?? {},
     folder: options.folder ?? "/nowhere",
-    interrupts: () => Promise.resolve(options.interrupt ?? new AbortController().signal),
+    interrupts: () => options.interrupt ?? new AbortController().signal,
   });
   return { code, out, err };
 }

@@ -167,6 +167,18 @@ Deno.test("only src/platform may use Deno's values", async () => {
   assert.deepEqual(await lint("platform/exit.ts", "Deno.exit(1);"), []);
 });
 
+Deno.test("no module makes an error when it is loaded", async () => {
+  const made = 'new RangeError("a")';
+  for (const source of [`const a = ${made}; b(a);`, `export const a = ${made};`]) {
+    assert.deepEqual(await lint("lease/holder.ts", source), ["house/no-error-at-load"]);
+  }
+  for (
+    const source of [`export const a = () => ${made};`, `export function a() { const b = ${made}; throw b; }`]
+  ) {
+    assert.deepEqual(await lint("lease/holder.ts", source), []);
+  }
+});
+
 Deno.test("every served route is in the table of the API (src/server/api_table.ts), and no other is", () => {
   const served = testApp().routes.filter(({ method }) => method !== "ALL")
     .map(({ method, path }) => `${method.toLowerCase()} ${path}`);
