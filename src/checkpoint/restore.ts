@@ -8,6 +8,7 @@ import type { Clock } from "../platform/clock.ts";
 import { isError, StateManagerError } from "../platform/errors.ts";
 import { ensureFolder, parentOf } from "../platform/files.ts";
 import { memoryLimitBytes } from "../platform/machine.ts";
+import { settleAll } from "../platform/settle.ts";
 import type { ObjectStore } from "../storage/object_store.ts";
 import { byteText } from "./byte_text.ts";
 import { planFetch, withReload } from "./chunk_fetcher.ts";
@@ -79,12 +80,15 @@ export async function openCheckpoint(
 ): Promise<Opened> {
   const { store, cipher, signal, cacheFolder } = environment;
   const codec = await loadCodec();
-  const root = await loadRoot(store, record, { cipher, signal });
-  const { table } = await withReload(
-    indexes,
-    () => currentIndexes(record, environment),
-    (refs) => loadIndexes(store, refs, { codec, cacheFolder, signal }),
-  );
+  // At one time: on a line with a long way each wait counts.
+  const [root, { table }] = await settleAll([
+    loadRoot(store, record, { cipher, signal }),
+    withReload(
+      indexes,
+      () => currentIndexes(record, environment),
+      (refs) => loadIndexes(store, refs, { codec, cacheFolder, signal }),
+    ),
+  ]);
   return { store, codec, cipher, table, signal, root, onFetched };
 }
 

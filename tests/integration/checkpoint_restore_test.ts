@@ -2,8 +2,10 @@ import assert from "node:assert/strict";
 import { composeRestoreRoot } from "../../src/checkpoint/compose.ts";
 import { planRestore, restoreTo } from "../../src/checkpoint/restore.ts";
 import { isError } from "../../src/platform/errors.ts";
+import { systemClock } from "../../src/platform/clock.ts";
 import { ulid } from "../../src/platform/random.ts";
-import type { StoredObject } from "../../src/storage/object_store.ts";
+import { memoryStore } from "../../src/storage/memory_store.ts";
+import type { ObjectStore, StoredObject } from "../../src/storage/object_store.ts";
 import { CheckpointRuns, filesRoot, watchedStore } from "../support/checkpoint_runs.ts";
 import { listTree } from "../support/tree_listing.ts";
 import { listFiles } from "../support/manifest_entries.ts";
@@ -50,6 +52,36 @@ const damaged = (...words: RegExp[]) => (error: unknown) =>
 async function forgetCopies(runs: CheckpointRuns): Promise<void> {
   await Deno.remove(`${runs.folder}/cache`, { recursive: true });
 }
+
+Deno.test("restore asks for the root and the indexes at one time", async () => {
+  const base = memoryStore();
+  const asked = new Set<string>();
+  const both = new AbortController();
+  let isWatched = false;
+  let late = 0;
+  const store: ObjectStore = {
+    ...base,
+    async get(key, options) {
+      const kind = /^checkpoints\/(roots|index)\//.exec(key)?.[1];
+      if (isWatched && kind !== undefined) {
+        asked.add(kind);
+        if (asked.size === 2) both.abort();
+        await systemClock().sleep(10_000, { signal: both.signal }).catch(() => {}); // until both were asked for
+        if (!both.signal.aborted) late++;
+      }
+      return await base.get(key, options);
+    },
+  };
+  await using runs = new CheckpointRuns(store);
+  await Deno.writeTextFile(`${runs.files}/a`, "a");
+  const { record } = await runs.create();
+  assert.ok(record !== null);
+  await forgetCopies(runs);
+  isWatched = true;
+  await runs.stage(record);
+  assert.ok(both.signal.aborted);
+  assert.equal(late, 0);
+});
 
 Deno.test("restore refuses a pack with a flipped bit and names pack and file", async () => {
   const { runs, watch, record } = await withCheckpoint();
