@@ -19,6 +19,14 @@ const dist = `${root}dist`;
 const HEAP_LIMIT_MIB = 512;
 /** Of each thread's young objects; the default of 16 costs a checkpoint 60 MB more and is not faster. */
 const YOUNG_HEAP_MIB = 4;
+/** Less than this of old objects is not collected but by src/platform/heap.ts. */
+const FIRST_HEAP_MIB = 48;
+const V8_FLAGS = [
+  "--expose-gc",
+  `--initial-old-space-size=${FIRST_HEAP_MIB}`,
+  `--max-old-space-size=${HEAP_LIMIT_MIB}`,
+  `--max-semi-space-size=${YOUNG_HEAP_MIB}`,
+];
 /** deno compile recurses over some module graphs deeper than a thread's default stack. */
 const COMPILER_STACK_BYTES = 16 << 20;
 const ZSTD_LEVEL = 19;
@@ -248,7 +256,7 @@ async function compile(output: string, includes: readonly string[]): Promise<voi
     "--no-check",
     "--no-code-cache",
     "--node-modules-dir=manual",
-    `--v8-flags=--max-old-space-size=${HEAP_LIMIT_MIB},--max-semi-space-size=${YOUNG_HEAP_MIB}`,
+    `--v8-flags=${V8_FLAGS.join(",")}`,
     ...includes.flatMap((path) => ["--include", path]),
     "--output",
     resolve(root, output),

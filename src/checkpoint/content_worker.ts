@@ -4,6 +4,8 @@
  * terminated at any moment.
  */
 
+import { keepHeapSmallBelow } from "../platform/heap.ts";
+import { memoryLimitBytes } from "../platform/machine.ts";
 import { systemRandom } from "../platform/random.ts";
 import { errorToWire } from "../platform/wire_error.ts";
 import { ClaimTable } from "./claim_table.ts";
@@ -23,6 +25,8 @@ interface WorkerScope {
 
 /** Bytes between two signs of life: some milliseconds of work. */
 const PROGRESS_BYTES = 4 * 1024 * 1024;
+
+keepHeapSmallBelow(memoryLimitBytes());
 
 const scope = globalThis as unknown as WorkerScope;
 

@@ -4,6 +4,7 @@
  * configuration, the API, the manager; and on the way out the API first, then what must be told, then the guard.
  */
 
+import { keepHeapSmall } from "../platform/heap.ts";
 import {
   type ConfigFlags,
   findDataDir,
@@ -110,6 +111,7 @@ class SignalDesk {
 /** Runs the manager to its end and gives the exit code of the process. Never throws. */
 export async function runManager(flags: ConfigFlags, mode: "serve" | "run"): Promise<number> {
   const clock = systemClock();
+  keepHeapSmall();
   const signals = new SignalDesk();
   installSignals((signal) => signals.receive(signal));
   configureLog({ format: "auto", level: "info" });

@@ -3,6 +3,7 @@
  * Takes one request after the other, answers each, and can be terminated at any moment (SQLite's journal sees to it).
  */
 
+import { keepHeapSmall } from "../platform/heap.ts";
 import { offerNativeFolder } from "../platform/native_folder.ts";
 import { CatalogFile } from "./catalog_file.ts";
 import type { CatalogReply, CatalogRequest, CatalogRow } from "./catalog_types.ts";
@@ -12,6 +13,8 @@ interface WorkerScope {
   onmessage: ((event: MessageEvent<CatalogRequest>) => void) | null;
   postMessage(reply: CatalogReply): void;
 }
+
+keepHeapSmall();
 
 const scope = globalThis as unknown as WorkerScope;
 let file: CatalogFile | undefined;

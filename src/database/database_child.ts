@@ -5,6 +5,8 @@
  * the next restore to the same place removes. It ends when its stdin closes.
  */
 
+import { keepHeapSmallBelow } from "../platform/heap.ts";
+import { memoryLimitBytes } from "../platform/machine.ts";
 import { buildInfo } from "../platform/build_info.ts";
 import { systemClock } from "../platform/clock.ts";
 import { StateManagerError } from "../platform/errors.ts";
@@ -32,6 +34,7 @@ type Send = (line: DatabaseReplyLine) => Promise<void>;
 
 /** Runs the one operation. Resolves with its exit code; 0 also for an error that was told. */
 export async function databaseMain(): Promise<number> {
+  keepHeapSmallBelow(memoryLimitBytes());
   const pipe = openParentPipe(DATABASE_LINE_LIMIT_BYTES);
   const send: Send = (line) => pipe.send(line);
   await send({ type: "hello", protocol: DATABASE_PROTOCOL, build: buildInfo().build });

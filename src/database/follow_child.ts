@@ -4,6 +4,7 @@
  * killed at any moment; its local files and the store say where the next one goes on. It ends when its stdin closes.
  */
 
+import { keepHeapSmall } from "../platform/heap.ts";
 import { buildInfo } from "../platform/build_info.ts";
 import { systemClock } from "../platform/clock.ts";
 import { asStateManagerError } from "../platform/errors.ts";
@@ -41,6 +42,7 @@ const COMPACTIONS = 1;
 
 /** Runs until the manager goes away, which is a normal end. */
 export async function followerMain(): Promise<number> {
+  keepHeapSmall();
   const pipe = openParentPipe(FOLLOW_LINE_LIMIT_BYTES);
   // Whatever is said after the manager is gone is said to nobody.
   const send = (line: FollowReply) => void pipe.send(line).catch(() => exitNow(0));

@@ -7,6 +7,7 @@
  * that lock knows that the programs of the manager before are gone.
  */
 
+import { openHeapKeeper } from "../platform/heap.ts";
 import { buildInfo } from "../platform/build_info.ts";
 import { systemClock } from "../platform/clock.ts";
 import { lockFolder } from "../platform/folder_lock.ts";
@@ -58,6 +59,7 @@ function guard(pipes: KernelPipes, tell: (report: GuardReport) => void): number 
   const clock = systemClock();
   const sweeper = new Sweeper(systemSweep(ownPid()));
   const lines = new LineReader(pipes);
+  const heap = openHeapKeeper();
   let state = newGuardState();
   let done = false;
 
@@ -98,6 +100,7 @@ function guard(pipes: KernelPipes, tell: (report: GuardReport) => void): number 
     }
     if (lines.ended) feed({ type: "end" });
     feed({ type: "tick" });
+    heap?.look();
   }
   return 0;
 }
