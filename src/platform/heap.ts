@@ -14,7 +14,10 @@ const LEAST_GROWTH_BYTES = 4 * MIB;
 const MOST_BYTES = 48 * MIB;
 /** The programs of a container that has less need what larger heaps would take. */
 const SMALL_LIMIT_BYTES = 1024 * MIB;
-const LIVING_INTERVAL_MS = 1000;
+const QUIET_INTERVAL_MS = 1000;
+/** Where the heap has grown by this much since the last look, as at the start, or when very many requests come. */
+const BUSY_GROWTH_BYTES = MIB;
+const BUSY_INTERVAL_MS = 50;
 /** As often as long work gives others their turn. */
 const WORKING_INTERVAL_MS = 20;
 
@@ -25,21 +28,25 @@ export interface HeapEffects {
 
 export class HeapKeeper {
   readonly #effects: HeapEffects;
-  /** Used after the last collection. */
+  /** Used after the last collection, and at the last look. */
   #livingBytes = 0;
+  #seenBytes = 0;
 
   constructor(effects: HeapEffects) {
     this.#effects = effects;
   }
 
-  /** Collects the heap when it has grown: some milliseconds then, else a few microseconds. */
-  look(): void {
+  /** Collects the heap when it has grown: some milliseconds then, else a few microseconds. True: it is growing fast. */
+  look(): boolean {
     const { collect, usedBytes } = this.#effects;
     const used = usedBytes();
+    const isBusy = used > this.#seenBytes + BUSY_GROWTH_BYTES;
+    this.#seenBytes = used;
     const wanted = Math.max(this.#livingBytes * GROWTH, this.#livingBytes + LEAST_GROWTH_BYTES);
-    if (used < wanted || used > MOST_BYTES) return;
+    if (used < wanted || used > MOST_BYTES) return isBusy;
     collect();
-    this.#livingBytes = usedBytes();
+    this.#seenBytes = this.#livingBytes = usedBytes();
+    return true;
   }
 }
 
@@ -50,17 +57,17 @@ export function openHeapKeeper(): HeapKeeper | null {
   return new HeapKeeper({ collect, usedBytes: () => getHeapStatistics().used_heap_size });
 }
 
-/** For who lives long: from here on the heap of this thread is looked at each second. Keeps no process alive. */
+/** For who lives long: the heap of this thread is looked at from here on, each second or more often. Keeps no process alive. */
 export function keepHeapSmall(): void {
-  lookEvery(LIVING_INTERVAL_MS);
+  const keeper = openHeapKeeper();
+  if (keeper === null) return;
+  const look = () => lookIn(keeper.look() ? BUSY_INTERVAL_MS : QUIET_INTERVAL_MS);
+  const lookIn = (ms: number) => Deno.unrefTimer(setTimeout(look, ms));
+  lookIn(BUSY_INTERVAL_MS);
 }
 
 /** For who works hard and ends: the same, and often, where the memory limit says that it matters. */
 export function keepHeapSmallBelow(limitBytes: number): void {
-  if (limitBytes < SMALL_LIMIT_BYTES) lookEvery(WORKING_INTERVAL_MS);
-}
-
-function lookEvery(ms: number): void {
-  const keeper = openHeapKeeper();
-  if (keeper !== null) Deno.unrefTimer(setInterval(() => keeper.look(), ms));
+  const keeper = limitBytes < SMALL_LIMIT_BYTES ? openHeapKeeper() : null;
+  if (keeper !== null) Deno.unrefTimer(setInterval(() => keeper.look(), WORKING_INTERVAL_MS));
 }

@@ -13,12 +13,13 @@ function heap(living: number) {
       state.collections++;
     },
   });
+  const look = () => keeper.look();
   const grow = (garbage: number) => {
     state.garbage += garbage;
-    keeper.look();
+    look();
     return state.collections;
   };
-  return { state, grow };
+  return { state, grow, look };
 }
 
 Deno.test("a heap is collected when it has grown by a share and by some mebibytes, and not before", () => {
@@ -46,4 +47,18 @@ Deno.test("a heap beyond 48 MiB is left to the runtime, which collects it a litt
   const { grow } = heap(20);
   grow(0);
   assert.equal(grow(40), 1);
+});
+
+Deno.test("a heap that grows fast, or was just collected, is to be looked at soon", () => {
+  const { state, look } = heap(20);
+  assert.equal(look(), true); // collected
+  assert.equal(look(), false);
+  state.garbage = 0.5;
+  assert.equal(look(), false);
+  state.garbage = 2;
+  assert.equal(look(), true);
+  assert.equal(look(), false);
+  state.garbage = 0; // what is young went by itself
+  assert.equal(look(), false);
+  assert.equal(state.collections, 1);
 });
