@@ -11,6 +11,7 @@ import { createHash } from "node:crypto";
 import { resolve } from "node:path";
 import { parseArgs } from "node:util";
 import zlib from "node:zlib";
+import { FIRST_HEAP_MIB } from "../src/platform/heap.ts";
 
 const root = new URL("../", import.meta.url).pathname;
 const dist = `${root}dist`;
@@ -19,8 +20,6 @@ const dist = `${root}dist`;
 const HEAP_LIMIT_MIB = 512;
 /** Of each thread's young objects; the default of 16 costs a checkpoint 60 MB more and is not faster. */
 const YOUNG_HEAP_MIB = 4;
-/** Less than this of old objects is not collected but by src/platform/heap.ts. */
-const FIRST_HEAP_MIB = 48;
 const V8_FLAGS = [
   "--expose-gc",
   `--initial-old-space-size=${FIRST_HEAP_MIB}`,

@@ -8,7 +8,7 @@ import { buildInfo } from "../platform/build_info.ts";
 import { systemClock } from "../platform/clock.ts";
 import { StateManagerError } from "../platform/errors.ts";
 import { ensureFolder, removeIfPresent } from "../platform/files.ts";
-import { keepHeapSmallBelow } from "../platform/heap.ts";
+import { keepHeapSmallWhereShort } from "../platform/heap.ts";
 import { yieldToOthers } from "../platform/libc_priority.ts";
 import { memoryLimitBytes, usableCores } from "../platform/machine.ts";
 import { exitNow, openParentPipe, type ParentPipe } from "../platform/parent_pipe.ts";
@@ -42,7 +42,7 @@ const ALIVE_INTERVAL_MS = 1000;
 
 /** Runs the one operation. Resolves with its exit code; 0 also for an error that was told. */
 export async function archiverMain(): Promise<number> {
-  keepHeapSmallBelow(memoryLimitBytes());
+  keepHeapSmallWhereShort();
   const pipe = openParentPipe(LINE_LIMIT_BYTES);
   const send = (line: ReplyLine) => pipe.send(line);
   await send({ type: "hello", protocol: PROTOCOL, build: buildInfo().build });

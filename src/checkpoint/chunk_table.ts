@@ -133,7 +133,7 @@ export class ChunkTable {
   #place(index: number): ChunkPlace {
     const at = index * SLOT_BYTES;
     const { offset, storedLength, length, flags } = readNumbers(this.#view, at);
-    const pack = this.#packs[this.#view.getUint32(at + SLOT_BYTES - 4, true)];
+    const pack = this.#packs[this.#view.getUint32(at + ENTRY_BYTES, true)];
     assert(pack !== undefined, "the pack is known");
     return { offset, storedLength, length, flags, pack };
   }

@@ -4,8 +4,7 @@
  * terminated at any moment.
  */
 
-import { keepHeapSmallBelow } from "../platform/heap.ts";
-import { memoryLimitBytes } from "../platform/machine.ts";
+import { keepHeapSmallWhereShort } from "../platform/heap.ts";
 import { systemRandom } from "../platform/random.ts";
 import { errorToWire } from "../platform/wire_error.ts";
 import { ClaimTable } from "./claim_table.ts";
@@ -26,7 +25,7 @@ interface WorkerScope {
 /** Bytes between two signs of life: some milliseconds of work. */
 const PROGRESS_BYTES = 4 * 1024 * 1024;
 
-keepHeapSmallBelow(memoryLimitBytes());
+keepHeapSmallWhereShort();
 
 const scope = globalThis as unknown as WorkerScope;
 

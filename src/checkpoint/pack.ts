@@ -122,9 +122,6 @@ export class EntryList {
   }
 }
 
-/** Entries that are gone through, in whatever form. */
-export type Entries = Iterable<PackEntry> & { readonly length: number };
-
 /** Why an entry cannot be one of ours; null when it can. `blobsEnd` is where the blobs of the pack end. */
 export function entryProblem(entry: PackEntry, blobsEnd: number): string | null {
   if ((entry.flags & ~KNOWN_FLAGS) !== 0) return `unknown flags ${entry.flags}`;

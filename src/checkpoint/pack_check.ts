@@ -12,7 +12,6 @@ import type { Codec } from "./codec.ts";
 import { idToText, packKey } from "./ids.ts";
 import type { IndexedPack } from "./index_format.ts";
 import {
-  type Entries,
   ENTRY_BYTES,
   type EntryList,
   footerStart,
@@ -80,7 +79,7 @@ export async function fetchFooter(
  * Null when the footer lists every chunk that the indexes expect of the pack, where they expect it. It may list more:
  * indexes that were merged name a chunk once, whichever packs hold it.
  */
-export function footerMismatch(indexed: Entries, footer: EntryList): string | null {
+export function footerMismatch(indexed: EntryList, footer: EntryList): string | null {
   const places = new Map<number, number>();
   let next = 0;
   for (const { offset } of footer) places.set(offset, next++);
@@ -105,7 +104,7 @@ export interface PackReading {
 /** Reads a whole pack and proves every chunk that the indexes expect of it. */
 export async function readWholePack(
   pack: IndexedPack,
-  indexed: Entries,
+  indexed: EntryList,
   options: PackReadOptions,
 ): Promise<PackReading> {
   const key = packKey(pack.name);
@@ -137,12 +136,12 @@ export async function readWholePack(
   return { problem, lost: new Set(lost.keys()), bytes: bytes.length };
 }
 
-export function* idsOf(entries: Entries): Generator<string> {
+export function* idsOf(entries: EntryList): Generator<string> {
   for (const { id } of entries) yield idToText(id);
 }
 
 /** One at a time: of a pack of small chunks all of them would take more memory than its bytes do. */
-function* chunksOf(entries: Entries): Generator<PieceChunk> {
+function* chunksOf(entries: EntryList): Generator<PieceChunk> {
   for (const entry of entries) yield { ...entry, id: idToText(entry.id) };
 }
 

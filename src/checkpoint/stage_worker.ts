@@ -1,7 +1,6 @@
 /** The thread in which a restore unpacks, verifies and writes. May be ended at any moment: only a stage is unfinished. */
 
-import { keepHeapSmallBelow } from "../platform/heap.ts";
-import { memoryLimitBytes } from "../platform/machine.ts";
+import { keepHeapSmallWhereShort } from "../platform/heap.ts";
 import { systemRandom } from "../platform/random.ts";
 import { serveJobs } from "../platform/worker_pool.ts";
 import { type Cipher, openCipher } from "./cipher.ts";
@@ -17,7 +16,7 @@ let codec: Codec | undefined;
 /** A chunk is written before the next one is unpacked. */
 const scratch = new Uint8Array(CHUNK_LIMIT_BYTES);
 
-keepHeapSmallBelow(memoryLimitBytes());
+keepHeapSmallWhereShort();
 
 serveJobs<StageMessage, StageJobResult>(async ({ job, key }) => {
   cipher ??= openCipher(key, systemRandom());

@@ -4,8 +4,7 @@
  * function, and to read them all twice takes 20 ms.
  */
 
-import { keepHeapSmallBelow } from "../platform/heap.ts";
-import { memoryLimitBytes } from "../platform/machine.ts";
+import { keepHeapSmallWhereShort } from "../platform/heap.ts";
 import type { CommandAction, ExitCode } from "./context.ts";
 import { restoreCommand } from "./restore_command.ts";
 import { restoreOffline } from "./restore_offline.ts";
@@ -14,7 +13,7 @@ import { runCommandOf, systemContext } from "./run_command.ts";
 
 /** Null: `argv` is another restore than this one; nothing was done or said. */
 export async function restoreToMain(argv: readonly string[]): Promise<ExitCode | null> {
-  keepHeapSmallBelow(memoryLimitBytes());
+  keepHeapSmallWhereShort();
   let isOurs = true;
   const action: CommandAction = async (context, options, args) => {
     const to = options.text("to");

@@ -4,7 +4,6 @@
  * configuration, the API, the manager; and on the way out the API first, then what must be told, then the guard.
  */
 
-import { keepHeapSmall } from "../platform/heap.ts";
 import {
   type ConfigFlags,
   findDataDir,
@@ -27,6 +26,7 @@ import { type Clock, systemClock } from "../platform/clock.ts";
 import { currentFolder, environmentVariables, inContainer, isRoot } from "../platform/environment.ts";
 import { asStateManagerError, isError, StateManagerError } from "../platform/errors.ts";
 import { removeIfPresent, writeFileAtomically } from "../platform/files.ts";
+import { keepHeapSmall } from "../platform/heap.ts";
 import { raiseFileLimit } from "../platform/libc_process.ts";
 import { giveBackMemory } from "../platform/libc_memory.ts";
 import { configureLog, flushLog, log } from "../platform/log.ts";

@@ -5,11 +5,10 @@
  * the next restore to the same place removes. It ends when its stdin closes.
  */
 
-import { keepHeapSmallBelow } from "../platform/heap.ts";
-import { memoryLimitBytes } from "../platform/machine.ts";
 import { buildInfo } from "../platform/build_info.ts";
 import { systemClock } from "../platform/clock.ts";
 import { StateManagerError } from "../platform/errors.ts";
+import { keepHeapSmallWhereShort } from "../platform/heap.ts";
 import { exitNow, openParentPipe, type ParentPipe } from "../platform/parent_pipe.ts";
 import { systemRandom } from "../platform/random.ts";
 import { errorToWire } from "../platform/wire_error.ts";
@@ -34,7 +33,7 @@ type Send = (line: DatabaseReplyLine) => Promise<void>;
 
 /** Runs the one operation. Resolves with its exit code; 0 also for an error that was told. */
 export async function databaseMain(): Promise<number> {
-  keepHeapSmallBelow(memoryLimitBytes());
+  keepHeapSmallWhereShort();
   const pipe = openParentPipe(DATABASE_LINE_LIMIT_BYTES);
   const send: Send = (line) => pipe.send(line);
   await send({ type: "hello", protocol: DATABASE_PROTOCOL, build: buildInfo().build });

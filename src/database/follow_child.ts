@@ -4,10 +4,10 @@
  * killed at any moment; its local files and the store say where the next one goes on. It ends when its stdin closes.
  */
 
-import { keepHeapSmall } from "../platform/heap.ts";
 import { buildInfo } from "../platform/build_info.ts";
 import { systemClock } from "../platform/clock.ts";
 import { asStateManagerError } from "../platform/errors.ts";
+import { keepHeapSmall } from "../platform/heap.ts";
 import { promptFiles } from "../platform/local_files.ts";
 import { exitNow, openParentPipe, type ParentPipe } from "../platform/parent_pipe.ts";
 import { systemRandom } from "../platform/random.ts";

@@ -5,13 +5,16 @@
  */
 
 import { getHeapStatistics } from "node:v8";
+import { memoryLimitBytes } from "./machine.ts";
 
 const MIB = 1024 * 1024;
+/** What V8 leaves uncollected in the binary. */
+export const FIRST_HEAP_MIB = 48;
 /** A collection comes when a heap has grown by this share, and by so much, since the last one. */
 const GROWTH = 1.4;
 const LEAST_GROWTH_BYTES = 4 * MIB;
 /** From here on V8 collects by itself, a little at a time: all at once would stand still for too long. */
-const MOST_BYTES = 48 * MIB;
+const MOST_BYTES = FIRST_HEAP_MIB * MIB;
 /** The programs of a container that has less need what larger heaps would take. */
 const SMALL_LIMIT_BYTES = 1024 * MIB;
 const QUIET_INTERVAL_MS = 1000;
@@ -67,7 +70,8 @@ export function keepHeapSmall(): void {
 }
 
 /** For who works hard and ends: the same, and often, where the memory limit says that it matters. */
-export function keepHeapSmallBelow(limitBytes: number): void {
-  const keeper = limitBytes < SMALL_LIMIT_BYTES ? openHeapKeeper() : null;
-  if (keeper !== null) Deno.unrefTimer(setInterval(() => keeper.look(), WORKING_INTERVAL_MS));
+export function keepHeapSmallWhereShort(): void {
+  const keeper = openHeapKeeper();
+  if (keeper === null || memoryLimitBytes() >= SMALL_LIMIT_BYTES) return;
+  Deno.unrefTimer(setInterval(() => keeper.look(), WORKING_INTERVAL_MS));
 }

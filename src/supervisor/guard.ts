@@ -7,10 +7,10 @@
  * that lock knows that the programs of the manager before are gone.
  */
 
-import { openHeapKeeper } from "../platform/heap.ts";
 import { buildInfo } from "../platform/build_info.ts";
 import { systemClock } from "../platform/clock.ts";
 import { lockFolder } from "../platform/folder_lock.ts";
+import { openHeapKeeper } from "../platform/heap.ts";
 import { type KernelPipes, openKernelPipes } from "../platform/libc_pipe.ts";
 import { ignoreSignals } from "../platform/libc_process.ts";
 import { ownPid } from "../platform/proc.ts";

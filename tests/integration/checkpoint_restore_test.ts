@@ -1,8 +1,8 @@
 import assert from "node:assert/strict";
 import { composeRestoreRoot } from "../../src/checkpoint/compose.ts";
 import { planRestore, restoreTo } from "../../src/checkpoint/restore.ts";
-import { isError } from "../../src/platform/errors.ts";
 import { systemClock } from "../../src/platform/clock.ts";
+import { isError } from "../../src/platform/errors.ts";
 import { ulid } from "../../src/platform/random.ts";
 import { memoryStore } from "../../src/storage/memory_store.ts";
 import type { ObjectStore, StoredObject } from "../../src/storage/object_store.ts";
