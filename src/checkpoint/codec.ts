@@ -1,12 +1,15 @@
 /**
  * Compression of stored bytes: zstd frames, or raw where zstd gains nothing. The frame format is the same whichever
- * of the two engines made it: the runtime's own (not every version has a working one), else zstd in WebAssembly.
- * Decompression never gives more than the declared length, whatever the frame says.
+ * of the two engines made it: the runtime's own (not every version has a working one), else zstd in WebAssembly. Frames
+ * are unpacked by the system's libzstd where it can be loaded. Decompression never gives more than the declared length,
+ * whatever the frame says.
  */
 
 import { Buffer } from "node:buffer";
 import * as zlib from "node:zlib";
+import { assert } from "../platform/assert.ts";
 import { StateManagerError } from "../platform/errors.ts";
+import { type NativeZstd, nativeZstd } from "../platform/libzstd.ts";
 
 /** The default: level 3 costs 35 to 65 % more time for 3 to 9 % of size. */
 export const FAST_LEVEL = 1;
@@ -115,6 +118,21 @@ class KeptDecompressor {
   }
 }
 
+/** By libzstd. Null where this is not a frame of exactly `length` bytes; the public call says then what it is. */
+class LibraryDecompressor {
+  readonly #decompress: NativeZstd;
+
+  constructor(decompress: NativeZstd) {
+    this.#decompress = decompress;
+  }
+
+  decompress(frame: Uint8Array, length: number, into?: Uint8Array): Uint8Array | null {
+    const hasPlace = into !== undefined && into.length >= length;
+    const plain = hasPlace ? into.subarray(0, length) : new Uint8Array(length);
+    return this.#decompress(frame, plain) === length ? plain : null;
+  }
+}
+
 /** Undefined where a kept context does not give what the public call gives, damaged frames between good ones included. */
 function keptDecompressor(): KeptDecompressor | undefined {
   try {
@@ -151,9 +169,10 @@ function bytesOf({ buffer, byteOffset, byteLength }: Buffer): Uint8Array {
   return new Uint8Array(buffer, byteOffset, byteLength);
 }
 
-function nativeCodec(): Codec | undefined {
+/** `library` null: by the runtime alone. */
+function nativeCodec(library: NativeZstd | null): Codec | undefined {
   const kept = keptCompressors();
-  const keptInverse = keptDecompressor();
+  const keptInverse = library === null ? keptDecompressor() : new LibraryDecompressor(library);
   const codec: Codec = {
     engine: "native",
     compress: (plain, level = FAST_LEVEL) =>
@@ -203,8 +222,15 @@ let shared: Promise<Codec> | undefined;
 
 /** The codec of this process; probed once. */
 export function loadCodec(): Promise<Codec> {
-  shared ??= Promise.resolve(nativeCodec()).then((codec) => codec ?? wasmCodec());
+  shared ??= Promise.resolve(nativeCodec(nativeZstd())).then((codec) => codec ?? wasmCodec());
   return shared;
+}
+
+/** Only for tests: as it is where the system has no libzstd. */
+export function loadRuntimeCodec(): Codec {
+  const codec = nativeCodec(null);
+  assert(codec !== undefined, "the runtime has zstd");
+  return codec;
 }
 
 /** Only for tests that compare the two engines. */

@@ -21,7 +21,7 @@ import { bytesOf } from "./byte_text.ts";
 import { type BlobReading, isChunk, readChunk } from "./chunk_reader.ts";
 import type { Cipher } from "./cipher.ts";
 import { CHUNK_LIMIT_BYTES } from "./pack.ts";
-import { STRETCHES_FROM_BYTES, StretchWriter } from "./stretch_writer.ts";
+import { Flights, STRETCHES_FROM_BYTES, StretchWriter } from "./stretch_writer.ts";
 import type { TreeEntry } from "./types.ts";
 
 /** Open files at one time: chunks of one pack mostly belong to neighbours, and 1024 descriptors are usual. */
@@ -88,15 +88,46 @@ export interface StageJobResult {
   readonly refused: readonly Refused[];
 }
 
-/** Where a job waits for the disk, another may go on in this thread. */
-export async function runStageJob(job: StageJob, reading: BlobReading): Promise<StageJobResult> {
-  await using stretches = job.files.some(isLarge) ? new StretchWriter(job.folder) : null;
+export interface StageJobOptions extends BlobReading {
+  /** Awaited between chunks: the loop's turn. */
+  readonly turn?: () => Promise<void> | null;
+}
+
+/** One that runs, others that wait for the disk: each holds some megabytes. */
+const JOBS_AT_ONCE = 3;
+
+/** The jobs of one thread. Where one waits for the disk another goes on. */
+export class StageThread {
+  readonly #options: StageJobOptions;
+  readonly #flights = new Flights();
+  readonly #running = new Set<Promise<void>>();
+
+  constructor(options: StageJobOptions) {
+    this.#options = options;
+  }
+
+  /** Resolves when there was room for the job, with its result to come. */
+  async begin(job: StageJob): Promise<{ readonly result: Promise<StageJobResult> }> {
+    while (this.#running.size >= JOBS_AT_ONCE) await Promise.race(this.#running);
+    const result = runStageJob(job, this.#options, this.#flights);
+    const ended = result.then(() => {}, () => {}).finally(() => this.#running.delete(ended));
+    this.#running.add(ended);
+    return { result };
+  }
+}
+
+async function runStageJob(
+  job: StageJob,
+  { turn, ...reading }: StageJobOptions,
+  flights: Flights,
+): Promise<StageJobResult> {
+  await using stretches = job.files.some(isLarge) ? new StretchWriter(job.folder, flights) : null;
   using writer = new JobWriter(job, stretches);
   const absent: string[] = [];
   if (job.kind === "pack") {
     const { pack, start, bytes } = job;
     for (const chunk of job.chunks) {
-      const pause = stretches?.room() ?? null;
+      const pause = stretches?.room() ?? turn?.() ?? null;
       if (pause !== null) await pause;
       const { id, length, flags, at: offset } = chunk;
       const stored = bytes.subarray(offset - start, offset - start + chunk.stored);
@@ -106,7 +137,7 @@ export async function runStageJob(job: StageJob, reading: BlobReading): Promise<
   } else if (job.kind === "local") {
     using source = new LocalSource(job.source, job.paths, reading.cipher);
     for (const chunk of job.chunks) {
-      const pause = stretches?.room() ?? null;
+      const pause = stretches?.room() ?? turn?.() ?? null;
       if (pause !== null) await pause;
       const bytes = source.read(chunk);
       if (bytes === null) absent.push(chunk.id);

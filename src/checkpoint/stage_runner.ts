@@ -6,11 +6,12 @@
 import type { Clock } from "../platform/clock.ts";
 import { workerUrl } from "../platform/entry.ts";
 import { usableCores } from "../platform/machine.ts";
+import { Turns } from "../platform/turns.ts";
 import { WorkerPool } from "../platform/worker_pool.ts";
 import type { BlobReading } from "./chunk_reader.ts";
 import type { WireCipher } from "./cipher.ts";
 import { CHUNK_LIMIT_BYTES } from "./pack.ts";
-import { runStageJob, type StageJob, type StageJobResult } from "./stage_job.ts";
+import { type StageJob, type StageJobResult, StageThread } from "./stage_job.ts";
 import { type PackedJob, packJob } from "./stage_wire.ts";
 
 export interface StageRunner extends Disposable {
@@ -23,6 +24,8 @@ const THREADS_MAX = 4;
 /** Starting a Worker takes about as long as this much work. */
 const WORKERS_FROM_BYTES = 16 * 1024 * 1024;
 const WORKERS_FROM_ENTRIES = 1000;
+/** Between two turns of the loop: Workers must not wait for their next job. */
+const TURN_INTERVAL_MS = 4;
 
 /** What goes to a Worker: the key to the repository travels in messages only. */
 export interface StageMessage {
@@ -58,11 +61,11 @@ interface WaitingJob {
   readonly reject: (error: unknown) => void;
 }
 
-/** Workers come first. This thread has requests and plans to do beside: it takes one job between two turns of the loop. */
+/** Workers come first. This thread has requests and plans to do beside: it begins one job between two turns of the loop. */
 class SharedRunner implements StageRunner {
   readonly #pool: WorkerPool<StageMessage, StageJobResult>;
   readonly #key: WireCipher;
-  readonly #reading: BlobReading;
+  readonly #own: StageThread;
   readonly #clock: Clock;
   readonly #signal: AbortSignal;
   readonly #waiting: WaitingJob[] = [];
@@ -70,9 +73,11 @@ class SharedRunner implements StageRunner {
 
   constructor(pool: WorkerPool<StageMessage, StageJobResult>, options: StageRunnerOptions) {
     const { codec, cipher, clock, signal } = options;
+    const turns = new Turns(TURN_INTERVAL_MS);
     this.#pool = pool;
     this.#key = cipher.forWorker();
-    this.#reading = { codec, cipher, scratch: new Uint8Array(CHUNK_LIMIT_BYTES) };
+    const scratch = new Uint8Array(CHUNK_LIMIT_BYTES);
+    this.#own = new StageThread({ codec, cipher, scratch, turn: () => turns.next() });
     this.#clock = clock;
     this.#signal = signal;
   }
@@ -107,7 +112,7 @@ class SharedRunner implements StageRunner {
       if (next === undefined) break;
       try {
         this.#signal.throwIfAborted();
-        next.resolve(await runStageJob(next.job, this.#reading));
+        next.resolve((await this.#own.begin(next.job)).result);
       } catch (error) {
         next.reject(error);
       }
@@ -121,8 +126,9 @@ class SharedRunner implements StageRunner {
 }
 
 function inThisThread(reading: BlobReading): StageRunner {
+  const thread = new StageThread(reading);
   return {
-    run: (job) => runStageJob(job, reading),
+    run: async (job) => await (await thread.begin(job)).result,
     [Symbol.dispose]: () => {},
   };
 }

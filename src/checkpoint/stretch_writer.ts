@@ -10,15 +10,15 @@ import { bytesOfMemory, type MemoryBlock, returnMemory, takeMemory } from "../pl
 import { UNCACHED_BLOCK_BYTES as BLOCK_BYTES, writeUncached } from "../platform/uncached_write.ts";
 
 /**
- * Smaller files are read soon by whom they are restored for, and their pages are little. A larger one comes from the disk
- * when it is read first.
+ * Pages of smaller files are little, and whoever they are restored for reads them soon. A larger one comes from the disk
+ * when it is read first, which takes less than writing it took.
  */
-export const STRETCHES_FROM_BYTES = 256 * 1024 * 1024;
+export const STRETCHES_FROM_BYTES = 64 * 1024 * 1024;
 
 const WINDOW_BYTES = 4 * 1024 * 1024;
 /** Below it an ordinary write is as fast. */
 const LEAST_BYTES = 256 * 1024;
-/** Writes under way: a disk is kept busy, and each holds a window. */
+/** Writes under way in one thread: a disk is kept busy, and each holds a window. */
 const MOST_FLYING = 3;
 
 interface OpenFile {
@@ -38,11 +38,28 @@ interface Window {
   end: number;
 }
 
+/** The writes under way of all jobs in a thread. Where one waits for room, another makes more. */
+export class Flights {
+  readonly #flying = new Set<Promise<void>>();
+
+  /** Null where there is room for another one; else when to ask again. */
+  room(): Promise<void> | null {
+    return this.#flying.size < MOST_FLYING ? null : Promise.race(this.#flying);
+  }
+
+  /** `flight` never fails. */
+  add(flight: Promise<void>): void {
+    const ended = flight.finally(() => this.#flying.delete(ended));
+    this.#flying.add(ended);
+  }
+}
+
 export class StretchWriter implements AsyncDisposable {
   readonly #folder: number;
+  readonly #flights: Flights;
   /** Of all files that were written, by their number. */
   readonly #files = new Map<number, OpenFile>();
-  readonly #flying = new Set<Promise<void>>();
+  readonly #own = new Set<Promise<void>>();
   #failure: { readonly error: unknown } | null = null;
   #current: number | null = null;
   #window: Window | null = null;
@@ -50,14 +67,21 @@ export class StretchWriter implements AsyncDisposable {
   passed = 0;
 
   /** `folder` is a descriptor that paths are below. */
-  constructor(folder: number) {
+  constructor(folder: number, flights: Flights) {
     this.#folder = folder;
+    this.#flights = flights;
   }
 
-  /** Null where more may be written at once; else when it may, or what went wrong. */
+  /** Until more may be written; what went wrong meanwhile. Null: at once. */
   room(): Promise<void> | null {
     if (this.#failure !== null) throw this.#failure.error;
-    return this.#flying.size < MOST_FLYING ? null : Promise.race(this.#flying);
+    const room = this.#flights.room();
+    return room === null ? null : this.#wait(room);
+  }
+
+  async #wait(first: Promise<void>): Promise<void> {
+    for (let room: Promise<void> | null = first; room !== null; room = this.#flights.room()) await room;
+    if (this.#failure !== null) throw this.#failure.error;
   }
 
   /** Takes a copy of `bytes` for the file `number`, which is there under `path`. */
@@ -79,7 +103,7 @@ export class StretchWriter implements AsyncDisposable {
   /** Everything that was given is in the files. */
   async flush(): Promise<void> {
     this.#give();
-    await Promise.all(this.#flying);
+    await Promise.all(this.#own);
     if (this.#failure !== null) throw this.#failure.error;
   }
 
@@ -113,9 +137,10 @@ export class StretchWriter implements AsyncDisposable {
       .catch((error) => void (this.#failure ??= { error }))
       .finally(() => {
         returnMemory(window.memory);
-        this.#flying.delete(flight);
+        this.#own.delete(flight);
       });
-    this.#flying.add(flight);
+    this.#own.add(flight);
+    this.#flights.add(flight);
   }
 
   async #pass(file: OpenFile, direct: number, window: Window, first: number, last: number): Promise<void> {
@@ -141,7 +166,7 @@ export class StretchWriter implements AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     if (this.#window !== null) returnMemory(this.#window.memory);
     this.#window = null;
-    await Promise.all(this.#flying);
+    await Promise.all(this.#own);
     for (const { plain, direct } of this.#files.values()) {
       closeFd(plain);
       if (direct !== null) closeFd(direct);

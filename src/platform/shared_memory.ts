@@ -18,10 +18,14 @@ export interface MemoryBlock {
 const PROT_READ_WRITE = 3;
 const MAP_PRIVATE_ANONYMOUS = 0x22;
 const NO_FILE = -1;
+const MADV_HUGEPAGE = 14;
+/** Of all processors that we run on; with others a block has small pages. */
+const LARGE_PAGE_BYTES = 2 * 1024 * 1024;
 /** mmap's word for an error, all ones. */
 const FAILED = (1n << 64n) - 1n;
 
 const SYMBOLS = {
+  madvise: { parameters: ["pointer", "usize", "i32"], result: "i32" },
   mmap: { parameters: ["pointer", "usize", "i32", "i32", "i32", "i64"], result: "pointer" },
 } as const satisfies Deno.ForeignLibraryInterface;
 
@@ -34,7 +38,11 @@ const free = new Map<bigint, MemoryBlock>();
 /** One view of each place: views count as memory of the thread's own, each time they are made. */
 const views = new Map<bigint, Uint8Array<ArrayBuffer>>();
 
-/** A block of `sizeBytes`, new or given back; what is in it is of no meaning. It takes memory where it is written. */
+/**
+ * A block of `sizeBytes`, new or given back; what is in it is of no meaning. It takes memory where it is written, one of
+ * two mebibytes or more that many at a time where the system has large pages: the first touch of each small one costs more
+ * than what is written there, and a disk's driver has to find each of them.
+ */
 export function takeMemory(sizeBytes: number): MemoryBlock {
   const given = free.values().find((block) => block.sizeBytes === sizeBytes);
   if (given === undefined) return map(sizeBytes);
@@ -74,17 +82,24 @@ export function memoryOf({ buffer }: Uint8Array<ArrayBuffer>): MemoryBlock | nul
 
 function map(sizeBytes: number): MemoryBlock {
   opened ??= Deno.dlopen("libc.so.6", SYMBOLS);
+  // Large pages begin at their own borders.
+  const alignment = sizeBytes < LARGE_PAGE_BYTES ? 1 : LARGE_PAGE_BYTES;
   const pointer = opened.symbols.mmap(
     null,
-    BigInt(sizeBytes),
+    BigInt(sizeBytes + alignment - 1),
     PROT_READ_WRITE,
     MAP_PRIVATE_ANONYMOUS,
     NO_FILE,
     0n,
   );
-  const address = BigInt(Deno.UnsafePointer.value(pointer));
-  if (address === 0n || address === FAILED) throw failure(sizeBytes);
+  const begin = BigInt(Deno.UnsafePointer.value(pointer));
+  if (begin === 0n || begin === FAILED) throw failure(sizeBytes);
+  const address = begin + (-begin & BigInt(alignment - 1));
   const block = { address, sizeBytes };
+  // A wish: what comes of it is as good.
+  if (alignment > 1) {
+    opened.symbols.madvise(Deno.UnsafePointer.create(address), BigInt(sizeBytes), MADV_HUGEPAGE);
+  }
   taken.set(address, block);
   return block;
 }

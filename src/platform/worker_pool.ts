@@ -29,8 +29,11 @@ export interface WorkerPoolOptions {
   readonly jobLimitMs?: number;
 }
 
-/** One that runs, one that waits, one that waits for the disk: no Worker idles, and little memory is bound. */
-const JOBS_PER_WORKER = 3;
+/**
+ * One that runs, and more that wait for it or for the disk: no Worker idles, though whoever hands them out may be at work
+ * itself for as long as a job or two take, and at the end none has much left while others idle.
+ */
+const JOBS_PER_WORKER = 5;
 /** As long as the manager waits for a silent archiver: a disk that takes longer for a few megabytes is dead. */
 const JOB_LIMIT_MS = 10 * 60 * 1000;
 

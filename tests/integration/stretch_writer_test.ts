@@ -1,7 +1,7 @@
 /** Large files of a restore, written past the page cache beside other work: what was given is what is there. */
 
 import assert from "node:assert/strict";
-import { STRETCHES_FROM_BYTES, StretchWriter } from "../../src/checkpoint/stretch_writer.ts";
+import { Flights, STRETCHES_FROM_BYTES, StretchWriter } from "../../src/checkpoint/stretch_writer.ts";
 import { isError } from "../../src/platform/errors.ts";
 import { AT_CWD, closeFd, OPEN, openAt, pathBytes } from "../../src/platform/libc_files.ts";
 import { CheckpointRuns, watchedStore } from "../support/checkpoint_runs.ts";
@@ -29,9 +29,10 @@ Deno.test("stretches of several files, in any order and of any length, are what 
     const models = ["a", "b", "c"].map((name) => ({ name, bytes: new Uint8Array(24 * MIB) }));
     for (const { name, bytes } of models) Deno.writeFileSync(`${folder.path}/${name}`, bytes);
     using place = opened(folder.path);
+    const flights = new Flights();
     let passed = 0;
     for (let job = 0; job < 6; job++) {
-      await using writer = new StretchWriter(place.fd);
+      await using writer = new StretchWriter(place.fd, flights);
       for (let run = 0; run < 5; run++) {
         const number = below(models.length);
         const model = models[number];
@@ -57,6 +58,30 @@ Deno.test("stretches of several files, in any order and of any length, are what 
     for (const { name, bytes } of models) {
       assert.ok(Deno.readFileSync(`${folder.path}/${name}`).every((byte, i) => byte === bytes[i]), name);
     }
+  }
+});
+
+Deno.test("jobs of a thread share its writes under way: whoever waits has room then", async () => {
+  using folder = scratchFolder();
+  const content = randomOf(7).bytes(32 * MIB);
+  for (const name of ["a", "b"]) Deno.writeFileSync(`${folder.path}/${name}`, new Uint8Array(0));
+  using place = opened(folder.path);
+  const flights = new Flights();
+  await using first = new StretchWriter(place.fd, flights);
+  await using second = new StretchWriter(place.fd, flights);
+  const job = async (writer: StretchWriter, name: string) => {
+    for (let at = 0; at < content.length; at += 4 * MIB) {
+      const pause = writer.room();
+      if (pause !== null) await pause;
+      assert.equal(flights.room(), null, "whoever waited has room, though others waited for the same");
+      writer.write(0, pathBytes(name), content.subarray(at, at + 4 * MIB), at);
+    }
+    await writer.flush();
+  };
+  await Promise.all([job(first, "a"), job(second, "b")]);
+  say(`${first.passed} bytes passed the page cache`);
+  for (const name of ["a", "b"]) {
+    assert.ok(Deno.readFileSync(`${folder.path}/${name}`).every((byte, i) => byte === content[i]), name);
   }
 });
 
@@ -98,7 +123,7 @@ Deno.test(
     try {
       Deno.writeFileSync(`${small}/a`, new Uint8Array(0));
       using place = opened(small);
-      await using writer = new StretchWriter(place.fd);
+      await using writer = new StretchWriter(place.fd, new Flights());
       await assert.rejects(async () => {
         for (let at = 0; at < 20 * MIB; at += MIB) {
           await writer.room();

@@ -76,6 +76,20 @@ Deno.test("a writer past the page cache takes whole blocks of memory on a border
   assert.equal(await none.write(memory.bytes.subarray(0, MIB), 0), 0, "no such file");
 });
 
+Deno.test("large blocks begin where large pages do, and share none", () => {
+  const sizes = [2 * MIB, 3 * MIB + 1, 2 * MIB, 16 * MIB];
+  const blocks = sizes.map((size) => takeMemory(size));
+  for (const [i, block] of blocks.entries()) {
+    assert.equal(block.address % BigInt(2 * MIB), 0n);
+    assert.equal(bytesOfMemory(block).length, sizes[i]);
+    bytesOfMemory(block).fill(i + 1);
+  }
+  for (const [i, block] of blocks.entries()) {
+    assert.ok(bytesOfMemory(block).every((byte) => byte === i + 1));
+    returnMemory(block);
+  }
+});
+
 Deno.test("memory that was returned is used again, and all threads see one", async () => {
   const memory = takeMemory(MIB);
   bytesOfMemory(memory).set([1, 2, 3]);

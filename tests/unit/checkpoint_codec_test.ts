@@ -1,11 +1,17 @@
 import assert from "node:assert/strict";
 import { Buffer } from "node:buffer";
 import fc from "fast-check";
-import { decodeBytes, encodeBytes, loadCodec, loadWasmCodec } from "../../src/checkpoint/codec.ts";
+import {
+  decodeBytes,
+  encodeBytes,
+  loadCodec,
+  loadRuntimeCodec,
+  loadWasmCodec,
+} from "../../src/checkpoint/codec.ts";
 import { isError } from "../../src/platform/errors.ts";
 import { damagedCopies, refuses } from "../support/damage.ts";
 
-const codecs = { native: await loadCodec(), wasm: await loadWasmCodec() };
+const codecs = { native: await loadCodec(), runtime: loadRuntimeCodec(), wasm: await loadWasmCodec() };
 
 const texts = fc.string({ minLength: 1, maxLength: 3000 }).map((text) =>
   new TextEncoder().encode(text.repeat(5) + "x")
@@ -16,7 +22,7 @@ Deno.test("codec of the runtime is the native one", () => {
 });
 
 for (const writer of ["native", "wasm"] as const) {
-  for (const reader of ["native", "wasm"] as const) {
+  for (const reader of ["native", "runtime", "wasm"] as const) {
     Deno.test(`codec ${reader} reads what codec ${writer} wrote`, () => {
       fc.assert(
         fc.property(
@@ -45,7 +51,7 @@ Deno.test("codec stores raw what zstd cannot make smaller", () => {
   );
 });
 
-for (const engine of ["native", "wasm"] as const) {
+for (const engine of ["native", "runtime", "wasm"] as const) {
   Deno.test(`codec ${engine} gives the declared length or data-damaged, whatever the frame is`, () => {
     const plain = new TextEncoder().encode(
       "a line of a log, and another one\n".repeat(300),
@@ -67,7 +73,7 @@ for (const engine of ["native", "wasm"] as const) {
 
 Deno.test("codec refuses a frame that unpacks to more than declared, without making it", () => {
   const bomb = codecs.native.compress(new Uint8Array(64 * 1024 * 1024));
-  for (const codec of [codecs.native, codecs.wasm]) {
+  for (const codec of Object.values(codecs)) {
     assert.throws(() => codec.decompress(bomb, 1000), "the engine itself stops");
     assert.ok(
       refuses(() => decodeBytes(codec, { bytes: bomb, compressed: true }, 1000, "object")),
@@ -75,7 +81,7 @@ Deno.test("codec refuses a frame that unpacks to more than declared, without mak
   }
 });
 
-for (const engine of ["native", "wasm"] as const) {
+for (const engine of ["native", "runtime", "wasm"] as const) {
   Deno.test(`codec ${engine} reads a good frame right after any damaged one, into memory that is used again`, () => {
     const codec = codecs[engine];
     const plain = new TextEncoder().encode("first line\n".repeat(400));
@@ -94,8 +100,8 @@ for (const engine of ["native", "wasm"] as const) {
   });
 }
 
-Deno.test("codec native keeps one context for frames up to a mebibyte, and gives what the public call gives", () => {
-  const { native } = codecs;
+Deno.test("codec runtime keeps one context for frames up to a mebibyte, and gives what the public call gives", () => {
+  const native = codecs.runtime;
   const limit = 1024 * 1024;
   const lengths = [1, 2, 63, 64, 65, 4096, 65_535, 65_536, limit - 1, limit, limit + 1, 3 * limit, 5];
   const into = new Uint8Array(limit + 1000);
@@ -112,33 +118,35 @@ Deno.test("codec native keeps one context for frames up to a mebibyte, and gives
   }
 });
 
-Deno.test("codec native takes nothing but one whole frame of the declared length", () => {
-  const { native } = codecs;
-  const plain = new TextEncoder().encode("a line\n".repeat(1000));
-  const frame = new Uint8Array(native.compress(plain));
-  const second = new Uint8Array(native.compress(new Uint8Array(100)));
-  const odd = {
-    "a second frame behind it": Buffer.concat([frame, second]),
-    "bytes behind it": Buffer.concat([frame, new Uint8Array([1, 2, 3])]),
-    "its last byte missing": frame.subarray(0, frame.length - 1),
-    "nothing": new Uint8Array(0),
-  };
-  for (const [what, bytes] of Object.entries(odd)) {
-    const open = (length: number) => decodeBytes(native, { bytes, compressed: true }, length, "object");
-    for (const length of [plain.length - 1, plain.length, plain.length + 1]) {
-      try {
-        const decoded = open(length);
-        assert.ok(Buffer.from(plain).equals(decoded), `${what}: only the content itself may come out`);
-      } catch (error) {
-        assert.ok(isError(error, "data-damaged"), what);
+for (const engine of ["native", "runtime"] as const) {
+  Deno.test(`codec ${engine} takes nothing but one whole frame of the declared length`, () => {
+    const native = codecs[engine];
+    const plain = new TextEncoder().encode("a line\n".repeat(1000));
+    const frame = new Uint8Array(native.compress(plain));
+    const second = new Uint8Array(native.compress(new Uint8Array(100)));
+    const odd = {
+      "a second frame behind it": Buffer.concat([frame, second]),
+      "bytes behind it": Buffer.concat([frame, new Uint8Array([1, 2, 3])]),
+      "its last byte missing": frame.subarray(0, frame.length - 1),
+      "nothing": new Uint8Array(0),
+    };
+    for (const [what, bytes] of Object.entries(odd)) {
+      const open = (length: number) => decodeBytes(native, { bytes, compressed: true }, length, "object");
+      for (const length of [plain.length - 1, plain.length, plain.length + 1]) {
+        try {
+          const decoded = open(length);
+          assert.ok(Buffer.from(plain).equals(decoded), `${what}: only the content itself may come out`);
+        } catch (error) {
+          assert.ok(isError(error, "data-damaged"), what);
+        }
       }
+      assert.ok(
+        Buffer.from(plain).equals(native.decompress(frame, plain.length)),
+        `a good frame after ${what}`,
+      );
     }
-    assert.ok(
-      Buffer.from(plain).equals(native.decompress(frame, plain.length)),
-      `a good frame after ${what}`,
-    );
-  }
-  for (const length of [0, plain.length - 1, plain.length + 1]) {
-    assert.throws(() => decodeBytes(native, { bytes: frame, compressed: true }, length, "object"));
-  }
-});
+    for (const length of [0, plain.length - 1, plain.length + 1]) {
+      assert.throws(() => decodeBytes(native, { bytes: frame, compressed: true }, length, "object"));
+    }
+  });
+}

@@ -5,7 +5,7 @@ import { plainCipher } from "../../src/checkpoint/cipher.ts";
 import { loadCodec } from "../../src/checkpoint/codec.ts";
 import { chunkId } from "../../src/checkpoint/ids.ts";
 import { FLAG_ZSTD } from "../../src/checkpoint/pack.ts";
-import { runStageJob } from "../../src/checkpoint/stage_job.ts";
+import { StageThread } from "../../src/checkpoint/stage_job.ts";
 import { TreeStager } from "../../src/checkpoint/stage.ts";
 import type { ManifestEntry, TreeEntry } from "../../src/checkpoint/types.ts";
 import { isError } from "../../src/platform/errors.ts";
@@ -91,13 +91,60 @@ Deno.test("stage keeps few files open", async () => {
   const part = stager.take([b, a, "unknown"].map((id) => ({ id, length: 1 })));
   const chunks = part.chunks.map((chunk, at) => ({ ...chunk, flags: FLAG_ZSTD, at, stored: 1 }));
   const job = { ...part, kind: "pack", pack: "a pack", start: 0, bytes: pathBytes("BA"), chunks } as const;
-  stager.settle(part, await runStageJob(job, { codec, cipher: plainCipher }));
+  const { result } = await new StageThread({ codec, cipher: plainCipher }).begin(job);
+  stager.settle(part, await result);
   assert.ok(most > 10 && most < 80, `${most} more open files`);
   await stager.finish();
   assert.equal(open(), before);
   for (const i of ["000", "150", "299"]) {
     assert.equal(Deno.readTextFileSync(`${folder.path}/stage/f${i}`), "AB");
   }
+});
+
+Deno.test("a thread has three jobs at one time, and gives each the result of its own", async () => {
+  await using folder = scratchFolder("stage-");
+  const ids = ["A", "B", "C", "D", "E"].map((text) => ({ text, id: chunkId(pathBytes(text)) }));
+  using stager = new TreeStager({ root: "data", target: `${folder.path}/stage` });
+  stager.begin([
+    rootLine,
+    ...ids.map(({ text, id }) => line(entry(text, "file", { size: 1 }), [{ kind: "chunk", id, length: 1 }])),
+  ]);
+  const waits: PromiseWithResolvers<void>[] = [];
+  const thread = new StageThread({
+    codec: await loadCodec(),
+    cipher: plainCipher,
+    turn: () => {
+      const wait = Promise.withResolvers<void>();
+      waits.push(wait);
+      return wait.promise;
+    },
+  });
+  const results = ids.map(async ({ text, id }) => {
+    const part = stager.take([{ id, length: 1 }]);
+    const chunks = part.chunks.map((chunk) => ({ ...chunk, flags: 0, at: 0, stored: 1 }));
+    const bytes = pathBytes(text === "B" ? "?" : text);
+    const { result } = await thread.begin({ ...part, kind: "pack", pack: "a pack", start: 0, bytes, chunks });
+    return stager.settle(part, await result);
+  });
+  const settled = Promise.allSettled(results);
+  const turn = () => new Promise((resolve) => setTimeout(resolve, 0));
+  await turn();
+  assert.equal(waits.length, 3);
+  waits[1]?.resolve();
+  await turn();
+  assert.equal(waits.length, 4, "one ended, by its error: another one begins");
+  for (let i = 0; i < waits.length; i++) {
+    waits[i]?.resolve();
+    await turn();
+  }
+  assert.deepEqual((await settled).map(({ status }) => status === "fulfilled"), [
+    true,
+    false,
+    true,
+    true,
+    true,
+  ]);
+  assert.equal(Deno.readTextFileSync(`${folder.path}/stage/E`), "E");
 });
 
 Deno.test("stage refuses a manifest that could write outside of it", async () => {
