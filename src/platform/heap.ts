@@ -5,7 +5,7 @@
  */
 
 import { getHeapStatistics } from "node:v8";
-import { memoryLimitBytes } from "./machine.ts";
+import { isMemoryShort } from "./machine.ts";
 
 const MIB = 1024 * 1024;
 /** What V8 leaves uncollected in the binary. */
@@ -15,8 +15,6 @@ const GROWTH = 1.4;
 const LEAST_GROWTH_BYTES = 4 * MIB;
 /** From here on V8 collects by itself, a little at a time: all at once would stand still for too long. */
 const MOST_BYTES = FIRST_HEAP_MIB * MIB;
-/** The programs of a container that has less need what larger heaps would take. */
-const SMALL_LIMIT_BYTES = 1024 * MIB;
 const QUIET_INTERVAL_MS = 1000;
 /** Where the heap has grown by this much since the last look, as at the start, or when very many requests come. */
 const BUSY_GROWTH_BYTES = MIB;
@@ -72,6 +70,6 @@ export function keepHeapSmall(): void {
 /** For who works hard and ends: the same, and often, where the memory limit says that it matters. */
 export function keepHeapSmallWhereShort(): void {
   const keeper = openHeapKeeper();
-  if (keeper === null || memoryLimitBytes() >= SMALL_LIMIT_BYTES) return;
+  if (keeper === null || !isMemoryShort()) return;
   Deno.unrefTimer(setInterval(() => keeper.look(), WORKING_INTERVAL_MS));
 }

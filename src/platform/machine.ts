@@ -62,6 +62,13 @@ export function memoryLimitBytes(
   return Math.min(machineBytes, ...limits.filter((limit) => /^\d+$/.test(limit)).map(Number));
 }
 
+const SHORT_MEMORY_BYTES = 1024 * 1024 * 1024;
+
+/** True where the container's programs need what larger heaps and buffers of ours would take. */
+export function isMemoryShort(limitBytes: number = memoryLimitBytes()): boolean {
+  return limitBytes < SHORT_MEMORY_BYTES;
+}
+
 /**
  * Reads how many processes of our memory control group the kernel has killed for memory, ever; null where that cannot be
  * told. What we start is in the same group, unless it leaves by itself. One small file of the kernel's a time.
