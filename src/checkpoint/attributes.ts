@@ -21,6 +21,9 @@ import type { FileWarning, TreeEntry } from "./types.ts";
 import { XATTR_REFUSALS, xattrKind } from "./xattrs.ts";
 
 const SET_ID_BITS = 0o6000;
+const PERMISSION_BITS = 0o777;
+/** To read and write it. */
+const OWN_BITS = 0o600;
 const REFUSALS: readonly string[] = ["EPERM", "EACCES", "EINVAL", "EOPNOTSUPP"];
 const DOT = pathBytes(".");
 
@@ -75,23 +78,38 @@ export class Refusals {
   }
 }
 
+function hasOwner({ uid, gid }: TreeEntry, owner: DefaultOwner): boolean {
+  return owner !== null && owner.uid === uid && owner.gid === gid;
+}
+
+/**
+ * True where a new file may have its mode from the beginning: nothing that is set later changes it or needs another one,
+ * and who makes it can open it once more.
+ */
+export function mayBeMadeWithMode(entry: TreeEntry, owner: DefaultOwner): boolean {
+  return hasOwner(entry, owner) && entry.xattrs === undefined && (entry.mode & ~PERMISSION_BITS) === 0 &&
+    (entry.mode & OWN_BITS) === OWN_BITS;
+}
+
 /**
  * Of an open file, when its content is complete: owner first, since that takes the set-id bits and a capability away.
  * Then extended attributes, which a user that is not root cannot set on a file that its mode protects from writing; then
  * mode and times. A file whose owner could not be set must not get set-id bits: they would lend our own rights instead.
+ * `hasMode`: it has its mode, by `mayBeMadeWithMode`.
  */
 export function setFileAttributes(
   fd: number,
   entry: TreeEntry,
   owner: DefaultOwner,
   refusals: Refusals,
+  hasMode = false,
 ): void {
   const { path, uid, gid } = entry;
-  const owned = (owner !== null && owner.uid === uid && owner.gid === gid) ||
+  const owned = hasOwner(entry, owner) ||
     refusals.allowed("owner", path, () => setOwnerFd(fd, uid, gid, path));
   setXattrs(entry, fd, refusals);
   const mode = owned ? entry.mode : entry.mode & ~SET_ID_BITS;
-  refusals.allowed("mode", path, () => setModeFd(fd, mode, path));
+  if (!hasMode) refusals.allowed("mode", path, () => setModeFd(fd, mode, path));
   refusals.allowed("time", path, () => setTimesFd(fd, entry.mtimeNs, path));
 }
 

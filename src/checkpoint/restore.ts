@@ -135,7 +135,11 @@ export async function stageCheckpoint(
   const codec = await loadCodec();
   const sum = (of: (summary: FilesSummary) => number) =>
     request.roots.reduce((all, { name }) => all + of(request.record.files[name] ?? NO_FILES), 0);
-  // Begun before the plan, since the Workers load their code while the indexes come.
+  // The store has something to do while this thread waits for the Workers to run, and these load their code meanwhile.
+  const opening = openCheckpoint(request.record, request.indexes, environment, (bytes) => {
+    totals.bytesTransferred += bytes;
+  });
+  opening.catch(() => {}); // thrown below
   using runner = openStageRunner({
     codec,
     cipher: environment.cipher,
@@ -144,9 +148,7 @@ export async function stageCheckpoint(
     bytes: sum(({ bytes }) => bytes),
     entries: sum(({ entries }) => entries),
   });
-  const opened = await openCheckpoint(request.record, request.indexes, environment, (bytes) => {
-    totals.bytesTransferred += bytes;
-  });
+  const opened = await opening;
   const roots = request.roots.map((root) => ({ ...root, item: itemOf(opened.root, root.name) }));
   const batches = request.batchEntries === undefined ? {} : { batchEntries: request.batchEntries };
   await requireSpaceForAll(claimsOf(roots, (root) =>

@@ -3,7 +3,8 @@
 import { isError } from "../platform/errors.ts";
 import type { ObjectStore, RequestOptions } from "../storage/object_store.ts";
 import type { ChunkTable } from "./chunk_table.ts";
-import { fetchChunks, planFetch } from "./chunk_fetcher.ts";
+import { fetchRanges, planFetch } from "./chunk_fetcher.ts";
+import { readChunk, type StoredChunk } from "./chunk_reader.ts";
 import type { Cipher } from "./cipher.ts";
 import { type Codec, damaged } from "./codec.ts";
 import { sha256Hex } from "./ids.ts";
@@ -41,34 +42,48 @@ export interface ReadingOptions {
 /** Entries of a manifest to be held as objects at one time: some 100 MiB with all that a stage knows of them. */
 export const BATCH_ENTRIES = 65_536;
 
-/** A manifest whose text is at hand. As objects its entries would take several times the memory. */
+/** A manifest that is at hand as it is stored. As objects its entries would take ten times the memory. */
 export interface StoredManifest {
   /**
-   * All entries in path order, in batches of `entries`; the last may have less, or none. The whole is proven when the last batch comes, and each
-   * piece by its id before.
+   * All entries in path order, in batches of `entries`; the last may have less, or none. Each piece is unpacked, and proven
+   * by its id, when it is come to; the whole is proven when the last batch comes.
    */
   batches(entries: number): Generator<readonly ManifestEntry[]>;
 }
 
+interface StoredPiece {
+  readonly stored: Uint8Array;
+  readonly chunk: StoredChunk;
+}
+
+/** Whoever begins with the first batch need not wait for the last piece to be proven. */
 export async function fetchManifest(
   item: FilesItem,
   name: string,
   options: ReadingOptions,
 ): Promise<StoredManifest> {
-  const pieces = new Map<string, Uint8Array>();
-  await fetchChunks(planFetch(options.table, new Set(item.manifest)), {
-    ...options,
-    // A copy: the chunk is a view of its whole pack, which must not live as long as the piece.
-    deliver: (id, bytes) => void pieces.set(id, bytes.slice()),
-    usersOf: () => `the manifest of "${name}"`,
+  const { ranges } = planFetch(options.table, new Set(item.manifest));
+  const users = () => `the manifest of "${name}"`;
+  const pieces = new Map<string, StoredPiece>();
+  await fetchRanges(ranges, { ...options, usersOf: users }, ({ pack, start, bytes, chunks }) => {
+    for (const chunk of chunks) {
+      const at = chunk.offset - start;
+      // A copy: the range may be most of its pack, which must not live as long as the piece.
+      pieces.set(chunk.id, {
+        stored: bytes.slice(at, at + chunk.storedLength),
+        chunk: { ...chunk, pack: pack.name },
+      });
+    }
+    return Promise.resolve();
   });
+  const { codec, cipher } = options;
   return {
     *batches(entries) {
-      const reader = new ManifestReader(`manifest of "${name}"`, item, options.cipher);
+      const reader = new ManifestReader(`manifest of "${name}"`, item, cipher);
       for (const id of item.manifest) {
         const piece = pieces.get(id);
         if (piece === undefined) throw damaged(`manifest of "${name}"`, `piece ${id} did not come`);
-        reader.add(piece);
+        reader.add(readChunk({ codec, cipher }, piece.stored, piece.chunk, () => `, needed by ${users()}`));
         while (reader.complete >= entries) yield reader.take(entries);
       }
       yield reader.finish();

@@ -16,7 +16,13 @@ import {
   truncateFd,
   writeAt,
 } from "../platform/libc_files.ts";
-import { type DefaultOwner, Refusals, type Refused, setFileAttributes } from "./attributes.ts";
+import {
+  type DefaultOwner,
+  mayBeMadeWithMode,
+  Refusals,
+  type Refused,
+  setFileAttributes,
+} from "./attributes.ts";
 import { bytesOf } from "./byte_text.ts";
 import { type BlobReading, isChunk, readChunk } from "./chunk_reader.ts";
 import type { Cipher } from "./cipher.ts";
@@ -26,6 +32,8 @@ import type { TreeEntry } from "./types.ts";
 
 /** Open files at one time: chunks of one pack mostly belong to neighbours, and 1024 descriptors are usual. */
 const OPEN_FILES_MAX = 64;
+/** Of a file that is not complete. */
+const PRIVATE_MODE = 0o600;
 
 /** A file of the stage that a job writes into. */
 export interface FileTarget {
@@ -124,11 +132,14 @@ async function runStageJob(
   await using stretches = job.files.some(isLarge) ? new StretchWriter(job.folder, flights) : null;
   using writer = new JobWriter(job, stretches);
   const absent: string[] = [];
+  const room = () => stretches?.room() ?? null;
   if (job.kind === "pack") {
     const { pack, start, bytes } = job;
     for (const chunk of job.chunks) {
-      const pause = stretches?.room() ?? turn?.() ?? null;
+      const pause = turn?.() ?? null;
       if (pause !== null) await pause;
+      // Asked again each time: another job may have taken the room meanwhile.
+      for (let wait = room(); wait !== null; wait = room()) await wait;
       const { id, length, flags, at: offset } = chunk;
       const stored = bytes.subarray(offset - start, offset - start + chunk.stored);
       const users = () => `, needed by ${usersOf(job.files, chunk.writes)}`;
@@ -137,8 +148,10 @@ async function runStageJob(
   } else if (job.kind === "local") {
     using source = new LocalSource(job.source, job.paths, reading.cipher);
     for (const chunk of job.chunks) {
-      const pause = stretches?.room() ?? turn?.() ?? null;
+      const pause = turn?.() ?? null;
       if (pause !== null) await pause;
+      // Asked again each time: another job may have taken the room meanwhile.
+      for (let wait = room(); wait !== null; wait = room()) await wait;
       const bytes = source.read(chunk);
       if (bytes === null) absent.push(chunk.id);
       if (bytes === null) writer.spoil(chunk);
@@ -171,6 +184,8 @@ function usersOf(files: readonly FileTarget[], writes: readonly number[]): strin
 /** What happened to one file of the job so far. */
 interface Progress {
   created: boolean;
+  /** It was made with its mode. */
+  hasMode: boolean;
   /** End of what was written: where it is short of the file's size, a hole is left at the end. */
   end: number;
   /** Chunks of it are missing: it is not complete, whatever was planned. */
@@ -185,6 +200,8 @@ function isLarge({ entry }: FileTarget): boolean {
 class JobWriter implements Disposable {
   #bytes = 0;
   readonly #refusals = new Refusals();
+  /** Of each mode that a file was made with: whether it came to have it, for a umask or a filesystem may take bits away. */
+  readonly #modesThatHold = new Map<number, boolean>();
   readonly #job: StageJob;
   readonly #progress: Progress[];
   /** All but the newest, least recently used first. */
@@ -199,7 +216,13 @@ class JobWriter implements Disposable {
   constructor(job: StageJob, stretches: StretchWriter | null) {
     this.#job = job;
     this.#stretches = stretches;
-    this.#progress = job.files.map(({ create }) => ({ created: !create, end: 0, spoiled: false, left: 0 }));
+    this.#progress = job.files.map(({ create }) => ({
+      created: !create,
+      hasMode: false,
+      end: 0,
+      spoiled: false,
+      left: 0,
+    }));
     if (job.kind === "complete") return;
     for (const { writes } of job.chunks) {
       for (let i = 0; i < writes.length; i += 2) this.#of(writes[i]).left++;
@@ -269,7 +292,7 @@ class JobWriter implements Disposable {
   #complete(index: number): void {
     const { entry, foreign } = this.#file(index);
     const fd = this.#opened(index);
-    setFileAttributes(fd, entry, foreign ? null : this.#job.owner, this.#refusals);
+    setFileAttributes(fd, entry, foreign ? null : this.#job.owner, this.#refusals, this.#of(index).hasMode);
     this.#shut(index);
   }
 
@@ -294,10 +317,22 @@ class JobWriter implements Disposable {
       if (oldest !== undefined) this.#shut(oldest);
     }
     const progress = this.#of(index);
-    const flags = progress.created ? OPEN.write : OPEN.write | OPEN.create | OPEN.exclusive;
-    const fd = openAt(this.#job.folder, this.#file(index).entry.path, flags | OPEN.noFollow, 0o600);
+    const { entry } = this.#file(index);
+    if (progress.created) return openAt(this.#job.folder, entry.path, OPEN.write | OPEN.noFollow);
+    const withMode = mayBeMadeWithMode(entry, this.#job.owner);
+    const flags = OPEN.write | OPEN.create | OPEN.exclusive | OPEN.noFollow;
+    const fd = openAt(this.#job.folder, entry.path, flags, withMode ? entry.mode : PRIVATE_MODE);
     progress.created = true;
+    progress.hasMode = withMode && this.#modeHolds(fd, entry.mode);
     return fd;
+  }
+
+  #modeHolds(fd: number, mode: number): boolean {
+    const known = this.#modesThatHold.get(mode);
+    if (known !== undefined) return known;
+    const holds = statFd(fd).mode === mode;
+    this.#modesThatHold.set(mode, holds);
+    return holds;
   }
 
   #shut(index: number): void {

@@ -190,6 +190,8 @@ const LOCAL_JOB_FILES = 256;
 /** Chunks that ranges are planned for at one time: some megabytes of small files, and as many as a pack holds. */
 const FIRST_PLAN_CHUNKS = 512;
 const PLAN_CHUNKS = 16 * 1024;
+/** Turns of the loop that the next batches wait for the first range, at most: some 25 ms. */
+const FIRST_TURNS = 20;
 /** Jobs from local files at one time: they hold nothing but names. */
 const LOCAL_JOBS = 8;
 
@@ -220,6 +222,7 @@ class StageRun {
   readonly #surroundings: StageSurroundings;
   readonly #ahead: SyncAhead;
   #blocks = 0;
+  #hasCome = false;
 
   constructor(stager: TreeStager, surroundings: StageSurroundings, ahead: SyncAhead) {
     this.#stager = stager;
@@ -285,6 +288,7 @@ class StageRun {
     yield* planFetch(table, this.#stager.wanted.keys()).ranges;
     let ids: string[] = [];
     let planFrom = FIRST_PLAN_CHUNKS;
+    let turns = FIRST_TURNS;
     for (let next = batches.next(); next.done !== true; next = batches.next()) {
       this.begin(next.value);
       for (const id of this.#stager.added) ids.push(id);
@@ -294,6 +298,8 @@ class StageRun {
         planFrom = Math.min(planFrom * 2, PLAN_CHUNKS);
       }
       await this.#surroundings.pacer.pause();
+      // What comes first goes to the Workers at once, not behind the batches that there is time for meanwhile.
+      while (turns-- > 0 && !this.#hasCome) await this.#surroundings.pacer.pause();
     }
     yield* planFetch(table, ids).ranges;
   }
@@ -307,6 +313,7 @@ class StageRun {
       memory: (sizeBytes: number) => this.#rangeMemory(sizeBytes),
     };
     await fetchRanges(this.#ranges(table, batches), options, async (range) => {
+      this.#hasCome = true;
       const memory = memoryOf(range.bytes);
       await settleAll(piecesOf(range, memory).map((piece) => this.#unpack(range.pack.name, piece)));
       if (memory === null) return;

@@ -1,6 +1,7 @@
 /** The thread in which a restore unpacks, verifies and writes. May be ended at any moment: only a stage is unfinished. */
 
 import { keepHeapSmallWhereShort } from "../platform/heap.ts";
+import { nativeCrypto } from "../platform/libcrypto.ts";
 import { systemRandom } from "../platform/random.ts";
 import { serveJobs } from "../platform/worker_pool.ts";
 import { openCipher } from "./cipher.ts";
@@ -14,10 +15,13 @@ import { unpackJob } from "./stage_wire.ts";
 let thread: StageThread | undefined;
 
 keepHeapSmallWhereShort();
+// Before the first job comes, rather than when it has come. Not awaited: whoever listens late misses the first message.
+const codec = loadCodec();
+nativeCrypto();
 
 serveJobs<StageMessage, StageJobResult>(async ({ job, key }) => {
   thread ??= new StageThread({
-    codec: await loadCodec(),
+    codec: await codec,
     cipher: openCipher(key, systemRandom()),
     scratch: new Uint8Array(CHUNK_LIMIT_BYTES),
   });

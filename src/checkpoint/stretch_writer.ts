@@ -72,16 +72,10 @@ export class StretchWriter implements AsyncDisposable {
     this.#flights = flights;
   }
 
-  /** Until more may be written; what went wrong meanwhile. Null: at once. */
+  /** Null where more may be written at once; else when to ask again, or what went wrong. */
   room(): Promise<void> | null {
     if (this.#failure !== null) throw this.#failure.error;
-    const room = this.#flights.room();
-    return room === null ? null : this.#wait(room);
-  }
-
-  async #wait(first: Promise<void>): Promise<void> {
-    for (let room: Promise<void> | null = first; room !== null; room = this.#flights.room()) await room;
-    if (this.#failure !== null) throw this.#failure.error;
+    return this.#flights.room();
   }
 
   /** Takes a copy of `bytes` for the file `number`, which is there under `path`. */

@@ -101,6 +101,43 @@ Deno.test("stage keeps few files open", async () => {
   }
 });
 
+Deno.test("files have their modes, whatever the umask would take away", async () => {
+  const modes = [0o600, 0o644, 0o666, 0o777, 0o640, 0o444, 0o000, 0o4755, 0o2644, 0o1600];
+  for (const umask of [0o000, 0o022, 0o077]) {
+    await using folder = scratchFolder("stage-");
+    const former = Deno.umask(umask);
+    try {
+      const id = chunkId(pathBytes("A"));
+      const names = modes.flatMap((mode) => [`a-${mode}`, `b-${mode}`]).sort();
+      const modeOf = (name: string) => Number(name.slice(2));
+      using stager = new TreeStager({ root: "data", target: `${folder.path}/stage` });
+      stager.begin([
+        rootLine,
+        ...names.map((name) =>
+          line(entry(name, "file", { size: 1, mode: modeOf(name) }), [{
+            kind: "chunk",
+            id,
+            length: 1,
+          }])
+        ),
+      ]);
+      const part = stager.take([{ id, length: 1 }]);
+      const chunks = part.chunks.map((chunk) => ({ ...chunk, flags: 0, at: 0, stored: 1 }));
+      const thread = new StageThread({ codec: await loadCodec(), cipher: plainCipher });
+      const job = { ...part, kind: "pack", pack: "a pack", start: 0, bytes: pathBytes("A"), chunks } as const;
+      const { result } = await thread.begin(job);
+      stager.settle(part, await result);
+      await stager.finish();
+      for (const name of names) {
+        const { mode } = Deno.statSync(`${folder.path}/stage/${name}`);
+        assert.equal((mode ?? 0) & 0o7777, modeOf(name), `${name} with umask ${umask}`);
+      }
+    } finally {
+      Deno.umask(former);
+    }
+  }
+});
+
 Deno.test("a thread has three jobs at one time, and gives each the result of its own", async () => {
   await using folder = scratchFolder("stage-");
   const ids = ["A", "B", "C", "D", "E"].map((text) => ({ text, id: chunkId(pathBytes(text)) }));
