@@ -20,7 +20,7 @@ import {
   type MemoryBlock,
   memoryOf,
   returnMemory,
-  takeMemory,
+  takeLargePages,
 } from "../platform/shared_memory.ts";
 import { settleAll } from "../platform/settle.ts";
 import { byteText } from "./byte_text.ts";
@@ -329,7 +329,7 @@ class StageRun {
   #rangeMemory(sizeBytes: number): Uint8Array<ArrayBuffer> {
     if (sizeBytes > RANGE_TARGET_BYTES || this.#blocks >= MOST_BLOCKS) return new Uint8Array(sizeBytes);
     this.#blocks++;
-    return bytesOfMemory(takeMemory(RANGE_TARGET_BYTES));
+    return bytesOfMemory(takeLargePages(RANGE_TARGET_BYTES));
   }
 
   async #unpack(pack: string, { start, bytes, chunks: wanted }: RangePiece): Promise<void> {

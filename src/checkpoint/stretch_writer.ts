@@ -6,7 +6,7 @@
  */
 
 import { closeFd, isErrno, OPEN, openAt, type PathBytes, writeAt } from "../platform/libc_files.ts";
-import { bytesOfMemory, type MemoryBlock, returnMemory, takeMemory } from "../platform/shared_memory.ts";
+import { bytesOfMemory, type MemoryBlock, returnMemory, takeLargePages } from "../platform/shared_memory.ts";
 import { UNCACHED_BLOCK_BYTES as BLOCK_BYTES, writeUncached } from "../platform/uncached_write.ts";
 
 /**
@@ -105,7 +105,7 @@ export class StretchWriter implements AsyncDisposable {
     if (this.#window?.end === at) return this.#window;
     this.#give();
     return this.#window = {
-      memory: takeMemory(WINDOW_BYTES),
+      memory: takeLargePages(WINDOW_BYTES),
       base: at - at % BLOCK_BYTES,
       start: at,
       end: at,

@@ -38,16 +38,22 @@ const free = new Map<bigint, MemoryBlock>();
 /** One view of each place: views count as memory of the thread's own, each time they are made. */
 const views = new Map<bigint, Uint8Array<ArrayBuffer>>();
 
-/**
- * A block of `sizeBytes`, new or given back; what is in it is of no meaning. It takes memory where it is written, one of
- * two mebibytes or more that many at a time where the system has large pages: the first touch of each small one costs more
- * than what is written there, and a disk's driver has to find each of them.
- */
+/** A block of `sizeBytes`, new or given back; what is in it is of no meaning. It takes memory where it is written. */
 export function takeMemory(sizeBytes: number): MemoryBlock {
   const given = free.values().find((block) => block.sizeBytes === sizeBytes);
-  if (given === undefined) return map(sizeBytes);
+  if (given === undefined) return map(sizeBytes, 1);
   free.delete(given.address);
   return given;
+}
+
+/**
+ * The same in large pages where the system has them, for what is written again and again: the first touch of each small
+ * one costs more than what is written there, and a disk's driver has to find each of them. But a large one is emptied as
+ * a whole, and out of the processor's caches before it is filled.
+ */
+export function takeLargePages(sizeBytes: number): MemoryBlock {
+  const given = free.values().find((block) => block.sizeBytes === sizeBytes);
+  return given === undefined ? map(sizeBytes, LARGE_PAGE_BYTES) : takeMemory(sizeBytes);
 }
 
 /**
@@ -80,10 +86,8 @@ export function memoryOf({ buffer }: Uint8Array<ArrayBuffer>): MemoryBlock | nul
   return block;
 }
 
-function map(sizeBytes: number): MemoryBlock {
+function map(sizeBytes: number, alignment: number): MemoryBlock {
   opened ??= Deno.dlopen("libc.so.6", SYMBOLS);
-  // Large pages begin at their own borders.
-  const alignment = sizeBytes < LARGE_PAGE_BYTES ? 1 : LARGE_PAGE_BYTES;
   const pointer = opened.symbols.mmap(
     null,
     BigInt(sizeBytes + alignment - 1),
@@ -96,7 +100,7 @@ function map(sizeBytes: number): MemoryBlock {
   if (begin === 0n || begin === FAILED) throw failure(sizeBytes);
   const address = begin + (-begin & BigInt(alignment - 1));
   const block = { address, sizeBytes };
-  // A wish: what comes of it is as good.
+  // Large pages begin at their own borders. A wish: what comes of it is as good.
   if (alignment > 1) {
     opened.symbols.madvise(Deno.UnsafePointer.create(address), BigInt(sizeBytes), MADV_HUGEPAGE);
   }

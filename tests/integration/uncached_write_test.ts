@@ -2,7 +2,7 @@
 
 import assert from "node:assert/strict";
 import { promptFiles, systemFiles } from "../../src/platform/local_files.ts";
-import { bytesOfMemory, returnMemory, takeMemory } from "../../src/platform/shared_memory.ts";
+import { bytesOfMemory, returnMemory, takeLargePages, takeMemory } from "../../src/platform/shared_memory.ts";
 import { UncachedWriter } from "../../src/platform/uncached_write.ts";
 import { scratchFolder } from "../support/manager_process.ts";
 import { randomOf } from "../support/seeded_random.ts";
@@ -78,7 +78,7 @@ Deno.test("a writer past the page cache takes whole blocks of memory on a border
 
 Deno.test("large blocks begin where large pages do, and share none", () => {
   const sizes = [2 * MIB, 3 * MIB + 1, 2 * MIB, 16 * MIB];
-  const blocks = sizes.map((size) => takeMemory(size));
+  const blocks = sizes.map((size) => takeLargePages(size));
   for (const [i, block] of blocks.entries()) {
     assert.equal(block.address % BigInt(2 * MIB), 0n);
     assert.equal(bytesOfMemory(block).length, sizes[i]);
