@@ -234,7 +234,7 @@ export class ChaosScene implements AsyncDisposable {
       .outputSync();
     // A file that is renamed away meanwhile is missing in the copy, as in any copy of a live volume.
     const text = new TextDecoder().decode(stderr);
-    if (!success && !/No such file/.test(text)) throw new Error(`cp: ${text}`);
+    if (!success && !/No such file|replaced while being copied/.test(text)) throw new Error(`cp: ${text}`);
     return new ChaosMachine(this, name);
   }
 
