@@ -141,6 +141,14 @@ export async function fetchRanges(
   throw signal.reason;
 }
 
+/** What is stored of `chunk`, where it lies in the range. */
+export function storedIn(
+  { start, bytes }: Pick<FetchedRange, "start" | "bytes">,
+  { offset, storedLength }: WantedChunk,
+): Uint8Array<ArrayBuffer> {
+  return bytes.subarray(offset - start, offset - start + storedLength);
+}
+
 /** Fetches chunks and hands each one on, verified. For few and small ones: it all happens in this thread. */
 export async function fetchChunks(
   plan: FetchPlan,
@@ -152,7 +160,7 @@ export async function fetchChunks(
 ): Promise<void> {
   await fetchRanges(plan.ranges, options, async ({ pack, start, bytes, chunks }) => {
     for (const chunk of chunks) {
-      const stored = bytes.subarray(chunk.offset - start, chunk.offset - start + chunk.storedLength);
+      const stored = storedIn({ start, bytes }, chunk);
       const users = () => affected([chunk], options);
       options.deliver(chunk.id, readChunk(options, stored, { ...chunk, pack: pack.name }, users));
       const pause = options.pace?.() ?? null;

@@ -95,6 +95,11 @@ class KeptCompressors {
   }
 }
 
+/** Exactly `length` bytes: the beginning of `into`, where it is given and large enough. */
+function placeFor(length: number, into?: Uint8Array): Uint8Array {
+  return into !== undefined && into.length >= length ? into.subarray(0, length) : new Uint8Array(length);
+}
+
 /**
  * Decompresses with one kept context: making one costs five times what a small frame does. Null where the runtime has
  * another inside, or this is anything but one frame of exactly `length` bytes; the public call says then what it is.
@@ -106,7 +111,7 @@ class KeptDecompressor {
     const { _handle: handle, _writeState: left } = this.#stream;
     if (handle?.reset === undefined || handle.writeSync === undefined || left === undefined) return null;
     if (length > KEPT_LIMIT_BYTES) return null;
-    const plain = into !== undefined && into.length >= length ? into : new Uint8Array(length);
+    const plain = placeFor(length, into);
     try {
       handle.reset();
       handle.writeSync(zlib.constants.ZSTD_e_end, frame, 0, frame.length, plain, 0, length);
@@ -114,7 +119,7 @@ class KeptDecompressor {
       return null; // no frame: the public call has the better message
     }
     const [outputLeft, inputLeft] = left;
-    return outputLeft === 0 && inputLeft === 0 ? plain.subarray(0, length) : null;
+    return outputLeft === 0 && inputLeft === 0 ? plain : null;
   }
 }
 
@@ -127,8 +132,7 @@ class LibraryDecompressor {
   }
 
   decompress(frame: Uint8Array, length: number, into?: Uint8Array): Uint8Array | null {
-    const hasPlace = into !== undefined && into.length >= length;
-    const plain = hasPlace ? into.subarray(0, length) : new Uint8Array(length);
+    const plain = placeFor(length, into);
     return this.#decompress(frame, plain) === length ? plain : null;
   }
 }

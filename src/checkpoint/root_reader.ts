@@ -3,7 +3,7 @@
 import { isError } from "../platform/errors.ts";
 import type { ObjectStore, RequestOptions } from "../storage/object_store.ts";
 import type { ChunkTable } from "./chunk_table.ts";
-import { fetchRanges, planFetch } from "./chunk_fetcher.ts";
+import { fetchRanges, planFetch, storedIn } from "./chunk_fetcher.ts";
 import { readChunk, type StoredChunk } from "./chunk_reader.ts";
 import type { Cipher } from "./cipher.ts";
 import { type Codec, damaged } from "./codec.ts";
@@ -65,14 +65,11 @@ export async function fetchManifest(
   const { ranges } = planFetch(options.table, new Set(item.manifest));
   const users = () => `the manifest of "${name}"`;
   const pieces = new Map<string, StoredPiece>();
-  await fetchRanges(ranges, { ...options, usersOf: users }, ({ pack, start, bytes, chunks }) => {
-    for (const chunk of chunks) {
-      const at = chunk.offset - start;
+  await fetchRanges(ranges, { ...options, usersOf: users }, (range) => {
+    for (const chunk of range.chunks) {
       // A copy: the range may be most of its pack, which must not live as long as the piece.
-      pieces.set(chunk.id, {
-        stored: bytes.slice(at, at + chunk.storedLength),
-        chunk: { ...chunk, pack: pack.name },
-      });
+      const stored = storedIn(range, chunk).slice();
+      pieces.set(chunk.id, { stored, chunk: { ...chunk, pack: range.pack.name } });
     }
     return Promise.resolve();
   });

@@ -40,10 +40,7 @@ const views = new Map<bigint, Uint8Array<ArrayBuffer>>();
 
 /** A block of `sizeBytes`, new or given back; what is in it is of no meaning. It takes memory where it is written. */
 export function takeMemory(sizeBytes: number): MemoryBlock {
-  const given = free.values().find((block) => block.sizeBytes === sizeBytes);
-  if (given === undefined) return map(sizeBytes, 1);
-  free.delete(given.address);
-  return given;
+  return takeAt(1, sizeBytes);
 }
 
 /**
@@ -52,8 +49,15 @@ export function takeMemory(sizeBytes: number): MemoryBlock {
  * a whole, and out of the processor's caches before it is filled.
  */
 export function takeLargePages(sizeBytes: number): MemoryBlock {
+  return takeAt(LARGE_PAGE_BYTES, sizeBytes);
+}
+
+/** One that was given back is taken as it is. */
+function takeAt(alignment: number, sizeBytes: number): MemoryBlock {
   const given = free.values().find((block) => block.sizeBytes === sizeBytes);
-  return given === undefined ? map(sizeBytes, LARGE_PAGE_BYTES) : takeMemory(sizeBytes);
+  if (given === undefined) return map(sizeBytes, alignment);
+  free.delete(given.address);
+  return given;
 }
 
 /**
