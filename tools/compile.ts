@@ -1,5 +1,5 @@
 /**
- * `deno task compile [--output path]`: main.ts, the archiver, the guard, the follower, `restore --to` and every Worker bundled to dist/, then one binary from these bundles.
+ * `deno task compile [--output path] [--readable]`: main.ts, the archiver, the guard, the follower, `restore --to` and every Worker bundled to dist/, then one binary from these bundles.
  * Bundled first because `deno compile` embeds every package of the lockfile, reachable or not, in each process's memory.
  * The libsql add-on goes in compressed, behind a loader that unpacks it at first use: most processes never need it.
  *
@@ -97,25 +97,37 @@ async function entries(): Promise<{ workers: string[]; assets: string[] }> {
 
 const addonName = `@libsql/linux-${Deno.build.arch === "aarch64" ? "arm64" : "x64"}-gnu`;
 
+/** Without comments and long names it takes a tenth less time to start; `--readable` keeps them, for a profile. */
 async function bundle(entry: string, output: string): Promise<void> {
-  const externals = ["--external", addonName, "--external", "@bokuweb/zstd-wasm"];
-  await run(Deno.execPath(), [
-    "bundle",
-    "--quiet",
-    "--sourcemap=external",
-    ...externals,
-    "--output",
-    output,
-    entry,
-  ]);
+  const how = values.readable ? [] : ["--minify"];
+  await bundleWith(["--sourcemap=external", ...how], entry, output);
   await dropSources(output);
+  if (!values.readable) await refuseWide(output);
+}
+
+async function bundleWith(options: readonly string[], entry: string, output: string): Promise<void> {
+  const externals = ["--external", addonName, "--external", "@bokuweb/zstd-wasm"];
+  await run(Deno.execPath(), ["bundle", "--quiet", ...options, ...externals, "--output", output, entry]);
+}
+
+/** One letter beyond ASCII, and the runtime holds and reads all of a bundle in two bytes for each. */
+async function refuseWide(path: string): Promise<void> {
+  const [letter] = /[^\0-\x7f]/.exec(await Deno.readTextFile(path)) ?? [];
+  if (letter !== undefined) {
+    fail(`compile: ${path}: ${JSON.stringify(letter)} in it, wanted ASCII: write an escape`);
+  }
 }
 
 /** Where a module is imported late, the bundler wraps all of them in functions: it takes twice the time to start. */
-async function refuseLateImports(path: string): Promise<void> {
-  if (/^var __esm = /m.test(await Deno.readTextFile(path))) {
-    fail(`compile: ${path}: one of its modules, or of theirs, imports another late (import()), wanted none`);
+async function refuseLateImports(entry: string): Promise<void> {
+  const readable = await Deno.makeTempFile({ prefix: "state-manager-bundle-" });
+  try {
+    await bundleWith([], entry, readable); // minified the wrapper has no name
+    if (!/^var __esm = /m.test(await Deno.readTextFile(readable))) return;
+  } finally {
+    await Deno.remove(readable);
   }
+  fail(`compile: ${entry}: one of its modules, or of theirs, imports another late (import()), wanted none`);
 }
 
 /**
@@ -268,6 +280,7 @@ const { values } = parseArgs({
   options: {
     output: { type: "string", short: "o", default: `${root}state-manager` },
     main: { type: "string", default: `${root}main.ts` },
+    readable: { type: "boolean", default: false },
   },
 });
 
@@ -283,12 +296,16 @@ const bundles = [
   ...workers.map((path) => `${dist}/${path}.js`),
 ];
 await bundle(values.main, `${dist}/program.js`);
-await bundle(`${root}src/checkpoint/archiver.ts`, `${dist}/archiver.js`);
-await bundle(`${root}src/supervisor/guard.ts`, `${dist}/guard.js`);
-await bundle(`${root}src/database/follow_child.ts`, `${dist}/follower.js`);
-await bundle(`${root}src/cli/restore_to.ts`, `${dist}/restore_to.js`);
-for (const name of ["archiver", "guard", "follower", "restore_to"]) {
-  await refuseLateImports(`${dist}/${name}.js`);
+for (
+  const [name, entry] of [
+    ["archiver", "src/checkpoint/archiver.ts"],
+    ["guard", "src/supervisor/guard.ts"],
+    ["follower", "src/database/follow_child.ts"],
+    ["restore_to", "src/cli/restore_to.ts"],
+  ]
+) {
+  await refuseLateImports(`${root}${entry}`);
+  await bundle(`${root}${entry}`, `${dist}/${name}.js`);
 }
 await Deno.writeTextFile(`${dist}/main.js`, ENTRY);
 for (const path of workers) await bundle(`${root}${path}.ts`, `${dist}/${path}.js`);

@@ -38,7 +38,7 @@ export async function statusPage(
         <meta charset="utf-8">
         <meta name="viewport" content="width=device-width, initial-scale=1">
         <meta http-equiv="refresh" content="${REFRESH_SECONDS}">
-        <title>${status.state} – ${status.name ?? "state-manager"}</title>
+        <title>${status.state} &ndash; ${status.name ?? "state-manager"}</title>
         <style nonce="${nonce}">${raw(STYLE)}</style>
       </head>
       <body>
