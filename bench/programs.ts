@@ -21,10 +21,21 @@ export function programCommand(args: readonly string[]): string[] {
   return [Deno.execPath(), "run", "-A", "--quiet", "--config", `${root}deno.json`, `${root}main.ts`, ...args];
 }
 
+/** Nothing of ours that is set for the bench or by who runs it is a setting of what is measured. */
+function environment(more: Readonly<Record<string, string>> = {}) {
+  const ours = /^STATE_MANAGER_/;
+  const env = Object.entries(Deno.env.toObject()).filter(([name]) => !ours.test(name));
+  return { clearEnv: true, env: { ...Object.fromEntries(env), ...more } };
+}
+
 /** Runs a command to its end and gives what it printed; fails with what it said where it fails. */
 export async function output(argv: readonly string[], env: Record<string, string> = {}): Promise<string> {
   const [command = "", ...args] = argv;
-  const { success, stdout, stderr } = await new Deno.Command(command, { args, env, stdin: "null" }).output();
+  const { success, stdout, stderr } = await new Deno.Command(command, {
+    args,
+    ...environment(env),
+    stdin: "null",
+  }).output();
   const text = new TextDecoder();
   if (!success) throw new Error(`${argv.join(" ")}: ${text.decode(stderr).slice(-2000)}`);
   return text.decode(stdout).trim();
@@ -40,7 +51,7 @@ export async function runMeasured(
   const begin = performance.now();
   const child = new Deno.Command(command, {
     args,
-    env,
+    ...environment(env),
     stdin: "null",
     stdout: "null",
     stderr: "piped",
@@ -92,7 +103,7 @@ export class Manager {
     const manager = new Manager(
       store,
       `http://127.0.0.1:${port}`,
-      new Deno.Command(command, { args, env: more.env ?? {}, ...quiet }).spawn(),
+      new Deno.Command(command, { args, ...environment(more.env), ...quiet }).spawn(),
     );
     const end = performance.now() + START_LIMIT_MS;
     while (
