@@ -154,18 +154,18 @@ function keptDecompressor(): KeptDecompressor | undefined {
   }
 }
 
-/** Undefined where kept contexts do not make the frames that they should. */
-function keptCompressors(): KeptCompressors | undefined {
+/** Null where kept contexts do not make the frames that they should. */
+function keptCompressors(): KeptCompressors | null {
   try {
     const kept = new KeptCompressors();
     for (const length of [1, 1000, 0, 70_000]) {
       const plain = new Uint8Array(length).fill(length % 251);
       const frame = kept.compress(plain, FAST_LEVEL);
-      if (frame === null || !zlib.zstdDecompressSync(frame).equals(plain)) return undefined;
+      if (frame === null || !zlib.zstdDecompressSync(frame).equals(plain)) return null;
     }
     return kept;
   } catch {
-    return undefined;
+    return null;
   }
 }
 
@@ -175,12 +175,15 @@ function bytesOf({ buffer, byteOffset, byteLength }: Buffer): Uint8Array {
 
 /** `library` null: by the runtime alone. */
 function nativeCodec(library: NativeZstd | null): Codec | undefined {
-  const kept = keptCompressors();
+  /** Undefined: not asked for yet. A restore never does, and to prove them is a part of its start. */
+  let kept: KeptCompressors | null | undefined;
   const keptInverse = library === null ? keptDecompressor() : new LibraryDecompressor(library);
   const codec: Codec = {
     engine: "native",
-    compress: (plain, level = FAST_LEVEL) =>
-      kept?.compress(plain, level) ?? zlib.zstdCompressSync(plain, levelOption(level)),
+    compress(plain, level = FAST_LEVEL) {
+      if (kept === undefined) kept = keptCompressors();
+      return kept?.compress(plain, level) ?? zlib.zstdCompressSync(plain, levelOption(level));
+    },
     decompress: (frame, length, into) =>
       keptInverse?.decompress(frame, length, into) ??
         bytesOf(zlib.zstdDecompressSync(frame, { maxOutputLength: Math.max(1, length) })),
@@ -188,7 +191,8 @@ function nativeCodec(library: NativeZstd | null): Codec | undefined {
   try {
     // Some versions export the names and throw at the call; only a call tells.
     const probe = new Uint8Array(1000);
-    return codec.decompress(codec.compress(probe), probe.length).length === probe.length ? codec : undefined;
+    const frame = zlib.zstdCompressSync(probe, levelOption(FAST_LEVEL));
+    return codec.decompress(frame, probe.length).length === probe.length ? codec : undefined;
   } catch {
     return undefined;
   }
