@@ -131,15 +131,15 @@ async function runOperation(
   const madeBy = `state-manager ${buildInfo().version} (${buildInfo().build})`;
   const cipher = openCipher(line.cipher, random);
   const { cacheFolder } = line;
-  const environment = { store, cipher, clock, random, cacheFolder, madeBy, signal, onProgress };
+  const isNear = line.store.kind === "directory";
+  const environment = { store, isNear, cipher, clock, random, cacheFolder, madeBy, signal, onProgress };
   try {
     switch (line.op) {
       case "create": {
         const scratchFolder = `${line.scratchFolder}/create`;
         await removeIfPresent(scratchFolder); // what a killed one left
         await ensureFolder(scratchFolder, 0o700);
-        const putsInPlace = line.store.kind === "directory";
-        const machine = { cores: usableCores(), memoryLimitBytes: memoryLimitBytes(), putsInPlace };
+        const machine = { cores: usableCores(), memoryLimitBytes: memoryLimitBytes(), putsInPlace: isNear };
         const onCaptured = () => void send({ type: "captured" }).catch(() => exitNow(1));
         const result = await createCheckpoint(line.request, {
           ...environment,

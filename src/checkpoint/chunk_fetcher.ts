@@ -5,6 +5,7 @@
  */
 
 import { isError } from "../platform/errors.ts";
+import { UNCACHED_SLACK_BYTES } from "../platform/store_files.ts";
 import type { ObjectStore } from "../storage/object_store.ts";
 import { type BlobReading, readChunk } from "./chunk_reader.ts";
 import type { ChunkLocation, ChunkTable } from "./chunk_table.ts";
@@ -12,10 +13,24 @@ import { damaged } from "./codec.ts";
 import { packKey } from "./ids.ts";
 import type { IndexedPack } from "./index_format.ts";
 
-/** Requests at one time; each range is in memory until its chunks are written: 48 MiB in all. */
-const RANGES_IN_FLIGHT = 12;
-/** A request costs a few milliseconds; at this size that is little, and what fails is soon fetched again. */
-export const RANGE_TARGET_BYTES = 4 * 1024 * 1024;
+/** How a store is asked: each range is in memory until its chunks are written. */
+export interface FetchShape {
+  /** Most of one request, but for a chunk that is larger. */
+  readonly rangeBytes: number;
+  /** Requests at one time. */
+  readonly inFlight: number;
+}
+
+/**
+ * A request costs a few milliseconds, and more where the way is long; at this size that is little, and what fails is
+ * soon fetched again.
+ */
+export const FAR_STORE: FetchShape = { rangeBytes: 4 * 1024 * 1024, inFlight: 12 };
+/**
+ * A disk answers at once: more requests would only take memory, whose first touch costs as much as reading. One range and
+ * what a read past the page cache takes beside it are a large page.
+ */
+export const NEAR_STORE: FetchShape = { rangeBytes: 2 * 1024 * 1024 - UNCACHED_SLACK_BYTES, inFlight: 6 };
 /** From this share of a pack on, gaps in it are fetched along: more requests would cost more. */
 const WHOLE_FROM_SHARE = 0.6;
 /** Two wanted blobs with less than this between them are read in one range: a request costs more than the gap. */
@@ -46,7 +61,11 @@ export interface FetchPlan {
 }
 
 /** The requests for `ids`, packs in order of first want. `data-damaged` when no index knows a chunk. */
-export function planFetch(table: ChunkTable, ids: Iterable<string>): FetchPlan {
+export function planFetch(
+  table: ChunkTable,
+  ids: Iterable<string>,
+  { rangeBytes }: Pick<FetchShape, "rangeBytes"> = FAR_STORE,
+): FetchPlan {
   const byPack = new Map<string, { pack: IndexedPack; chunks: WantedChunk[] }>();
   for (const id of ids) {
     const found = table.locate(id);
@@ -56,7 +75,7 @@ export function planFetch(table: ChunkTable, ids: Iterable<string>): FetchPlan {
     if (group === undefined) byPack.set(found.pack.name, { pack: found.pack, chunks: [chunk] });
     else group.chunks.push(chunk);
   }
-  const ranges = [...byPack.values()].flatMap(({ pack, chunks }) => rangesOf(pack, chunks));
+  const ranges = [...byPack.values()].flatMap(({ pack, chunks }) => rangesOf(pack, chunks, rangeBytes));
   return { ranges, bytes: ranges.reduce((sum, { start, end }) => sum + end - start, 0) };
 }
 
@@ -67,16 +86,16 @@ function wantedOf(
   return { id, length, flags, offset, storedLength };
 }
 
-function rangesOf(pack: IndexedPack, chunks: WantedChunk[]): FetchRange[] {
+function rangesOf(pack: IndexedPack, chunks: WantedChunk[], rangeBytes: number): FetchRange[] {
   chunks.sort((a, b) => a.offset - b.offset);
   const needed = chunks.reduce((sum, chunk) => sum + chunk.storedLength, 0);
-  const gapLimit = needed >= pack.sizeBytes * WHOLE_FROM_SHARE ? RANGE_TARGET_BYTES : GAP_LIMIT_BYTES;
+  const gapLimit = needed >= pack.sizeBytes * WHOLE_FROM_SHARE ? rangeBytes : GAP_LIMIT_BYTES;
   const ranges: { pack: IndexedPack; start: number; end: number; chunks: WantedChunk[] }[] = [];
   for (const chunk of chunks) {
     const last = ranges.at(-1);
     const end = chunk.offset + chunk.storedLength;
     const apart = last === undefined || chunk.offset - last.end > gapLimit ||
-      end - last.start > RANGE_TARGET_BYTES;
+      end - last.start > rangeBytes;
     if (apart) ranges.push({ pack, start: chunk.offset, end, chunks: [chunk] });
     else {
       last.end = Math.max(last.end, end);
@@ -93,10 +112,11 @@ export interface FetchOptions {
   readonly onFetched?: (bytes: number) => void;
   /** Says for an error where chunk `id` is needed, e.g. names of files. */
   readonly usersOf?: (id: string) => string;
-  /** Requests at one time; the default is `RANGES_IN_FLIGHT`. */
+  /** Requests at one time; left out: those of a far store. */
   readonly inFlight?: number;
-  /** Where ranges come to (`GetOptions.memory`). */
+  /** Where ranges come to, and whether they are read once (`GetOptions`). */
   readonly memory?: (sizeBytes: number) => Uint8Array<ArrayBuffer>;
+  readonly uncached?: boolean;
 }
 
 /** A range that came. Nobody else has its bytes: they may be unpacked in their place, or moved to another thread. */
@@ -129,7 +149,7 @@ export async function fetchRanges(
     }
   };
   const lines = Array.from(
-    { length: options.inFlight ?? RANGES_IN_FLIGHT },
+    { length: options.inFlight ?? FAR_STORE.inFlight },
     () =>
       line().catch((error) => {
         failure.abort(error);
@@ -194,12 +214,14 @@ async function fetchRange(
   { pack, start, end, chunks }: FetchRange,
   options: FetchOptions,
 ): Promise<Uint8Array<ArrayBuffer>> {
-  const { signal, memory } = options;
+  const { signal, memory, uncached = false } = options;
   try {
     const range = { start, end };
     const object = await options.store.get(key, {
       signal,
       range,
+      uncached,
+      immutable: true,
       ...(memory === undefined ? {} : { memory }),
     });
     const { body, sizeBytes } = object;

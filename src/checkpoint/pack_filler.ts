@@ -103,7 +103,7 @@ export class PackFiller {
   }
 
   #begin() {
-    const credit = this.#credits.shift();
+    const credit = this.#credits.pop();
     assert(credit !== undefined, "room was waited for");
     const { cipher, targetBytes } = this.#options;
     const memory = bytesOfMemory(credit.memory);

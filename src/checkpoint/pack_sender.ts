@@ -20,9 +20,6 @@ import type { FilledPack } from "./pack_filler.ts";
 /** Puts at one time: enough to fill a line with 16 MiB objects, and 64 MiB of memory at most. */
 export const PUTS_IN_FLIGHT = 4;
 
-/** A restore soon after finds so much in memory; more would push out what the programs have there. */
-const CACHED_BYTES = 256 * 1024 * 1024;
-
 export interface SentPack {
   readonly pack: IndexedPack;
   readonly entries: EntryList;
@@ -62,7 +59,6 @@ export class PackSender {
   readonly #filling: Record<Kind, Filling | null> = { data: null, meta: null };
   #packBytes: number | undefined;
   #bytesSent = 0;
-  #bytesPut = 0;
 
   constructor(options: PackSenderOptions) {
     this.#options = options;
@@ -194,11 +190,9 @@ export class PackSender {
   /** Never rejects: a failure ends the operation by `#failure`. */
   #put(name: string, bytes: Uint8Array<ArrayBuffer>): Promise<void> {
     const { store } = this.#options;
-    this.#bytesPut += bytes.length;
-    const uncached = this.#bytesPut > CACHED_BYTES;
     const put = store.put(packKey(name), bytes, {
       condition: { absent: true },
-      uncached,
+      uncached: true, // to make room for it in memory would cost as much as a tenth of a first checkpoint, and others their pages
       signal: this.#signal,
     })
       .then(() => {

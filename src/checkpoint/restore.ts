@@ -11,7 +11,7 @@ import { memoryLimitBytes } from "../platform/machine.ts";
 import { settleAll } from "../platform/settle.ts";
 import type { ObjectStore } from "../storage/object_store.ts";
 import { byteText } from "./byte_text.ts";
-import { planFetch, withReload } from "./chunk_fetcher.ts";
+import { FAR_STORE, type FetchShape, NEAR_STORE, planFetch, withReload } from "./chunk_fetcher.ts";
 import type { ChunkTable } from "./chunk_table.ts";
 import type { Cipher } from "./cipher.ts";
 import { type Codec, loadCodec } from "./codec.ts";
@@ -56,6 +56,8 @@ export interface StageResult {
 /** Surroundings of a run, given by the archiver or the command line. */
 export interface ReadEnvironment {
   readonly store: ObjectStore;
+  /** True where the store is a disk: it answers at once. */
+  readonly isNear?: boolean;
   readonly cipher: Cipher;
   readonly clock: Clock;
   /** Folder for copies of indexes; null: none. */
@@ -178,7 +180,7 @@ export async function stageCheckpoint(
       reading: opened,
       pacer,
       runner,
-      inFlight: requestsInFlight(),
+      shape: shapeFor(environment),
       reload,
     });
     warnings.push(...staged.warnings);
@@ -228,9 +230,11 @@ async function treeToStage(
   return declaredTree(await fetchManifest(item, target.name, opened), item, batches.batchEntries);
 }
 
-/** One range of 4 MiB each, in memory twice for a moment: an eighth of what the container may use. */
-function requestsInFlight(): number {
-  return Math.max(2, Math.min(12, Math.floor(memoryLimitBytes() / 8 / (8 * 1024 * 1024))));
+/** Each range is in memory twice for a moment: all of them an eighth of what the container may use. */
+function shapeFor({ isNear = false }: ReadEnvironment): FetchShape {
+  const { rangeBytes, inFlight } = isNear ? NEAR_STORE : FAR_STORE;
+  const most = Math.floor(memoryLimitBytes() / 8 / (2 * rangeBytes));
+  return { rangeBytes, inFlight: Math.max(2, Math.min(inFlight, most)) };
 }
 
 /** What the head names now; null: there is none. `checkpoint-not-found` when this one is not among its checkpoints. */

@@ -17,6 +17,7 @@ import {
 import { parentOf } from "../platform/files.ts";
 import {
   bytesOfMemory,
+  LARGE_PAGE_BYTES,
   type MemoryBlock,
   memoryOf,
   returnMemory,
@@ -29,8 +30,8 @@ import {
   type FetchedRange,
   type FetchRange,
   fetchRanges,
+  type FetchShape,
   planFetch,
-  RANGE_TARGET_BYTES,
   withReload,
 } from "./chunk_fetcher.ts";
 import { disposeFormer } from "./dispose.ts";
@@ -60,8 +61,8 @@ export interface StageSurroundings {
   readonly reading: ReadingOptions;
   readonly pacer: Pacer;
   readonly runner: StageRunner;
-  /** Requests to the store at one time; left out: as many as are useful. */
-  readonly inFlight?: number;
+  /** How the store is asked. */
+  readonly shape: FetchShape;
   /** The chunks that the head knows by now; null: there is no head. Throws when the checkpoint is gone. */
   readonly reload: () => Promise<ChunkTable | null>;
 }
@@ -199,8 +200,8 @@ const LOCAL_JOBS = 8;
 const JOB_CHUNKS = 512;
 const PIECE_BYTES = 512 * 1024;
 
-/** Ranges in memory that threads share: those of all requests at one time, and some that are lost. */
-const MOST_BLOCKS = 20;
+/** Ranges in memory that threads share are those of all requests at one time, and some that are lost. */
+const SPARE_BLOCKS = 8;
 
 /** Bytes of a pack from `start` on, and chunks in them. */
 type RangePiece = Pick<FetchedRange, "start" | "bytes" | "chunks">;
@@ -285,7 +286,8 @@ class StageRun {
     table: ChunkTable,
     batches: Iterator<readonly ManifestEntry[]>,
   ): AsyncGenerator<FetchRange> {
-    yield* planFetch(table, this.#stager.wanted.keys()).ranges;
+    const { shape, pacer } = this.#surroundings;
+    yield* planFetch(table, this.#stager.wanted.keys(), shape).ranges;
     let ids: string[] = [];
     let planFrom = FIRST_PLAN_CHUNKS;
     let turns = FIRST_TURNS;
@@ -293,22 +295,23 @@ class StageRun {
       this.begin(next.value);
       for (const id of this.#stager.added) ids.push(id);
       if (ids.length >= planFrom) {
-        yield* planFetch(table, ids).ranges;
+        yield* planFetch(table, ids, shape).ranges;
         ids = [];
         planFrom = Math.min(planFrom * 2, PLAN_CHUNKS);
       }
-      await this.#surroundings.pacer.pause();
+      await pacer.pause();
       // What comes first goes to the Workers at once, not behind the batches that there is time for meanwhile.
-      while (turns-- > 0 && !this.#hasCome) await this.#surroundings.pacer.pause();
+      while (turns-- > 0 && !this.#hasCome) await pacer.pause();
     }
-    yield* planFetch(table, ids).ranges;
+    yield* planFetch(table, ids, shape).ranges;
   }
 
   async #fetch(table: ChunkTable, batches: Iterator<readonly ManifestEntry[]>): Promise<void> {
-    const { reading, inFlight } = this.#surroundings;
+    const { reading, shape } = this.#surroundings;
     const options = {
       ...reading,
-      ...(inFlight === undefined ? {} : { inFlight }),
+      inFlight: shape.inFlight,
+      uncached: true,
       usersOf: (id: string) => this.#stager.usersOf(id),
       memory: (sizeBytes: number) => this.#rangeMemory(sizeBytes),
     };
@@ -327,9 +330,11 @@ class StageRun {
    * since it may still be read into: after some of these the runtime's own memory does.
    */
   #rangeMemory(sizeBytes: number): Uint8Array<ArrayBuffer> {
-    if (sizeBytes > RANGE_TARGET_BYTES || this.#blocks >= MOST_BLOCKS) return new Uint8Array(sizeBytes);
+    const { rangeBytes, inFlight } = this.#surroundings.shape;
+    const blockBytes = Math.ceil(rangeBytes / LARGE_PAGE_BYTES) * LARGE_PAGE_BYTES;
+    if (sizeBytes > blockBytes || this.#blocks >= inFlight + SPARE_BLOCKS) return new Uint8Array(sizeBytes);
     this.#blocks++;
-    return bytesOfMemory(takeLargePages(RANGE_TARGET_BYTES));
+    return bytesOfMemory(takeLargePages(blockBytes));
   }
 
   async #unpack(pack: string, { start, bytes, chunks: wanted }: RangePiece): Promise<void> {

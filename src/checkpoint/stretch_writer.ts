@@ -7,7 +7,7 @@
 
 import { closeFd, isErrno, OPEN, openAt, type PathBytes, writeAt } from "../platform/libc_files.ts";
 import { bytesOfMemory, type MemoryBlock, returnMemory, takeLargePages } from "../platform/shared_memory.ts";
-import { UNCACHED_BLOCK_BYTES as BLOCK_BYTES, writeUncached } from "../platform/uncached_write.ts";
+import { UNCACHED_BLOCK_BYTES as BLOCK_BYTES, writeUncached } from "../platform/uncached_files.ts";
 
 /**
  * Pages of smaller files are little, and whoever they are restored for reads them soon. A larger one comes from the disk
@@ -15,7 +15,7 @@ import { UNCACHED_BLOCK_BYTES as BLOCK_BYTES, writeUncached } from "../platform/
  */
 export const STRETCHES_FROM_BYTES = 64 * 1024 * 1024;
 
-const WINDOW_BYTES = 4 * 1024 * 1024;
+const WINDOW_BYTES = 2 * 1024 * 1024;
 /** Below it an ordinary write is as fast. */
 const LEAST_BYTES = 256 * 1024;
 /** Writes under way in one thread: a disk is kept busy, and each holds a window. */

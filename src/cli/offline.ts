@@ -16,9 +16,14 @@ import { configuredPlace } from "./configured_store.ts";
 import type { Context, Options } from "./context.ts";
 import { readNamedRepository } from "./named_place.ts";
 
-export interface OfflineRepository extends AsyncDisposable {
+interface OpenPlace {
   readonly store: ObjectStore;
+  /** It is a folder. */
+  readonly isNear: boolean;
   readonly cipher: Cipher;
+}
+
+export interface OfflineRepository extends OpenPlace, AsyncDisposable {
   readonly head: Head;
 }
 
@@ -27,17 +32,18 @@ async function openWithCipher(
   context: Context,
   options: Options,
   isLenient: boolean,
-): Promise<{ readonly store: ObjectStore; readonly cipher: Cipher; readonly layout: ReplicaLayout }> {
+): Promise<OpenPlace & { readonly layout: ReplicaLayout }> {
   const { store: settings, encryptionKeyFile } = await configuredPlace(context, options);
   const key = await configuredKey(encryptionKeyFile);
   const layout = layoutOf(settings);
   const store = openStore(settings, context);
+  const isNear = settings.kind === "directory";
   try {
     const record = await readNamedRepository(store, settings, context); // tells a wrong place and a format that is too new
-    return { store, cipher: await repositoryCipher(record, key, context.random), layout };
+    return { store, isNear, cipher: await repositoryCipher(record, key, context.random), layout };
   } catch (error) {
     if (isLenient && key === null && isError(error, "data-damaged", "object-not-found")) {
-      return { store, cipher: plainCipher, layout };
+      return { store, isNear, cipher: plainCipher, layout };
     }
     await store.close();
     throw error;
@@ -51,7 +57,7 @@ export function openInQuestion(context: Context, options: Options) {
 
 /** Opens the repository that the options, the environment or the configuration file name. */
 export async function openRepositoryOffline(context: Context, options: Options): Promise<OfflineRepository> {
-  const { store, cipher } = await openWithCipher(context, options, false);
+  const { store, isNear, cipher } = await openWithCipher(context, options, false);
   try {
     const state = await readHead(store, { cipher });
     if (state === null) {
@@ -63,7 +69,7 @@ export async function openRepositoryOffline(context: Context, options: Options):
         },
       );
     }
-    return { store, cipher, head: state.head, [Symbol.asyncDispose]: () => store.close() };
+    return { store, isNear, cipher, head: state.head, [Symbol.asyncDispose]: () => store.close() };
   } catch (error) {
     await store.close();
     throw error;
@@ -71,9 +77,10 @@ export async function openRepositoryOffline(context: Context, options: Options):
 }
 
 /** What reading a checkpoint needs, in this process. */
-export function readingOf(context: Context, { store, cipher }: OfflineRepository): ReadEnvironment {
+export function readingOf(context: Context, { store, isNear, cipher }: OfflineRepository): ReadEnvironment {
   return {
     store,
+    isNear,
     cipher,
     clock: context.clock,
     cacheFolder: null,

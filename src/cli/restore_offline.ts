@@ -100,13 +100,14 @@ export async function openSource(context: Context, options: Options, target: Tar
   }
   if ("atMs" in target) tellIfToCome(context, options, target.atMs);
   await using opening = new AsyncDisposableStack();
-  const { head, store, cipher } = opening.use(await openRepositoryOffline(context, options));
+  const { head, store, isNear, cipher } = opening.use(await openRepositoryOffline(context, options));
   const record = findCheckpoint(head, target);
   const names = namesOf(options, Object.keys(record.files));
   const begin = () => {
     const progress = showProgress(context, options);
     const environment: ReadEnvironment = {
       store,
+      isNear,
       cipher: openCipher(cipher.forWorker(), context.random), // as its Workers do it: by the system's library
       clock: context.clock,
       cacheFolder: null,

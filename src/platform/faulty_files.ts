@@ -91,7 +91,8 @@ export function faultyFiles(
     },
     inject: (rule) => rules.add(rule),
     stat: (path) => perform("stat", path, () => files.stat(path)),
-    open: (path) => perform("open", path, async () => readable(path, await files.open(path))),
+    open: (path, options) =>
+      perform("open", path, async () => readable(path, await files.open(path, options))),
     create: (path, mode, options) =>
       perform("create", path, async () => writable(path, await files.create(path, mode, options))),
     list: (path) => perform("list", path, () => files.list(path)),

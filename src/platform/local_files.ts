@@ -6,7 +6,7 @@
  * Every method throws what the runtime throws: an error whose message ends in "(os error N)".
  */
 
-import { UncachedWriter } from "./uncached_write.ts";
+import { isOwn, UncachedFile, UncachedWriter } from "./uncached_files.ts";
 
 export type FileKind = "file" | "folder" | "other";
 
@@ -55,14 +55,19 @@ export interface WritableFile extends Disposable {
 }
 
 export interface CreateOptions {
-  /** Nobody reads it soon: long writes of memory that lies right for it (uncached_write.ts) pass the page cache. */
+  /** Nobody reads it soon: long writes of memory that lies right for it (uncached_files.ts) pass the page cache. */
+  readonly uncached?: boolean;
+}
+
+export interface OpenOptions {
+  /** It is read once: long reads into memory that lies right for it pass the page cache, but for what is there already. */
   readonly uncached?: boolean;
 }
 
 export interface LocalFiles {
   /** Follows links. */
   stat(path: string): Promise<FileFacts>;
-  open(path: string): Promise<ReadableFile>;
+  open(path: string, options?: OpenOptions): Promise<ReadableFile>;
   /** Makes a new file, never opens one that is there. */
   create(path: string, mode: number, options?: CreateOptions): Promise<WritableFile>;
   /** In no order. */
@@ -170,10 +175,36 @@ function passingTheCache(
   };
 }
 
+/** By an `UncachedFile`, and what that leaves to it by the runtime's file of that name; null: all of it. */
+async function openUncached(path: string): Promise<ReadableFile | null> {
+  const file = await UncachedFile.open(path);
+  if (file === null) return null;
+  const { type, size, mtimeNs, ino } = file.stat();
+  const facts: FileFacts = {
+    kind: type === "file" ? "file" : type === "directory" ? "folder" : "other",
+    sizeBytes: size,
+    modifiedMs: Number(mtimeNs / 1_000_000n),
+    inode: Number(ino),
+  };
+  return {
+    facts: () => Promise.resolve(facts),
+    async read(target, position) {
+      const count = isOwn(target) ? await file.read(target, position) : -1;
+      if (count >= 0) return count === 0 ? null : count;
+      using plain = await systemFiles.open(path);
+      if ((await plain.facts()).inode !== facts.inode) throw fileError("ENOENT", `read '${path}'`);
+      return await plain.read(target, position);
+    },
+    [Symbol.dispose]: () => file[Symbol.dispose](),
+  };
+}
+
 /** The machine's file systems. */
 export const systemFiles: LocalFiles = {
   stat: async (path) => factsOf(await Deno.stat(path)),
-  async open(path) {
+  async open(path, { uncached = false } = {}) {
+    const once = uncached ? await openUncached(path) : null;
+    if (once !== null) return once;
     const file = await Deno.open(path, { read: true });
     let at = 0;
     return {

@@ -20,7 +20,7 @@ const MAP_PRIVATE_ANONYMOUS = 0x22;
 const NO_FILE = -1;
 const MADV_HUGEPAGE = 14;
 /** Of all processors that we run on; with others a block has small pages. */
-const LARGE_PAGE_BYTES = 2 * 1024 * 1024;
+export const LARGE_PAGE_BYTES = 2 * 1024 * 1024;
 /** mmap's word for an error, all ones. */
 const FAILED = (1n << 64n) - 1n;
 
@@ -54,7 +54,7 @@ export function takeLargePages(sizeBytes: number): MemoryBlock {
 
 /** One that was given back is taken as it is. */
 function takeAt(alignment: number, sizeBytes: number): MemoryBlock {
-  const given = free.values().find((block) => block.sizeBytes === sizeBytes);
+  const given = [...free.values()].findLast((block) => block.sizeBytes === sizeBytes);
   if (given === undefined) return map(sizeBytes, alignment);
   free.delete(given.address);
   return given;

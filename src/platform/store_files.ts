@@ -4,7 +4,14 @@
  */
 
 import { osErrorOf } from "./errno.ts";
-import { type CreateOptions, type FileFacts, isMissing, type LocalFiles } from "./local_files.ts";
+import {
+  type CreateOptions,
+  type FileFacts,
+  isMissing,
+  type LocalFiles,
+  type OpenOptions,
+} from "./local_files.ts";
+import { behindBorder, UNCACHED_BLOCK_BYTES } from "./uncached_files.ts";
 
 export type StoreFileInfo = Pick<FileFacts, "sizeBytes" | "modifiedMs" | "inode">;
 
@@ -20,6 +27,9 @@ export type FileFault = "full" | "denied" | "no-hard-links" | "not-a-folder" | "
 const PIECE_BYTES = 4 * 1024 * 1024;
 /** Beyond one ordinary object and its header: only large ones are synced on the way. */
 const SYNC_BYTES = 80 * 1024 * 1024;
+
+/** What a read past the page cache takes beside its bytes: the rest of their first and last block, and their place in memory. */
+export const UNCACHED_SLACK_BYTES = 3 * UNCACHED_BLOCK_BYTES;
 
 export function fileFault(error: unknown): FileFault {
   const number = osErrorOf(error);
@@ -39,7 +49,7 @@ function infoOf({ sizeBytes, modifiedMs, inode }: FileFacts): StoreFileInfo {
   return { sizeBytes, modifiedMs, inode };
 }
 
-export interface ReadStoreFileOptions {
+export interface ReadStoreFileOptions extends OpenOptions {
   readonly signal?: AbortSignal;
   /** At least so many bytes. */
   readonly memory?: (sizeBytes: number) => Uint8Array<ArrayBuffer>;
@@ -76,20 +86,25 @@ export async function isStoreFolder(files: LocalFiles, path: string): Promise<bo
   return (await factsIfPresent(files, path))?.kind === "folder";
 }
 
+interface Range {
+  readonly start: number;
+  readonly end: number;
+}
+
 /**
  * The bytes [start, end) of a file, cut at its end, and its facts at the moment of opening; null when there is none.
- * Facts and bytes belong together: files of a store never change once they have their name. The bytes are at the
- * beginning of what `memory` gives for them.
+ * Facts and bytes belong together: files of a store never change once they have their name. The bytes are somewhere in
+ * what `memory` gives for them.
  */
 export async function readStoreFile(
   files: LocalFiles,
   path: string,
-  range: { readonly start: number; readonly end: number },
-  { signal, memory = (sizeBytes) => new Uint8Array(sizeBytes) }: ReadStoreFileOptions = {},
+  range: Range | ((sizeBytes: number) => Range),
+  { signal, memory = (sizeBytes) => new Uint8Array(sizeBytes), ...how }: ReadStoreFileOptions = {},
 ): Promise<{ readonly info: StoreFileInfo; readonly bytes: Uint8Array<ArrayBuffer> } | null> {
   let opened;
   try {
-    opened = await files.open(path);
+    opened = await files.open(path, how);
   } catch (error) {
     if (isMissing(error)) return null;
     throw error;
@@ -97,16 +112,33 @@ export async function readStoreFile(
   using file = opened;
   const facts = await file.facts();
   if (facts.kind !== "file") return null;
-  const { start, end } = range;
+  const { start, end } = typeof range === "function" ? range(facts.sizeBytes) : range;
   const sizeBytes = Math.max(0, Math.min(end, facts.sizeBytes) - start);
-  const bytes = memory(sizeBytes).subarray(0, sizeBytes);
-  for (let filled = 0; filled < bytes.length;) {
+  const { bytes, lead } = how.uncached === true ? inBlocks(memory, start, sizeBytes) : {
+    bytes: memory(sizeBytes).subarray(0, sizeBytes),
+    lead: 0,
+  };
+  for (let filled = 0; filled < lead + sizeBytes;) {
     signal?.throwIfAborted();
-    const count = await file.read(bytes.subarray(filled, filled + PIECE_BYTES), start + filled);
-    if (count === null) throw new Error(`file ${path} ended after ${start + filled} bytes`);
+    const position = start - lead + filled;
+    const count = await file.read(bytes.subarray(filled, filled + PIECE_BYTES), position);
+    if (count === null) throw new Error(`file ${path} ended after ${position} bytes`);
     filled += count;
   }
-  return { info: infoOf(facts), bytes };
+  return { info: infoOf(facts), bytes: bytes.subarray(lead, lead + sizeBytes) };
+}
+
+/** Room for whole blocks around [start, start + sizeBytes) of a file, at a border of blocks; `lead` of them come before. */
+function inBlocks(
+  memory: (sizeBytes: number) => Uint8Array<ArrayBuffer>,
+  start: number,
+  sizeBytes: number,
+): { readonly bytes: Uint8Array<ArrayBuffer>; readonly lead: number } {
+  const lead = start % UNCACHED_BLOCK_BYTES;
+  const length = Math.ceil((lead + sizeBytes) / UNCACHED_BLOCK_BYTES) * UNCACHED_BLOCK_BYTES;
+  const whole = memory(sizeBytes + UNCACHED_SLACK_BYTES);
+  const first = (UNCACHED_BLOCK_BYTES - behindBorder(whole)) % UNCACHED_BLOCK_BYTES;
+  return { bytes: whole.subarray(first, first + length), lead };
 }
 
 /** All bytes of a file, piece by piece; each is done with before the next one is read, in the same memory. */

@@ -8,7 +8,12 @@ import type { Clock } from "../platform/clock.ts";
 import { isError, StateManagerError } from "../platform/errors.ts";
 import { type LocalFiles, systemFiles } from "../platform/local_files.ts";
 import { type Random, randomHex } from "../platform/random.ts";
-import { fileFault, readStoreFile, readStorePieces } from "../platform/store_files.ts";
+import {
+  fileFault,
+  readStoreFile,
+  type ReadStoreFileOptions,
+  readStorePieces,
+} from "../platform/store_files.ts";
 import { type DeadlineOptions, withDeadline } from "./deadline.ts";
 import { encodeHeader } from "./folder_layout.ts";
 import { walkObjects } from "./folder_listing.ts";
@@ -16,6 +21,7 @@ import {
   advance,
   currentVersion,
   metadataOf,
+  plainVersion,
   removePlain,
   sweepDeleted,
   Unsettled,
@@ -35,6 +41,7 @@ import type {
   PutLargeOptions,
   PutOptions,
   RequestOptions,
+  StoredObject,
 } from "./object_store.ts";
 import {
   actionText,
@@ -67,6 +74,10 @@ function infoOf(key: string, version: Present, metadata: Readonly<Record<string,
   return { key, sizeBytes, etag, modifiedMs: file.modifiedMs, metadata };
 }
 
+function howToRead({ memory, uncached = false }: GetOptions, signal: AbortSignal): ReadStoreFileOptions {
+  return { signal, uncached, ...(memory === undefined ? {} : { memory }) };
+}
+
 function conditionFault(version: Version, condition: PutOptions["condition"]): string | undefined {
   if (condition === undefined) return undefined;
   if ("absent" in condition) return version.present ? "it exists, wanted none" : undefined;
@@ -90,20 +101,31 @@ class DirectoryStore implements ObjectStore {
 
   get(key: string, options: GetOptions = {}) {
     return this.#run("get", key, options, async (signal) => {
+      if (options.immutable === true) {
+        const object = await this.#getPlain(key, options, signal);
+        if (object !== null) return object;
+      }
       for (let round = 0; round < MOST_ROUNDS; round++) {
         const version = await currentVersion(this.#tree, this.#tree.pathOf(key));
         if (!version.present) break;
         const { start, end } = readableRange(key, options.range, version.sizeBytes);
         const range = { start: start + version.offset, end: end + version.offset };
-        const { memory } = options;
-        const how = { signal, ...(memory === undefined ? {} : { memory }) };
-        const read = await readStoreFile(this.#tree.files, version.path, range, how);
+        const read = await readStoreFile(this.#tree.files, version.path, range, howToRead(options, signal));
         if (read === null) continue; // a newer version is there by now
         const metadata = await metadataOf(this.#tree, this.#tree.pathOf(key), version);
         return { ...infoOf(key, version, metadata), body: read.bytes };
       }
       throw objectNotFound("get", key, this.description);
     });
+  }
+
+  /** Of an object with one version, ever; null: not there as a plain file. */
+  async #getPlain(key: string, options: GetOptions, signal: AbortSignal): Promise<StoredObject | null> {
+    const path = this.#tree.pathOf(key);
+    const range = (sizeBytes: number) => readableRange(key, options.range, sizeBytes);
+    const read = await readStoreFile(this.#tree.files, path, range, howToRead(options, signal));
+    if (read === null) return null;
+    return { ...infoOf(key, plainVersion(path, read.info), {}), body: read.bytes };
   }
 
   head(key: string, options: RequestOptions = {}) {

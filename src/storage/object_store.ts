@@ -47,11 +47,17 @@ export interface GetOptions extends RequestOptions {
   /** Bytes [start, end) of the object; `end` past the object's end is cut there, `start` past it is `invalid-request`. */
   readonly range?: { readonly start: number; readonly end: number };
   /**
-   * Memory of at least so many bytes for the body, which then begins where that begins; left out: the store takes its
-   * own. Asked for anew for each try, and never given back: work that was given up may still write into it. A store may
-   * do without.
+   * Memory of at least so many bytes for the body, which is then a part of it; left out: the store takes its own. Asked
+   * for anew for each try, and never given back: work that was given up may still write into it. A store may do without.
    */
   readonly memory?: (sizeBytes: number) => Uint8Array<ArrayBuffer>;
+  /** true: it is read once, so a folder need not put it into the system's memory. A store may do without. */
+  readonly uncached?: boolean;
+  /**
+   * true: an object of this name never changes once it is there, and its metadata is not asked for, which may be left out:
+   * a folder then looks for one file and not for newer versions of it. A store may do without.
+   */
+  readonly immutable?: boolean;
 }
 
 export interface PutOptions extends RequestOptions {

@@ -1,9 +1,11 @@
-/** Long writes past the page cache: the file is what was written, on filesystems with and without such writes. */
+/** Long writes and reads past the page cache: the same bytes, on filesystems with and without them. */
 
 import assert from "node:assert/strict";
+import { equalBytes } from "../../src/platform/equal_bytes.ts";
+import { AT_CWD, closeFd, OPEN, openAt, pathBytes } from "../../src/platform/libc_files.ts";
 import { promptFiles, systemFiles } from "../../src/platform/local_files.ts";
 import { bytesOfMemory, returnMemory, takeLargePages, takeMemory } from "../../src/platform/shared_memory.ts";
-import { UncachedWriter } from "../../src/platform/uncached_write.ts";
+import { UncachedFile, UncachedWriter } from "../../src/platform/uncached_files.ts";
 import { scratchFolder } from "../support/manager_process.ts";
 import { randomOf } from "../support/seeded_random.ts";
 
@@ -74,6 +76,116 @@ Deno.test("a writer past the page cache takes whole blocks of memory on a border
   assert.equal(await writer.write(memory.bytes.subarray(0, MIB), 5), 0, "no border of a block in the file");
   using none = new UncachedWriter(`${folder.path}/missing`);
   assert.equal(await none.write(memory.bytes.subarray(0, MIB), 0), 0, "no such file");
+});
+
+/** What the page cache has of a file, in bytes; null: the system does not tell (cachestat(2), since Linux 6.5). */
+function cachedBytes(path: string): number | null {
+  const libc = Deno.dlopen("libc.so.6", {
+    syscall: { parameters: ["i64", "i32", "buffer", "buffer", "u32"], result: "i64" },
+  });
+  const fd = openAt(AT_CWD, pathBytes(path), OPEN.read);
+  try {
+    const found = new BigUint64Array(5);
+    const answer = libc.symbols.syscall(451n, fd, new Uint8Array(16), new Uint8Array(found.buffer), 0);
+    return answer === 0n ? Number(found[0]) * 4096 : null;
+  } finally {
+    closeFd(fd);
+    libc.close();
+  }
+}
+
+/** A file of `bytes`, of which the page cache has nothing. */
+async function writtenPast(path: string, bytes: Uint8Array): Promise<void> {
+  Deno.writeFileSync(path, bytes);
+  const drop = ["oflag=nocache", "conv=notrunc,fsync", "count=0", `of=${path}`];
+  const { success } = await new Deno.Command("dd", { args: drop, stderr: "null" }).output();
+  assert.ok(success);
+}
+
+Deno.test("a file read past the page cache gives what is in it, whatever piece is asked for", async () => {
+  for (const folder of [scratchFolder(), scratchFolder("/dev/shm")]) {
+    using _ = folder;
+    using memory = filled(4);
+    using target = filled(5);
+    const bytes = memory.bytes.slice();
+    const path = `${folder.path}/file`;
+    for (const isThere of [false, true]) {
+      await writtenPast(path, bytes);
+      if (isThere) Deno.readFileSync(path);
+      using file = await systemFiles.open(path, { uncached: true });
+      const { sizeBytes, inode, modifiedMs, kind } = await file.facts();
+      const plain = await systemFiles.stat(path);
+      assert.deepEqual({ sizeBytes, inode, modifiedMs, kind }, plain);
+      for (
+        const [position, length] of [
+          [0, MIB],
+          [4096, MIB + 4096],
+          [1, MIB],
+          [MIB, 100],
+          [3 * MIB, 3 * MIB],
+          [
+            SIZE - 4096,
+            MIB,
+          ],
+          [SIZE - 5, 10],
+          [2 * MIB, MIB],
+        ] as const
+      ) {
+        const wanted = bytes.subarray(position, position + length);
+        for (const border of [0, 1]) {
+          const into = target.bytes.subarray(border, border + length);
+          let got = 0;
+          while (got < wanted.length) {
+            const count = await file.read(into.subarray(got), position + got);
+            assert.ok(count !== null && count > 0);
+            got += count;
+          }
+          assert.equal(got, wanted.length);
+          assert.ok(equalBytes(into.subarray(0, got), wanted), `${length} from ${position} on`);
+        }
+      }
+      assert.equal(await file.read(target.bytes.subarray(0, MIB), SIZE), null);
+      assert.equal(await file.read(target.bytes.subarray(0, MIB), SIZE + MIB), null);
+    }
+  }
+});
+
+Deno.test("what is read past the page cache does not come into it, and what is there is read from there", async () => {
+  using folder = scratchFolder();
+  using memory = filled(6);
+  using target = filled(7);
+  const path = `${folder.path}/file`;
+  await writtenPast(path, memory.bytes.slice());
+  const args = [`if=${path}`, "of=/dev/null", "bs=1M", "count=1", "iflag=direct"];
+  const { success } = await new Deno.Command("dd", { args, stderr: "null" }).output();
+  const isTold = cachedBytes(path) === 0; // not so by an older system, nor of a disk in memory
+  {
+    using file = await UncachedFile.open(path);
+    assert.ok(file !== null);
+    const read = async (from: number, to: number, position: number) => {
+      target.bytes.fill(0);
+      assert.equal(await file.read(target.bytes.subarray(from, to), position), to - from);
+      assert.ok(
+        equalBytes(target.bytes.subarray(from, to), memory.bytes.subarray(position, position + to - from)),
+      );
+    };
+    await read(0, 2 * MIB, 0);
+    if (isTold && success) assert.equal(cachedBytes(path), 0);
+    await read(1, MIB, 0); // no border of a block in memory
+    if (isTold) assert.ok((cachedBytes(path) ?? 0) >= MIB, "an ordinary read");
+    await read(0, MIB, 0); // from the page cache
+    await read(0, 2 * MIB, 3 * MIB);
+  }
+  assert.equal(await UncachedFile.open(`${folder.path}/missing`), null);
+  await assert.rejects(systemFiles.open(`${folder.path}/missing`, { uncached: true }), Deno.errors.NotFound);
+});
+
+Deno.test("the memory that was returned last is taken first: it was touched, and is in the processor's caches", () => {
+  const blocks = [takeMemory(3 * MIB), takeMemory(3 * MIB), takeMemory(3 * MIB)];
+  for (const block of blocks) returnMemory(block);
+  const again = [takeMemory(3 * MIB), takeMemory(3 * MIB), takeMemory(3 * MIB)];
+  assert.deepEqual(again, blocks.toReversed());
+  for (const block of again) returnMemory(block);
 });
 
 Deno.test("large blocks begin where large pages do, and share none", () => {
