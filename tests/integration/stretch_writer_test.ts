@@ -80,9 +80,9 @@ Deno.test("jobs of a thread share its writes under way, which are three at one t
   await using first = new StretchWriter(place.fd, flights);
   await using second = new StretchWriter(place.fd, flights);
   const job = async (writer: StretchWriter, name: string) => {
-    for (let at = 0; at < content.length; at += 4 * MIB) {
+    for (let at = 0; at < content.length; at += MIB) { // the longest chunk, which ends one window at most
       for (let pause = writer.room(); pause !== null; pause = writer.room()) await pause;
-      writer.write(0, pathBytes(name), content.subarray(at, at + 4 * MIB), at);
+      writer.write(0, pathBytes(name), content.subarray(at, at + MIB), at);
     }
     await writer.flush();
   };
