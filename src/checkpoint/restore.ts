@@ -301,6 +301,7 @@ export interface RestorePlan {
 export async function planRestore(request: PlanRequest, environment: ReadEnvironment): Promise<RestorePlan> {
   const startedMs = environment.clock.monotonicMs();
   const opened = await openCheckpoint(request.record, request.indexes, environment, () => {});
+  const shape = shapeFor(environment); // as the restore asks: gaps that it fetches along count
   const totals = { entries: 0, bytes: 0, bytesRead: 0, bytesTransferred: 0, bytesReused: 0 };
   const roots: PlannedRoot[] = [];
   for (const target of request.roots) {
@@ -314,7 +315,7 @@ export async function planRestore(request: PlanRequest, environment: ReadEnviron
     totals.entries += tree.entries;
     totals.bytes += tree.bytes;
     for (const entries of tree.batches()) {
-      totals.bytesTransferred += planFetch(opened.table, wantedIds(entries)).bytes;
+      totals.bytesTransferred += planFetch(opened.table, wantedIds(entries), shape).bytes;
     }
     const { live, paths } = target;
     roots.push({
